@@ -1,0 +1,272 @@
+"""Trial, Result and the table's columns: everything that passes between training and fitting.
+
+A trial is a pure function of its JSON: every field below decides the run, nothing else does.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from lab import InputError
+
+SEMANTICS = 1  # raised whenever the numbers that training produces change
+
+OPTIMIZERS = ("adamw", "adamw_coupled", "adam", "sgd", "lion", "nadamw", "muon", "schedule_free_adamw", "prodigy")
+SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
+PRECISIONS = ("float32", "bfloat16", "float8")
+ACTIVATIONS = ("swiglu", "gelu")
+STATUSES = ("done", "diverged", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Everything that decides one run.
+
+    Units: lengths and widths in entries, `batch` in sequences a step, `steps` and `warmup_steps` in optimizer steps,
+    `lr` is the peak learning rate before the parametrization's factor, `weight_decay` is independent: the decay per
+    step at the peak of the schedule (2309.14322, section 3.2.2), the same at every width.
+    """
+
+    # data
+    corpus: str  # sha256 of the corpus manifest, hex
+    vocab: int
+    sequence: int
+    batch: int
+    steps: int
+    unique_tokens: int = 0  # tokens of the training split that are used; 0 = all of it
+    # model
+    width: int
+    depth: int
+    head_dim: int
+    ff: int
+    activation: str = "swiglu"
+    qk_norm: bool = False
+    norm_gains: bool = False
+    tied: bool = False
+    z_loss: float = 0.0
+    # parametrization
+    parametrization: str = "u-mup"
+    table: str = ""  # a user's own table of exponents, as canonical JSON; "" = the built-in of that name
+    base_width: int = 0  # 0 where the parametrization takes no base shape (SP, u-muP)
+    base_depth: int = 0
+    base_batch: int = 0
+    base_steps: int = 0
+    init_std: float = 1.0
+    alpha_embed: float = 1.0
+    alpha_attn: float = 1.0
+    alpha_out: float = 1.0
+    alpha_ffn_act: float = 1.0
+    alpha_res: float = 1.0
+    alpha_res_attn_ratio: float = 1.0
+    alpha_loss: float = 1.0
+    depth_alpha: float = 1.0  # CompleteP's branch exponent
+    embed_lr_exponent: float = -0.5  # u-muP's embedding LR: fan_out to this power
+    # optimizer and schedule
+    optimizer: str = "adamw"
+    lr: float
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    schedule: str = "linear"
+    warmup_steps: int = 0
+    precision: str = "float32"
+    # seeds
+    init_seed: int = 0
+    data_seed: int = 0
+    semantics: int = SEMANTICS
+
+    def __post_init__(self) -> None:
+        check_trial(self)
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_dim
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.batch * self.sequence
+
+    @property
+    def tokens(self) -> int:
+        return self.batch_tokens * self.steps
+
+    @property
+    def run_id(self) -> str:
+        return run_id(self)
+
+
+_FIELDS = {f.name: f for f in dataclasses.fields(Trial)}
+# A field added later is listed here with the value that leaves old trials what they were: canonical JSON omits it
+# when it has that value, so ids made before it existed still hold. The fields of the first version have defaults that
+# never change; theirs are omitted by the same rule.
+_OMITTED: dict[str, Any] = {
+    name: f.default for name, f in _FIELDS.items() if f.default is not dataclasses.MISSING and name != "semantics"
+}
+
+
+def _refuse(field: str, value: object, accepted: str) -> None:
+    raise InputError(f"{field}={value!r}: {accepted}")
+
+
+def _check_type(name: str, value: object) -> None:
+    kind = _FIELDS[name].type
+    if kind is bool:
+        ok = isinstance(value, bool)
+    elif kind is int:
+        ok = isinstance(value, int) and not isinstance(value, bool)
+    elif kind is float:
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    else:
+        ok = isinstance(value, str)
+    if not ok:
+        _refuse(name, value, f"must be a finite {getattr(kind, '__name__', kind)}" if kind is float else f"must be {getattr(kind, '__name__', kind)}")
+
+
+_CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
+_AT_LEAST_ONE = ("sequence", "batch", "steps", "width", "depth", "head_dim", "ff")
+_POSITIVE = ("lr", "init_std", "alpha_embed", "alpha_attn", "alpha_out", "alpha_ffn_act", "alpha_res", "alpha_res_attn_ratio", "alpha_loss")
+_NOT_NEGATIVE = (
+    "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth", "base_batch", "base_steps",
+    "init_seed", "data_seed",
+)  # fmt: skip
+
+
+def check_trial(trial: Trial) -> None:
+    """Refuse a trial that cannot be run, naming field, value and what is accepted."""
+    for name in _FIELDS:
+        _check_type(name, getattr(trial, name))
+    for name, accepted in _CHOICES.items():
+        if getattr(trial, name) not in accepted:
+            _refuse(name, getattr(trial, name), f"must be one of {', '.join(accepted)}")
+    for name in _AT_LEAST_ONE:
+        if getattr(trial, name) < 1:
+            _refuse(name, getattr(trial, name), "must be at least 1")
+    for name in _POSITIVE:
+        if not getattr(trial, name) > 0:
+            _refuse(name, getattr(trial, name), "must be above 0")
+    for name in _NOT_NEGATIVE:
+        if getattr(trial, name) < 0:
+            _refuse(name, getattr(trial, name), "must not be negative")
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(trial, name) < 1:
+            _refuse(name, getattr(trial, name), "must be in [0, 1)")
+    if trial.vocab < 2:
+        _refuse("vocab", trial.vocab, "must be at least 2")
+    if trial.width % trial.head_dim:
+        divisors = [d for d in range(1, trial.width + 1) if trial.width % d == 0 and d % 2 == 0]
+        _refuse("head_dim", trial.head_dim, f"must divide width={trial.width}: one of {divisors or 'none (width is odd)'}")
+    if trial.head_dim % 2:
+        _refuse("head_dim", trial.head_dim, "must be even (rotary position embedding turns pairs)")
+    if trial.warmup_steps > trial.steps:
+        _refuse("warmup_steps", trial.warmup_steps, f"must be at most steps={trial.steps}")
+    if trial.tied and trial.vocab < 2:
+        _refuse("tied", trial.tied, "needs a vocabulary")
+
+
+def canonical_json(record: dict[str, Any]) -> str:
+    """The one spelling of a record: sorted keys, no spaces, floats that are whole written as floats; raises on what has none."""
+
+    def check(value: Any, path: str) -> None:
+        if isinstance(value, dict):
+            for k, v in value.items():
+                if not isinstance(k, str):
+                    raise InputError(f"{path}: key {k!r} must be a string")
+                check(v, f"{path}.{k}")
+        elif isinstance(value, (list, tuple)):
+            for i, v in enumerate(value):
+                check(v, f"{path}[{i}]")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{path}={value!r}: must be finite")
+        elif value is not None and not isinstance(value, (str, bool, int, float)):
+            raise InputError(f"{path}={value!r}: a {type(value).__name__} has no canonical JSON")
+
+    check(record, "record")
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def trial_json(trial: Trial) -> dict[str, Any]:
+    """The trial as plain data, without the fields that have the value they were introduced with."""
+    out: dict[str, Any] = {}
+    for name, field in _FIELDS.items():
+        value = getattr(trial, name)
+        if field.type is float:
+            value = float(value)
+        if name in _OMITTED and value == _OMITTED[name]:
+            continue
+        out[name] = value
+    return out
+
+
+def run_id(trial: Trial) -> str:
+    """16 hex digits: the start of the sha256 of the trial's canonical JSON."""
+    return hashlib.sha256(canonical_json(trial_json(trial)).encode()).hexdigest()[:16]
+
+
+def trial_from_json(data: dict[str, Any]) -> Trial:
+    """Inverse of `trial_json`; an unknown or missing field is refused by name."""
+    for name in data:
+        if name not in _FIELDS:
+            _refuse(name, data[name], f"unknown field of a trial; known: {', '.join(_FIELDS)}")
+    missing = [n for n, f in _FIELDS.items() if f.default is dataclasses.MISSING and n not in data]
+    if missing:
+        raise InputError(f"trial lacks {', '.join(missing)}")
+    return Trial(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a trial measured. Losses in nats per token; `loss` is over the validation split after the last step.
+
+    A diverged trial (NaN or infinite training loss) has loss None and `diverged_step`; a failed one has `reason`.
+    """
+
+    run_id: str
+    status: str
+    loss: float | None = None
+    loss_se: float | None = None  # standard error over validation sequences
+    loss_init: float | None = None
+    bits_per_byte: float | None = None
+    diverged_step: int | None = None
+    seconds: float = 0.0  # this trial's share of its cohort's wall time
+    curve_steps: tuple[int, ...] = ()  # 1-based optimizer steps
+    curve_losses: tuple[float, ...] = ()  # training loss at those steps, before the step's update
+    bytes_per_token: float | None = None
+    device: str = ""
+    code: str = ""  # git revision, "+dirty" when the tree had changes
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    prediction_sha256: str = ""  # of a prediction written to disk before this trial started
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            _refuse("status", self.status, f"must be one of {', '.join(STATUSES)}")
+        if self.status == "done" and (self.loss is None or not math.isfinite(self.loss)):
+            _refuse("loss", self.loss, "a trial that is done has a finite loss")
+        if len(self.curve_steps) != len(self.curve_losses):
+            _refuse("curve_losses", len(self.curve_losses), f"must be as many as curve_steps ({len(self.curve_steps)})")
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    out = dataclasses.asdict(result)
+    return {**out, "curve_steps": list(result.curve_steps), "curve_losses": list(result.curve_losses)}
+
+
+def result_from_json(data: dict[str, Any]) -> Result:
+    known = {f.name for f in dataclasses.fields(Result)}
+    for name in data:
+        if name not in known:
+            _refuse(name, data[name], f"unknown field of a result; known: {', '.join(sorted(known))}")
+    return Result(**{**data, "curve_steps": tuple(data.get("curve_steps", ())), "curve_losses": tuple(data.get("curve_losses", ()))})
+
+
+# The table: one row a trial. `fits` validates an equal list (fits/table.py); a test compares the two.
+COLUMNS = (
+    "run_id", "study", "params", "params_no_embed", "params_head", "params_active", "params_nonzero", "width", "depth", "heads", "ff",
+    "vocab", "sequence", "parametrization", "optimizer", "tokens", "unique_tokens", "epochs", "batch_tokens", "steps", "flops",
+    "flops_exact", "lr", "lr_applied_hidden", "weight_decay", "tau", "warmup_tokens", "schedule", "sparsity", "experts", "init_seed",
+    "data_seed", "loss", "loss_se", "loss_init", "bits_per_byte", "status", "diverged_step", "seconds", "device", "code", "semantics",
+)  # fmt: skip

@@ -1,0 +1,59 @@
+"""The command `scalelab`: finds the group of the command, imports only that, turns errors into one line and exit code 2."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "demo": ("scalelab.cli.demo", "the whole chain on text every Python carries, on a laptop CPU, in minutes"),
+    "train": ("scalelab.cli.train", "one trial, with a progress bar; --explain prints every tensor's rule"),
+    "check": ("scalelab.cli.check", "coords | transfer: a verdict with numbers, a plot, exit code 1 on failure"),
+    "sweep": ("scalelab.cli.sweep", "plan | run | status | export a study"),
+    "data": ("scalelab.cli.data", "prepare: text to token shards"),
+    "fit": ("scalelab.cli.fit", "a law from a store, a Parquet or a CSV of anyone's runs"),
+    "audit": ("scalelab.cli.audit", "hold-out error, rival forms, checklist"),
+    "laws": ("scalelab.cli.laws", "forms and published coefficient sets, with ranges and citations"),
+    "predict": ("scalelab.cli.predict", "the large run: loss, LR, weight decay, batch, each with its interval"),
+    "report": ("scalelab.cli.report", "one HTML file that a sceptical colleague can check"),
+}
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
+    return f"usage: scalelab COMMAND ...\n\n{rows}\n\nscalelab COMMAND --help tells the rest; each command takes --json."
+
+
+def check_packages() -> None:
+    """`lab`, `sweeps` and `fits` are common names: say so plainly when another project's package answers to one."""
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[1]
+    for name in ("lab", "sweeps", "fits"):
+        found = importlib.import_module(name).__file__
+        if found is None or Path(found).resolve().parent != root / name:
+            raise SystemExit(f"scalelab: the package {name!r} that Python imports is {found}, not scalelab's; uninstall it or use a fresh environment")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] not in COMMANDS:
+        print(f"scalelab: command={args[0]!r}: must be one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    check_packages()
+    import fits
+    import lab
+
+    try:
+        return int(importlib.import_module(COMMANDS[args[0]][0]).main(args[1:]) or 0)
+    except (lab.InputError, fits.InputError) as error:
+        print(f"scalelab {args[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"scalelab {args[0]}: interrupted; what was stored is kept, run again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

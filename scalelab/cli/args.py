@@ -1,0 +1,34 @@
+"""Arguments to a frozen dataclass through tyro; a bad one is a single line and exit code 2."""
+
+import contextlib
+import io
+import json
+import re
+import sys
+from typing import Any, TypeVar
+
+from lab import InputError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], prog: str, args: list[str]) -> T:
+    """tyro's parse of `args`; its boxed error becomes one `InputError` line. --help prints and exits as usual."""
+    import tyro
+
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(kind, prog=prog, args=args)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        text = re.sub(r"\x1b\[[0-9;]*m", "", captured.getvalue())
+        words = re.sub(r"[╭╮╰╯│─\s]+", " ", text).strip()
+        raise InputError(words.removeprefix("Parsing error ").strip() or "bad arguments") from None
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One document on stdout; whatever else a command says goes to stderr."""
+    json.dump(document, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")

@@ -1,0 +1,1 @@
+"""Benchmarks, chaos, oracles: thin scripts over the packages."""

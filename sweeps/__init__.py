@@ -1,0 +1,1 @@
+"""Decide what to train, and get it trained once."""

@@ -1,0 +1,1 @@
+"""Launchers: each starts the same worker, locally or on a cluster."""
