@@ -103,9 +103,7 @@ _FIELDS = {f.name: f for f in dataclasses.fields(Trial)}
 # A field added later is listed here with the value that leaves old trials what they were: canonical JSON omits it
 # when it has that value, so ids made before it existed still hold. The fields of the first version have defaults that
 # never change; theirs are omitted by the same rule.
-_OMITTED: dict[str, Any] = {
-    name: f.default for name, f in _FIELDS.items() if f.default is not dataclasses.MISSING and name != "semantics"
-}
+_OMITTED: dict[str, Any] = {name: f.default for name, f in _FIELDS.items() if f.default is not dataclasses.MISSING and name != "semantics"}
 
 
 def _refuse(field: str, value: object, accepted: str) -> None:
@@ -123,7 +121,11 @@ def _check_type(name: str, value: object) -> None:
     else:
         ok = isinstance(value, str)
     if not ok:
-        _refuse(name, value, f"must be a finite {getattr(kind, '__name__', kind)}" if kind is float else f"must be {getattr(kind, '__name__', kind)}")
+        _refuse(
+            name,
+            value,
+            f"must be a finite {getattr(kind, '__name__', kind)}" if kind is float else f"must be {getattr(kind, '__name__', kind)}",
+        )
 
 
 _CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}

@@ -30,7 +30,9 @@ def check_packages() -> None:
     for name in ("lab", "sweeps", "fits"):
         found = importlib.import_module(name).__file__
         if found is None or Path(found).resolve().parent != root / name:
-            raise SystemExit(f"scalelab: the package {name!r} that Python imports is {found}, not scalelab's; uninstall it or use a fresh environment")
+            raise SystemExit(
+                f"scalelab: the package {name!r} that Python imports is {found}, not scalelab's; uninstall it or use a fresh environment"
+            )
 
 
 def main(argv: list[str] | None = None) -> int:

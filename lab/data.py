@@ -1,0 +1,303 @@
+"""Text to tokens, and tokens to batches: batch = f(data_seed, step), with nothing to remember between steps."""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lab import InputError
+
+SHARD_TOKENS = 1 << 25
+TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".c", ".h", ".tex", ".html", ".json", ".csv")
+VAL_SHARE = 0.05  # of documents, by the hash of their text
+
+
+# 1. documents ------------------------------------------------------------------------------------------------------
+
+
+def python_documents() -> Iterator[tuple[str, str]]:
+    """(name, text) of the running Python's own documentation: every topic of `pydoc`, every module's docstrings.
+
+    About 2 MB of English prose in CPython 3.11 to 3.13; nothing is downloaded.
+    """
+    spec = importlib.util.find_spec("pydoc_data.topics")
+    if spec is None:
+        raise InputError("corpus='python': this Python carries no pydoc_data.topics; give a text file or folder instead")
+    from pydoc_data.topics import topics
+
+    for name in sorted(topics):
+        yield f"topic/{name}", topics[name]
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if {"site-packages", "dist-packages", "test", "tests", "idle_test", "pydoc_data", "__pycache__"} & set(parts):
+            continue
+        text = "\n\n".join(_docstrings(path))
+        if len(text) >= 200:  # shorter ones are a name and a shrug
+            yield "/".join(("stdlib", *parts)), text
+
+
+def _docstrings(path: Path) -> list[str]:
+    """Docstrings of one module in source order, each once."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # templates and deliberately broken files
+        return []
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds))
+    return list(dict.fromkeys(text for text in found if text))
+
+
+def file_documents(path: Path) -> Iterator[tuple[str, str]]:
+    """(name, text) of a text file, cut into slices of 8 kB at line ends so that it can be split, or of a folder's text files."""
+    if path.is_dir():
+        for child in sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in TEXT_SUFFIXES):
+            yield str(child.relative_to(path)), child.read_text(encoding="utf-8", errors="replace")
+        return
+    lines, size, part = [], 0, 0
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        lines.append(line)
+        size += len(line)
+        if size >= 8192:
+            yield f"{path.name}#{part}", "".join(lines)
+            lines, size, part = [], 0, part + 1
+    if lines:
+        yield f"{path.name}#{part}", "".join(lines)
+
+
+def documents(source: str) -> Iterator[tuple[str, str]]:
+    """Documents of `source`: "python", a text file, or a folder of text files."""
+    if source == "python":
+        return python_documents()
+    path = Path(source)
+    if not path.exists():
+        raise InputError(f"corpus={source!r}: no such file or folder; accepted: 'python', a text file, a folder of text, a prepared corpus")
+    return file_documents(path)
+
+
+def split(docs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], int]:
+    """(train texts, validation texts, duplicates dropped): by the hash of a document's text, so that no split sees the other's.
+
+    Documents that differ only in white space are one document.
+    """
+    train: list[str] = []
+    val: list[str] = []
+    seen: set[str] = set()
+    dropped = 0
+    for _, text in docs:
+        digest = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
+        if digest in seen:
+            dropped += 1
+            continue
+        seen.add(digest)
+        (val if int(digest[:8], 16) < VAL_SHARE * 2**32 else train).append(text)
+    return train, val, dropped
+
+
+# 2. tokens ---------------------------------------------------------------------------------------------------------
+
+
+def train_tokenizer(texts: list[str], vocab: int, max_bytes: int = 40_000_000) -> Any:
+    """A byte-level BPE of `vocab` entries (HF tokenizers, extra `text`), trained on up to `max_bytes` spread over the documents."""
+    try:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    except ImportError:
+        raise InputError(f"vocab={vocab}: byte-pair encoding needs the extra 'text' (pip install 'scalelab[text]'); 256 is bytes") from None
+    stride = max(1, sum(map(len, texts)) // max_bytes)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts[::stride], trainer)
+    return tokenizer
+
+
+def encode(texts: list[str], tokenizer: Any | None) -> NDArray[np.uint16]:
+    """One stream of tokens, each document followed by the end token 0 (as bytes: NUL, which text does not hold)."""
+    if tokenizer is None:
+        return np.frombuffer(b"".join(t.encode().replace(b"\0", b"") + b"\0" for t in texts), np.uint8).astype(np.uint16)
+    parts: list[NDArray[np.uint16]] = []
+    for i in range(0, len(texts), 256):
+        for coded in tokenizer.encode_batch(texts[i : i + 256]):
+            parts.append(np.asarray([*coded.ids, 0], np.uint16))
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint16)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token streams and where they come from. `sha256` is the hash of the manifest, which holds those of the tokens."""
+
+    train: NDArray[np.uint16]
+    val: NDArray[np.uint16]
+    manifest: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def vocab(self) -> int:
+        return int(self.manifest["vocab"])
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Of the validation split: turns nats per token into bits per byte."""
+        return self.manifest["val"]["bytes"] / self.manifest["val"]["tokens"]
+
+
+def prepare(source: str, out: Path, vocab: int = 256) -> Corpus:
+    """Documents of `source` to token shards in `out`, with a manifest; `vocab` 256 is bytes, more is byte-level BPE."""
+    if not (vocab == 256 or 512 <= vocab <= 65536):
+        raise InputError(f"vocab={vocab}: must be 256 (bytes) or 512 to 65536 (byte-level BPE)")
+    train_texts, val_texts, dropped = split(documents(source))
+    if not train_texts or not val_texts:
+        raise InputError(
+            f"corpus={source!r}: {len(train_texts)} training and {len(val_texts)} validation documents; needs at least 1 of each"
+        )
+    tokenizer = train_tokenizer(train_texts, vocab) if vocab > 256 else None
+    streams = {"train": (train_texts, encode(train_texts, tokenizer)), "val": (val_texts, encode(val_texts, tokenizer))}
+    manifest: dict[str, Any] = {
+        "format": 1,
+        "source": source if source == "python" else Path(source).name,
+        "python": platform.python_version() if source == "python" else "",
+        "tokenizer": "bytes" if tokenizer is None else "bpe",
+        "tokenizer_sha256": "" if tokenizer is None else hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
+        "vocab": vocab,
+        "duplicates_dropped": dropped,
+    }
+    for name, (texts, tokens) in streams.items():
+        manifest[name] = {
+            "documents": len(texts),
+            "bytes": sum(len(t.encode()) for t in texts) + len(texts),
+            "tokens": len(tokens),
+            "sha256": hashlib.sha256(tokens.tobytes()).hexdigest(),
+        }
+    corpus = Corpus(streams["train"][1], streams["val"][1], manifest)
+    save(corpus, out)
+    if tokenizer is not None:
+        tokenizer.save(str(out / "tokenizer.json"))
+    return corpus
+
+
+def save(corpus: Corpus, out: Path, level: int = 9) -> None:
+    """Shards `train-00000.u16.zst` ... (little-endian uint16 under zstd), then manifest.json, so a manifest means a whole corpus."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("train", "val"):
+        tokens = getattr(corpus, name)
+        for i in range(0, max(len(tokens), 1), SHARD_TOKENS):
+            raw = tokens[i : i + SHARD_TOKENS].astype("<u2").tobytes()
+            frame = pa.Codec("zstd", level).compress(raw, asbytes=True)
+            (out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst").write_bytes(frame)
+    temporary = out / f".manifest.{os.getpid()}"
+    temporary.write_text(json.dumps(corpus.manifest, indent=1, sort_keys=True) + "\n")
+    temporary.replace(out / "manifest.json")
+
+
+def load(folder: Path) -> Corpus:
+    """A prepared corpus; a stream that does not have the manifest's hash is refused."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"corpus={str(folder)!r}: no readable manifest.json ({error})") from None
+    streams = {}
+    for name in ("train", "val"):
+        parts = []
+        for path in sorted(folder.glob(f"{name}-*.u16.zst")):
+            with pa.CompressedInputStream(str(path), "zstd") as stream:
+                parts.append(stream.read())
+        streams[name] = np.frombuffer(b"".join(parts), "<u2").astype(np.uint16)
+        if hashlib.sha256(streams[name].tobytes()).hexdigest() != manifest[name]["sha256"]:
+            raise InputError(f"corpus={str(folder)!r}: the {name} tokens are not those of the manifest; prepare it again")
+    return Corpus(streams["train"], streams["val"], manifest)
+
+
+def open_corpus(source: str, cache: Path, vocab: int = 256) -> Corpus:
+    """The prepared corpus at `source`, or `source` ("python", file, folder) prepared once under `cache`.
+
+    A cache made by another Python, or of text that has changed since, is made again.
+    """
+    if (Path(source) / "manifest.json").is_file():
+        return load(Path(source))
+    if source != "python":
+        documents(source)  # refuses a missing path before anything is written
+    stamp = sys.version.split()[0] if source == "python" else _fingerprint(Path(source))
+    folder = cache / hashlib.sha256(f"{source}|{vocab}|{stamp}".encode()).hexdigest()[:16]
+    return load(folder) if (folder / "manifest.json").is_file() else prepare(source, folder, vocab)
+
+
+def _fingerprint(path: Path) -> str:
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return "|".join(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+
+
+# 3. batches --------------------------------------------------------------------------------------------------------
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """The finalizer of MurmurHash3, 32 bits: every input bit reaches every output bit."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def permute(index: jax.Array, size: jax.Array | int, key: jax.Array) -> jax.Array:
+    """A pseudo-random bijection of [0, size) onto itself, evaluated at `index` alone (uint32, any shape).
+
+    A four-round Feistel network on the next even power of two, walked until it lands inside. No table is kept, so a step
+    addresses its own windows; `key` (uint32, broadcast against `index`) picks the permutation. `size` is below 2**31.
+    """
+    size = jnp.asarray(size, jnp.uint32)
+    half = (jnp.uint32(33) - jax.lax.clz(size - 1)) // 2
+    half = jnp.maximum(half, 1)
+    mask = (jnp.uint32(1) << half) - 1
+
+    def rounds(x: jax.Array) -> jax.Array:
+        left, right = x >> half, x & mask
+        for r in range(4):
+            left, right = right, left ^ (_mix(right ^ _mix(key + jnp.uint32(0x9E3779B9) * jnp.uint32(r + 1))) & mask)
+        return (left << half) | right
+
+    def step(x: jax.Array) -> jax.Array:
+        return jnp.where(x < size, x, rounds(x))
+
+    return jax.lax.while_loop(lambda x: jnp.any(x >= size), step, rounds(index.astype(jnp.uint32)))
+
+
+def batch_starts(data_seed: jax.Array | int, step: jax.Array | int, batch: int, sequence: int, n_tokens: jax.Array | int) -> jax.Array:
+    """Where the windows of one batch begin: int32[batch], each window `sequence` + 1 tokens of a stream of `n_tokens`.
+
+    Windows tile the stream and come in a new random order every epoch; `step` counts from 0. Traceable in all but the two shapes.
+    """
+    windows = (jnp.asarray(n_tokens, jnp.uint32) - 1) // sequence
+    position = jnp.asarray(step, jnp.uint32) * batch + jnp.arange(batch, dtype=jnp.uint32)
+    epoch = position // windows
+    key = _mix(jnp.asarray(data_seed, jnp.uint32) * jnp.uint32(0x9E3779B9) + _mix(epoch + 1))
+    return (permute(position % windows, windows, key) * sequence).astype(jnp.int32)
+
+
+def check_size(corpus: Corpus, sequence: int, batch: int, unique_tokens: int = 0) -> None:
+    """Refuse a corpus that cannot fill one batch of distinct windows or one validation window."""
+    need = sequence * batch + 1
+    have = unique_tokens or len(corpus.train)
+    if have > len(corpus.train):
+        raise InputError(f"unique_tokens={unique_tokens}: the corpus has {len(corpus.train)} training tokens")
+    if have < need:
+        raise InputError(f"corpus: {have} training tokens; a batch of {batch} x {sequence} needs at least {need}")
+    if len(corpus.val) < sequence + 1:
+        raise InputError(f"corpus: {len(corpus.val)} validation tokens; sequence={sequence} needs at least {sequence + 1}")
