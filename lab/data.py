@@ -23,7 +23,7 @@ from lab import InputError
 
 SHARD_TOKENS = 1 << 25
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".c", ".h", ".tex", ".html", ".json", ".csv")
-VAL_SHARE = 0.05  # of documents, by the hash of their text
+VAL_SHARE = 0.03  # of documents, by the hash of their text
 
 
 # 1. documents ------------------------------------------------------------------------------------------------------
@@ -63,13 +63,17 @@ def _docstrings(path: Path) -> list[str]:
 
 
 def file_documents(path: Path) -> Iterator[tuple[str, str]]:
-    """(name, text) of a text file, cut into slices of 8 kB at line ends so that it can be split, or of a folder's text files."""
+    """(name, text) of a folder's text files, or of one file: its NUL-separated documents, else slices of 8 kB cut at line ends."""
     if path.is_dir():
         for child in sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in TEXT_SUFFIXES):
             yield str(child.relative_to(path)), child.read_text(encoding="utf-8", errors="replace")
         return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if "\0" in text:
+        yield from ((f"{path.name}#{i}", part) for i, part in enumerate(text.split("\0")) if part.strip())
+        return
     lines, size, part = [], 0, 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+    for line in text.splitlines(keepends=True):
         lines.append(line)
         size += len(line)
         if size >= 8192:
@@ -89,7 +93,7 @@ def documents(source: str) -> Iterator[tuple[str, str]]:
     return file_documents(path)
 
 
-def split(docs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], int]:
+def split(docs: Iterable[tuple[str, str]], val_share: float = VAL_SHARE) -> tuple[list[str], list[str], int]:
     """(train texts, validation texts, duplicates dropped): by the hash of a document's text, so that no split sees the other's.
 
     Documents that differ only in white space are one document.
@@ -104,7 +108,7 @@ def split(docs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], int]:
             dropped += 1
             continue
         seen.add(digest)
-        (val if int(digest[:8], 16) < VAL_SHARE * 2**32 else train).append(text)
+        (val if int(digest[:8], 16) < val_share * 2**32 else train).append(text)
     return train, val, dropped
 
 
@@ -161,11 +165,13 @@ class Corpus:
         return self.manifest["val"]["bytes"] / self.manifest["val"]["tokens"]
 
 
-def prepare(source: str, out: Path, vocab: int = 256) -> Corpus:
+def prepare(source: str, out: Path, vocab: int = 256, val_share: float = VAL_SHARE) -> Corpus:
     """Documents of `source` to token shards in `out`, with a manifest; `vocab` 256 is bytes, more is byte-level BPE."""
+    if not 0 < val_share < 1:
+        raise InputError(f"val_share={val_share}: must be between 0 and 1")
     if not (vocab == 256 or 512 <= vocab <= 65536):
         raise InputError(f"vocab={vocab}: must be 256 (bytes) or 512 to 65536 (byte-level BPE)")
-    train_texts, val_texts, dropped = split(documents(source))
+    train_texts, val_texts, dropped = split(documents(source), val_share)
     if not train_texts or not val_texts:
         raise InputError(
             f"corpus={source!r}: {len(train_texts)} training and {len(val_texts)} validation documents; needs at least 1 of each"

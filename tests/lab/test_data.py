@@ -50,9 +50,17 @@ def test_bpe_round_trip(folder, tmp_path):
 
 
 def test_the_running_python_documents_itself():
-    names = [name for name, _ in data.python_documents()]
-    assert len(names) == len(set(names)) > 400
-    assert sum(len(text) for _, text in data.python_documents()) > 1.5e6
+    docs = list(data.python_documents())
+    assert len({name for name, _ in docs}) == len(docs) > 400
+    assert sum(len(text) for _, text in docs) > 1.5e6
+
+
+def test_a_file_of_nul_separated_documents_and_one_without(tmp_path):
+    (tmp_path / "many.txt").write_text("\0".join(text for _, text in TEXTS))
+    assert [t for _, t in data.file_documents(tmp_path / "many.txt")] == [t for _, t in TEXTS]
+    (tmp_path / "one.txt").write_text("a line of text\n" * 2000)
+    parts = [t for _, t in data.file_documents(tmp_path / "one.txt")]
+    assert len(parts) > 2 and "".join(parts) == "a line of text\n" * 2000
 
 
 @pytest.mark.parametrize(
