@@ -219,6 +219,19 @@ def trial_from_json(data: dict[str, Any]) -> Trial:
     return Trial(**data)
 
 
+# Fields that a compiled program depends on; all others are numbers that it takes. Trials that agree in them share a program.
+_STATIC = (
+    "corpus", "vocab", "sequence", "batch", "width", "depth", "head_dim", "ff", "activation", "qk_norm", "norm_gains", "tied",
+    "optimizer", "schedule", "precision", "semantics",
+)  # fmt: skip
+
+
+def signature(trial: Trial) -> tuple[Any, ...]:
+    """What trials of one cohort have in common: the static fields, z-loss on or off, and the parametrization's set of ops."""
+    ops = "unit" if trial.parametrization == "u-mup" else "plain"
+    return (*(getattr(trial, name) for name in _STATIC), trial.z_loss > 0, ops, trial.table)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What a trial measured. Losses in nats per token; `loss` is over the validation split after the last step.
@@ -237,6 +250,7 @@ class Result:
     curve_steps: tuple[int, ...] = ()  # 1-based optimizer steps
     curve_losses: tuple[float, ...] = ()  # training loss at those steps, before the step's update
     bytes_per_token: float | None = None
+    unique_tokens: int = 0  # training tokens that the windows were drawn from
     device: str = ""
     code: str = ""  # git revision, "+dirty" when the tree had changes
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
