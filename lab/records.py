@@ -52,6 +52,7 @@ class Trial:
     table: str = ""  # a user's own table of exponents, as canonical JSON; "" = the built-in of that name
     base_width: int = 0  # 0 where the parametrization takes no base shape (SP, u-muP)
     base_depth: int = 0
+    base_head_dim: int = 0  # 0: heads do not grow with width
     base_batch: int = 0
     base_steps: int = 0
     init_std: float = 1.0
@@ -132,7 +133,7 @@ _CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS, "schedule": SCHE
 _AT_LEAST_ONE = ("sequence", "batch", "steps", "width", "depth", "head_dim", "ff")
 _POSITIVE = ("lr", "init_std", "alpha_embed", "alpha_attn", "alpha_out", "alpha_ffn_act", "alpha_res", "alpha_res_attn_ratio", "alpha_loss")
 _NOT_NEGATIVE = (
-    "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth", "base_batch", "base_steps",
+    "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth", "base_head_dim", "base_batch", "base_steps",
     "init_seed", "data_seed",
 )  # fmt: skip
 
