@@ -133,8 +133,8 @@ _CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS, "schedule": SCHE
 _AT_LEAST_ONE = ("sequence", "batch", "steps", "width", "depth", "head_dim", "ff")
 _POSITIVE = ("lr", "init_std", "alpha_embed", "alpha_attn", "alpha_out", "alpha_ffn_act", "alpha_res", "alpha_res_attn_ratio", "alpha_loss")
 _NOT_NEGATIVE = (
-    "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth", "base_head_dim", "base_batch", "base_steps",
-    "init_seed", "data_seed",
+    "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth", "base_head_dim",
+    "base_batch", "base_steps", "init_seed", "data_seed",
 )  # fmt: skip
 
 

@@ -14,7 +14,9 @@ MUP_HEADS = "alpha_attn head_dim^-1/2 head_ratio^-1/2"  # sqrt(base_head_dim) / 
 
 
 def _gains(**updates: Any) -> dict[str, Any]:
-    return {"std": "0", "multiplier": "1", **updates}
+    """A gains row: start at 1, never decay (as in the reference code of 2505.01618)."""
+    columns = {family: update if isinstance(update, dict) else {"lr": update} for family, update in updates.items()}
+    return {"std": "0", "multiplier": "1", **{family: {**column, "weight_decay": "0"} for family, column in columns.items()}}
 
 
 def _sp(name: str, source: str, std: dict[str, str], tied: str) -> dict[str, Any]:
@@ -38,7 +40,7 @@ SP_CONSTANT = _sp(
     "sp-constant", "GPT-2's constant std 0.02; the SP column of 2505.01618, Table 1", dict.fromkeys(SP_STD, "0.02 init_std"), "alpha_out"
 )
 
-_VECTOR = {"adam": {"lr": "1", "coupled": "1", "eps": "out_ratio^-1"}, "sgd": "out_ratio"}
+_VECTOR: dict[str, Any] = {"adam": {"lr": "1", "coupled": "1", "eps": "out_ratio^-1"}, "sgd": "out_ratio"}
 _VECTOR_MUON = {**_VECTOR, "muon": _VECTOR["adam"]}
 _MUP_HIDDEN = {
     "std": SP_STD["hidden"],
@@ -48,7 +50,7 @@ _MUP_HIDDEN = {
     # the orthogonalised update with optax's sqrt(max(1, out/in)) has the right size at every width (2512.05620, reference code)
     "muon": "1",
 }
-MUP = {
+MUP: dict[str, Any] = {
     "name": "mup",
     "source": "2203.03466, Table 8; eps by Lemma J.1",
     "attention": MUP_HEADS,
@@ -68,7 +70,7 @@ MUP = {
     },
 }
 
-U_MUP = {
+U_MUP: dict[str, Any] = {
     "name": "u-mup",
     "source": "2407.17465, Table 2 and appendix G; SGD as unit-scaling 0.3.5 with readout_constraint None",
     "unit": True,
@@ -86,5 +88,5 @@ U_MUP = {
     },
 }
 
-_DATA = (SP, SP_CONSTANT, MUP, U_MUP)
+_DATA: tuple[dict[str, Any], ...] = (SP, SP_CONSTANT, MUP, U_MUP)
 TABLES: dict[str, Table] = {data["name"]: from_data(data) for data in _DATA}

@@ -207,7 +207,7 @@ def _rule(trial: Trial, table: Table, tensor: Tensor) -> Rule:
     decay = number(update.weight_decay)
     if trial.optimizer == "adamw_coupled":
         assert update.coupled is not None
-        decay = trial.lr * lr * number(update.coupled)
+        decay *= trial.lr * lr * number(update.coupled)
     return Rule(number(row.std), number(row.multiplier), lr, decay, trial.eps * number(update.eps))
 
 

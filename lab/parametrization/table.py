@@ -140,8 +140,8 @@ def from_data(data: Any) -> Table:
     missing = [role for role in ROLES if role not in data.get("rows", {})]
     if missing:
         raise InputError(f"table.rows lacks {', '.join(missing)}")
-    plain = {"source": "", **{name: data[name] for name in _PLAIN if name in data}}
-    cells = {name: _cell(data, name, "table") for name in _GLOBALS if name in data}
+    plain: dict[str, Any] = {"source": "", **{name: data[name] for name in _PLAIN if name in data}}
+    cells: dict[str, Any] = {name: _cell(data, name, "table") for name in _GLOBALS if name in data}
     if "attention" not in cells:
         raise InputError("table lacks attention")
     return Table(rows={role: _row(data["rows"][role], role) for role in ROLES}, **plain, **cells)
