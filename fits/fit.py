@@ -1,9 +1,12 @@
 """A fit: a law with its numbers, uncertainty, range of validity and audit; saved as JSON, read by anything."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from fits import InputError
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,12 @@ class Fit:
     starts: dict[str, int] = field(default_factory=dict)  # tried, agree
     range: dict[str, list[float]] = field(default_factory=dict)
     derived: dict[str, float] = field(default_factory=dict)
-    condition: float | None = None  # of the objective's Hessian at the optimum
+    condition: float | None = None  # of the objective's Hessian at the optimum, in centred search coordinates of unit scale
     identified: dict[str, bool] = field(default_factory=dict)
     interval: dict[str, dict[str, float]] = field(default_factory=dict)
     replicates: dict[str, list[float]] = field(default_factory=dict)
+    bootstrap: dict[str, Any] = field(default_factory=dict)  # tried, failed, seed, scheme
+    priors: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameter -> mean, sd (of its log where scale is log), source
     residual_sd: float | None = None  # of log loss
     params_kind: str = "total"  # which N the law was given: total | no_embed | active
     source: str = ""  # data file and its sha256
@@ -36,4 +41,9 @@ class Fit:
 
 
 def load(path: str | Path) -> Fit:
-    return Fit(**json.loads(Path(path).read_text()))
+    """A saved fit; a file that is not one is refused with its name."""
+    try:
+        data: Mapping[str, Any] = json.loads(Path(path).read_text())
+        return Fit(**data)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"fit={str(path)!r}: not a saved fit ({error})") from None

@@ -1,30 +1,52 @@
-"""A law: a formula with named, bounded parameters, its citation, and the units of what goes in and comes out."""
+"""A law: a formula with named, bounded parameters, its citation, and the units of what goes in and comes out.
 
+A subclass of `Law` is its formula; it holds no numbers (a `Fit` or a published set does). `predict` alone is enough for the engine:
+derivatives are then taken by complex step, exact to rounding, so `predict` must be analytic in the parameters (no abs, no comparison of
+them) and must broadcast parameters of shape [R, 1] against columns of shape [n]. A family with closed derivatives overrides `jet` and
+`curvature`.
+"""
+
+import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fits import InputError
+
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]  # table columns by name: params, tokens, flops, batch_tokens, sparsity, ...
+
+# One family of laws a module; each has `LAWS`, the tuple of its forms. A new family adds its line here.
+FAMILIES = ("fits.loss",)
+
+STEP = 1e-30  # of the complex step: no subtraction takes place, so it may be this small
+CURVATURE_STEP = 1e-5  # forward-backward difference of the first derivatives
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a law and the closed interval it may take."""
+    """A parameter of a law, the closed interval it may take, and how it is searched.
+
+    `scale` is the search coordinate: "log" for a parameter that is positive and of unknown magnitude, else "linear". `linear` says that
+    the law is linear in it (and that its term is zero without it), so that variable projection solves it inside. `grid` lists the values
+    that start the search of a parameter that is not linear. `powers` says that the parameter multiplies prod column^-(weight * exponent):
+    the search then takes each such column relative to its geometric mean, so a law that uses it must be closed under such a rescaling.
+    """
 
     name: str
     low: float = -np.inf
     high: float = np.inf
+    scale: str = "linear"
+    linear: bool = False
+    grid: tuple[float, ...] = ()
+    powers: tuple[tuple[str, str, float], ...] = field(default=())  # (column, exponent's name, weight)
 
 
 class Law:
-    """One functional form. A subclass is its formula; it holds no numbers (a `Fit` or a published set does).
-
-    `inputs` are column names of the table; `target` is the column it predicts, in the unit the table gives it.
-    """
+    """One functional form. `inputs` are columns of the table; `target` is the column it predicts, in the unit the table gives it."""
 
     name: ClassVar[str]
     formula: ClassVar[str]
@@ -32,13 +54,77 @@ class Law:
     target: ClassVar[str] = "loss"
     parameters: ClassVar[tuple[Parameter, ...]]
     citation: ClassVar[str]  # arXiv id and table or equation
+    params_kind: ClassVar[str] = "total"  # the N its authors used: total | no_embed | active
+    units: ClassVar[Mapping[str, str]] = {}  # of inputs and target, where they differ from `UNITS`
 
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
-        """The target at columns `x` (equal lengths, float64) under parameters `p`."""
+        """The target at columns `x` (equal lengths [n], float64) under parameters `p` (numbers, or arrays [R, 1]): [n] or [R, n]."""
         raise NotImplementedError
 
     @classmethod
-    def derived(cls, p: Mapping[str, float]) -> dict[str, float]:
-        """Exponents and constants that follow from the parameters (for a loss law: a, b, gamma, G)."""
+    def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
+        """Exponents and constants that follow from the parameters (for a loss law: a, b, gamma, G); broadcasts like `predict`."""
         return {}
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        return tuple(q.name for q in cls.parameters)
+
+    @classmethod
+    def starts(cls, x: Columns, y: Array, weight: Array) -> Array | None:
+        """Starting parameters [S, k] from the data, or None for the engine's grid of `Parameter.grid` with linear ones projected out."""
+        return None
+
+    @classmethod
+    def jet(cls, p: Mapping[str, Array], x: Columns) -> tuple[Array, Array]:
+        """The prediction [R, n] and its derivatives [R, k, n] with respect to the search coordinates (log p where the scale is "log")."""
+        rows = []
+        for q in cls.parameters:
+            value = p[q.name].astype(complex)
+            stepped = value * np.exp(STEP * 1j) if q.scale == "log" else value + STEP * 1j
+            rows.append(np.imag(cls.predict({**p, q.name: stepped}, x)) / STEP)
+        level = np.broadcast_to(cls.predict(p, x), rows[0].shape)
+        return level, np.stack(rows, axis=-2)
+
+    @classmethod
+    def curvature(cls, p: Mapping[str, Array], x: Columns, weight: Array) -> Array:
+        """Sum over points of weight [R, n] times the second derivatives of the prediction, [R, k, k], in search coordinates."""
+        columns = []
+        for q in cls.parameters:
+            ends = []
+            for sign in (1.0, -1.0):
+                value = p[q.name] * np.exp(sign * CURVATURE_STEP) if q.scale == "log" else p[q.name] + sign * CURVATURE_STEP
+                ends.append(np.einsum("rn,rkn->rk", weight, cls.jet({**p, q.name: value}, x)[1]))
+            columns.append((ends[0] - ends[1]) / (2 * CURVATURE_STEP))
+        hessian = np.stack(columns, axis=-1)
+        return (hessian + np.swapaxes(hessian, -1, -2)) / 2
+
+
+UNITS = {
+    "params": "parameters",
+    "tokens": "tokens seen",
+    "unique_tokens": "tokens",
+    "batch_tokens": "tokens a step",
+    "steps": "optimizer steps",
+    "flops": "FLOP, 6 params tokens unless the table says otherwise",
+    "loss": "nats per token",
+}
+
+
+def unit(law: type[Law], column: str) -> str:
+    return law.units.get(column, UNITS.get(column, ""))
+
+
+def all_laws() -> dict[str, type[Law]]:
+    """Every form by its name, from the explicit list of families."""
+    return {form.name: form for family in FAMILIES for form in importlib.import_module(family).LAWS}
+
+
+def law(name: str) -> type[Law]:
+    """The form of that name; an unknown one is refused with the list of those known."""
+    for family in FAMILIES:
+        for form in importlib.import_module(family).LAWS:
+            if form.name == name:
+                return form
+    raise InputError(f"law={name!r}: must be one of {', '.join(all_laws())}")
