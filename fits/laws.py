@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Columns = Mapping[str, Array]  # table columns by name: params, tokens, flops, batch_tokens, sparsity, ...
 
 # One family of laws a module; each has `LAWS`, the tuple of its forms. A new family adds its line here.
-FAMILIES = ("fits.loss",)
+FAMILIES = ("fits.loss", "fits.hyper", "fits.sparsity")
 
 STEP = 1e-30  # of the complex step: no subtraction takes place, so it may be this small
 CURVATURE_STEP = 1e-5  # forward-backward difference of the first derivatives
@@ -66,6 +66,11 @@ class Law:
     def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
         """Exponents and constants that follow from the parameters (for a loss law: a, b, gamma, G); broadcasts like `predict`."""
         return {}
+
+    @classmethod
+    def columns(cls, x: Columns) -> dict[str, Array]:
+        """The columns of `powers`: the inputs, and whatever the form derives from them (products of powers of inputs)."""
+        return dict(x)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
