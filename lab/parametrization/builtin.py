@@ -16,7 +16,8 @@ MUP_HEADS = "alpha_attn head_dim^-1/2 head_ratio^-1/2"  # sqrt(base_head_dim) / 
 def _gains(**updates: Any) -> dict[str, Any]:
     """A gains row: start at 1, never decay (as in the reference code of 2505.01618)."""
     columns = {family: update if isinstance(update, dict) else {"lr": update} for family, update in updates.items()}
-    return {"std": "0", "multiplier": "1", **{family: {**column, "weight_decay": "0"} for family, column in columns.items()}}
+    no_decay = {family: {**column, "weight_decay": "0", "coupled": "0"} for family, column in columns.items()}
+    return {"std": "0", "multiplier": "1", **no_decay}
 
 
 def _sp(name: str, source: str, std: dict[str, str], tied: str) -> dict[str, Any]:

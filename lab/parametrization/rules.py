@@ -53,10 +53,9 @@ TENSORS = {
 class Rule:
     """One tensor's numbers. The tensor acts as `multiplier` x w, w starts at N(0, init_std^2) (gains at 1) and moves by
 
-        w -= s_t (trial.lr x lr x update + trial.weight_decay x weight_decay x w),   s_t the schedule, 1 at its peak,
+        w -= s_t (trial.lr x lr x update + trial.weight_decay x weight_decay x w),   s_t the schedule, 1 at its peak;
 
-    for every optimizer: under `adamw_coupled`, where the trial's weight_decay is the lambda of decay = LR x lambda, `weight_decay`
-    holds trial.lr x lr x (lambda's factor). `eps` is absolute.
+    under `adamw_coupled` the trial's weight_decay is lambda, and the decay is trial.lr x lr times what stands here. `eps` is absolute.
     """
 
     init_std: float
@@ -203,12 +202,9 @@ def _rule(trial: Trial, table: Table, tensor: Tensor) -> Rule:
     def number(cell: Monomial) -> float:
         return cell.value(values)
 
-    lr = number(update.lr)
-    decay = number(update.weight_decay)
-    if trial.optimizer == "adamw_coupled":
-        assert update.coupled is not None
-        decay *= trial.lr * lr * number(update.coupled)
-    return Rule(number(row.std), number(row.multiplier), lr, decay, trial.eps * number(update.eps))
+    decay = update.coupled if trial.optimizer == "adamw_coupled" else update.weight_decay
+    assert decay is not None
+    return Rule(number(row.std), number(row.multiplier), number(update.lr), number(decay), trial.eps * number(update.eps))
 
 
 def rules(trial: Trial) -> dict[str, Rule]:

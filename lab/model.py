@@ -1,0 +1,240 @@
+"""The transformer: a pre-norm decoder whose scales all come from the parametrization. flax nnx builds it; training sees pure dicts.
+
+Letters: B sequences, T tokens of each, V vocabulary, D width, H heads, K entries of a head, F MLP width.
+A path in the parameters ends in the tensor's name in `lab.parametrization.TENSORS`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lab import ops
+from lab.parametrization import TENSORS, table_of
+from lab.records import Trial
+
+Tree = Any
+Tap = Callable[[str, jax.Array], None]  # is given intermediate values by name; see `forward`
+ROPE_BASE = 10_000.0  # 2104.09864
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is static in a model: equal shapes share one compiled program."""
+
+    vocab: int
+    width: int
+    depth: int
+    head_dim: int
+    ff: int
+    sequence: int
+    activation: str  # swiglu | gelu
+    qk_norm: bool
+    norm_gains: bool
+    tied: bool
+    unit: bool  # unit-scaled ops
+    precision: str
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_dim
+
+    @property
+    def axis_sizes(self) -> dict[str, int]:
+        return {"vocab": self.vocab, "width": self.width, "heads": self.width, "ff": self.ff, "head_dim": self.head_dim}
+
+
+def shape_of(trial: Trial) -> Shape:
+    names = (n for n in Shape.__dataclass_fields__ if n != "unit")
+    return Shape(**{n: getattr(trial, n) for n in names}, unit=table_of(trial).unit)
+
+
+def tensor_name(path: tuple[Any, ...]) -> str:
+    """The tensor's name at the end of a pytree path."""
+    return str(getattr(path[-1], "key", path[-1]))
+
+
+# 1. parameters --------------------------------------------------------------------------------------------------------
+
+
+def _param(shape: Shape, name: str) -> nnx.Param:
+    axes = TENSORS[name].axes
+    return nnx.Param(jnp.zeros([shape.axis_sizes[axis] for axis in axes]), axes=axes)
+
+
+class Block(nnx.Module):
+    """One layer: attention, then the MLP, each on a normed copy of the residual stream."""
+
+    def __init__(self, shape: Shape):
+        names = ["q", "k", "v", "o", "up", "down"]
+        names += ["gate"] * (shape.activation == "swiglu")
+        names += ["attn_gain", "mlp_gain"] * shape.norm_gains + ["q_gain", "k_gain"] * (shape.norm_gains and shape.qk_norm)
+        for name in names:
+            setattr(self, name, _param(shape, name))
+
+    def __call__(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
+        x_BTD = self._residual(m, x_BTD, layer, 2 * layer, "attn", self.attention)
+        return self._residual(m, x_BTD, layer, 2 * layer + 1, "mlp", self.mlp)
+
+    def _residual(self, m: "Context", x_BTD: jax.Array, layer: int, i: int, name: str, branch: Callable[..., jax.Array]) -> jax.Array:
+        scales = m.numbers["branch"][i], m.numbers["skip"][i]
+        into_BTD, skip_BTD = m.ops.split(x_BTD, *scales)
+        out_BTD = branch(m, m.norm(into_BTD, getattr(self, f"{name}_gain", None)), layer)
+        m.tap(f"{name}.{layer}", out_BTD)
+        x_BTD = m.ops.add(out_BTD, skip_BTD, *scales)
+        m.tap(f"residual.{i + 1}", x_BTD)
+        return x_BTD
+
+    def attention(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
+        heads = (*x_BTD.shape[:-1], m.shape.heads, m.shape.head_dim)
+        q_BTHK, k_BTHK, v_BTHK = (m.linear(x_BTD, self, name).reshape(heads) for name in ("q", "k", "v"))
+        if m.shape.qk_norm:
+            q_BTHK = m.norm(q_BTHK, getattr(self, "q_gain", None))
+            k_BTHK = m.norm(k_BTHK, getattr(self, "k_gain", None))
+        q_BTHK, k_BTHK = rotate(q_BTHK, m.numbers["attention"]), rotate(k_BTHK, 1.0)
+        m.tap(f"q.{layer}", q_BTHK)
+        m.tap(f"k.{layer}", k_BTHK)
+        out_BTHK = m.ops.attention_out(causal_attention(q_BTHK, k_BTHK, v_BTHK), m.numbers["attention"] * m.shape.head_dim)
+        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o")
+
+    def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
+        up_BTF = m.linear_free(x_BTD, self, "up")
+        alpha = m.numbers["ffn_act"]
+        act_BTF = (
+            m.ops.gelu(up_BTF, alpha) if m.shape.activation == "gelu" else m.ops.glu(up_BTF, m.linear_free(x_BTD, self, "gate"), alpha)
+        )
+        return m.linear_free(act_BTF, self, "down")
+
+
+class Decoder(nnx.Module):
+    def __init__(self, shape: Shape):
+        self.embed = _param(shape, "embed")
+        self.layers = nnx.Dict({f"{i:03d}": Block(shape) for i in range(shape.depth)})
+        if shape.norm_gains:
+            self.final_gain = _param(shape, "final_gain")
+        if not shape.tied:
+            self.unembed = _param(shape, "unembed")
+
+    def __call__(self, m: "Context", tokens_BT: jax.Array) -> jax.Array:
+        x_BTD = m.ops.embed(tokens_BT, self.embed[...], m.rule("embed")["multiplier"]).astype(m.dtype(self.embed))
+        m.tap("residual.0", x_BTD)
+        for i, block in enumerate(self.layers.values()):
+            x_BTD = block(m, x_BTD, i)
+        x_BTD = m.norm(x_BTD, getattr(self, "final_gain", None))
+        w_DV = self.embed[...].T if m.shape.tied else self.unembed[...]
+        logits_BTV = m.ops.readout(x_BTD, w_DV, m.numbers["readout"], m.numbers["readout_backward"])
+        m.tap("logits", logits_BTV)
+        return logits_BTV
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every layer needs and none owns: the shape, the op set, the trial's numbers, the tap."""
+
+    shape: Shape
+    numbers: Mapping[str, Any]
+    tap: Tap
+
+    @property
+    def ops(self) -> ops.Ops:
+        return ops.UNIT if self.shape.unit else ops.PLAIN
+
+    def rule(self, name: str) -> Mapping[str, Any]:
+        return self.numbers["rules"][name]
+
+    def dtype(self, param: nnx.Param) -> Any:
+        """Compute in bfloat16 when asked to, else in the parameters' own dtype."""
+        return param.dtype if self.shape.precision == "float32" else jnp.bfloat16
+
+    def linear(self, x: jax.Array, block: Block, name: str) -> jax.Array:
+        return self.ops.linear(x, getattr(block, name)[...], self.rule(name)["multiplier"])
+
+    def linear_free(self, x: jax.Array, block: Block, name: str) -> jax.Array:
+        return self.ops.linear_free(x, getattr(block, name)[...], self.rule(name)["multiplier"])
+
+    def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
+        return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])
+
+
+@functools.lru_cache(maxsize=256)
+def _structure(shape: Shape) -> tuple[Any, Tree, Tree]:
+    """(graph definition, shapes, logical axes) of the model, read from nnx once."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(shape)))
+    shapes = nnx.to_pure_dict(state)
+    axes = jax.tree_util.tree_map_with_path(lambda path, _: TENSORS[tensor_name(path)].axes, shapes)
+    return graph, shapes, axes
+
+
+def axes(shape: Shape) -> Tree:
+    """The logical axis names of each parameter, as a tree like the parameters'."""
+    return _structure(shape)[2]
+
+
+def init(shape: Shape, key: jax.Array, numbers: Mapping[str, Any]) -> Tree:
+    """Float32 parameters: N(0, init_std^2), gains 1. Each leaf's draw depends on its path and the key alone, not on what else there is."""
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name = tensor_name(path)
+        if len(TENSORS[name].axes) == 1:
+            return jnp.ones(leaf.shape)
+        own = jax.random.fold_in(key, np.uint32(crc32(jax.tree_util.keystr(path).encode())))
+        return jax.random.normal(own, leaf.shape) * jnp.asarray(numbers["rules"][name]["init_std"], jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, _structure(shape)[1])
+
+
+# 2. forward -----------------------------------------------------------------------------------------------------------
+
+
+def rotate(x_BTHK: jax.Array, scale: ops.Number) -> jax.Array:
+    """Rotary position embedding (2104.09864) of the pairs (i, i + K/2), and `scale`, in one float32 pass."""
+    T, K = x_BTHK.shape[-3], x_BTHK.shape[-1]
+    angle_TK = np.arange(T)[:, None] * ROPE_BASE ** (-np.arange(0, K, 2) / K)
+    wide = jnp.promote_types(x_BTHK.dtype, jnp.float32)
+    cos, sin = (jnp.asarray(f(angle_TK)[:, None], wide) for f in (np.cos, np.sin))
+    a, b = jnp.split(x_BTHK.astype(wide), 2, -1)
+    return (jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * jnp.asarray(scale, wide)).astype(x_BTHK.dtype)
+
+
+def causal_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
+    """softmax(q k) v over earlier tokens, q already scaled. cuDNN's fused kernel where there is one: bfloat16 on a GPU."""
+    fused = jax.default_backend() == "gpu" and q_BTHK.dtype == jnp.bfloat16 and q_BTHK.shape[-1] % 8 == 0
+    implementation: Literal["cudnn", "xla"] = "cudnn" if fused else "xla"
+    return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, scale=1.0, is_causal=True, implementation=implementation)
+
+
+def _ignore(name: str, value: jax.Array) -> None:
+    pass
+
+
+def forward(shape: Shape, params: Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any], tap: Tap = _ignore) -> jax.Array:
+    """Logits (B, T, V) in the compute dtype.
+
+    `tap` is called while tracing with `residual.i` (after i branches), `attn.l` and `mlp.l` (branch outputs before their scale), `q.l` and
+    `k.l` (their product is the attention logits), `logits`.
+    """
+    decoder = nnx.merge(_structure(shape)[0], params)
+    return decoder(Context(shape, numbers, tap), tokens_BT)
+
+
+def _token_losses(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:
+    logits_BTV = forward(shape, params, tokens_BS[:, :-1], numbers)
+    targets_BT = tokens_BS[:, 1:]
+    gradient = (ops.UNIT if shape.unit else ops.PLAIN).loss_gradient(targets_BT.size, shape.vocab)
+    return ops.cross_entropy(logits_BTV, targets_BT, numbers["loss"], numbers["z_loss"], gradient)
+
+
+def loss(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:
+    """Mean nats per token of (B, T + 1) tokens. Its gradient includes the z-loss, its value does not; unit ops scale the gradient."""
+    return _token_losses(shape, params, tokens_BS, numbers).mean()
+
+
+def sequence_losses(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:
+    """Nats per token of each sequence, (B,); for validation."""
+    return _token_losses(shape, params, tokens_BS, numbers).mean(-1)

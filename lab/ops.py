@@ -1,0 +1,189 @@
+"""The plain and the unit-scaled version of each op, with the same signatures.
+
+Unit scaling (2303.11257, 2407.17465): an op's output and its input gradients each get a factor of their own. Factors follow the authors'
+package, unit-scaling 0.3.5; "constrained" means that the gradient's factor is the output's, as on every edge inside a residual branch.
+Letters: B sequences, T tokens of each, D width in, E width out, H heads, K entries of a head, V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Number = jax.Array | float
+EPS = 1e-5  # under the root of RMSNorm
+
+
+def times(x: jax.Array, s: Number) -> jax.Array:
+    """s x in x's dtype, multiplied in float32 at least (a traced float32 factor must not promote bfloat16)."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return (x.astype(wide) * jnp.asarray(s, wide)).astype(x.dtype)
+
+
+@jax.custom_vjp
+def scale_fwd(x: jax.Array, s: Number) -> jax.Array:
+    """s x forward, the gradient passed on as it is."""
+    return times(x, s)
+
+
+scale_fwd.defvjp(lambda x, s: (times(x, s), s), lambda s, g: (g, jax.tree.map(jnp.zeros_like, s)))
+
+
+@jax.custom_vjp
+def scale_bwd(x: jax.Array, s: Number) -> jax.Array:
+    """x forward, its gradient times s."""
+    return x
+
+
+scale_bwd.defvjp(lambda x, s: (x, s), lambda s, g: (times(g, s), jax.tree.map(jnp.zeros_like, s)))
+
+
+def log_interpolate(p: Number, low: Number, high: Number) -> jax.Array:
+    """low at p = 0, high at p = 1, evenly in log."""
+    return jnp.exp(p * jnp.log(high) + (1 - p) * jnp.log(low))
+
+
+class Ops(NamedTuple):
+    """One set of ops. `scale` arguments are the parametrization's numbers, traced."""
+
+    embed: Callable[..., jax.Array]  # (tokens_BT, table_VD, scale) -> BTD
+    linear: Callable[..., jax.Array]  # (x_BTD, w_DE, scale) -> BTE, constrained
+    linear_free: Callable[..., jax.Array]  # the same, its input gradient scaled on its own: the MLP's
+    readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
+    gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
+    glu: Callable[..., jax.Array]  # (x, gate, alpha) -> x gate sigmoid(alpha gate)
+    gelu: Callable[..., jax.Array]  # (x, alpha) -> gelu(alpha x) / alpha
+    attention_out: Callable[..., jax.Array]  # (out_BTHK, alpha): what softmax attention's output still needs
+    split: Callable[..., tuple[jax.Array, jax.Array]]  # (x, branch, skip) -> the branch's input, the skip's
+    add: Callable[..., jax.Array]  # (branch_x, skip_x, branch, skip) -> the sum
+    loss_gradient: Callable[..., float]  # (tokens, vocab) -> factor on the gradient of the mean loss
+
+
+# 1. activations, without factors ------------------------------------------------------------------------------------
+
+
+def _glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
+    return x * gate * jax.nn.sigmoid(times(gate, alpha))
+
+
+def _gelu(x: jax.Array, alpha: Number) -> jax.Array:
+    return times(jax.nn.gelu(times(x, alpha), approximate=False), 1 / jnp.asarray(alpha, jnp.float32))
+
+
+# 2. plain -------------------------------------------------------------------------------------------------------------
+
+
+def _linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
+    """The multiplier goes onto the weights: fewer entries than the activations', and one pass with their cast."""
+    return x_BTD @ times(w_DE, scale).astype(x_BTD.dtype)
+
+
+PLAIN = Ops(
+    embed=lambda tokens_BT, table_VD, scale: times(table_VD[tokens_BT], scale),
+    linear=_linear,
+    linear_free=_linear,
+    readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
+    gain=lambda x, gain: x * gain.astype(x.dtype),
+    glu=_glu,
+    gelu=_gelu,
+    attention_out=lambda out_BTHK, alpha: out_BTHK,
+    split=lambda x, branch, skip: (x, x),
+    add=lambda branch_x, skip_x, branch, skip: times(branch_x, branch) + times(skip_x, skip),
+    loss_gradient=lambda tokens, vocab: 1.0,
+)
+
+
+# 3. unit-scaled -------------------------------------------------------------------------------------------------------
+
+
+def _rows(x: jax.Array) -> int:
+    return math.prod(x.shape[:-1])
+
+
+def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number | None = None) -> jax.Array:
+    """Output times `scale`, input gradient times `backward` (None: `scale`), weight gradient over sqrt(rows)."""
+    x = scale_bwd(x_BTD, scale if backward is None else backward)
+    w = scale_bwd(w_DE, _rows(x_BTD) ** -0.5)
+    return scale_fwd(x @ w.astype(x.dtype), scale)
+
+
+def _unit_embed(tokens_BT: jax.Array, table_VD: jax.Array, scale: Number) -> jax.Array:
+    return times(scale_bwd(table_VD, (len(table_VD) / tokens_BT.size) ** 0.5)[tokens_BT], scale)
+
+
+def _unit_gain(x: jax.Array, gain: jax.Array) -> jax.Array:
+    return x * scale_bwd(gain, (gain.size / x.size) ** 0.5).astype(x.dtype)
+
+
+def _unit_glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
+    a = jnp.asarray(alpha, jnp.float32)
+    return times(_glu(x, gate, alpha), log_interpolate(1 / (1 + 1 / a**2), 2.0, 2**0.5))
+
+
+def _unit_gelu(x: jax.Array, alpha: Number) -> jax.Array:
+    a = jnp.asarray(alpha, jnp.float32)
+    return times(_gelu(x, alpha), log_interpolate(1 / (1 + 0.25 / a**2), 2.0, (2 / (1 - 1 / math.pi)) ** 0.5))
+
+
+def _unit_attention_out(out_BTHK: jax.Array, alpha: Number) -> jax.Array:
+    """Causal attention averages values; the factor undoes it, by a fit over sequence length and the logits' spread."""
+    T, _, K = out_BTHK.shape[-3:]
+    low = (max(math.log(T), 1e-6) / T) ** 0.5  # at T = 1 the fit has no meaning; nothing is averaged there
+    a = jnp.asarray(alpha, jnp.float32)
+    return times(out_BTHK, 1.0 if T == 1 else 1 / log_interpolate(1 / (1 + 4 * K / a**2), low, 1.0))
+
+
+UNIT = Ops(
+    embed=_unit_embed,
+    linear=_unit_linear,
+    linear_free=lambda x, w, scale: _unit_linear(x, w, scale, w.shape[-1] ** -0.5),
+    readout=_unit_linear,
+    gain=_unit_gain,
+    glu=_unit_glu,
+    gelu=_unit_gelu,
+    attention_out=_unit_attention_out,
+    # the branch's factor acts at its end going forward and at its start going back, so gradients inside have unit scale
+    split=lambda x, branch, skip: (scale_bwd(x, branch), scale_bwd(x, skip)),
+    add=lambda branch_x, skip_x, branch, skip: scale_fwd(branch_x, branch) + scale_fwd(skip_x, skip),
+    # entries of the logits' gradient get unit size; the mean's 1/tokens is undone
+    loss_gradient=lambda tokens, vocab: tokens * vocab / math.sqrt(vocab - 1),
+)
+
+
+# 4. shared ------------------------------------------------------------------------------------------------------------
+
+
+def rms_norm(x: jax.Array) -> jax.Array:
+    """x / sqrt(mean x^2 + eps) over the last axis; the same in both sets."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + EPS)).astype(x.dtype)
+
+
+@jax.custom_vjp
+def cross_entropy(logits_BTV: jax.Array, targets_BT: jax.Array, alpha: Number, z: Number, gradient: Number) -> jax.Array:
+    """Nats per token, (B, T), float32: logsumexp(alpha logits) - alpha logit of the target.
+
+    Its gradient is that of the loss plus z logsumexp^2 (z-loss, 2309.14322), times `gradient`; alpha stays out of it (u-muP's alpha_loss
+    acts forward only). No float32 copy of the logits is kept for the backward pass.
+    """
+    return _cross_entropy_fwd(logits_BTV, targets_BT, alpha, z, gradient)[0]
+
+
+def _cross_entropy_fwd(logits_BTV, targets_BT, alpha, z, gradient):  # type: ignore[no-untyped-def]
+    wide = jnp.promote_types(logits_BTV.dtype, jnp.float32)
+    log_z_BT = jax.nn.logsumexp(logits_BTV.astype(wide) * alpha, -1)
+    target_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0].astype(wide) * alpha
+    return log_z_BT - target_BT, (logits_BTV, targets_BT, alpha, z, gradient, log_z_BT)
+
+
+def _cross_entropy_bwd(saved, g_BT):  # type: ignore[no-untyped-def]
+    logits_BTV, targets_BT, alpha, z, gradient, log_z_BT = saved
+    p_BTV = jnp.exp(logits_BTV.astype(log_z_BT.dtype) * alpha - log_z_BT[..., None])
+    hot_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
+    d_BTV = (p_BTV * (1 + 2 * z * log_z_BT)[..., None] - hot_BTV) * (g_BT * gradient)[..., None]
+    return d_BTV.astype(logits_BTV.dtype), None, *(jax.tree.map(jnp.zeros_like, s) for s in (alpha, z, gradient))
+
+
+cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
