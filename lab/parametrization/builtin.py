@@ -89,5 +89,158 @@ U_MUP: dict[str, Any] = {
     },
 }
 
-_DATA: tuple[dict[str, Any], ...] = (SP, SP_CONSTANT, MUP, U_MUP)
+# Table 3: no multiplier, so the readout shrinks by its init and LR; such a readout cannot be the embedding too.
+MUP_TABLE3: dict[str, Any] = {
+    "name": "mup-table3",
+    "source": "2203.03466, Table 3",
+    "attention": MUP_HEADS,
+    "rows": {
+        **MUP["rows"],
+        "output": {
+            "std": "init_std fan_in^-1/2 in_ratio^-1/2",
+            "multiplier": "alpha_out",
+            "adam": {"lr": "in_ratio^-1", "coupled": "in_ratio"},
+            "muon": {"lr": "in_ratio^-1"},
+            "sgd": "in_ratio^-1",
+        },
+    },
+}
+
+# Table 9: SGD needs no LR factors.
+MUP_TABLE9: dict[str, Any] = {
+    "name": "mup-table9",
+    "source": "2203.03466, Table 9",
+    "attention": MUP_HEADS,
+    "rows": {
+        "input": {
+            "std": "init_std out_ratio^-1/2",
+            "multiplier": "alpha_embed out_ratio^1/2",
+            "adam": {"lr": "out_ratio^-1/2", "coupled": "out_ratio^1/2", "eps": "out_ratio^-1/2"},
+            "sgd": "1",
+        },
+        "hidden": {name: cell for name, cell in _MUP_HIDDEN.items() if name != "muon"},
+        "output": {
+            "std": SP_STD["output"],
+            "multiplier": "alpha_out in_ratio^-1/2",
+            "adam": {"lr": "in_ratio^-1/2", "coupled": "in_ratio^1/2", "eps": "in_ratio^-1/2"},
+            "sgd": "1",
+        },
+        # a gain has no init to shrink: it keeps the vector row of Table 8
+        "gain": _gains(**_VECTOR),
+        "final_gain": _gains(**_VECTOR),
+    },
+}
+
+# muP with every stored weight of constant size: Table 8 moved by Lemma J.1, theta = in_ratio^-1/2 on the hidden row.
+MEAN_FIELD: dict[str, Any] = {
+    "name": "mean-field",
+    "source": "1/n readout and 1/sqrt(n) hidden multipliers (2407.05872); LRs from 2203.03466, Table 8, by Lemma J.1",
+    "attention": MUP_HEADS,
+    "tied": MUP["tied"],
+    "rows": {
+        **{role: {name: cell for name, cell in row.items() if name != "muon"} for role, row in MUP["rows"].items()},
+        "hidden": {
+            "std": BASE_OUT_STD,
+            "multiplier": "in_ratio^-1/2",
+            "adam": {"lr": "in_ratio^-1/2", "coupled": "in_ratio^1/2", "eps": "in_ratio^-3/2"},
+            "sgd": "in_ratio",
+        },
+    },
+}
+
+# The kernel limit: features move by n^-1/2. LRs of the s = 0 member of the family in 2304.02034 (its weights carry no multiplier;
+# moved here by theta = in_ratio^-1/2).
+_NTK_VECTOR: dict[str, Any] = {"adam": {"lr": "out_ratio^-1/2", "eps": "out_ratio^-1/2"}, "sgd": "1"}
+NTK: dict[str, Any] = {
+    "name": "ntk",
+    "source": "2304.02034, equations 1.99-1.116, s = 0",
+    "attention": "alpha_attn head_dim^-1/2",
+    "rows": {
+        "input": {"std": "init_std", "multiplier": "alpha_embed", **_NTK_VECTOR},
+        "hidden": {
+            "std": BASE_OUT_STD,
+            "multiplier": "in_ratio^-1/2",
+            "adam": {"lr": "in_ratio^-1", "eps": "in_ratio^-1"},
+            "sgd": "1",
+        },
+        "output": {
+            "std": BASE_OUT_STD,
+            "multiplier": "alpha_out in_ratio^-1/2",
+            "adam": {"lr": "in_ratio^-1/2", "eps": "in_ratio^-1/2"},
+            "sgd": "1",
+        },
+        "gain": _gains(**_NTK_VECTOR),
+        "final_gain": _gains(**_NTK_VECTOR),
+    },
+}
+
+
+def _deep(name: str, source: str, power: str, muon: bool) -> dict[str, Any]:
+    """muP (Table 8) with branches over depth_ratio^alpha; `power` spells depth_ratio^alpha (2505.01618, Table 1).
+
+    SGD: a branch's gradient carries its scale, so the LR factor that keeps scale x update at 1/depth_ratio is depth_ratio^(2 alpha - 1).
+    """
+    inverse = {"depth_ratio_alpha": "depth_ratio_alpha^-1", "depth_ratio^1/2": "depth_ratio^-1/2"}[power]
+    adam = f"{power} depth_ratio^-1"
+    sgd = f"{power} {power} depth_ratio^-1"
+    gains = {"adam": {"lr": adam, "coupled": "1", "eps": f"out_ratio^-1 {inverse}"}, "sgd": f"out_ratio {sgd}"}
+    hidden = {
+        "std": SP_STD["hidden"],
+        "multiplier": "1",
+        "adam": {"lr": f"in_ratio^-1 {adam}", "coupled": "in_ratio", "eps": f"in_ratio^-1 {inverse}"},
+        "sgd": sgd,
+    }
+    rows = {role: {column: cell for column, cell in row.items() if muon or column != "muon"} for role, row in MUP["rows"].items()}
+    if muon:  # its update has a fixed size, like Adam's
+        gains["muon"] = gains["adam"]
+        hidden["muon"] = adam
+    rows |= {"hidden": hidden, "gain": _gains(**gains)}
+    return {"name": name, "source": source, "attention": MUP_HEADS, "branch": inverse, "tied": MUP["tied"], "rows": rows}
+
+
+COMPLETEP = _deep("completep", "2505.01618, Table 1; Muon as 2512.05620", "depth_ratio_alpha", muon=True)
+DEPTH_MUP = _deep("depth-mup", "2310.02244; the alpha = 1/2 column of 2505.01618, Table 1", "depth_ratio^1/2", muon=False)
+
+# CompleteP's completion: the readout of Table 3, and one factor from the horizon, which is all that batch and tokens decide together.
+_LR_HORIZON, _EPS_HORIZON = "batch_ratio^1/2 token_ratio^-1/2", "batch_ratio^-1/2 token_ratio^1/2"
+_DECAY_HORIZON = "batch_ratio token_ratio^-1"  # independent: LR factor x coupled factor
+
+
+def _horizon(lr: str, coupled: str, eps: str) -> dict[str, Any]:
+    columns = {
+        "lr": f"{lr} {_LR_HORIZON}",
+        "weight_decay": _DECAY_HORIZON,
+        "coupled": f"{coupled} {_LR_HORIZON}",
+        "eps": f"{eps} {_EPS_HORIZON}",
+    }
+    return {"adam": columns}
+
+
+_IN_STACK_LR, _IN_STACK_EPS = "depth_ratio_alpha depth_ratio^-1", "depth_ratio_alpha^-1"
+COMPLETED_P: dict[str, Any] = {
+    "name": "completed-p",
+    "source": "2512.22382, Table 1",
+    "attention": MUP_HEADS,
+    "branch": "depth_ratio_alpha^-1",
+    "one_minus_beta": "batch_ratio token_ratio^-1",
+    "rows": {
+        "input": {"std": "init_std", "multiplier": "alpha_embed", **_horizon("1", "1", "out_ratio^-1")},
+        "hidden": {
+            "std": SP_STD["hidden"],
+            "multiplier": "1",
+            **_horizon(f"in_ratio^-1 {_IN_STACK_LR}", "in_ratio", f"in_ratio^-1 {_IN_STACK_EPS}"),
+        },
+        "output": {
+            "std": "init_std fan_in^-1/2 in_ratio^-1/2",
+            "multiplier": "alpha_out",
+            **_horizon("in_ratio^-1", "in_ratio", "1"),
+        },
+        "gain": _gains(**_horizon(_IN_STACK_LR, "1", f"out_ratio^-1 {_IN_STACK_EPS}")),
+        "final_gain": _gains(**_horizon("1", "1", "out_ratio^-1")),
+    },
+}
+
+_DATA: tuple[dict[str, Any], ...] = (
+    SP, SP_CONSTANT, NTK, MEAN_FIELD, MUP, MUP_TABLE3, MUP_TABLE9, U_MUP, DEPTH_MUP, COMPLETEP, COMPLETED_P,
+)  # fmt: skip
 TABLES: dict[str, Table] = {data["name"]: from_data(data) for data in _DATA}
