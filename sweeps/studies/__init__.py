@@ -1,1 +1,159 @@
-"""The studies of the project: one short file a question."""
+"""Studies: a question, what is expected, and the trials that answer it. One short file a question.
+
+A study file has a function `study(corpus, vocab, **options) -> Study`; `corpus` is the manifest's sha256. A user's study is
+a path to a .py file of that form, or to a .yaml file of plain data:
+
+    question: Where is the best learning rate at each width?
+    expectation: It does not move.
+    space:                      # one of product, zip, cross, chain, subsample, random, sobol; or a list of points
+      product:
+        width: [32, 64, 128]
+        lr: {powers: [-6, 1]}   # or {log_grid: [low, high, count]}
+    common: {ff_ratio: 4, ...}  # fields that all trials share; ff_ratio and tokens_per_param become ff and steps
+    refine: lr                  # optional: add grid points where the optimum lies on an edge, for `rounds` rounds
+    rounds: 2
+"""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import InputError
+from lab.records import Trial
+from sweeps import space
+from sweeps.files import name_checked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A question and its trials. `refine` names the field whose grid grows at an edge, in at most `rounds` rounds."""
+
+    name: str
+    question: str
+    expectation: str
+    trials: tuple[Trial, ...]
+    refine: str = ""
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        name_checked("study", self.name)
+        if not self.trials:
+            raise InputError(f"study={self.name!r}: has no trials")
+        if self.refine and self.refine not in Trial.__dataclass_fields__:
+            raise InputError(f"refine={self.refine!r}: must be a field of a trial")
+
+
+def names() -> list[str]:
+    """The built-in studies."""
+    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__")
+
+
+def load(name: str, corpus: str, vocab: int, **options: Any) -> Study:
+    """A built-in study by name, or a user's by path (.py or .yaml); `options` go to its function."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if options:
+            raise InputError(f"options={sorted(options)}: a study of plain data takes none; change {name}")
+        return _from_yaml(path, corpus, vocab)
+    if path.suffix != ".py" and name not in names():
+        raise InputError(f"study={name!r}: must be one of {', '.join(names()) or '(none)'}, or a path to a .py or .yaml file")
+    if path.suffix == ".py" and not path.is_file():
+        raise InputError(f"study={name!r}: no such file")
+    return _from_python(path if path.suffix == ".py" else Path(__file__).parent / f"{name}.py", corpus, vocab, options)
+
+
+def _from_python(path: Path, corpus: str, vocab: int, options: dict[str, Any]) -> Study:
+    spec = importlib.util.spec_from_file_location(f"scalelab_study_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise InputError(f"study={str(path)!r}: cannot be imported ({error})") from None
+    function = getattr(module, "study", None)
+    if function is None:
+        raise InputError(f"study={str(path)!r}: has no function study(corpus, vocab, **options)")
+    known = inspect.signature(function).parameters
+    if unknown := sorted(options.keys() - known.keys()):
+        accepted = [p for p in known if p not in ("corpus", "vocab")]
+        raise InputError(f"{unknown[0]}={options[unknown[0]]!r}: study {path.stem} takes {', '.join(accepted) or 'no options'}")
+    study = function(corpus, vocab, **options)
+    if not isinstance(study, Study):
+        raise InputError(f"study={str(path)!r}: study() returned a {type(study).__name__}, not a sweeps.studies.Study")
+    return study
+
+
+# A study of plain data -----------------------------------------------------------------------------------------------
+
+_KEYS = ("question", "expectation", "space", "common", "refine", "rounds")
+
+
+def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"study={str(path)!r}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict) or "space" not in data:
+        raise InputError(f"study={str(path)!r}: must be a mapping with at least 'space'")
+    if unknown := sorted(data.keys() - set(_KEYS)):
+        raise InputError(f"{unknown[0]}: unknown key of a study; known: {', '.join(_KEYS)}")
+    common = {"corpus": corpus, "vocab": vocab, **data.get("common", {})}
+    derived = {k: common.pop(k) for k in ("ff_ratio", "tokens_per_param") if k in common}
+    return Study(
+        name=path.stem,
+        question=str(data.get("question", "")),
+        expectation=str(data.get("expectation", "")),
+        trials=tuple(space.trials(points(data["space"]), lambda p: _derived(p, **derived), **common)),
+        refine=data.get("refine", ""),
+        rounds=data.get("rounds", 1 if data.get("refine") else 0),
+    )
+
+
+def _derived(point: dict[str, Any], ff_ratio: float = 0, tokens_per_param: float = 0) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if ff_ratio:
+        out["ff"] = round(ff_ratio * point["width"])
+    if tokens_per_param:
+        from lab.counts import params
+
+        out["steps"] = 1
+        shape = Trial(**{**point, **out})
+        out["steps"] = max(1, round(tokens_per_param * params(shape) / shape.batch_tokens))
+    return out
+
+
+def _values(value: Any) -> Any:
+    """A list of values, or {log_grid: [low, high, count]} or {powers: [low, high, step]}."""
+    makers: dict[str, Callable[..., list[float]]] = {"log_grid": space.log_grid, "powers": space.powers}
+    if isinstance(value, dict):
+        (name, arguments), *rest = value.items()
+        if name not in makers or rest:
+            raise InputError(f"space: {value!r}: values are a list, log_grid: [low, high, count] or powers: [low, high, step]")
+        return makers[name](*arguments)
+    return value if isinstance(value, list) else [value]
+
+
+def points(node: Any) -> list[space.Point]:
+    """The points of a space given as plain data: a list of points, or one combinator and its arguments."""
+    if isinstance(node, list):
+        return node
+    if not isinstance(node, dict) or len(node) != 1:
+        raise InputError(f"space: {node!r}: must be a list of points or one of product, zip, cross, chain, subsample, random, sobol")
+    ((name, body),) = node.items()
+    if name in ("product", "zip"):
+        axes = {field: _values(values) for field, values in body.items()}
+        return space.product(**axes) if name == "product" else space.zipped(**axes)
+    if name in ("cross", "chain"):
+        spaces = [points(part) for part in body]
+        return space.cross(*spaces) if name == "cross" else space.chain(*spaces)
+    if name == "subsample":
+        return space.subsample(points(body["space"]), body["count"], body.get("seed", 0))
+    if name in ("random", "sobol"):
+        draw = space.random if name == "random" else space.sobol
+        return draw(body["count"], body.get("seed", 0), **body["ranges"])
+    raise InputError(f"space: {name!r}: must be one of product, zip, cross, chain, subsample, random, sobol")

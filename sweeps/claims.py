@@ -1,0 +1,175 @@
+"""Who trains what now: claims that die with their worker, without a clock that two machines would have to agree on.
+
+A worker keeps one small file, workers/ID, and rewrites a counter in it. A claim of a trial is a hard link to that file,
+claims/RUN_ID.G, so taking one is a single exclusive system call and every claim shows its owner's counter.
+G counts generations: a stale claim is taken over by linking G + 1, which only one of several takers can do, and a claim
+given back unfinished is followed by an empty file. Files are removed only once the trial is published, so a number never
+means two things.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from sweeps import files
+from sweeps.store import Store
+
+BEAT_SECONDS = 5.0
+LEASE_BEATS = 12  # a counter that stands still for so many of its owner's beats is stale
+_SIZE = 512  # one beat is one write of so many bytes
+
+
+def gone(content: bytes) -> bool:
+    """Whether the owner is a process of this machine that no longer exists: it needs no lease to be known dead."""
+    try:
+        owner = json.loads(content)
+        return files.gone(owner["place"], owner["pid"], owner["started"])
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+@dataclass
+class Watch:
+    """Decides that a counter stands still, by the time that this process itself saw pass.
+
+    A gap between two looks counts at most two beats: a reader that was stopped, or a machine that slept, has not watched.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    seen: dict[str, tuple[bytes, float, float]] = field(default_factory=dict)  # content, last look, seconds it stood still
+
+    def stale(self, claim: str, content: bytes) -> bool:
+        if gone(content):
+            return True
+        try:
+            beat = float(json.loads(content)["beat_seconds"])
+        except (ValueError, KeyError, TypeError):
+            beat = BEAT_SECONDS  # half-written by a machine that died
+        now = self.clock()
+        before, last, still = self.seen.get(claim, (b"", now, 0.0))
+        still = still + min(now - last, 2 * beat) if content == before else 0.0
+        self.seen[claim] = (content, now, still)
+        return still > LEASE_BEATS * beat
+
+
+def tops(store: Store) -> dict[str, int]:
+    """The newest generation of each trial's claim."""
+    found: dict[str, int] = {}
+    for entry in os.scandir(store.path / "claims"):
+        run_id, _, generation = entry.name.partition(".")
+        found[run_id] = max(found.get(run_id, -1), int(generation))
+    return found
+
+
+def held(store: Store, published: set[str]) -> dict[str, str]:
+    """run_id to owner of every trial that is claimed by a worker not known to be dead, for those who only look."""
+    out = {}
+    for run_id, generation in tops(store).items():
+        content = _read(store.path / "claims" / f"{run_id}.{generation}")
+        if run_id not in published and content and not gone(content):
+            try:
+                out[run_id] = str(json.loads(content)["worker"])
+            except (ValueError, KeyError, TypeError):
+                out[run_id] = "unreadable"
+    return out
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+class Worker:
+    """A context: its counter beats in a thread while it is open, and what it still claims is given back at the end."""
+
+    def __init__(self, store: Store, beat_seconds: float = BEAT_SECONDS):
+        self.store, self.beat_seconds = store, beat_seconds
+        self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.path = store.path / "workers" / self.id
+        self.watch = Watch()
+        self.claims: dict[str, int] = {}
+        self._count = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beats, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Worker":
+        self._fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR)
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+        try:
+            for run_id in list(self.claims):
+                self.give_back(run_id)
+            self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self._fd)
+
+    def _beats(self) -> None:
+        while not self._over.wait(self.beat_seconds):
+            try:
+                self._beat()
+            except OSError:  # a full disk or a server away: beat again when it is back
+                continue
+
+    def _beat(self) -> None:
+        self._count += 1
+        owner = {"worker": self.id, "place": files.place(), "pid": os.getpid(), "started": files.started(os.getpid())}
+        line = json.dumps({**owner, "beat_seconds": self.beat_seconds, "count": self._count})
+        os.pwrite(self._fd, line.ljust(_SIZE - 1).encode() + b"\n", 0)
+
+    def _file(self, run_id: str, generation: int) -> Path:
+        return self.store.path / "claims" / f"{run_id}.{generation}"
+
+    def claim(self, run_id: str, top: int | None) -> bool:
+        """Try to be the one who trains this trial; `top` is the newest generation of its claims, None without any."""
+        if top is not None:
+            content = _read(self._file(run_id, top))
+            if content and not self.watch.stale(f"{run_id}.{top}", content):
+                return False
+        generation = 0 if top is None else top + 1
+        try:
+            os.link(self.path, self._file(run_id, generation))
+        except FileExistsError:
+            return False
+        self.claims[run_id] = generation
+        if self.store.has(run_id):  # published and released between the caller's look and the link
+            self.release(run_id)
+            return False
+        return True
+
+    def release(self, run_id: str) -> None:
+        """The trial is published: its claims are history."""
+        for generation in range(self.claims.pop(run_id) + 1):
+            self._file(run_id, generation).unlink(missing_ok=True)
+
+    def give_back(self, run_id: str) -> None:
+        """The trial is not finished: anyone may claim it at once."""
+        generation = self.claims.pop(run_id)
+        try:
+            os.close(os.open(self._file(run_id, generation + 1), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:  # taken over meanwhile
+            return
+
+
+def tidy(store: Store, published: set[str]) -> None:
+    """Remove what crashed workers left: claims of published trials, half-written files, counters of workers known to be dead."""
+    for entry in os.scandir(store.path / "claims"):
+        if entry.name.partition(".")[0] in published:
+            Path(entry.path).unlink(missing_ok=True)
+    files.sweep_temporary(store.path / "tmp")
+    for entry in os.scandir(store.path / "workers"):
+        if gone(_read(Path(entry.path))):
+            Path(entry.path).unlink(missing_ok=True)

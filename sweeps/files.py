@@ -1,0 +1,113 @@
+"""Writing files that are whole or absent, and knowing which of them a dead process left behind."""
+
+import hashlib
+import os
+import re
+import socket
+import uuid
+from pathlib import Path
+
+from lab import InputError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def name_checked(field: str, name: str) -> str:
+    """Names become paths: nothing that could leave its folder."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{field}={name!r}: must be 1 to 100 letters, digits, '_', '-' or '.', starting with a letter or digit")
+    return name
+
+
+# 1. processes ------------------------------------------------------------------------------------------------------
+
+
+def place() -> str:
+    """This boot of this machine and this pid namespace, "" where unknown: a pid means one process only where it is equal."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{socket.gethostname()}/{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def started(pid: int) -> str:
+    """When a process of this place started, in ticks since boot; "" when there is none (or only a zombie)."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            state, *rest = file.read().rpartition(")")[2].split()
+        return "" if state in "ZX" else rest[18]
+    except OSError:
+        return ""
+
+
+def gone(where: str, pid: int, since: str) -> bool:
+    """Whether a process is known to have ended: only its own place can know."""
+    return bool(where) and where == place() and started(pid) != since
+
+
+# 2. files ----------------------------------------------------------------------------------------------------------
+
+
+def _mark() -> str:
+    return hashlib.sha256(place().encode()).hexdigest()[:8]
+
+
+def temporary(folder: Path) -> Path:
+    """A fresh name in `folder` that says who writes it."""
+    pid = os.getpid()
+    return folder / f"{_mark()}.{pid}.{started(pid) or 0}.{uuid.uuid4().hex[:12]}"
+
+
+def sweep_temporary(folder: Path) -> None:
+    """Remove what processes of this place that have ended left half-written."""
+    for entry in os.scandir(folder):
+        mark, pid, since, *_ = entry.name.split(".")
+        if mark == _mark() and gone(place(), int(pid), since):
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def publish(scratch: Path, final: Path, data: bytes) -> bool:
+    """`data` at `final`, whole or not at all; False when the name was taken: the first writer wins.
+
+    `scratch` is a folder of the same file system. Raises OSError (disk full, read-only), leaving nothing behind.
+    """
+    path = temporary(scratch)
+    try:
+        write_synced(path, data)
+        try:
+            os.link(path, final)
+        except FileExistsError:
+            # A file server that answers a repeated request says "exists" of our own link: count the names of our file.
+            return os.stat(path).st_nlink > 1
+        sync_folder(final.parent)
+        return True
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def replace(scratch: Path, final: Path, data: bytes) -> None:
+    """`data` at `final`, whole, instead of what was there."""
+    path = temporary(scratch)
+    try:
+        write_synced(path, data)
+        os.replace(path, final)
+        sync_folder(final.parent)
+    finally:
+        path.unlink(missing_ok=True)

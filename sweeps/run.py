@@ -1,0 +1,332 @@
+"""The worker: claim trials, train them, publish what they measured, repeat until nothing is left.
+
+Every launcher starts this, so a laptop, a cluster and a test run the same code: `python -m sweeps.run JOB`, with JOB the
+JSON of a `Job`. Any number of workers may share a store, come and go, and be killed.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from lab import InputError
+from lab.records import Result, Trial, signature
+from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
+from sweeps.cohorts import Limits, group
+from sweeps.store import Damaged, Record, Store, create
+
+ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
+POLL_SECONDS = 1.0  # between looks at what other workers still hold
+STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as shells report it
+log = logging.getLogger("sweeps")
+
+
+class Train(Protocol):
+    """What trains a cohort: yields each trial's result as soon as it is known.
+
+    `stop()` is polled; when it turns true the function saves what is unfinished under `checkpoints` and returns early.
+    """
+
+    def __call__(self, trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]: ...
+
+
+@dataclass
+class Spans:
+    """Where a worker's time went, in seconds."""
+
+    claim: float = 0.0
+    train: float = 0.0
+    publish: float = 0.0
+    wait: float = 0.0
+
+    @contextlib.contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - begun)
+
+
+@dataclass
+class Summary:
+    """What one worker did. `late` counts results that another worker had published first, `split` cohorts that were halved."""
+
+    done: int = 0
+    diverged: int = 0
+    failed: int = 0
+    late: int = 0
+    split: int = 0
+    set_aside: int = 0
+    stopped: bool = False
+    seconds: float = 0.0
+    spans: Spans = field(default_factory=Spans)
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Callable[[], bool]]:
+    """A function that turns true once SIGTERM has come. Outside the main thread it stays false: there are no signals there."""
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, note)
+    except ValueError:
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """XLA says RESOURCE_EXHAUSTED, on every device."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
+
+
+@dataclass
+class _Run:
+    """One worker's run over the trials of a study."""
+
+    store: Store
+    study: str
+    trials: dict[str, Trial]
+    train: Train
+    worker: Worker
+    stop: Callable[[], bool]
+    workers: int
+    limits: Limits
+    on_result: Callable[[Trial, Result], None] | None
+    summary: Summary
+    failed_before: dict[str, int] = field(default_factory=dict)
+    last: tuple[object, ...] | None = None
+
+    def set_aside_damaged(self) -> None:
+        """Files that cannot be trusted go to damaged/, with their names in the log; their trials are trained again."""
+        for run_id in sorted(self.store.ids() & self.trials.keys()):
+            try:
+                self.store.read(run_id)
+            except Damaged:
+                if reason := self.store.set_aside(run_id):
+                    log.warning("trials/%s.json is damaged and was set aside in damaged/: %s", run_id, reason)
+                    self.summary.set_aside += 1
+            except FileNotFoundError:
+                continue
+
+    def open(self) -> list[Trial]:
+        """Trials without a result that have not failed too often in this run."""
+        published, failures = self.store.ids(), self.store.failures()
+
+        def tried(run_id: str) -> int:
+            return failures.get(run_id, 0) - self.failed_before.get(run_id, 0)
+
+        return [t for run_id, t in self.trials.items() if run_id not in published and tried(run_id) < ATTEMPTS]
+
+    def claim(self, open_: list[Trial]) -> list[Trial]:
+        """A cohort of this worker's own, empty when other workers hold all that is left.
+
+        First what this worker has compiled, then what nobody is at, then the rest, dearest first. The last groups are shared out.
+        """
+        newest = tops(self.store)
+        groups = group(open_)
+        groups.sort(key=lambda g: (signature(g[0]) != self.last, any(t.run_id in newest for t in g)))
+        for members in groups:
+            free = sum(t.run_id not in newest for t in members)
+            share = len(members) if len(groups) >= self.workers else -(-max(free, 1) // self.workers)
+            size = min(self.limits.of(members[0]), share)
+            mine: list[Trial] = []
+            for trial in members:
+                if len(mine) < size and self.worker.claim(trial.run_id, newest.get(trial.run_id)):
+                    mine.append(trial)
+            if mine:
+                self.last = signature(mine[0])
+                return mine
+        return []
+
+    def train_cohort(self, cohort: list[Trial]) -> None:
+        """Train and publish; what raises is halved until the trial to blame stands alone."""
+        parts = [cohort]
+        while parts and not self.stop():
+            part = parts.pop()
+            rest = {t.run_id: t for t in part}
+            error = self._train(part, rest)
+            if not rest or self.stop():
+                continue
+            if len(rest) > 1:
+                log.warning("a cohort of %d was halved: %s", len(part), error)
+                self.summary.split += 1
+                if out_of_memory(error):
+                    self.limits.ran_out(part[0], len(part))
+                left = list(rest.values())
+                parts += [left[len(left) // 2 :], left[: len(left) // 2]]
+            else:
+                self._fail(next(iter(rest.values())), error)
+
+    def _train(self, part: list[Trial], rest: dict[str, Trial]) -> Exception:
+        """Trains `part`; `rest` loses what was published. Returns why the others have no result."""
+        results: Iterator[Result] | None = None
+        while True:
+            try:
+                with self.summary.spans.of("train"):
+                    if results is None:
+                        results = iter(self.train(part, stop=self.stop, checkpoints=self.store.path / "checkpoints"))
+                    result = next(results)
+                    trial = rest.pop(result.run_id)
+            except StopIteration:
+                return RuntimeError("the training function returned no result for it")
+            except Exception as error:  # whatever a trial raises is its own failure, never the sweep's
+                log.debug("training raised", exc_info=True)
+                return error
+            self._publish(trial, result)
+
+    def _publish(self, trial: Trial, result: Result) -> None:
+        if result.status == "failed":
+            self._fail(trial, RuntimeError(result.reason))
+            return
+        with self.summary.spans.of("publish"):
+            if self.store.publish(Record(self.study, trial, result)):
+                setattr(self.summary, result.status, getattr(self.summary, result.status) + 1)
+            else:
+                log.warning("trials/%s.json was published by another worker first; this one's result is discarded", trial.run_id)
+                self.summary.late += 1
+            self.worker.release(trial.run_id)
+        if self.on_result is not None:
+            self.on_result(trial, result)
+
+    def _fail(self, trial: Trial, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        log.warning("trial %s failed: %s", trial.run_id, reason.splitlines()[0])
+        self.store.publish_failure(Record(self.study, trial, Result(run_id=trial.run_id, status="failed", reason=reason)))
+        self.summary.failed += 1
+        self.worker.give_back(trial.run_id)
+
+    def loop(self) -> None:
+        self.set_aside_damaged()
+        self.failed_before = self.store.failures()
+        while not self.stop():
+            with self.summary.spans.of("claim"):
+                open_ = self.open()
+                cohort = self.claim(open_) if open_ else []
+            if cohort:
+                self.train_cohort(cohort)
+                for trial in cohort:  # what was not finished
+                    if trial.run_id in self.worker.claims:
+                        self.worker.give_back(trial.run_id)
+            elif open_:
+                with self.summary.spans.of("wait"):
+                    time.sleep(min(POLL_SECONDS, self.worker.beat_seconds))
+            else:
+                break
+        self.summary.stopped = self.stop()
+
+
+def work(
+    store: Store,
+    study: str,
+    trials: Iterable[Trial],
+    train: Train,
+    *,
+    workers: int = 1,
+    limits: Limits | None = None,
+    beat_seconds: float = BEAT_SECONDS,
+    on_result: Callable[[Trial, Result], None] | None = None,
+) -> Summary:
+    """Train what is missing of `trials`, with `workers` such workers on the store in all; skips what is published.
+
+    Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, or after SIGTERM. What the store
+    cannot take (a full disk) is raised as OSError; nothing that was published is lost by it.
+    """
+    begun = time.perf_counter()
+    summary = Summary()
+    with stop_on_signals() as stop, Worker(store, beat_seconds) as worker:
+        wanted = {t.run_id: t for t in trials}
+        _Run(store, study, wanted, train, worker, stop, workers, limits or Limits(), on_result, summary).loop()
+    tidy(store, store.ids())
+    summary.seconds = time.perf_counter() - begun
+    return summary
+
+
+# A worker process ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a launcher hands to each worker, as plain data. `trainer` is "module:function" (see `Train`); "" is lab's."""
+
+    store: str
+    study: str
+    corpus: str = "python"
+    vocab: int = 256
+    cache: str = "runs/corpora"
+    axis: str = ""  # "map" or "turn"; "" = map on an accelerator, turn on a CPU
+    trainer: str = ""
+    workers: int = 1
+    most: int = 0  # trials of a cohort; 0 = as many as fit (8 in turn)
+    beat_seconds: float = BEAT_SECONDS
+
+    def json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+def trainer_of(name: str) -> Train:
+    """The training function `module:function` of an importable module."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"trainer={name!r}: must be module:function of an importable module ({error})") from None
+    return found  # type: ignore[no-any-return]
+
+
+def run_job(job: Job) -> Summary:
+    """One worker, from its job to its summary: what every launcher calls."""
+    store = create(job.store)
+    trials = store.declared(job.study)[job.study]
+    if job.trainer:
+        train, limits = trainer_of(job.trainer), Limits()
+    else:
+        train, limits = _lab(job)
+    if job.most:
+        limits.most = job.most
+    return work(store, job.study, trials.values(), train, workers=job.workers, limits=limits, beat_seconds=job.beat_seconds)
+
+
+def _lab(job: Job) -> tuple[Train, Limits]:
+    """lab's training function on the job's corpus, and the limits of the device at hand."""
+    from lab import population, runtime
+    from lab.data import open_corpus
+
+    runtime.start()
+    import jax
+
+    corpus = open_corpus(job.corpus, Path(job.cache), job.vocab)
+    axis = job.axis or ("turn" if jax.default_backend() == "cpu" else "map")
+    return functools.partial(population.train, corpus=corpus, axis=axis), Limits(most=8 if axis == "turn" else 256)
+
+
+def main(argv: list[str]) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        summary = run_job(Job(**json.loads(argv[0])))
+    except (InputError, OSError) as error:
+        log.error("%s", error)
+        return 2 if isinstance(error, InputError) else 1
+    log.info("%s", json.dumps(dataclasses.asdict(summary)))
+    return STOPPED if summary.stopped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,272 @@
+"""The store: one JSON a trial, in a folder. A crash at any instant loses nothing that was published.
+
+    trials/ID.json     trial, result and curve; ID is the trial's run_id
+    failed/ID.K.json   the K-th failed attempt, kept for its reason; the trial is tried again
+    studies/NAME.json  the trials that a study asks for
+    claims/, workers/  who trains what now (sweeps/claims.py)
+    checkpoints/       unfinished long trials
+    damaged/           files that were set aside, never read again
+
+A file is written under a temporary name, fsynced, and linked to its final name, which fails when that name exists: the
+first writer wins and a reader sees the whole file or none. No server, no lock, and nothing in a file is evaluated.
+"""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import InputError
+from lab.records import Result, Trial, result_from_json, result_json, trial_from_json, trial_json
+from sweeps import files
+from sweeps.files import name_checked
+
+SCHEMA = 1
+FOLDERS = ("trials", "failed", "studies", "claims", "workers", "checkpoints", "damaged", "tmp")
+# version k of a document to version k + 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+class Damaged(Exception):
+    """A file of the store that cannot be trusted; the message says why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored trial."""
+
+    study: str
+    trial: Trial
+    result: Result
+
+
+# 1. bytes ----------------------------------------------------------------------------------------------------------
+
+
+def _plain(x: float) -> float | str:
+    """JSON has no NaN and no infinity; a diverged curve has both."""
+    return x if math.isfinite(x) else str(x)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def encode(record: Record) -> bytes:
+    """One JSON document in three lines: schema and the sha256 of all that follows; everything but the curve; the curve.
+
+    The lines let `status` read ten thousand trials without parsing their curves.
+    """
+    result = result_json(record.result)
+    curve = {"steps": result.pop("curve_steps"), "losses": [_plain(x) for x in result.pop("curve_losses")]}
+    main = _dump({"study": record.study, "trial": trial_json(record.trial), "result": result})
+    body = f'{main[1:-1]},\n"curve":{_dump(curve)}}}\n'
+    return f'{{"schema":{SCHEMA},"sha256":"{hashlib.sha256(body.encode()).hexdigest()}",\n{body}'.encode()
+
+
+def _checked(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Header and body of an encoded document whose checksum holds."""
+    first, _, body = data.partition(b"\n")
+    try:
+        header = json.loads(first.rstrip(b",") + b"}")
+        schema, digest = header["schema"], header["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise Damaged("its first line is no header") from None
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise InputError(f"store: a file has schema {schema}, this scalelab reads up to {SCHEMA}; use a newer scalelab")
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise Damaged(f"its content ({len(body)} bytes) does not have the checksum of its first line")
+    return header, body
+
+
+def _migrated(document: dict[str, Any], schema: int) -> dict[str, Any]:
+    for version in range(schema, SCHEMA):
+        document = MIGRATIONS[version](document)
+    return document
+
+
+def decode(data: bytes) -> Record:
+    """Inverse of `encode`, whatever the schema it was written with; raises `Damaged`."""
+    header, body = _checked(data)
+    document = _migrated(json.loads(b"{" + body), header["schema"])
+    curve = document["curve"]
+    result = {**document["result"], "curve_steps": curve["steps"], "curve_losses": [float(x) for x in curve["losses"]]}
+    try:
+        record = Record(document["study"], trial_from_json(document["trial"]), result_from_json(result))
+    except InputError as error:
+        raise Damaged(str(error)) from None
+    if record.trial.run_id != record.result.run_id:
+        raise Damaged(f"its result is of {record.result.run_id}, its trial is {record.trial.run_id}")
+    return record
+
+
+def head(data: bytes) -> dict[str, Any]:
+    """study, trial and result as plain data, without the curve; raises `Damaged`."""
+    header, body = _checked(data)
+    return _migrated(json.loads(b"{" + body.partition(b"\n")[0].rstrip(b",") + b"}"), header["schema"])
+
+
+# 2. the folder ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of trials. `create` makes one for writing, `open_store` one for reading."""
+
+    path: Path
+
+    def file(self, run_id: str) -> Path:
+        return self.path / "trials" / f"{name_checked('run_id', run_id)}.json"
+
+    def _publish(self, final: Path, record: Record) -> bool:
+        return files.publish(self.path / "tmp", final, encode(record))
+
+    # 3. trials -----------------------------------------------------------------------------------------------------
+
+    def has(self, run_id: str) -> bool:
+        return self.file(run_id).exists()
+
+    def ids(self) -> set[str]:
+        """run_ids of the published trials: done and diverged."""
+        return {e.name[:-5] for e in os.scandir(self.path / "trials") if e.name.endswith(".json")}
+
+    def publish(self, record: Record) -> bool:
+        """Store a trial that is done or diverged; False when another writer was first: then its result holds."""
+        return self._publish(self.file(record.trial.run_id), record)
+
+    def read(self, run_id: str) -> Record:
+        """Raises `Damaged`, or FileNotFoundError."""
+        record = decode(self.file(run_id).read_bytes())
+        if record.trial.run_id != run_id:
+            raise Damaged(f"it holds trial {record.trial.run_id}")
+        return record
+
+    def heads(self, damaged: dict[str, str] | None = None, skip: Container[str] = ()) -> Iterator[dict[str, Any]]:
+        """`head` of every published trial not in `skip`, by run_id; unreadable files go to `damaged` (file name to reason)."""
+        for run_id in sorted(k for k in self.ids() if k not in skip):
+            try:
+                yield head(self.file(run_id).read_bytes())
+            except Damaged as reason:
+                if damaged is not None:
+                    damaged[f"trials/{run_id}.json"] = str(reason)
+
+    def records(self, damaged: dict[str, str] | None = None) -> Iterator[Record]:
+        """Every published trial with its curve, by run_id; unreadable files go to `damaged` (file name to reason)."""
+        for run_id in sorted(self.ids()):
+            try:
+                yield self.read(run_id)
+            except Damaged as reason:
+                if damaged is not None:
+                    damaged[f"trials/{run_id}.json"] = str(reason)
+
+    def set_aside(self, run_id: str) -> str:
+        """Move a damaged file to damaged/ and return why, "" when there was nothing wrong with it any more."""
+        source, target = self.file(run_id), self.path / "damaged" / f"{run_id}.{uuid.uuid4().hex[:8]}.json"
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:  # another worker was faster
+            return ""
+        try:
+            decode(target.read_bytes())
+        except Damaged as reason:
+            files.sync_folder(source.parent)
+            return str(reason)
+        files.publish(self.path / "tmp", source, target.read_bytes())  # it was replaced by a good one since it was read
+        target.unlink()
+        return ""
+
+    # 4. failures ---------------------------------------------------------------------------------------------------
+
+    def failures(self) -> dict[str, int]:
+        """How often each trial has failed."""
+        found: dict[str, int] = {}
+        for entry in os.scandir(self.path / "failed"):
+            run_id = entry.name.split(".")[0]
+            found[run_id] = found.get(run_id, 0) + 1
+        return found
+
+    def publish_failure(self, record: Record) -> None:
+        """Keep a failed attempt and its reason; the trial stays to be trained."""
+        attempt = self.failures().get(record.trial.run_id, 0)
+        while not self._publish(self.path / "failed" / f"{record.trial.run_id}.{attempt}.json", record):
+            attempt += 1
+
+    def reasons(self) -> dict[str, str]:
+        """The reason of each trial's last failure."""
+        out: dict[str, tuple[int, str]] = {}
+        for path in (self.path / "failed").glob("*.json"):
+            run_id, attempt = path.name.split(".")[0], int(path.name.split(".")[1])
+            if attempt < out.get(run_id, (-1, ""))[0]:
+                continue
+            try:
+                out[run_id] = (attempt, head(path.read_bytes())["result"]["reason"])
+            except Damaged as reason:
+                out[run_id] = (attempt, f"{path.name}: {reason}")
+        return {run_id: reason for run_id, (_, reason) in out.items()}
+
+    # 5. studies ----------------------------------------------------------------------------------------------------
+
+    def declare(self, name: str, question: str, expectation: str, trials: Iterable[Trial]) -> None:
+        """Write what a study asks for; a later declaration of the same study replaces it."""
+        document = {"schema": SCHEMA, "name": name_checked("study", name), "question": question, "expectation": expectation}
+        document["trials"] = [trial_json(t) for t in trials]
+        files.replace(self.path / "tmp", self.path / "studies" / f"{name}.json", (_dump(document) + "\n").encode())
+
+    def declared(self, name: str | None = None) -> dict[str, dict[str, Trial]]:
+        """The trials of each declared study (or of one), by run_id."""
+        folder = self.path / "studies"
+        paths = sorted(folder.glob("*.json")) if name is None else [folder / f"{name_checked('study', name)}.json"]
+        out = {}
+        for path in paths:
+            try:
+                document = json.loads(path.read_bytes())
+                trials = [trial_from_json(t) for t in document["trials"]]
+            except FileNotFoundError:
+                raise InputError(f"study={name!r}: {self.path} has none of that name") from None
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"store: {path} is not a readable study ({error}); remove it and run the study again") from None
+            out[path.stem] = {t.run_id: t for t in trials}
+        return out
+
+
+# 6. opening --------------------------------------------------------------------------------------------------------
+
+
+def open_store(path: Path | str) -> Store:
+    """An existing store, for reading: nothing is written."""
+    root = Path(path)
+    if not (root / "store.json").is_file():
+        raise InputError(f"store={str(path)!r}: no store there (no store.json); `scalelab sweep run STUDY --store {path}` makes one")
+    try:
+        schema = json.loads((root / "store.json").read_bytes())["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'store={str(path)!r}: store.json is damaged ({error}); it should read {{"schema": {SCHEMA}}}') from None
+    if schema > SCHEMA:
+        raise InputError(f"store={str(path)!r}: schema {schema}, this scalelab reads up to {SCHEMA}; use a newer scalelab")
+    return Store(root)
+
+
+def create(path: Path | str) -> Store:
+    """The store at `path`, made when it is not there; one that cannot be written is refused."""
+    root = Path(path)
+    if root.exists() and not root.is_dir():
+        raise InputError(f"store={str(path)!r}: is a file; a store is a folder (a table of runs is read-only)")
+    try:
+        for name in FOLDERS:
+            (root / name).mkdir(parents=True, exist_ok=True)
+        if not (root / "store.json").exists():
+            files.publish(root / "tmp", root / "store.json", (_dump({"schema": SCHEMA}) + "\n").encode())
+        probe = files.temporary(root / "tmp")
+        files.write_synced(probe, b"")
+        probe.unlink()
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR):
+            raise
+        raise InputError(f"store={str(path)!r}: cannot be written ({os.strerror(error.errno)}); give a folder that can") from None
+    return open_store(root)

@@ -1,0 +1,83 @@
+"""The demo's trials: small enough for two CPU cores, enough for one whole chain from a sweep to a tested prediction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab.records import Trial
+from sweeps.space import product, trials
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a demo is: the LR x width sweep, the ladder of the loss law, and the target that the law must predict."""
+
+    widths: tuple[int, ...]
+    log2_lrs: Mapping[str, tuple[int, ...]]  # by parametrization
+    steps: tuple[int, ...]  # of the ladder; the first is the sweep's
+    ladder_widths: tuple[int, ...]
+    ladder_seeds: int
+    head_dim: int
+    tuning_width: int  # where the LR is tuned for each length
+    target_width: int
+    target_steps: int
+
+
+FULL = Size(
+    widths=(16, 32, 64, 128),
+    log2_lrs={"sp": tuple(range(-10, -2)), "u-mup": tuple(range(-4, 4))},
+    steps=(100, 280, 800),
+    ladder_widths=(16, 32, 64),
+    ladder_seeds=1,
+    head_dim=16,
+    tuning_width=32,
+    target_width=128,
+    target_steps=1200,
+)
+SMALL = Size(  # the same chain in about a minute: what CI runs
+    widths=(8, 16, 32),
+    log2_lrs={"sp": tuple(range(-10, -2, 2)), "u-mup": tuple(range(-4, 4, 2))},
+    steps=(90, 252, 720),
+    ladder_widths=(8, 16, 24),
+    ladder_seeds=1,
+    head_dim=8,
+    tuning_width=8,
+    target_width=48,
+    target_steps=1080,
+)
+SIZES = {"full": FULL, "small": SMALL}
+
+
+def _shape(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Feed-forward of 3 x width; a tenth of the steps is warmup."""
+    return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10}
+
+
+def _trials(size: Size, corpus: str, points: Sequence[dict[str, Any]]) -> list[Trial]:
+    return trials(points, _shape, corpus=corpus, vocab=256, sequence=64, batch=16, depth=2, head_dim=size.head_dim)
+
+
+def lr_width(size: Size, corpus: str) -> list[Trial]:
+    """LR x width, a factor 2 apart, under each parametrization."""
+    points: list[dict[str, Any]] = []
+    for parametrization, exponents in size.log2_lrs.items():
+        points += product(parametrization=[parametrization], width=size.widths, lr=[2.0**e for e in exponents], steps=[size.steps[0]])
+    return _trials(size, corpus, points)
+
+
+def lr_steps(size: Size, corpus: str, log2_lrs: Sequence[int]) -> list[Trial]:
+    """u-muP's LR at the longer lengths of the ladder, at one small width."""
+    points = product(parametrization=["u-mup"], width=[size.tuning_width], steps=size.steps[1:], lr=[2.0**e for e in log2_lrs])
+    return _trials(size, corpus, points)
+
+
+def ladder(size: Size, corpus: str, lr_of_steps: Mapping[int, float]) -> list[Trial]:
+    """The (N, D) cells of the loss law, each at the LR of its length."""
+    points = product(parametrization=["u-mup"], width=size.ladder_widths, steps=size.steps, init_seed=range(size.ladder_seeds))
+    return _trials(size, corpus, [{**p, "lr": lr_of_steps[p["steps"]], "data_seed": p["init_seed"]} for p in points])
+
+
+def target(size: Size, corpus: str, parametrization: str, lr: float) -> Trial:
+    """The run that is predicted: at least 3x the N and 1.5x the D of the ladder's largest."""
+    point = {"parametrization": parametrization, "width": size.target_width, "steps": size.target_steps, "lr": lr}
+    return _trials(size, corpus, [point])[0]
