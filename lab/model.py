@@ -18,6 +18,7 @@ from flax import nnx
 from lab import ops
 from lab.parametrization import TENSORS, table_of
 from lab.records import Trial
+from lab.xent import cross_entropy
 
 Tree = Any
 Tap = Callable[[str, jax.Array], None]  # is given intermediate values by name; see `forward`
@@ -225,9 +226,8 @@ def forward(shape: Shape, params: Tree, tokens_BT: jax.Array, numbers: Mapping[s
 
 def _token_losses(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:
     logits_BTV = forward(shape, params, tokens_BS[:, :-1], numbers)
-    targets_BT = tokens_BS[:, 1:]
-    gradient = (ops.UNIT if shape.unit else ops.PLAIN).loss_gradient(targets_BT.size, shape.vocab)
-    return ops.cross_entropy(logits_BTV, targets_BT, numbers["loss"], numbers["z_loss"], gradient)
+    into_loss = (ops.UNIT if shape.unit else ops.PLAIN).into_loss
+    return cross_entropy(into_loss(logits_BTV, numbers["loss"]), tokens_BS[:, 1:], numbers["z_loss"], numbers["loss"])
 
 
 def loss(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:

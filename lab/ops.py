@@ -58,7 +58,7 @@ class Ops(NamedTuple):
     attention_out: Callable[..., jax.Array]  # (out_BTHK, alpha): what softmax attention's output still needs
     split: Callable[..., tuple[jax.Array, jax.Array]]  # (x, branch, skip) -> the branch's input, the skip's
     add: Callable[..., jax.Array]  # (branch_x, skip_x, branch, skip) -> the sum
-    loss_gradient: Callable[..., float]  # (tokens, vocab) -> factor on the gradient of the mean loss
+    into_loss: Callable[..., jax.Array]  # (logits_BTV, alpha) -> logits, the loss's gradient scaled
 
 
 # 1. activations, without factors ------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ PLAIN = Ops(
     attention_out=lambda out_BTHK, alpha: out_BTHK,
     split=lambda x, branch, skip: (x, x),
     add=lambda branch_x, skip_x, branch, skip: times(branch_x, branch) + times(skip_x, skip),
-    loss_gradient=lambda tokens, vocab: 1.0,
+    into_loss=lambda logits_BTV, alpha: logits_BTV,
 )
 
 
@@ -135,6 +135,12 @@ def _unit_attention_out(out_BTHK: jax.Array, alpha: Number) -> jax.Array:
     return times(out_BTHK, 1.0 if T == 1 else 1 / log_interpolate(1 / (1 + 4 * K / a**2), low, 1.0))
 
 
+def _unit_into_loss(logits_BTV: jax.Array, alpha: Number) -> jax.Array:
+    """The gradient of the mean loss of softmax(alpha logits) becomes unit scale: tokens V / sqrt(V - 1), alpha forward only."""
+    V = logits_BTV.shape[-1]
+    return scale_bwd(logits_BTV, _rows(logits_BTV) * V / math.sqrt(V - 1) / jnp.asarray(alpha, jnp.float32))
+
+
 UNIT = Ops(
     embed=_unit_embed,
     linear=_unit_linear,
@@ -147,43 +153,14 @@ UNIT = Ops(
     # the branch's factor acts at its end going forward and at its start going back, so gradients inside have unit scale
     split=lambda x, branch, skip: (scale_bwd(x, branch), scale_bwd(x, skip)),
     add=lambda branch_x, skip_x, branch, skip: scale_fwd(branch_x, branch) + scale_fwd(skip_x, skip),
-    # entries of the logits' gradient get unit size; the mean's 1/tokens is undone
-    loss_gradient=lambda tokens, vocab: tokens * vocab / math.sqrt(vocab - 1),
+    into_loss=_unit_into_loss,
 )
 
 
-# 4. shared ------------------------------------------------------------------------------------------------------------
+# 4. in both -----------------------------------------------------------------------------------------------------------
 
 
 def rms_norm(x: jax.Array) -> jax.Array:
-    """x / sqrt(mean x^2 + eps) over the last axis; the same in both sets."""
+    """x / sqrt(mean x^2 + eps) over the last axis."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return (wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + EPS)).astype(x.dtype)
-
-
-@jax.custom_vjp
-def cross_entropy(logits_BTV: jax.Array, targets_BT: jax.Array, alpha: Number, z: Number, gradient: Number) -> jax.Array:
-    """Nats per token, (B, T), float32: logsumexp(alpha logits) - alpha logit of the target.
-
-    Its gradient is that of the loss plus z logsumexp^2 (z-loss, 2309.14322), times `gradient`; alpha stays out of it (u-muP's alpha_loss
-    acts forward only). No float32 copy of the logits is kept for the backward pass.
-    """
-    return _cross_entropy_fwd(logits_BTV, targets_BT, alpha, z, gradient)[0]
-
-
-def _cross_entropy_fwd(logits_BTV, targets_BT, alpha, z, gradient):  # type: ignore[no-untyped-def]
-    wide = jnp.promote_types(logits_BTV.dtype, jnp.float32)
-    log_z_BT = jax.nn.logsumexp(logits_BTV.astype(wide) * alpha, -1)
-    target_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0].astype(wide) * alpha
-    return log_z_BT - target_BT, (logits_BTV, targets_BT, alpha, z, gradient, log_z_BT)
-
-
-def _cross_entropy_bwd(saved, g_BT):  # type: ignore[no-untyped-def]
-    logits_BTV, targets_BT, alpha, z, gradient, log_z_BT = saved
-    p_BTV = jnp.exp(logits_BTV.astype(log_z_BT.dtype) * alpha - log_z_BT[..., None])
-    hot_BTV = targets_BT[..., None] == jnp.arange(logits_BTV.shape[-1])
-    d_BTV = (p_BTV * (1 + 2 * z * log_z_BT)[..., None] - hot_BTV) * (g_BT * gradient)[..., None]
-    return d_BTV.astype(logits_BTV.dtype), None, *(jax.tree.map(jnp.zeros_like, s) for s in (alpha, z, gradient))
-
-
-cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
