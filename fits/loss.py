@@ -74,7 +74,7 @@ class ChinchillaOuter(PowerSum):
         Parameter("B", 0.0, scale="log", powers=(("tokens", "beta", 1.0),)),
         exponent("alpha"),
         exponent("beta"),
-        Parameter("gamma", 0.02, 20.0, scale="log", grid=(0.1, 0.25, 0.5, 1.0, 2.0)),
+        Parameter("gamma", 0.02, 20.0, grid=(0.1, 0.25, 0.5, 1.0, 2.0)),
     )
     citation = "Kaplan's joint form (2001.08361, L(N, D)) with free exponents and the offset of 2203.15556"
 

@@ -1,0 +1,71 @@
+"""From a problem to its local minima: many starts, parameters held, priors, and the way to least absolute deviations."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fits import InputError, newton, starts
+from fits.laws import Array
+from fits.problem import Problem, Quadratic
+
+STARTS = 64  # polished; the grid they are taken from is larger
+STIFF = 1e3  # weight of a constraint, per point and unit of log loss: far above any curvature of the objective
+LAD_PATH = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
+
+
+def hold(problem: Problem, fixed: Mapping[str, float]) -> Problem:
+    """The problem with parameters held: exact where the parameter is its own search coordinate, else by a stiff constraint."""
+    low, high = problem.low.copy(), problem.high.copy()
+    for name, value in fixed.items():
+        if name not in problem.law.names():
+            raise InputError(f"fixed={name!r}: {problem.law.name} has {', '.join(problem.law.names())}")
+        i = problem.law.names().index(name)
+        if not problem.law.parameters[i].powers:
+            low[i] = high[i] = np.log(value) if problem.law.parameters[i].scale == "log" else value
+            continue
+        slope = problem.shift_slopes()[i]
+        problem = problem.with_penalty(Quadratic(slope, np.array(np.log(value)), STIFF * len(problem.y)))
+    return replace(problem, low=low, high=high)
+
+
+def with_priors(problem: Problem, priors: Mapping[str, Mapping[str, Any]]) -> Problem:
+    """MAP: each prior's (value - mean)^2 / (2 sd^2) in units of the objective, whose noise scale an unpenalised fit gives."""
+    if not priors:
+        return problem
+    best = solve(problem, None)
+    scale = problem.objective.noise_scale(float(best.value.min()), len(problem.y))
+    for name, prior in priors.items():
+        if name not in problem.law.names():
+            raise InputError(f"prior={name!r}: {problem.law.name} has {', '.join(problem.law.names())}")
+        if not prior["sd"] > 0:
+            raise InputError(f"prior {name}: sd={prior['sd']!r} must be positive")
+        slope = problem.shift_slopes()[problem.law.names().index(name)]
+        problem = problem.with_penalty(Quadratic(slope, np.array(float(prior["mean"])), scale / float(prior["sd"]) ** 2))
+    return problem
+
+
+def solve(problem: Problem, z: Array | None) -> newton.Solution:
+    """Every start polished to a local minimum of the stated objective; without starts, those of the projected grid."""
+    if z is None:
+        weight = np.ones_like(problem.y)
+        p = starts.grid(problem.law, problem.x, problem.y, weight, problem.objective.log, STARTS)
+        z = np.stack(
+            [np.log(np.maximum(c, 1e-300)) if q.scale == "log" else c for q, c in zip(problem.law.parameters, p.T, strict=True)], 1
+        )
+    found = minimise(problem, z)
+    if not found.converged.any():
+        raise InputError(f"{problem.law.name}: none of {len(z)} starts converged on {len(problem.y)} rows; no parameters to report")
+    return replace(found, value=np.where(found.converged, found.value, np.inf))
+
+
+def minimise(
+    problem: Problem, z: Array, weight: Array | None = None, low: Array | None = None, high: Array | None = None
+) -> newton.Solution:
+    """Newton's method on the problem; LAD is approached through Huber with a falling threshold, each warm-started."""
+    low, high = problem.low if low is None else low, problem.high if high is None else high
+    if problem.objective.name == "lad":
+        for threshold in LAD_PATH:
+            z = newton.minimise(replace(problem, delta=threshold).evaluate(weight), z, low, high).z
+    return newton.minimise(problem.evaluate(weight), z, low, high)
