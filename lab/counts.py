@@ -5,7 +5,7 @@ from typing import Any
 
 from lab.records import COLUMNS, Result, Trial
 
-HIDDEN = "query"  # the tensor whose LR stands for all hidden ones in the table
+HIDDEN = "q"  # the tensor whose LR stands for all hidden ones in the table
 
 
 def params_layer(trial: Trial) -> int:

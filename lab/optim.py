@@ -16,17 +16,15 @@ ONE_CYCLE_TOP, ONE_CYCLE_END, ONE_CYCLE_DIV, ONE_CYCLE_FINAL = 0.3, 0.85, 25.0, 
 
 
 class Numbers(NamedTuple):
-    """What the optimizer of one trial needs, all traced; `*_factors` and `eps` have the structure of the parameters."""
+    """What the optimizer of one trial needs, all traced; `lr`, `decay` and `eps` have the structure of the parameters."""
 
-    lr: Number
-    weight_decay: Number  # per step at the peak of the schedule, independent of the LR
+    lr: Tree  # at the peak of the schedule
+    decay: Tree  # per step at the peak of the schedule
+    eps: Tree  # absolute
     beta1: Number
     beta2: Number
     steps: Number
     warmup_steps: Number
-    lr_factors: Tree
-    decay_factors: Tree
-    eps: Tree  # absolute, leaf by leaf
 
 
 def schedule(name: str, steps: Number, warmup_steps: Number) -> Callable[[Number], jax.Array]:
@@ -97,8 +95,6 @@ def make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTransf
     Decay does not pass through the LR (independent, 2309.14322 section 3.2.2), except for `adamw_coupled`, where it is
     lr_leaf times decay_leaf.
     """
-    lr = jax.tree.map(lambda f: n.lr * f, n.lr_factors)
-    decay = jax.tree.map(lambda f: n.weight_decay * f, n.decay_factors)
     s = schedule(schedule_name, n.steps, n.warmup_steps)
     descend = optax.scale_by_schedule(lambda count: -s(count))
     direction = {
@@ -110,5 +106,10 @@ def make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTransf
         "lion": lambda: optax.scale_by_lion(n.beta1, n.beta2),
     }[optimizer]()
     if optimizer == "adamw_coupled":
-        return optax.chain(direction, _plus_decay(decay), _times(lr), descend)
-    return optax.chain(direction, _times(lr), _plus_decay(decay), descend)
+        return optax.chain(direction, _plus_decay(n.decay), _times(n.lr), descend)
+    return optax.chain(direction, _times(n.lr), _plus_decay(n.decay), descend)
+
+
+def evaluated(optimizer: str, state: Tree, params: Tree) -> Tree:
+    """The weights that validation uses: what is trained, but for schedule-free, which averages (2405.15682)."""
+    return optax.contrib.schedule_free_eval_params(state, params) if optimizer == "schedule_free_adamw" else params

@@ -228,9 +228,10 @@ _STATIC = (
 
 
 def signature(trial: Trial) -> tuple[Any, ...]:
-    """What trials of one cohort have in common: the static fields, z-loss on or off, and the parametrization's set of ops."""
-    ops = "unit" if trial.parametrization == "u-mup" else "plain"
-    return (*(getattr(trial, name) for name in _STATIC), trial.z_loss > 0, ops, trial.table)
+    """What trials of one cohort have in common: the static fields, and the parametrization's set of ops."""
+    from lab.parametrization import table_of
+
+    return (*(getattr(trial, name) for name in _STATIC), "unit" if table_of(trial).unit else "plain")
 
 
 @dataclass(frozen=True, kw_only=True)

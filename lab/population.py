@@ -1,0 +1,235 @@
+"""Trials to results: a cohort of one signature, mapped along a trial axis, or in turn through one compiled program."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lab import InputError, checkpoint
+from lab.data import Corpus, check_size
+from lab.records import Result, Trial, signature
+from lab.runtime import environment
+from lab.train import Inputs, Program, State, inputs_of, program_of, start, step, validate
+
+CHUNK = 256  # most steps of one dispatch; their losses come back together
+CHUNK_SECONDS = 0.5  # how long a dispatch should last: often enough for progress and for stopping
+CURVE_POINTS = 200  # most points of a training curve
+AXES = ("map", "turn")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a call of `train` is; `tokens_per_second` is of the last dispatch, all its trials together."""
+
+    trials: int
+    trials_done: int
+    steps: int  # of all trials
+    steps_done: int
+    tokens_per_second: float
+
+
+def curve_steps(steps: int) -> NDArray[np.int64]:
+    """1-based steps that a curve keeps: all when they are few, else half of them spaced evenly and half evenly in the logarithm."""
+    if steps <= CURVE_POINTS:
+        return np.arange(1, steps + 1)
+    half = CURVE_POINTS // 2
+    both = np.concatenate([np.linspace(1, steps, half), np.geomspace(1, steps, half)])
+    return np.unique(np.rint(both).astype(np.int64))
+
+
+# 1. compiled: each once per program, shape of the corpus, and count of mapped trials -----------------------------------
+
+
+@functools.partial(jax.jit, static_argnames=("program", "mapped"))
+def _begin(program: Program, mapped: bool, inputs: Inputs) -> State:
+    one = functools.partial(start, program)
+    return (jax.vmap(one) if mapped else one)(inputs)
+
+
+@functools.partial(jax.jit, static_argnames=("program", "mapped"), donate_argnames=("state",))
+def _advance(program: Program, mapped: bool, inputs: Inputs, tokens_N: jax.Array, state: State, n: int) -> tuple[State, jax.Array]:
+    """`n` <= CHUNK steps; traced, so that a trial's length and the chunks it is cut into change neither program nor numbers.
+
+    Returns the new state and the losses, (CHUNK,) or (CHUNK, trials), of which the first `n` rows count.
+    """
+    one = functools.partial(step, program)
+    every = jax.vmap(one, in_axes=(0, None, 0)) if mapped else one
+
+    def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        new, loss = every(inputs, tokens_N, carry[0])
+        return new, carry[1].at[i].set(loss)
+
+    return jax.lax.fori_loop(0, n, body, (state, jnp.zeros((CHUNK, *state.step.shape), jnp.float32)))
+
+
+@functools.partial(jax.jit, static_argnames=("program", "mapped"))
+def _validate(program: Program, mapped: bool, inputs: Inputs, val_N: jax.Array, state: State) -> jax.Array:
+    """Loss of every whole window of the validation stream: (windows,) or (trials, windows)."""
+    one = functools.partial(validate, program)
+    return (jax.vmap(one, in_axes=(0, None, 0)) if mapped else one)(inputs, val_N, state)
+
+
+# 2. one cohort ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Cohort:
+    """Trials under way: what is on the device, and what the host keeps of each."""
+
+    trials: Sequence[Trial]
+    mapped: bool
+    program: Program
+    inputs: Inputs
+    state: State
+    curves: list[NDArray[np.float32]]  # one value for each of `curve_steps`, NaN until it is known
+    seconds: float = 0.0
+    saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        return np.atleast_1d(np.asarray(self.state.step)).astype(np.int64)
+
+    @property
+    def diverged(self) -> NDArray[np.int64]:
+        return np.atleast_1d(np.asarray(self.state.diverged)).astype(np.int64)
+
+    @property
+    def left(self) -> int:
+        """Steps until the last of its trials ends."""
+        steps = np.array([t.steps for t in self.trials])
+        return int(np.where(self.diverged > 0, 0, steps - self.step).max())
+
+
+def _stack(inputs: list[Inputs], mapped: bool) -> Inputs:
+    """Numbers with one dtype each, int32 or float32, so that no trial compiles anew; with a leading trial axis where mapped."""
+
+    def leaf(*values: Any) -> NDArray[Any]:
+        return np.asarray(values if mapped else values[0], np.int32 if isinstance(values[0], int) else np.float32)
+
+    return jax.tree.map(leaf, *inputs)
+
+
+def _open(trials: Sequence[Trial], mapped: bool, corpus: Corpus) -> _Cohort:
+    program = program_of(trials[0])
+    inputs = _stack([inputs_of(t, len(corpus.train)) for t in trials], mapped)
+    curves = [np.full(len(curve_steps(t.steps)), np.nan, np.float32) for t in trials]
+    return _Cohort(trials, mapped, program, inputs, _begin(program, mapped, inputs), curves)
+
+
+def _dispatch(cohort: _Cohort, tokens_N: jax.Array, n: int) -> int:
+    """Run `n` steps and keep what the curves keep. Returns the updates made, of all trials together."""
+    before = cohort.step
+    cohort.state, losses = _advance(cohort.program, cohort.mapped, cohort.inputs, tokens_N, cohort.state, n)
+    losses_NC = np.asarray(losses).reshape(CHUNK, -1)
+    after = cohort.step
+    for i, trial in enumerate(cohort.trials):
+        steps = curve_steps(trial.steps)
+        new = (steps > before[i]) & (steps <= after[i])
+        cohort.curves[i][new] = losses_NC[steps[new] - before[i] - 1, i]
+    return int((after - before).sum())
+
+
+def _results(cohort: _Cohort, corpus: Corpus, val_N: jax.Array) -> Iterator[Result]:
+    begun = time.perf_counter()
+    losses = np.asarray(_validate(cohort.program, cohort.mapped, cohort.inputs, val_N, cohort.state), np.float64)
+    losses_CW = losses.reshape(len(cohort.trials), -1)
+    cohort.seconds += time.perf_counter() - begun
+    share = cohort.step / max(cohort.step.sum(), 1)
+    for i, trial in enumerate(cohort.trials):
+        yield _result(trial, cohort.curves[i], int(cohort.diverged[i]), losses_CW[i], corpus, cohort.seconds * float(share[i]))
+
+
+def _result(
+    trial: Trial, curve: NDArray[np.float32], diverged: int, losses_W: NDArray[np.float64], corpus: Corpus, seconds: float
+) -> Result:
+    if not diverged and not np.isfinite(losses_W).all():
+        diverged = trial.steps  # the last update broke it
+    known = np.isfinite(curve)
+    windows = len(losses_W)
+    measured: dict[str, Any] = {"status": "diverged", "diverged_step": diverged}
+    if not diverged:
+        loss = float(losses_W.mean())
+        measured = {"status": "done", "loss": loss, "bits_per_byte": loss / float(np.log(2)) / corpus.bytes_per_token}
+        measured["loss_se"] = float(losses_W.std(ddof=1)) / windows**0.5 if windows > 1 else None
+    return Result(
+        run_id=trial.run_id,
+        loss_init=float(curve[0]) if known[0] else None,
+        seconds=seconds,
+        curve_steps=tuple(curve_steps(trial.steps)[known].tolist()),
+        curve_losses=tuple(curve[known].tolist()),
+        bytes_per_token=corpus.bytes_per_token,
+        unique_tokens=trial.unique_tokens or len(corpus.train),
+        **measured,
+        **environment(),
+    )
+
+
+# 3. all of them --------------------------------------------------------------------------------------------------------
+
+
+def default_axis() -> str:
+    """Mapping pays where small models leave the device idle: on a GPU or TPU, and not on a CPU."""
+    return "turn" if jax.default_backend() == "cpu" else "map"
+
+
+def check(trials: Sequence[Trial], corpus: Corpus, axis: str) -> None:
+    """Refuse trials that cannot be trained together on this corpus."""
+    if axis not in AXES:
+        raise InputError(f"axis={axis!r}: must be one of {', '.join(AXES)}")
+    if len({signature(t) for t in trials}) > 1:
+        raise InputError(f"trials: {len({signature(t) for t in trials})} signatures; those of one cohort have equal shapes")
+    for trial in trials:
+        if trial.corpus != corpus.sha256:
+            raise InputError(f"corpus={trial.corpus!r}: the given corpus is {corpus.sha256}")
+        if trial.vocab != corpus.vocab:
+            raise InputError(f"vocab={trial.vocab}: the corpus has {corpus.vocab}")
+        check_size(corpus, trial.sequence, trial.batch, trial.unique_tokens)
+        for name in ("init_seed", "data_seed", "steps"):
+            if getattr(trial, name) >= 2**31:
+                raise InputError(f"{name}={getattr(trial, name)}: must be below 2**31")
+
+
+def train(
+    trials: Sequence[Trial],
+    corpus: Corpus,
+    axis: str | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    checkpoints: Path | None = None,
+    every_seconds: float = 600.0,
+) -> Iterator[Result]:
+    """Train `trials`, all of one signature, and yield a `Result` for each as it ends.
+
+    `axis`: "map" trains them at once along a mapped trial axis, "turn" one after the other; None chooses by the device.
+    `stop()` is polled between dispatches; when it turns true, what is unfinished is saved under `checkpoints` and the iterator ends.
+    Raises InputError for trials that do not belong together or do not fit the corpus.
+    """
+    axis = axis or default_axis()
+    check(trials, corpus, axis)
+    tokens_N, val_N = jax.device_put(corpus.train), jax.device_put(corpus.val)
+    total, done, steps_done = sum(t.steps for t in trials), 0, 0
+    mapped = axis == "map"
+    for group in [trials] if mapped else [[t] for t in trials]:
+        cohort = _open(group, mapped, corpus)
+        n = 0  # the first dispatch compiles and runs nothing, so that `seconds` is of training alone
+        while left := cohort.left:
+            begun = time.perf_counter()
+            updates = _dispatch(cohort, tokens_N, min(n, left))
+            took = time.perf_counter() - begun
+            if n:
+                cohort.seconds += took
+                steps_done += updates
+                if progress:
+                    tokens = updates * group[0].batch_tokens
+                    progress(Progress(len(trials), done, total, steps_done, tokens / took))
+            n = max(1, min(CHUNK, int(n * CHUNK_SECONDS / took))) if n else 8
+        yield from _results(cohort, corpus, val_N)
+        done += len(group)

@@ -1,0 +1,122 @@
+"""One trial's program: how it starts, one optimizer step, and its validation, as pure functions.
+
+`Program` is static and decides what is compiled; `Inputs` are the trial's traced numbers; `State` is what a step changes.
+Everything here is written for one trial; `lab.population` maps it over many.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lab import model, optim
+from lab.data import batch_starts
+from lab.parametrization import numbers
+from lab.records import Trial
+
+Tree = Any
+Number = jax.Array | float | int
+
+
+@dataclass(frozen=True)
+class Program:
+    """The static part of a trial: equal for all trials of a cohort."""
+
+    shape: model.Shape
+    batch: int
+    optimizer: str
+    schedule: str
+
+
+class Inputs(NamedTuple):
+    """The traced part of a trial: plain numbers, or arrays with a leading trial axis."""
+
+    numbers: Tree  # what `parametrization.numbers` gives
+    steps: Number
+    warmup_steps: Number
+    init_seed: Number
+    data_seed: Number
+    n_tokens: Number  # of the training stream that are used
+
+
+class State(NamedTuple):
+    """What a step changes. `diverged` is the 1-based step whose loss was not finite, 0 while there is none."""
+
+    params: Tree
+    opt: Tree
+    step: jax.Array  # updates done
+    diverged: jax.Array
+
+
+def program_of(trial: Trial) -> Program:
+    return Program(model.shape_of(trial), trial.batch, trial.optimizer, trial.schedule)
+
+
+def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
+    """The trial's numbers; `corpus_tokens` is the length of the training stream."""
+    n_tokens = trial.unique_tokens or corpus_tokens
+    return Inputs(numbers(trial), trial.steps, trial.warmup_steps, trial.init_seed, trial.data_seed, n_tokens)
+
+
+def _optimizer(program: Program, inputs: Inputs, params: Tree) -> Any:
+    """The optax chain, its factors read leaf by leaf from the parametrization's rules."""
+    n = inputs.numbers
+
+    def by_leaf(field: str, factor: Number = 1.0) -> Tree:
+        return jax.tree_util.tree_map_with_path(lambda path, _: factor * n["rules"][model.tensor_name(path)][field], params)
+
+    return optim.make(
+        program.optimizer,
+        program.schedule,
+        optim.Numbers(
+            lr=by_leaf("lr", n["lr"]),
+            decay=by_leaf("weight_decay", n["weight_decay"]),
+            eps=by_leaf("eps"),
+            beta1=n["beta1"],
+            beta2=n["beta2"],
+            steps=inputs.steps,
+            warmup_steps=inputs.warmup_steps,
+        ),
+    )
+
+
+def start(program: Program, inputs: Inputs) -> State:
+    """Parameters drawn from `init_seed` alone, and an optimizer that has seen nothing."""
+    params = model.init(program.shape, jax.random.key(inputs.init_seed), inputs.numbers)
+    opt = _optimizer(program, inputs, params).init(params)
+    return State(params, opt, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
+
+
+def _windows(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Array:
+    """int32 (B, sequence + 1)."""
+    return tokens_N[starts_B[:, None] + jnp.arange(sequence + 1)].astype(jnp.int32)
+
+
+def step(program: Program, inputs: Inputs, tokens_N: jax.Array, state: State) -> tuple[State, jax.Array]:
+    """One optimizer step and the loss before it; a trial that has finished or diverged does not change any more."""
+    starts_B = batch_starts(inputs.data_seed, state.step, program.batch, program.shape.sequence, inputs.n_tokens)
+    tokens_BS = _windows(tokens_N, starts_B, program.shape.sequence)
+    loss, grads = jax.value_and_grad(lambda p: model.loss(program.shape, p, tokens_BS, inputs.numbers))(state.params)
+    updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
+    params = jax.tree.map(jnp.add, state.params, updates)
+
+    running = (state.step < inputs.steps) & (state.diverged == 0)
+    finite = jnp.isfinite(loss)
+    new = State(params, opt, state.step + 1, state.diverged)
+    kept = jax.tree.map(lambda a, b: jnp.where(running & finite, a, b), new, state)
+    return kept._replace(diverged=jnp.where(running & ~finite, state.step + 1, state.diverged)), loss
+
+
+def validate(program: Program, inputs: Inputs, val_N: jax.Array, state: State) -> jax.Array:
+    """Mean loss of every whole window of the validation stream, in stream order: float32 (windows,)."""
+    sequence = program.shape.sequence
+    windows = (len(val_N) - 1) // sequence
+    batches = -(-windows // program.batch)
+    starts = jnp.minimum(jnp.arange(batches * program.batch), windows - 1) * sequence  # the last batch repeats the last window
+    params = optim.evaluated(program.optimizer, state.opt, state.params)
+
+    def one(starts_B: jax.Array) -> jax.Array:
+        return model.sequence_losses(program.shape, params, _windows(val_N, starts_B, sequence), inputs.numbers)
+
+    return jax.lax.map(one, starts.reshape(batches, program.batch)).reshape(-1)[:windows]
