@@ -23,7 +23,8 @@ from lab import InputError
 from lab.records import Result, Trial, signature
 from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
 from sweeps.cohorts import Limits, group
-from sweeps.store import Damaged, Record, Store, create
+from sweeps.record import Damaged, make_record
+from sweeps.store import Store, create
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
 POLL_SECONDS = 1.0  # between looks at what other workers still hold
@@ -197,7 +198,12 @@ class _Run:
             self._fail(trial, RuntimeError(result.reason))
             return
         with self.summary.spans.of("publish"):
-            if self.store.publish(Record(self.study, trial, result)):
+            try:
+                first = self.store.publish(make_record(self.study, trial, result))
+            except (TypeError, ValueError, ArithmeticError) as error:  # a result that has no JSON
+                self._fail(trial, error)
+                return
+            if first:
                 setattr(self.summary, result.status, getattr(self.summary, result.status) + 1)
             else:
                 log.warning("trials/%s.json was published by another worker first; this one's result is discarded", trial.run_id)
@@ -209,7 +215,7 @@ class _Run:
     def _fail(self, trial: Trial, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}"
         log.warning("trial %s failed: %s", trial.run_id, reason.splitlines()[0])
-        self.store.publish_failure(Record(self.study, trial, Result(run_id=trial.run_id, status="failed", reason=reason)))
+        self.store.publish_failure(make_record(self.study, trial, Result(run_id=trial.run_id, status="failed", reason=reason)))
         self.summary.failed += 1
         self.worker.give_back(trial.run_id)
 

@@ -12,107 +12,21 @@ first writer wins and a reader sees the whole file or none. No server, no lock, 
 """
 
 import errno
-import hashlib
 import json
-import math
 import os
 import uuid
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab import InputError
-from lab.records import Result, Trial, result_from_json, result_json, trial_from_json, trial_json
+from lab.records import Trial, trial_from_json, trial_json
 from sweeps import files
 from sweeps.files import name_checked
+from sweeps.record import SCHEMA, Damaged, Record, decode, dump, encode, head
 
-SCHEMA = 1
 FOLDERS = ("trials", "failed", "studies", "claims", "workers", "checkpoints", "damaged", "tmp")
-# version k of a document to version k + 1
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-
-
-class Damaged(Exception):
-    """A file of the store that cannot be trusted; the message says why."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """One stored trial."""
-
-    study: str
-    trial: Trial
-    result: Result
-
-
-# 1. bytes ----------------------------------------------------------------------------------------------------------
-
-
-def _plain(x: float) -> float | str:
-    """JSON has no NaN and no infinity; a diverged curve has both."""
-    return x if math.isfinite(x) else str(x)
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def encode(record: Record) -> bytes:
-    """One JSON document in three lines: schema and the sha256 of all that follows; everything but the curve; the curve.
-
-    The lines let `status` read ten thousand trials without parsing their curves.
-    """
-    result = result_json(record.result)
-    curve = {"steps": result.pop("curve_steps"), "losses": [_plain(x) for x in result.pop("curve_losses")]}
-    main = _dump({"study": record.study, "trial": trial_json(record.trial), "result": result})
-    body = f'{main[1:-1]},\n"curve":{_dump(curve)}}}\n'
-    return f'{{"schema":{SCHEMA},"sha256":"{hashlib.sha256(body.encode()).hexdigest()}",\n{body}'.encode()
-
-
-def _checked(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Header and body of an encoded document whose checksum holds."""
-    first, _, body = data.partition(b"\n")
-    try:
-        header = json.loads(first.rstrip(b",") + b"}")
-        schema, digest = header["schema"], header["sha256"]
-    except (ValueError, KeyError, TypeError):
-        raise Damaged("its first line is no header") from None
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise InputError(f"store: a file has schema {schema}, this scalelab reads up to {SCHEMA}; use a newer scalelab")
-    if hashlib.sha256(body).hexdigest() != digest:
-        raise Damaged(f"its content ({len(body)} bytes) does not have the checksum of its first line")
-    return header, body
-
-
-def _migrated(document: dict[str, Any], schema: int) -> dict[str, Any]:
-    for version in range(schema, SCHEMA):
-        document = MIGRATIONS[version](document)
-    return document
-
-
-def decode(data: bytes) -> Record:
-    """Inverse of `encode`, whatever the schema it was written with; raises `Damaged`."""
-    header, body = _checked(data)
-    document = _migrated(json.loads(b"{" + body), header["schema"])
-    curve = document["curve"]
-    result = {**document["result"], "curve_steps": curve["steps"], "curve_losses": [float(x) for x in curve["losses"]]}
-    try:
-        record = Record(document["study"], trial_from_json(document["trial"]), result_from_json(result))
-    except InputError as error:
-        raise Damaged(str(error)) from None
-    if record.trial.run_id != record.result.run_id:
-        raise Damaged(f"its result is of {record.result.run_id}, its trial is {record.trial.run_id}")
-    return record
-
-
-def head(data: bytes) -> dict[str, Any]:
-    """study, trial and result as plain data, without the curve; raises `Damaged`."""
-    header, body = _checked(data)
-    return _migrated(json.loads(b"{" + body.partition(b"\n")[0].rstrip(b",") + b"}"), header["schema"])
-
-
-# 2. the folder ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -127,7 +41,7 @@ class Store:
     def _publish(self, final: Path, record: Record) -> bool:
         return files.publish(self.path / "tmp", final, encode(record))
 
-    # 3. trials -----------------------------------------------------------------------------------------------------
+    # 1. trials -----------------------------------------------------------------------------------------------------
 
     def has(self, run_id: str) -> bool:
         return self.file(run_id).exists()
@@ -181,7 +95,7 @@ class Store:
         target.unlink()
         return ""
 
-    # 4. failures ---------------------------------------------------------------------------------------------------
+    # 2. failures ---------------------------------------------------------------------------------------------------
 
     def failures(self) -> dict[str, int]:
         """How often each trial has failed."""
@@ -210,13 +124,13 @@ class Store:
                 out[run_id] = (attempt, f"{path.name}: {reason}")
         return {run_id: reason for run_id, (_, reason) in out.items()}
 
-    # 5. studies ----------------------------------------------------------------------------------------------------
+    # 3. studies ----------------------------------------------------------------------------------------------------
 
     def declare(self, name: str, question: str, expectation: str, trials: Iterable[Trial]) -> None:
         """Write what a study asks for; a later declaration of the same study replaces it."""
         document = {"schema": SCHEMA, "name": name_checked("study", name), "question": question, "expectation": expectation}
         document["trials"] = [trial_json(t) for t in trials]
-        files.replace(self.path / "tmp", self.path / "studies" / f"{name}.json", (_dump(document) + "\n").encode())
+        files.replace(self.path / "tmp", self.path / "studies" / f"{name}.json", (dump(document) + "\n").encode())
 
     def declared(self, name: str | None = None) -> dict[str, dict[str, Trial]]:
         """The trials of each declared study (or of one), by run_id."""
@@ -235,7 +149,7 @@ class Store:
         return out
 
 
-# 6. opening --------------------------------------------------------------------------------------------------------
+# 4. opening --------------------------------------------------------------------------------------------------------
 
 
 def open_store(path: Path | str) -> Store:
@@ -261,7 +175,7 @@ def create(path: Path | str) -> Store:
         for name in FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)
         if not (root / "store.json").exists():
-            files.publish(root / "tmp", root / "store.json", (_dump({"schema": SCHEMA}) + "\n").encode())
+            files.publish(root / "tmp", root / "store.json", (dump({"schema": SCHEMA}) + "\n").encode())
         probe = files.temporary(root / "tmp")
         files.write_synced(probe, b"")
         probe.unlink()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import InputError
-from lab.counts import row
 from lab.records import COLUMNS, result_from_json, result_json, trial_from_json, trial_json
 from sweeps import files
-from sweeps.store import Record, Store, open_store
+from sweeps.record import TEXT, WHOLE, Record
+from sweeps.store import Store, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,19 +24,13 @@ def _row(record: Record) -> dict[str, Any]:
     result = result_json(record.result)
     curve = {"curve_steps": result.pop("curve_steps"), "curve_losses": result.pop("curve_losses")}
     whole = {"trial": json.dumps(trial_json(record.trial), sort_keys=True), "result": json.dumps(result, sort_keys=True)}
-    return {**row(record.trial, record.result, record.study), **whole, **curve}
+    return {**record.row, **whole, **curve}
 
 
 def _schema() -> "pa.Schema":
     import pyarrow as pa
 
-    text = {"run_id", "study", "parametrization", "optimizer", "schedule", "status", "device", "code"}
-    counts = {
-        "params", "params_no_embed", "params_head", "params_active", "params_nonzero", "width", "depth", "heads", "ff", "vocab",
-        "sequence", "tokens", "unique_tokens", "batch_tokens", "steps", "warmup_tokens", "experts", "init_seed", "data_seed",
-        "diverged_step", "semantics",
-    }  # fmt: skip
-    kinds = [(c, pa.string() if c in text else pa.int64() if c in counts else pa.float64()) for c in COLUMNS]
+    kinds = [(c, pa.string() if c in TEXT else pa.int64() if c in WHOLE else pa.float64()) for c in COLUMNS]
     curve = [("curve_steps", pa.list_(pa.int64())), ("curve_losses", pa.list_(pa.float64()))]
     return pa.schema([*kinds, ("trial", pa.string()), ("result", pa.string()), *curve])
 
@@ -67,14 +61,15 @@ def records_of(parquet: Path) -> Iterable[Record]:
         table = pq.ParquetFile(parquet)
     except (OSError, ValueError) as error:
         raise InputError(f"parquet={str(parquet)!r}: cannot be read ({error})") from None
-    if missing := [c for c in ("study", *LOSSLESS) if c not in table.schema_arrow.names]:
+    if missing := [c for c in (*COLUMNS, *LOSSLESS) if c not in table.schema_arrow.names]:
         raise InputError(
             f"parquet={str(parquet)!r}: lacks {', '.join(missing)}; it holds no whole trials (`scalelab sweep export` writes them)"
         )
-    for batch in table.iter_batches(BATCH, columns=["study", *LOSSLESS]):
+    for batch in table.iter_batches(BATCH, columns=[*COLUMNS, *LOSSLESS]):
         for r in batch.to_pylist():
             curve = {"curve_steps": r["curve_steps"], "curve_losses": r["curve_losses"]}
-            yield Record(r["study"], trial_from_json(json.loads(r["trial"])), result_from_json({**json.loads(r["result"]), **curve}))
+            trial, result = trial_from_json(json.loads(r["trial"])), result_from_json({**json.loads(r["result"]), **curve})
+            yield Record(r["study"], trial, result, {c: r[c] for c in COLUMNS})
 
 
 def expand(parquet: Path, store: Store) -> int:
@@ -83,45 +78,44 @@ def expand(parquet: Path, store: Store) -> int:
     return sum(store.publish(r) for r in records_of(parquet) if r.trial.run_id not in have)
 
 
-def read_table(path: Path | str) -> "pd.DataFrame":
-    """The table's columns of a store, of a Parquet, or of anyone's CSV (which may lack columns, never `loss`). Nothing is written."""
+def frame(rows: Iterable[dict[str, Any]]) -> "pd.DataFrame":
+    """Rows of the table with its columns in order; whole numbers stay whole where a value is missing."""
+    import pandas as pd
+
+    table = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    return table.astype({name: "Int64" for name in COLUMNS if name in WHOLE})
+
+
+def read_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.DataFrame":
+    """The table of a store, of a Parquet, or of anyone's CSV (which may lack columns, never `loss`). Nothing is written."""
     import pandas as pd
 
     path = Path(path)
     if path.is_dir():
-        return pd.DataFrame([row(r.trial, r.result, r.study) for r in open_store(path).records()], columns=list(COLUMNS))
+        return frame(head["row"] for head in open_store(path).heads(damaged))
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            frame = pq.read_table(path, columns=[c for c in COLUMNS if c in pq.read_schema(path).names]).to_pandas()
+            known = [c for c in COLUMNS if c in pq.read_schema(path).names]
+            table = pq.read_table(path, columns=known).to_pandas()
         else:
-            frame = pd.read_csv(path)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
+            table = pd.read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
         raise InputError(f"data={str(path)!r}: cannot be read as a store, a Parquet or a CSV ({error})") from None
-    if frame.empty or "loss" not in frame.columns:
-        raise InputError(
-            f"data={str(path)!r}: {len(frame)} rows with columns {', '.join(map(str, frame.columns))}; needs rows and a column 'loss'"
-        )
-    return frame
+    if table.empty or "loss" not in table.columns:
+        names = ", ".join(map(str, table.columns))
+        raise InputError(f"data={str(path)!r}: {len(table)} rows with columns {names}; needs rows and a column 'loss'")
+    return table
 
 
 def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> int:
     """A store to CSV (the table's columns) or to Parquet (everything), by the suffix of `out`; returns the number of trials."""
+    if out.suffix not in (".csv", ".parquet"):
+        raise InputError(f"out={str(out)!r}: must end in .csv or .parquet")
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".parquet":
         return compact(open_store(source), out, damaged)
-    if out.suffix != ".csv":
-        raise InputError(f"out={str(out)!r}: must end in .csv or .parquet")
-    if source.is_dir():
-        import pandas as pd
-
-        rows = [row(r.trial, r.result, r.study) for r in open_store(source).records(damaged)]
-        frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    else:
-        frame = read_table(source)
-    files_path = out.with_name(f".{out.name}.partial")
-    frame.to_csv(files_path, index=False)
-    files_path.replace(out)
-    files.sync_folder(out.parent)
-    return len(frame)
+    table = read_table(source, damaged)
+    files.replace(out.parent, out, table.to_csv(index=False).encode())
+    return len(table)

@@ -8,6 +8,7 @@ import pytest
 
 from lab.records import Result, Trial
 from sweeps.cohorts import Limits
+from sweeps.record import make_record
 from sweeps.run import ATTEMPTS, Train, work
 from sweeps.status import Board
 from sweeps.store import Store, create
@@ -68,7 +69,7 @@ def test_a_cohort_too_big_for_the_device_is_halved_and_finishes(tmp_path: Path, 
 
 def test_one_bad_trial_is_found_and_the_others_finish(tmp_path: Path) -> None:
     trials = toy.trials(20)
-    bad = trials[11].run_id
+    bad = next(t.run_id for t in trials[8:] if toy.descend(t).status == "done")
 
     def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
         if any(t.run_id == bad for t in trials):
@@ -91,11 +92,21 @@ def test_a_result_that_comes_late_is_discarded(tmp_path: Path) -> None:
 
     def slow(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
         for trial in trials:
-            from sweeps.store import Record
-
-            store.publish(Record("toy", trial, toy.descend(trial)))  # the other worker
+            store.publish(make_record("toy", trial, toy.descend(trial)))  # the other worker
             yield dataclasses.replace(toy.descend(trial), seconds=99.0)
 
     summary = work(store, "toy", trials, slow)
     assert summary.late == 2 and summary.done == 0
     assert all(r.result.seconds == 0.0 for r in store.records())
+
+
+def test_a_result_that_no_file_can_hold_is_a_failure(tmp_path: Path) -> None:
+    trials = toy.trials(3)
+    store = a_store(tmp_path, trials)
+
+    def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
+        for trial in trials:
+            yield dataclasses.replace(toy.descend(trial), versions={"toy": object()} if trial == trials[0] else {})  # type: ignore[dict-item]
+
+    summary = work(store, "toy", trials, train, limits=Limits(most=3))
+    assert summary.failed and "not JSON serializable" in next(iter(store.reasons().values()))

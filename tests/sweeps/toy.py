@@ -14,10 +14,10 @@ from sweeps import space
 
 
 def trials(count: int, widths: Sequence[int] = (8, 16), steps: int = 20) -> list[Trial]:
-    """`count` trials over the widths and a grid of learning rates."""
-    lrs = space.log_grid(1e-3, 1.0, -(-count // len(widths)))
+    """`count` trials over the widths and learning rates spread over [0.001, 1); fewer are the start of more."""
+    space_ = [{"width": widths[i % len(widths)], "lr": 1e-3 * 1e3 ** (i * 0.618034 % 1)} for i in range(count)]
     common = {"corpus": "0" * 64, "vocab": 16, "sequence": 8, "batch": 2, "steps": steps, "depth": 1, "head_dim": 4}
-    return space.trials(space.product(width=widths, lr=lrs), lambda p: {"ff": 4 * p["width"]}, **common)[:count]
+    return space.trials(space_, lambda p: {"ff": 4 * p["width"]}, **common)
 
 
 def trace(event: str, trial: Trial) -> None:

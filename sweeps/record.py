@@ -1,0 +1,113 @@
+"""One stored trial and its bytes: a JSON document of three lines, with a checksum, a schema version and its migrations."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lab import InputError
+from lab.counts import row as row_of
+from lab.records import COLUMNS, Result, Trial, result_from_json, result_json, trial_from_json, trial_json
+
+SCHEMA = 2
+TEXT = frozenset(("run_id", "study", "parametrization", "optimizer", "schedule", "status", "device", "code"))
+WHOLE = frozenset((
+    "params", "params_no_embed", "params_head", "params_active", "params_nonzero", "width", "depth", "heads", "ff", "vocab", "sequence",
+    "tokens", "unique_tokens", "batch_tokens", "steps", "warmup_tokens", "experts", "init_seed", "data_seed", "diverged_step", "semantics",
+))  # fmt: skip  # all other columns are floats
+
+
+class Damaged(Exception):
+    """A file of the store that cannot be trusted; the message says why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stored trial: `row` is its row of the table, with the counts as they were made when it was trained."""
+
+    study: str
+    trial: Trial
+    result: Result
+    row: dict[str, Any]
+
+
+def make_record(study: str, trial: Trial, result: Result) -> Record:
+    row = row_of(trial, result, study)
+    return Record(study, trial, result, {k: v if v is None or k in TEXT or k in WHOLE else float(v) for k, v in row.items()})
+
+
+def dump(value: Any) -> str:
+    """Compact JSON with sorted keys; raises on a NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(x: float) -> float | str:
+    """JSON has no NaN and no infinity; a diverged curve has both."""
+    return x if math.isfinite(x) else str(x)
+
+
+def encode(record: Record) -> bytes:
+    """One JSON document in three lines: schema and the sha256 of all that follows; everything but the curve; the curve.
+
+    The lines let `status` read ten thousand trials without parsing their curves.
+    """
+    result = result_json(record.result)
+    curve = {"steps": result.pop("curve_steps"), "losses": [_plain(x) for x in result.pop("curve_losses")]}
+    main = dump({"study": record.study, "trial": trial_json(record.trial), "result": result, "row": record.row})
+    body = f'{main[1:-1]},\n"curve":{dump(curve)}}}\n'
+    return f'{{"schema":{SCHEMA},"sha256":"{hashlib.sha256(body.encode()).hexdigest()}",\n{body}'.encode()
+
+
+def _checked(data: bytes) -> tuple[int, bytes]:
+    """Schema and body of an encoded document whose checksum holds."""
+    first, _, body = data.partition(b"\n")
+    try:
+        header = json.loads(first.rstrip(b",") + b"}")
+        schema, digest = header["schema"], header["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise Damaged("its first line is no header") from None
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise InputError(f"store: a file has schema {schema}, this scalelab reads up to {SCHEMA}; use a newer scalelab")
+    if hashlib.sha256(body).hexdigest() != digest:
+        raise Damaged(f"its content ({len(body)} bytes) does not have the checksum of its first line")
+    return schema, body
+
+
+def _with_row(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 had no row: its counts were made when a table was."""
+    record = make_record(document["study"], trial_from_json(document["trial"]), result_from_json(document["result"]))
+    return {**document, "row": record.row}
+
+
+# version k of a document to version k + 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_row}
+
+
+def _migrated(document: dict[str, Any], schema: int) -> dict[str, Any]:
+    for version in range(schema, SCHEMA):
+        document = MIGRATIONS[version](document)
+    return document
+
+
+def decode(data: bytes) -> Record:
+    """Inverse of `encode`, whatever the schema it was written with; raises `Damaged`."""
+    schema, body = _checked(data)
+    document = json.loads(b"{" + body)
+    curve = document["curve"]
+    try:
+        document = _migrated(document, schema)
+        measured = {**document["result"], "curve_steps": curve["steps"], "curve_losses": [float(x) for x in curve["losses"]]}
+        trial, result = trial_from_json(document["trial"]), result_from_json(measured)
+    except InputError as error:
+        raise Damaged(str(error)) from None
+    if trial.run_id != result.run_id:
+        raise Damaged(f"its result is of {result.run_id}, its trial is {trial.run_id}")
+    return Record(document["study"], trial, result, {name: document["row"].get(name) for name in COLUMNS})
+
+
+def head(data: bytes) -> dict[str, Any]:
+    """study, trial, result and row as plain data, without the curve; raises `Damaged`."""
+    schema, body = _checked(data)
+    return _migrated(json.loads(b"{" + body.partition(b"\n")[0].rstrip(b",") + b"}"), schema)

@@ -1,0 +1,85 @@
+"""A stored trial's bytes: lossless, checked, of any schema up to ours."""
+
+import dataclasses
+import hashlib
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab import InputError
+from lab.counts import row
+from lab.records import Result
+from sweeps.record import SCHEMA, Damaged, decode, dump, encode, head, make_record
+from tests.sweeps import toy
+
+TRIAL = toy.trials(1)[0]
+RECORD = make_record("toy", TRIAL, toy.descend(TRIAL))
+
+
+def same(a: Result, b: Result) -> bool:
+    """Equal, a NaN being equal to a NaN."""
+    return repr(a) == repr(b)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(width=64), max_size=8), st.floats(0, 1e6), st.text(max_size=20))
+def test_lossless_whatever_the_curve_and_the_text_hold(losses: list[float], seconds: float, reason: str) -> None:
+    curve = {"curve_steps": tuple(range(1, len(losses) + 1)), "curve_losses": tuple(losses)}
+    result = Result(run_id=TRIAL.run_id, status="diverged", diverged_step=3, seconds=seconds, reason=reason, **curve)
+    record = make_record("toy", TRIAL, result)
+    back = decode(encode(record))
+    assert (back.study, back.trial, back.row) == (record.study, record.trial, record.row) and same(back.result, result)
+
+
+def test_is_one_json_document_with_the_table_row_in_it() -> None:
+    document = json.loads(encode(RECORD))
+    assert document["schema"] == SCHEMA and document["trial"]["width"] == TRIAL.width
+    assert document["curve"]["losses"] == list(RECORD.result.curve_losses)
+    assert document["row"] == row(TRIAL, RECORD.result, "toy")
+    assert "curve" not in head(encode(RECORD)) and head(encode(RECORD))["row"] == document["row"]
+
+
+def test_a_truncated_file_and_a_flipped_bit_are_noticed() -> None:
+    data = encode(RECORD)
+    for length in range(0, len(data) - 1, 3):  # without its final newline too
+        with pytest.raises(Damaged):
+            decode(data[:length])
+    for i in range(0, len(data), 17):
+        broken = data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :]
+        with pytest.raises((Damaged, InputError)):
+            decode(broken)
+
+
+def test_a_result_of_another_trial_is_damage() -> None:
+    other = dataclasses.replace(RECORD.result, run_id=toy.trials(2)[1].run_id)
+    with pytest.raises(Damaged, match="its result is of"):
+        decode(encode(dataclasses.replace(RECORD, result=other)))
+
+
+def as_schema_1() -> bytes:
+    """What the first version wrote: no row."""
+    document = json.loads(encode(RECORD))
+    main = dump({k: document[k] for k in ("study", "trial", "result")})
+    body = f'{main[1:-1]},\n"curve":{dump(document["curve"])}}}\n'
+    return f'{{"schema":1,"sha256":"{hashlib.sha256(body.encode()).hexdigest()}",\n{body}'.encode()
+
+
+def test_schema_1_is_migrated_to_equal_records() -> None:
+    assert decode(as_schema_1()) == RECORD
+    assert encode(decode(as_schema_1())) == encode(RECORD)
+    assert head(as_schema_1())["row"] == RECORD.row
+
+
+def test_a_newer_schema_is_refused_by_number() -> None:
+    newer = encode(RECORD).replace(f'"schema":{SCHEMA}'.encode(), b'"schema":99', 1)
+    with pytest.raises(InputError, match=f"schema 99, this scalelab reads up to {SCHEMA}"):
+        decode(newer)
+
+
+def test_floats_keep_their_bits() -> None:
+    trial = dataclasses.replace(TRIAL, lr=0.1 + 0.2, weight_decay=1e-300 / 3)
+    back = decode(encode(make_record("toy", trial, dataclasses.replace(RECORD.result, run_id=trial.run_id, seconds=math.pi))))
+    assert back.trial == trial and back.trial.run_id == trial.run_id and back.result.seconds == math.pi

@@ -1,0 +1,158 @@
+"""The store's folder: first writer wins, damage is named and set aside, a disk that is full or read-only costs nothing stored."""
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import InputError
+from sweeps import files
+from sweeps.record import make_record
+from sweeps.run import work
+from sweeps.status import Board
+from sweeps.store import Store, create, open_store
+from tests.sweeps import toy
+
+TRIALS = toy.trials(12)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = create(tmp_path / "store")
+    store.declare("toy", "q", "e", TRIALS)
+    return store
+
+
+def fill(store: Store) -> None:
+    for trial in TRIALS:
+        assert store.publish(make_record("toy", trial, toy.descend(trial)))
+
+
+def test_the_first_writer_wins(store: Store) -> None:
+    first, second = make_record("one", TRIALS[0], toy.descend(TRIALS[0])), make_record("two", TRIALS[0], toy.descend(TRIALS[0]))
+    assert store.publish(first) and not store.publish(second)
+    assert store.read(TRIALS[0].run_id) == first
+    assert not any((store.path / "tmp").iterdir())
+
+
+def test_a_link_that_a_file_server_repeats_counts_as_ours(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "the answer to the repeated request")
+
+    monkeypatch.setattr(os, "link", twice)
+    assert store.publish(make_record("toy", TRIALS[0], toy.descend(TRIALS[0])))
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", ".hidden", "a\n", "x" * 101])
+def test_names_stay_inside_the_store(store: Store, name: str) -> None:
+    with pytest.raises(InputError, match="letters, digits"):
+        store.file(name)
+    with pytest.raises(InputError, match="letters, digits"):
+        store.declare(name, "q", "e", TRIALS)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"schema":2,"sha256":"00",\n"study":"toy"}\n', b"\x00" * 4096])
+def test_damage_is_named_set_aside_and_trained_again(store: Store, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    fill(store)
+    bad = store.file(TRIALS[3].run_id)
+    bad.write_bytes(damage)
+    board = Board(store).look()
+    assert list(board.damaged) == [f"trials/{bad.name}"] and board.counts()["waiting"] == 1
+    assert len(list(store.records({}))) == len(TRIALS) - 1, "not fatal to the others"
+    summary = work(store, "toy", TRIALS, toy.train)
+    assert (summary.set_aside, summary.done + summary.diverged) == (1, 1) and bad.name in caplog.text
+    assert store.read(TRIALS[3].run_id).result == toy.descend(TRIALS[3])
+    assert [p.read_bytes() for p in (store.path / "damaged").iterdir()] == [damage]
+
+
+def test_a_good_file_that_replaced_a_damaged_one_is_not_set_aside(store: Store) -> None:
+    fill(store)
+    assert store.set_aside(TRIALS[0].run_id) == ""
+    assert store.read(TRIALS[0].run_id).result == toy.descend(TRIALS[0]) and not any((store.path / "damaged").iterdir())
+
+
+def test_a_damaged_failure_is_reported_not_fatal(store: Store) -> None:
+    (store.path / "failed" / f"{TRIALS[0].run_id}.0.json").write_bytes(b"{")
+    assert "no header" in store.reasons()[TRIALS[0].run_id]
+    assert work(store, "toy", TRIALS, toy.train).failed == 0
+
+
+def test_a_damaged_study_is_one_clear_line(store: Store) -> None:
+    (store.path / "studies" / "toy.json").write_bytes(b"[")
+    with pytest.raises(InputError, match="not a readable study"):
+        store.declared()
+
+
+def test_a_study_is_declared_again_without_its_old_trials(store: Store) -> None:
+    store.declare("toy", "q", "e", TRIALS[:2])
+    assert list(store.declared("toy")["toy"]) == [t.run_id for t in TRIALS[:2]]
+    assert store.declared("toy")["toy"][TRIALS[0].run_id] == TRIALS[0]
+
+
+def test_no_store_and_a_newer_store_are_refused(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(InputError, match="no store there"):
+        open_store(tmp_path)
+    (store.path / "store.json").write_text('{"schema": 99}')
+    with pytest.raises(InputError, match="schema 99"):
+        open_store(store.path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        create(tmp_path / "file")
+
+
+# A disk that is full -------------------------------------------------------------------------------------------------
+
+
+def test_disk_full_in_the_middle_of_a_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the bytes arrive: nothing appears under the final name, the error is the caller's, what was stored is kept."""
+    fill(store)
+    extra = toy.trials(13)[-1]
+    written: list[int] = []
+
+    def half(path: Path, data: bytes) -> None:
+        with open(path, "xb") as file:
+            written.append(file.write(data[: len(data) // 2]))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_synced", half)
+        with pytest.raises(OSError, match="No space left"):
+            work(store, "toy", [*TRIALS, extra], toy.train)
+    assert written and not store.has(extra.run_id) and not any((store.path / "tmp").iterdir())
+    assert work(store, "toy", [*TRIALS, extra], toy.train).done == 1, "the claim was given back; with room again it goes on"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 256 kB."""
+    where = tmp_path / "disk"
+    where.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(where)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root: the patched write above covers the same path")
+    yield where
+    subprocess.run(["umount", str(where)], check=True)
+
+
+def test_a_disk_that_really_fills_up(small_disk: Path) -> None:
+    store, trials = create(small_disk / "store"), toy.trials(200)
+    with pytest.raises(OSError, match="No space left"):
+        work(store, "toy", trials, toy.train)
+    stored = store.ids()
+    assert 5 < len(stored) < 200 and all(store.read(i).result.run_id == i for i in stored)
+    assert not any((store.path / "tmp").iterdir())
+
+
+def test_a_store_that_cannot_be_written(small_disk: Path) -> None:
+    store = create(small_disk / "store")
+    fill_one = make_record("toy", TRIALS[0], toy.descend(TRIALS[0]))
+    store.publish(fill_one)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(InputError, match="cannot be written \\(Read-only file system\\)"):
+        create(small_disk / "store")
+    assert Board(open_store(store.path)).look().counts()["done"] == 1, "reading needs no writing"
