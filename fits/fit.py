@@ -45,6 +45,7 @@ class Fit:
     interval: dict[str, dict[str, float]] = field(default_factory=dict)
     replicates: dict[str, list[float]] = field(default_factory=dict)
     bootstrap: dict[str, Any] = field(default_factory=dict)  # tried, failed, seed, scheme
+    fixed: dict[str, float] = field(default_factory=dict)  # parameters that were held, not fitted
     priors: dict[str, dict[str, Any]] = field(default_factory=dict)  # parameter -> mean, sd (of its log where scale is log), source
     residual_sd: float | None = None  # of log loss
     params_kind: str = "total"  # which N the law was given: total | no_embed | active
@@ -85,15 +86,23 @@ def fit(
     """
     form = laws.law(law) if isinstance(law, str) else law
     points = table if isinstance(table, Points) else select(table, form, params_kind, left_out)
-    goal = Objective(objective, delta)
-    problem = hold(center(form, points.x, points.y, goal), fixed or {})
-    problem = with_priors(problem, priors or {})
+    problem = pose(form, points, Objective(objective, delta), fixed or {}, priors or {})
     found = solve(problem, problem.to_search(dict(zip(form.names(), first.T, strict=True))) if first is not None else None)
-    z = found.z[int(np.argmin(found.value))]
-    return describe(problem, z, found, points, source, dict(priors or {}))
+    best = describe(problem, found.z[int(np.argmin(found.value))], found, points)
+    return replace(best, source=source, fixed=dict(fixed or {}), priors={k: dict(v) for k, v in (priors or {}).items()})
 
 
-def describe(problem: Problem, z: Array, found: newton.Solution, points: Points, source: str, priors: dict[str, Any]) -> Fit:
+def pose(form: type[Law], points: Points, goal: Objective, fixed: Mapping[str, float], priors: Mapping[str, Mapping[str, Any]]) -> Problem:
+    return with_priors(hold(center(form, points.x, points.y, goal), fixed), priors)
+
+
+def problem_of(fit: Fit, points: Points) -> Problem:
+    """The problem that `fit` solved, posed again on its points."""
+    goal = Objective(fit.objective["name"], fit.objective["delta"] or DELTA)
+    return pose(laws.law(fit.law), points, goal, fit.fixed, fit.priors)
+
+
+def describe(problem: Problem, z: Array, found: newton.Solution, points: Points) -> Fit:
     """The record of a solved problem: numbers, audit of the optimum, and in plain words whatever is wrong with them."""
     form = problem.law
     plain = replace(problem, penalties=())
@@ -120,10 +129,8 @@ def describe(problem: Problem, z: Array, found: newton.Solution, points: Points,
         derived=derived,
         condition=condition,
         identified={name: all(sides) for name, sides in closed.items()},
-        priors=priors,
         residual_sd=float(np.sqrt(np.sum(residual**2) / max(len(residual) - len(form.parameters), 1))),
         params_kind=points.params_kind,
-        source=source,
         warnings=warnings,
     )
 
