@@ -1,0 +1,204 @@
+"""scalelab fit DATA --law NAME: a law from a store, a Parquet or a CSV of anyone's runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from fits import InputError
+from scalelab.cli.args import parse, print_json
+
+if TYPE_CHECKING:
+    from fits.fit import Fit
+    from fits.laws import Law
+    from fits.table import Table
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fit a law to runs: many starts, the stated objective summed over runs, bootstrap over runs, and what is not identified said so."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """A store, a Parquet, or a CSV with the table's column names (params, tokens, loss, ...)."""
+    law: str = "chinchilla"
+    """The form; `scalelab laws` lists all. auto: chosen by leave-largest-out error."""
+    objective: Literal["log-huber", "log-mse", "lad", "huber", "mse"] = "log-huber"
+    """log-...: residuals of log loss; huber, mse: of the loss itself."""
+    delta: float = 1e-3
+    """Huber's threshold, in log loss (huber: in the loss's unit)."""
+    where: tuple[str, ...] = ()
+    """Keep rows with COLUMN=VALUE (repeatable)."""
+    best_over: str = ""
+    """Comma-separated hyperparameters: of the rows that share the law's inputs keep the best over these."""
+    map: tuple[str, ...] = ()
+    """Our column name = the file's, such as loss=val_loss (repeatable)."""
+    params_kind: Literal["total", "no_embed", "active"] = "total"
+    """Which count of parameters the law is given."""
+    prior: tuple[str, ...] = ()
+    """PARAMETER=MEAN:SD:SOURCE, of the parameter's logarithm where it is a coefficient (repeatable)."""
+    bootstrap: int = 0
+    """Refits on resampled runs; 0: none."""
+    scheme: Literal["run", "hierarchical"] = "run"
+    """What the bootstrap draws: runs, or sizes and then runs within each."""
+    level: float = 0.9
+    """Level of the intervals."""
+    seed: int = 0
+    """Of the bootstrap."""
+    out: Path | None = None
+    """Save the fit, replicates included, as JSON."""
+    json: bool = False
+    """One JSON document on stdout."""
+
+
+def main(args: list[str]) -> int:
+    started = time.perf_counter()
+    options = parse(Options, "scalelab fit", _gathered(args))
+    if not 0 < options.level < 1:
+        raise InputError(f"level={options.level!r}: must be between 0 and 1")
+    fit = run(options)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        fit.save(options.out)
+    if options.json:
+        print_json(document(fit))
+    else:
+        show(fit, time.perf_counter() - started)
+    return 0
+
+
+def run(options: Options) -> Fit:
+    from fits import laws
+
+    form = laws.law(options.law)
+    table = open_table(options.data, form, options.map, options.where, options.best_over)
+    from fits.fit import fit
+    from fits.table import select
+
+    points = select(table.frame, form, options.params_kind, table.left_out)
+    found = fit(points, form, objective=options.objective, delta=options.delta, priors=priors(options.prior), source=table.source)
+    if not options.bootstrap:
+        return found
+    from fits.uncertainty import bootstrap
+
+    return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
+
+
+def open_table(data: Path, form: type[Law], map: tuple[str, ...] = (), where: tuple[str, ...] = (), best_over: str = "") -> Table:
+    """The rows of DATA that a law is to see; a store's folder is read through `sweeps`."""
+    from fits.table import read
+
+    names = dict(_pair("map", m) for m in map)
+    over = tuple(c.strip() for c in best_over.split(",") if c.strip())
+    if data.is_dir() and not (data / "trials.parquet").is_file():
+        from sweeps.table import read_table
+
+        return read(read_table(data), names, where, over, form.inputs)._replace(source=f"store {data.name}")
+    return read(data, names, where, over, form.inputs)
+
+
+def priors(entries: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    out: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        name, text = _pair("prior", entry)
+        mean, _, rest = text.partition(":")
+        sd, _, source = rest.partition(":")
+        try:
+            out[name] = {"mean": float(mean), "sd": float(sd), "source": source}
+        except ValueError:
+            raise InputError(f"prior={entry!r}: must be PARAMETER=MEAN:SD:SOURCE") from None
+        if not source:
+            raise InputError(f"prior={entry!r}: must name its source, PARAMETER=MEAN:SD:SOURCE")
+    return out
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, sep, value = text.partition("=")
+    if not (sep and name and value):
+        raise InputError(f"{option}={text!r}: must be NAME=VALUE")
+    return name, value
+
+
+def _gathered(args: list[str]) -> list[str]:
+    """`--where a=1 --where b=2` and `--map a=b c=d` alike: every value of a repeatable option behind one flag."""
+    repeatable: dict[str, list[str]] = {"--where": [], "--map": [], "--prior": []}
+    rest: list[str] = []
+    flag = ""
+    for word in args:
+        name, sep, value = word.partition("=")
+        if name in repeatable:
+            flag = "" if sep else name
+            repeatable[name] += [value] if sep else []
+        elif flag and not word.startswith("--") and (not repeatable[flag] or "=" in word):
+            repeatable[flag].append(word)
+        else:
+            flag = ""
+            rest.append(word)
+    return rest + [word for name, values in repeatable.items() if values for word in (name, *values)]
+
+
+def document(fit: Fit) -> dict[str, Any]:
+    """The answer of `--json`; with a bootstrap, a parameter is a number with its interval."""
+    out: dict[str, Any] = {
+        "law": fit.law,
+        "params": {name: number(fit, name, value) for name, value in fit.params.items()},
+        "objective": fit.objective,
+        "n": fit.n,
+        "left_out": fit.left_out,
+        "starts": fit.starts,
+        "range": fit.range,
+        "derived": {name: number(fit, name, value) for name, value in fit.derived.items()},
+        "condition": fit.condition,
+        "identified": fit.identified,
+        "warnings": fit.warnings,
+    }
+    if fit.bootstrap:
+        from fits.uncertainty import standard_deviations
+
+        out["bootstrap"] = {**fit.bootstrap, "sd": standard_deviations(fit)}
+    return out
+
+
+def number(fit: Fit, name: str, value: float) -> Any:
+    if name not in fit.interval:
+        return value
+    return {
+        "value": value,
+        **fit.interval[name],
+        "source": f"bootstrap over runs, {fit.bootstrap['tried'] - fit.bootstrap['failed']} refits",
+    }
+
+
+def show(fit: Fit, seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from fits import laws
+
+    form = laws.law(fit.law)
+    console = Console(highlight=False)
+    console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
+    left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())
+    console.print(f"{fit.n} runs of {fit.source.split(' sha256')[0]}" + (f"; left out: {left}" if left else ""))
+    delta = f", delta {fit.objective['delta']:g}" if fit.objective["delta"] else ""
+    starts = f"{fit.starts['agree']} of {fit.starts['tried']} starts agree"
+    console.print(f"{fit.objective['name']}{delta}, sum {fit.objective['value']:.8g}; {starts}")
+    grid = Grid(box=None, pad_edge=False, header_style="dim")
+    level = f"{next(iter(fit.interval.values()))['level']:.0%} interval" if fit.interval else ""
+    for name in ("", "value", level, "identified"):
+        grid.add_column(name, justify="left" if not name else "right")
+    for name, value in {**fit.params, **fit.derived}.items():
+        bounds = fit.interval.get(name)
+        known = {True: "yes", False: "[red]no[/red]", None: ""}[fit.identified.get(name)]
+        grid.add_row(name, f"{value:.6g}", f"{bounds['low']:.5g} to {bounds['high']:.5g}" if bounds else "", known)
+    console.print(grid)
+    for name, (low, high) in fit.range.items():
+        console.print(f"[dim]{name} {low:.3g} to {high:.3g}[/dim]")
+    for warning in fit.warnings:
+        console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+    if fit.bootstrap:
+        console.print(f"[dim]{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed[/dim]")
+    console.print(f"[dim]{seconds:.2f} s[/dim]")
