@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Columns = Mapping[str, Array]  # table columns by name: params, tokens, flops, batch_tokens, sparsity, ...
 
 # One family of laws a module; each has `LAWS`, the tuple of its forms. A new family adds its line here.
-FAMILIES = ("fits.loss", "fits.hyper", "fits.sparsity")
+FAMILIES = ("fits.loss", "fits.hyper", "fits.batch", "fits.sparsity", "fits.curve", "fits.time")
 
 STEP = 1e-30  # of the complex step: no subtraction takes place, so it may be this small
 CURVATURE_STEP = 1e-5  # forward-backward difference of the first derivatives
