@@ -81,6 +81,11 @@ def held(store: Store, published: set[str]) -> dict[str, str]:
     return out
 
 
+def _elapsed() -> float:
+    """Seconds that passed for others too while this machine slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -97,6 +102,8 @@ class Worker:
         self.path = store.path / "workers" / self.id
         self.watch = Watch()
         self.claims: dict[str, int] = {}
+        self.note: dict[str, float] = {}  # goes into the next beat, for `sweep status`
+        self._lapsed = False
         self._count = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beats, name="heartbeat", daemon=True)
@@ -125,10 +132,23 @@ class Worker:
                 continue
 
     def _beat(self) -> None:
+        self._lapsed = self.lapsed()
         self._count += 1
         owner = {"worker": self.id, "place": files.place(), "pid": os.getpid(), "started": files.started(os.getpid())}
-        line = json.dumps({**owner, "beat_seconds": self.beat_seconds, "count": self._count})
+        line = json.dumps({**owner, "beat_seconds": self.beat_seconds, "count": self._count, **self.note})
         os.pwrite(self._fd, line.ljust(_SIZE - 1).encode() + b"\n", 0)
+        self._last = _elapsed()
+
+    def lapsed(self) -> bool:
+        """Whether the counter stood still for half a lease since `renew`: others may have taken the trials over by now.
+
+        So a worker that was stopped, or cut off from the store, does not train on what another has published meanwhile.
+        """
+        return self._lapsed or (self._count > 0 and _elapsed() - self._last > LEASE_BEATS * self.beat_seconds / 2)
+
+    def renew(self) -> None:
+        """Start counting lapses anew; call it when nothing is claimed."""
+        self._lapsed = False
 
     def _file(self, run_id: str, generation: int) -> Path:
         return self.store.path / "claims" / f"{run_id}.{generation}"

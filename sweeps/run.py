@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from lab import InputError
 from lab.records import Result, Trial, signature
@@ -36,9 +36,12 @@ class Train(Protocol):
     """What trains a cohort: yields each trial's result as soon as it is known.
 
     `stop()` is polled; when it turns true the function saves what is unfinished under `checkpoints` and returns early.
+    `progress` is told now and then how far it is: an object with `steps`, `steps_done` (of all trials) and `tokens_per_second`.
     """
 
-    def __call__(self, trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]: ...
+    def __call__(
+        self, trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]
+    ) -> Iterable[Result]: ...
 
 
 @dataclass
@@ -157,14 +160,22 @@ class _Run:
                 return mine
         return []
 
+    def halt(self) -> bool:
+        """To stop training: asked to, or away for so long that others may have taken over."""
+        return self.stop() or self.worker.lapsed()
+
+    def progress(self, state: Any) -> None:
+        """Into the next beat, for those who look at the store."""
+        self.worker.note = {"tokens_per_second": state.tokens_per_second, "share": state.steps_done / max(state.steps, 1)}
+
     def train_cohort(self, cohort: list[Trial]) -> None:
         """Train and publish; what raises is halved until the trial to blame stands alone."""
         parts = [cohort]
-        while parts and not self.stop():
+        while parts and not self.halt():
             part = parts.pop()
             rest = {t.run_id: t for t in part}
             error = self._train(part, rest)
-            if not rest or self.stop():
+            if not rest or self.halt():
                 continue
             if len(rest) > 1:
                 log.warning("a cohort of %d was halved: %s", len(part), error)
@@ -183,7 +194,8 @@ class _Run:
             try:
                 with self.summary.spans.of("train"):
                     if results is None:
-                        results = iter(self.train(part, stop=self.stop, checkpoints=self.store.path / "checkpoints"))
+                        checkpoints = self.store.path / "checkpoints"
+                        results = iter(self.train(part, stop=self.halt, checkpoints=checkpoints, progress=self.progress))
                     result = next(results)
                     trial = rest.pop(result.run_id)
             except StopIteration:
@@ -223,11 +235,13 @@ class _Run:
         self.set_aside_damaged()
         self.failed_before = self.store.failures()
         while not self.stop():
+            self.worker.renew()
             with self.summary.spans.of("claim"):
                 open_ = self.open()
                 cohort = self.claim(open_) if open_ else []
             if cohort:
                 self.train_cohort(cohort)
+                self.worker.note = {}
                 for trial in cohort:  # what was not finished
                     if trial.run_id in self.worker.claims:
                         self.worker.give_back(trial.run_id)

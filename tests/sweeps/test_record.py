@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,7 +28,7 @@ def same(a: Result, b: Result) -> bool:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(width=64), max_size=8), st.floats(0, 1e6), st.text(max_size=20))
 def test_lossless_whatever_the_curve_and_the_text_hold(losses: list[float], seconds: float, reason: str) -> None:
-    curve = {"curve_steps": tuple(range(1, len(losses) + 1)), "curve_losses": tuple(losses)}
+    curve: dict[str, Any] = {"curve_steps": tuple(range(1, len(losses) + 1)), "curve_losses": tuple(losses)}
     result = Result(run_id=TRIAL.run_id, status="diverged", diverged_step=3, seconds=seconds, reason=reason, **curve)
     record = make_record("toy", TRIAL, result)
     back = decode(encode(record))

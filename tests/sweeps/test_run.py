@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,9 @@ def a_store(tmp_path: Path, trials: Sequence[Trial]) -> Store:
 
 
 def logged(sizes: list[int], train: Train = toy.train) -> Train:
-    def inner(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
+    def inner(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
         sizes.append(len(trials))
-        return train(trials, stop=stop, checkpoints=checkpoints)
+        return train(trials, stop=stop, checkpoints=checkpoints, progress=progress)
 
     return inner
 
@@ -54,10 +55,12 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
 def test_a_cohort_too_big_for_the_device_is_halved_and_finishes(tmp_path: Path, message: str) -> None:
     trials, sizes = toy.trials(40, widths=(8,)), []
 
-    def small_device(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
+    def small_device(
+        trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]
+    ) -> Iterable[Result]:
         if len(trials) > 6:
             raise RuntimeError(message)
-        return toy.train(trials, stop=stop, checkpoints=checkpoints)
+        return toy.train(trials, stop=stop, checkpoints=checkpoints, progress=progress)
 
     store = a_store(tmp_path, trials)
     limits = Limits(most=16)
@@ -71,10 +74,10 @@ def test_one_bad_trial_is_found_and_the_others_finish(tmp_path: Path) -> None:
     trials = toy.trials(20)
     bad = next(t.run_id for t in trials[8:] if toy.descend(t).status == "done")
 
-    def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
+    def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
         if any(t.run_id == bad for t in trials):
             raise ValueError("no good")
-        return toy.train(trials, stop=stop, checkpoints=checkpoints)
+        return toy.train(trials, stop=stop, checkpoints=checkpoints, progress=progress)
 
     store = a_store(tmp_path, trials)
     summary = work(store, "toy", trials, train)
@@ -90,7 +93,7 @@ def test_a_result_that_comes_late_is_discarded(tmp_path: Path) -> None:
     trials = toy.trials(2, widths=(8,))
     store = a_store(tmp_path, trials)
 
-    def slow(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
+    def slow(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
         for trial in trials:
             store.publish(make_record("toy", trial, toy.descend(trial)))  # the other worker
             yield dataclasses.replace(toy.descend(trial), seconds=99.0)
@@ -104,7 +107,7 @@ def test_a_result_that_no_file_can_hold_is_a_failure(tmp_path: Path) -> None:
     trials = toy.trials(3)
     store = a_store(tmp_path, trials)
 
-    def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
+    def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
         for trial in trials:
             yield dataclasses.replace(toy.descend(trial), versions={"toy": object()} if trial == trials[0] else {})  # type: ignore[dict-item]
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lab.records import Result, Trial
 from sweeps import space
@@ -20,10 +21,12 @@ def trials(count: int, widths: Sequence[int] = (8, 16), steps: int = 20) -> list
     return space.trials(space_, lambda p: {"ff": 4 * p["width"]}, **common)
 
 
-def trace(event: str, trial: Trial) -> None:
+def trace(event: str, trial: Trial, checkpoints: Path) -> None:
+    """event, trial, process, and whether the trial was published already."""
     if path := os.environ.get("TOY_TRACE"):
+        published = (checkpoints.parent / "trials" / f"{trial.run_id}.json").exists()
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(fd, f"{event} {trial.run_id} {os.getpid()}\n".encode())
+        os.write(fd, f"{event} {trial.run_id} {os.getpid()} {'published' if published else 'new'}\n".encode())
         os.close(fd)
 
 
@@ -36,19 +39,19 @@ def descend(trial: Trial, step_done: Callable[[int], None] = lambda step: None) 
         x = [v - trial.lr * (i + 1) * v for i, v in enumerate(x)]
         step_done(step)
     loss = sum((i + 1) * v * v / 2 for i, v in enumerate(x))
-    curve = {"curve_steps": tuple(range(1, trial.steps + 1)), "curve_losses": tuple(losses)}
+    curve: dict[str, Any] = {"curve_steps": tuple(range(1, trial.steps + 1)), "curve_losses": tuple(losses)}
     if loss > 100:
         return Result(run_id=trial.run_id, status="diverged", diverged_step=trial.steps, **curve)
     return Result(run_id=trial.run_id, status="done", loss=loss, loss_init=losses[0], device="toy", versions={"toy": "1"}, **curve)
 
 
-def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path) -> Iterable[Result]:
+def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
     pause = float(os.environ.get("TOY_PAUSE", "0"))
     for trial in trials:
         if stop():
             return
-        trace("begin", trial)
+        trace("begin", trial, checkpoints)
         time.sleep(pause)
         result = descend(trial)
-        trace("end", trial)
+        trace("end", trial, checkpoints)
         yield result
