@@ -55,6 +55,7 @@ class Law:
     parameters: ClassVar[tuple[Parameter, ...]]
     citation: ClassVar[str]  # arXiv id and table or equation
     params_kind: ClassVar[str] = "total"  # the N its authors used: total | no_embed | active
+    fractions: ClassVar[tuple[str, ...]] = ()  # inputs in [0, 1): zero is allowed, and they are never rescaled
     units: ClassVar[Mapping[str, str]] = {}  # of inputs and target, where they differ from `UNITS`
 
     @classmethod

@@ -110,7 +110,7 @@ def _add(out: tuple[Array, Array, Array, Array], q: Quadratic, z: Array, rows: R
 def center(law: type[Law], x: Columns, y: Array, objective: Objective) -> Problem:
     """The problem in columns over their geometric means, where the law allows it, with the law's bounds in search coordinates."""
     scalable = any(q.powers for q in law.parameters)
-    middle = {c: float(np.exp(np.mean(np.log(v)))) if scalable else 1.0 for c, v in x.items()}
+    middle = {c: float(np.exp(np.mean(np.log(v)))) if scalable and c not in law.fractions else 1.0 for c, v in x.items()}
     scaled = {c: v / middle[c] for c, v in x.items()}
     derived = {c: float(v[0]) for c, v in law.columns({c: np.array([m]) for c, m in middle.items()}).items()}
     low, high = [], []

@@ -186,7 +186,7 @@ def select(frame: "pd.DataFrame", law: type[Law], params_kind: str = "total", le
         warnings.append("flops: not in the table, taken as 6 params tokens")
     _require(frame, [*source.values(), law.target])
     columns = {name: _numbers(frame, column) for name, column in {**source, law.target: law.target}.items()}
-    good = _usable(columns, counted)
+    good = _usable(columns, counted, law.fractions)
     columns = {name: values[good] for name, values in columns.items()}
     y = columns.pop(law.target)
     _check_units({**columns, law.target: y}, source)
@@ -204,12 +204,15 @@ def _numbers(frame: "pd.DataFrame", column: str) -> Array:
         raise InputError(f"{column}: must be numbers: {str(error).splitlines()[0]}") from None
 
 
-def _usable(columns: Mapping[str, Array], counted: dict[str, int]) -> Array:
-    """Rows whose values are all finite and positive; each other row is counted once, under the first column that fails."""
+def _usable(columns: Mapping[str, Array], counted: dict[str, int], fractions: tuple[str, ...] = ()) -> Array:
+    """Rows whose values are all finite and positive (a fraction: in [0, 1)); each other is counted once, under the first that fails."""
     good = np.ones(len(next(iter(columns.values()))), bool)
     for name, values in columns.items():
         with np.errstate(invalid="ignore"):
-            for reason, bad in ((f"{name} missing or not finite", ~np.isfinite(values)), (f"{name} not positive", values <= 0)):
+            outside = (
+                (f"{name} not in [0, 1)", (values < 0) | (values >= 1)) if name in fractions else (f"{name} not positive", values <= 0)
+            )
+            for reason, bad in ((f"{name} missing or not finite", ~np.isfinite(values)), outside):
                 if (rows := int((good & bad).sum())) > 0:
                     counted[reason] = counted.get(reason, 0) + rows
                 good &= ~bad

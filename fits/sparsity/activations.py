@@ -17,10 +17,10 @@ class SparseActivations(Law):
     formula = "A = exp(-c D^alpha + b) + A0,  D in billions of tokens (ReLU)"
     inputs, target = ("tokens",), "activation_ratio"
     parameters = (
-        Parameter("alpha", 0.02, 4.0, grid=(0.1, 0.3, 0.7, 1.3, 2.0)),
-        Parameter("b", -20.0, 5.0, grid=(-4.0, -3.0, -1.0)),
-        Parameter("c", 1e-9, 50.0, scale="log", grid=(1e-5, 1e-3, 0.1, 1.0, 3.0)),
-        Parameter("A0", 0.0, 1.0, linear=True),
+        Parameter("alpha", 0.02, 4.0),
+        Parameter("b", -20.0, 5.0),
+        Parameter("c", 1e-9, 50.0, scale="log"),
+        Parameter("A0", 0.0, 1.0),
     )
     citation, units = "2411.02335 Eq. 4, Table 2", UNITS
 
@@ -32,6 +32,16 @@ class SparseActivations(Law):
     def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
         """The sparsity approached with unlimited data."""
         return {"sparsity_limit": 1 - p["A0"]}
+
+    @classmethod
+    def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
+        """log(A - A0) = b - c D^alpha is linear in b and c: least squares for each pair (alpha, A0) of a grid; c > 0 is kept."""
+        rows = []
+        for alpha in (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0):
+            for floor in np.min(y) * np.array([0.3, 0.7, 0.9, 0.97]):
+                slope, b = np.polyfit((x["tokens"] / 1e9) ** alpha, np.log(y - floor), 1, w=np.sqrt(weight) * (y - floor))
+                rows += [[alpha, b, -slope, floor]] if slope < 0 else []
+        return np.array(rows or [[0.5, np.log(np.min(y)), 0.1, 0.5 * np.min(y)]])
 
 
 class SparseActivationsSilu(Law):

@@ -93,7 +93,7 @@ class RoutedSparsity(Law):
         Parameter("gamma", 0.02, 2.0, grid=(0.15, 0.4)),
         Parameter("e", 0.0, linear=True),
     )
-    citation = "2501.12370 Table 3"
+    citation, fractions = "2501.12370 Table 3", ("sparsity",)
     units = {"params": "parameters, all experts", "sparsity": "fraction of experts idle, (E-K)/E"}
 
     @classmethod

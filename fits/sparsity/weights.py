@@ -25,7 +25,7 @@ class SparseWeights(Law):
         Parameter("b_D", 0.02, 2.0, grid=(0.15, 0.3, 0.6, 0.9)),
         Parameter("c", 0.0, linear=True),
     )
-    citation, params_kind = "2309.08520 Eq. 1", "nonzero"
+    citation, params_kind, fractions = "2309.08520 Eq. 1", "nonzero", ("sparsity",)
     units = {"params_nonzero": "non-zero weights without embeddings", "sparsity": "fraction of zero weights"}
 
     @classmethod
