@@ -48,13 +48,13 @@ def curve_steps(steps: int) -> NDArray[np.int64]:
 
 
 @functools.partial(jax.jit, static_argnames=("program", "mapped"))
-def _begin(program: Program, mapped: bool, inputs: Inputs) -> State:
+def begin(program: Program, mapped: bool, inputs: Inputs) -> State:
     one = functools.partial(start, program)
     return (jax.vmap(one) if mapped else one)(inputs)
 
 
 @functools.partial(jax.jit, static_argnames=("program", "mapped"), donate_argnames=("state",))
-def _advance(program: Program, mapped: bool, inputs: Inputs, tokens_N: jax.Array, state: State, n: int) -> tuple[State, jax.Array]:
+def advance(program: Program, mapped: bool, inputs: Inputs, tokens_N: jax.Array, state: State, n: int) -> tuple[State, jax.Array]:
     """`n` <= CHUNK steps; traced, so that a trial's length and the chunks it is cut into change neither program nor numbers.
 
     Returns the new state and the losses, (CHUNK,) or (CHUNK, trials), of which the first `n` rows count.
@@ -107,7 +107,7 @@ class _Cohort:
         return int(np.where(self.diverged > 0, 0, steps - self.step).max())
 
 
-def _stack(inputs: list[Inputs], mapped: bool) -> Inputs:
+def stack(inputs: list[Inputs], mapped: bool) -> Inputs:
     """Numbers with one dtype each, int32 or float32, so that no trial compiles anew; with a leading trial axis where mapped."""
 
     def leaf(*values: Any) -> NDArray[Any]:
@@ -118,15 +118,15 @@ def _stack(inputs: list[Inputs], mapped: bool) -> Inputs:
 
 def _open(trials: Sequence[Trial], mapped: bool, corpus: Corpus) -> _Cohort:
     program = program_of(trials[0])
-    inputs = _stack([inputs_of(t, len(corpus.train)) for t in trials], mapped)
+    inputs = stack([inputs_of(t, len(corpus.train)) for t in trials], mapped)
     curves = [np.full(len(curve_steps(t.steps)), np.nan, np.float32) for t in trials]
-    return _Cohort(trials, mapped, program, inputs, _begin(program, mapped, inputs), curves)
+    return _Cohort(trials, mapped, program, inputs, begin(program, mapped, inputs), curves)
 
 
 def _dispatch(cohort: _Cohort, tokens_N: jax.Array, n: int) -> int:
     """Run `n` steps and keep what the curves keep. Returns the updates made, of all trials together."""
     before = cohort.step
-    cohort.state, losses = _advance(cohort.program, cohort.mapped, cohort.inputs, tokens_N, cohort.state, n)
+    cohort.state, losses = advance(cohort.program, cohort.mapped, cohort.inputs, tokens_N, cohort.state, n)
     losses_NC = np.asarray(losses).reshape(CHUNK, -1)
     after = cohort.step
     for i, trial in enumerate(cohort.trials):
