@@ -23,7 +23,7 @@ Columns = Mapping[str, Array]  # table columns by name: params, tokens, flops, b
 FAMILIES = ("fits.loss", "fits.hyper", "fits.batch", "fits.sparsity", "fits.curve", "fits.time")
 
 STEP = 1e-30  # of the complex step: no subtraction takes place, so it may be this small
-CURVATURE_STEP = 1e-5  # forward-backward difference of the first derivatives
+CURVATURE_STEP = 1e-6  # forward difference of the first derivatives: Newton's method only needs the curvature approximately
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,12 @@ class Law:
     @classmethod
     def curvature(cls, p: Mapping[str, Array], x: Columns, weight: Array) -> Array:
         """Sum over points of weight [R, n] times the second derivatives of the prediction, [R, k, k], in search coordinates."""
+        here = np.einsum("rn,rkn->rk", weight, cls.jet(p, x)[1])
         columns = []
         for q in cls.parameters:
-            ends = []
-            for sign in (1.0, -1.0):
-                value = p[q.name] * np.exp(sign * CURVATURE_STEP) if q.scale == "log" else p[q.name] + sign * CURVATURE_STEP
-                ends.append(np.einsum("rn,rkn->rk", weight, cls.jet({**p, q.name: value}, x)[1]))
-            columns.append((ends[0] - ends[1]) / (2 * CURVATURE_STEP))
+            value = p[q.name] * np.exp(CURVATURE_STEP) if q.scale == "log" else p[q.name] + CURVATURE_STEP
+            there = np.einsum("rn,rkn->rk", weight, cls.jet({**p, q.name: value}, x)[1])
+            columns.append((there - here) / CURVATURE_STEP)
         hessian = np.stack(columns, axis=-1)
         return (hessian + np.swapaxes(hessian, -1, -2)) / 2
 

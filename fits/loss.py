@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fits import flexible, kaplan, repeated
 from fits.laws import Array, Columns, Law, Parameter
 from fits.powers import PowerSum
 
@@ -142,4 +143,14 @@ class Gadre(Law):
         return {**tied, **allocation(tied)}
 
 
-LAWS: tuple[type[Law], ...] = (Chinchilla, ChinchillaTied, ChinchillaOuter, PowerC, ThreeTerm, Gadre)
+LAWS: tuple[type[Law], ...] = (
+    Chinchilla,
+    ChinchillaTied,
+    ChinchillaOuter,
+    *kaplan.LAWS,
+    PowerC,
+    *repeated.LAWS,
+    Gadre,
+    ThreeTerm,
+    *flexible.LAWS,
+)
