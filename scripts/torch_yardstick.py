@@ -1,0 +1,128 @@
+"""A yardstick, not part of scalelab: the plain PyTorch trainer that a researcher would use instead, for `scripts.bench_train` to time.
+
+The same model as ours (pre-norm decoder, RMSNorm without gains, RoPE, SwiGLU, causal attention, untied head) in the usual fast form:
+float32 weights under bf16 autocast, fused QKV and gate/up projections, scaled_dot_product_attention, fused AdamW, torch.compile.
+Prints one JSON line for each compile mode: {"mode", "tokens_per_second", "compile_seconds", "peak_bytes", "losses", "torch", "device"}.
+
+    python -m scripts.torch_yardstick --shape 8192,512,8,1536,64x512 --modes default reduce-overhead
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+HEAD_DIM = 64
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, ff: int, head_dim: int):
+        super().__init__()
+        self.head_dim = head_dim
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * ff, bias=False)
+        self.down = nn.Linear(ff, width, bias=False)
+
+    def forward(self, x, cos, sin):
+        B, T, D = x.shape
+        qkv = self.qkv(F.rms_norm(x, (D,))).view(B, T, 3, D // self.head_dim, self.head_dim)
+        q, k, v = (a.transpose(1, 2) for a in qkv.unbind(2))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(attended.transpose(1, 2).reshape(B, T, D))
+        gate, up = self.gate_up(F.rms_norm(x, (D,))).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+
+def rotate(x, cos, sin):
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+class Decoder(nn.Module):
+    def __init__(self, vocab: int, width: int, depth: int, ff: int, sequence: int, head_dim: int):
+        super().__init__()
+        self.embed = nn.Embedding(vocab, width)
+        self.layers = nn.ModuleList(Block(width, ff, head_dim) for _ in range(depth))
+        self.unembed = nn.Linear(width, vocab, bias=False)
+        angle = torch.arange(sequence)[:, None] * 10_000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
+        self.register_buffer("cos", angle.cos())
+        self.register_buffer("sin", angle.sin())
+        for p in self.parameters():
+            nn.init.normal_(p, std=0.02)
+
+    def forward(self, tokens, targets):
+        x = self.embed(tokens)
+        for layer in self.layers:
+            x = layer(x, self.cos, self.sin)
+        logits = self.unembed(F.rms_norm(x, x.shape[-1:]))
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+def measure(shape, mode: str, repeats: int, seconds: float, device: str) -> dict:
+    """Median tokens/s over `repeats` runs of about `seconds` each, after compilation."""
+    vocab, width, depth, ff, batch, sequence = shape
+    torch.manual_seed(0)
+    model = Decoder(vocab, width, depth, ff, sequence, min(HEAD_DIM, width)).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    data = torch.randint(0, vocab, (1 << 22,), device=device)
+    run = model if mode == "eager" else torch.compile(model, mode=None if mode == "default" else mode)
+
+    def step(i: int):
+        start = i * batch * sequence % (len(data) - batch * sequence - 1)
+        window = data[start : start + batch * sequence + 1]
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = run(window[:-1].view(batch, sequence), window[1:].view(batch, sequence))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach().clone()
+
+    def timed(n: int) -> float:
+        begun = time.perf_counter()
+        for i in range(n):
+            step(i)
+        synchronize()
+        return time.perf_counter() - begun
+
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    begun = time.perf_counter()
+    losses = [step(0).item() for _ in range(5)]  # compiles; captures the graph in reduce-overhead
+    compile_seconds = time.perf_counter() - begun
+    n = max(3, int(seconds / (timed(3) / 3)))
+    speeds = [n * batch * sequence / timed(n) for _ in range(repeats)]
+    return {
+        "mode": mode,
+        "tokens_per_second": statistics.median(speeds),
+        "spread": (max(speeds) - min(speeds)) / statistics.median(speeds),
+        "compile_seconds": compile_seconds,
+        "peak_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
+        "losses": losses,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    }
+
+
+def main(args: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", required=True, help="vocab,width,depth,ff,BATCHxSEQUENCE")
+    parser.add_argument("--modes", nargs="+", default=["default", "reduce-overhead"], choices=["eager", "default", "reduce-overhead"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of one repeat")
+    parsed = parser.parse_args(args)
+    torch.set_float32_matmul_precision("high")
+    shape = tuple(int(n) for n in parsed.shape.replace("x", ",").split(","))
+    for mode in parsed.modes:
+        torch._dynamo.reset()
+        print(json.dumps(measure(shape, mode, parsed.repeats, parsed.seconds, "cuda" if torch.cuda.is_available() else "cpu")), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
