@@ -80,12 +80,16 @@ def _events(folder: str) -> Iterator[tuple[str, float]]:
     """(HLO instruction or kernel name, microseconds) of every kernel in the trace under `folder`."""
     for path in glob.glob(f"{folder}/**/*.trace.json.gz", recursive=True):
         trace = json.loads(gzip.decompress(Path(path).read_bytes()))["traceEvents"]
-        names = {e["pid"]: e["args"]["name"] for e in trace if e.get("name") == "process_name"}
-        gpus = {pid for pid, name in names.items() if "GPU" in name}
+        process = {e["pid"]: e["args"]["name"] for e in trace if e.get("name") == "process_name"}
+        threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in trace if e.get("name") == "thread_name"}
+        # a GPU's other rows (modules, ops) repeat what its streams show
+        streams = {key for key, name in threads.items() if "GPU" in process.get(key[0], "") and "Stream" in name}
         for event in trace:
             about = event.get("args", {})
-            if "dur" in event and (event["pid"] in gpus if gpus else "hlo_op" in about):
-                yield about.get("hlo_op", event["name"]), event["dur"]
+            if "dur" in event and ((event["pid"], event["tid"]) in streams if streams else "hlo_op" in about):
+                name = about.get("hlo_op", event["name"])
+                if not name.startswith(("while", "call")):  # they hold others
+                    yield name, event["dur"]
 
 
 def profile(run: Callable[[], None], steps: int, hlo: str) -> list[Kernel]:
