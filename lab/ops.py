@@ -69,7 +69,7 @@ def _glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
 
 
 def _gelu(x: jax.Array, alpha: Number) -> jax.Array:
-    return times(jax.nn.gelu(times(x, alpha), approximate=False), 1 / jnp.asarray(alpha, jnp.float32))
+    return times(jax.nn.gelu(times(x, alpha), approximate=False), 1 / jnp.asarray(alpha, float))
 
 
 # 2. plain -------------------------------------------------------------------------------------------------------------
@@ -118,12 +118,12 @@ def _unit_gain(x: jax.Array, gain: jax.Array) -> jax.Array:
 
 
 def _unit_glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
-    a = jnp.asarray(alpha, jnp.float32)
+    a = jnp.asarray(alpha, float)
     return times(_glu(x, gate, alpha), log_interpolate(1 / (1 + 1 / a**2), 2.0, 2**0.5))
 
 
 def _unit_gelu(x: jax.Array, alpha: Number) -> jax.Array:
-    a = jnp.asarray(alpha, jnp.float32)
+    a = jnp.asarray(alpha, float)
     return times(_gelu(x, alpha), log_interpolate(1 / (1 + 0.25 / a**2), 2.0, (2 / (1 - 1 / math.pi)) ** 0.5))
 
 
@@ -131,14 +131,14 @@ def _unit_attention_out(out_BTHK: jax.Array, alpha: Number) -> jax.Array:
     """Causal attention averages values; the factor undoes it, by a fit over sequence length and the logits' spread."""
     T, _, K = out_BTHK.shape[-3:]
     low = (max(math.log(T), 1e-6) / T) ** 0.5  # at T = 1 the fit has no meaning; nothing is averaged there
-    a = jnp.asarray(alpha, jnp.float32)
+    a = jnp.asarray(alpha, float)
     return times(out_BTHK, 1.0 if T == 1 else 1 / log_interpolate(1 / (1 + 4 * K / a**2), low, 1.0))
 
 
 def _unit_into_loss(logits_BTV: jax.Array, alpha: Number) -> jax.Array:
     """The gradient of the mean loss of softmax(alpha logits) becomes unit scale: tokens V / sqrt(V - 1), alpha forward only."""
     V = logits_BTV.shape[-1]
-    return scale_bwd(logits_BTV, _rows(logits_BTV) * V / math.sqrt(V - 1) / jnp.asarray(alpha, jnp.float32))
+    return scale_bwd(logits_BTV, _rows(logits_BTV) * V / math.sqrt(V - 1) / jnp.asarray(alpha, float))
 
 
 UNIT = Ops(
