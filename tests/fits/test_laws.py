@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from fits import InputError, laws, loss
+from fits.laws import Law
+from tests.fits import runs
+
+FORMS = [form for form in loss.LAWS]
+
+
+def point(form: type[Law], rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Moderate parameters [3, 1] and columns [7] near 1, where finite differences are accurate."""
+    p = {q.name: rng.uniform(max(q.low, 0.3), min(q.high, 0.9), (3, 1)) for q in form.parameters}
+    return p, {c: np.exp(rng.normal(0.5, 0.4, 7)) for c in form.inputs}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
+def test_first_derivatives_equal_finite_differences(form: type[Law]) -> None:
+    p, x = point(form, np.random.default_rng(1))
+    level, slopes = form.jet(p, x)
+    np.testing.assert_allclose(level, form.predict(p, x), rtol=1e-13)
+    for i, q in enumerate(form.parameters):
+        step = 1e-6
+        ends = [form.predict({**p, q.name: p[q.name] * np.exp(s) if q.scale == "log" else p[q.name] + s}, x) for s in (step, -step)]
+        np.testing.assert_allclose(slopes[:, i], (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
+def test_second_derivatives_equal_differences_of_the_first(form: type[Law]) -> None:
+    rng = np.random.default_rng(2)
+    p, x = point(form, rng)
+    weight = rng.normal(size=(3, 7))
+    hessian = form.curvature(p, x, weight)
+    for i, q in enumerate(form.parameters):
+        step = 1e-5
+        ends = [form.jet({**p, q.name: p[q.name] * np.exp(s) if q.scale == "log" else p[q.name] + s}, x)[1] for s in (step, -step)]
+        expected = np.einsum("rn,rkn->rk", weight, (ends[0] - ends[1]) / (2 * step))
+        np.testing.assert_allclose(hessian[:, i], expected, rtol=2e-4, atol=2e-4 * np.abs(hessian).max())
+
+
+def test_every_law_is_complete_and_its_name_is_its_own() -> None:
+    forms = [form for family in laws.FAMILIES for form in __import__(family, fromlist=["LAWS"]).LAWS]
+    assert len({form.name for form in forms}) == len(forms)
+    for form in forms:
+        assert form.formula and form.citation and form.inputs and form.parameters, form.name
+        assert all(laws.unit(form, c) for c in form.inputs if c in laws.UNITS)
+        assert all(q.low < q.high for q in form.parameters)
+
+
+def test_law_finds_by_name_and_refuses_an_unknown_one_with_the_names() -> None:
+    assert laws.law("chinchilla") is loss.Chinchilla
+    with pytest.raises(InputError, match=r"law='chinchila': must be one of chinchilla, .*kaplan-nd"):
+        laws.law("chinchila")
+
+
+def test_predict_broadcasts_replicates_against_columns() -> None:
+    p = {name: np.full((4, 1), value) for name, value in runs.EPOCH.items()}
+    x = {"params": np.array([1e9, 7e10]), "tokens": np.array([2e10, 1.4e12])}
+    assert loss.Chinchilla.predict(p, x).shape == (4, 2)
+    assert loss.Chinchilla.predict(runs.EPOCH, x).shape == (2,)
