@@ -1,14 +1,11 @@
 """Power laws of LR and batch with honest intervals; weight decay through the timescale."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from fits import InputError, hyper, laws
 from fits.hyper import BatchTokens, LrSizeTokens, LrSizeTokensBatch, ParamsCompute, Timescale
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+from tests.fits import runs
 
 
 def cells(rng, n=24):
@@ -99,11 +96,9 @@ def test_the_engine_fits_the_forms_too():
 
 def test_porian_exponents_from_the_published_optima():
     """Ordinary least squares on the authors' optima; slices without an optimum are empty in their table."""
-    if not (DATA / "porian_optima.csv").exists():
-        pytest.skip(f"{DATA} is not there: the published runs are not part of the repository")
     import pandas as pd
 
-    frame = pd.read_csv(DATA / "porian_optima.csv").dropna(subset="params_opt")
+    frame = pd.read_csv(runs.published("porian_optima.csv")).dropna(subset="params_opt")
     differences = []
     for _, part in frame.groupby("config"):
         fit = hyper.fit_power(ParamsCompute, {"flops": part["flops"].to_numpy()}, part["params_opt"].to_numpy())

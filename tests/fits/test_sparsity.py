@@ -1,7 +1,5 @@
 """Sparse weights, idle neurons, routed experts: published values, optima, and refits of the released runs."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,9 +7,7 @@ from fits import published
 from fits.fit import fit
 from fits.sparsity import activations, routed, weights
 from fits.table import Points, read, select
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_runs = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there: the published runs are not part of the repository")
+from tests.fits import runs
 
 T5_STEP = 65536  # tokens
 S = np.array([0.0, 0.5, 0.75, 0.875])
@@ -93,9 +89,8 @@ def test_sparsity_pays_from_a_threshold_of_data():
         assert weights.optimal_sparsity(p, size, 0.99 * d) == 0 < weights.optimal_sparsity(p, size, 1.01 * d)
 
 
-@needs_runs
 def test_vit_refit_returns_the_published_coefficients():
-    table = read(DATA / "frantar_vit.csv", map={"tokens": "images"})
+    table = read(runs.published("frantar_vit.csv"), map={"tokens": "images"})
     found = fit(select(table.frame, weights.SparseWeights), weights.SparseWeights, objective="huber", delta=1e-2)
     assert found.n == 112 and found.objective["value"] / found.n <= 4.9292e-4
     assert 0.3915 <= found.params["b_N"] <= 0.3930
@@ -104,10 +99,9 @@ def test_vit_refit_returns_the_published_coefficients():
     )
 
 
-@needs_runs
 def test_t5_refit_beats_the_published_optimum():
     """The published coefficients give 7.604e-6; the minimum of the same objective is 4.880e-6, elsewhere, with c not identified."""
-    points = select(read(DATA / "frantar_t5.csv").frame, weights.SparseWeights)
+    points = select(read(runs.published("frantar_t5.csv")).frame, weights.SparseWeights)
     found = fit(points, weights.SparseWeights)
     assert found.n == 48 and found.objective["value"] / found.n == pytest.approx(4.880117e-6, rel=1e-5)
     r = np.log(weights.SparseWeights.predict(params("frantar-t5"), points.x) / points.y)
@@ -145,11 +139,10 @@ def test_activation_curves():
             assert float(one.predict({"tokens": np.array([1e60])})[0]) == pytest.approx(one.params["A0"], abs=1e-6)
 
 
-@needs_runs
 def test_relu_curve_refit_is_at_least_as_good_as_published():
     import pandas as pd
 
-    frame = pd.read_csv(DATA / "sparsing_law_curves.csv")
+    frame = pd.read_csv(runs.published("sparsing_law_curves.csv"))
     for model, published_mse in (("0.1b", 2.678e-7), ("0.8b", 6.51e-8)):
         part = frame[(frame["model"] == model) & (frame["activation"] == "relu")]
         points = select(part, activations.SparseActivations)
@@ -174,7 +167,6 @@ def test_clark_values():
         assert routed.effective_params(params(name), size, experts) == pytest.approx(expected, rel=1e-3)
 
 
-@needs_runs
 def test_clark_refits():
     cuts = {}
     for router, name in (("S-Base", "clark-sbase-refit"), ("RL-R", "clark-rlr-refit"), ("Hash", "clark-hash-refit")):
@@ -188,7 +180,7 @@ def test_clark_refits():
 
 
 def clark_rows(router: str):
-    frame = read(DATA / "clark_routed_final.csv").frame
+    frame = read(runs.published("clark_routed_final.csv")).frame
     usual = (frame["seed"] == 42) & (frame["flop_increase"] == 1) & (frame["experts_per_token"] == 1) & (frame["routing_frequency"] == 0.5)
     return frame[usual & frame["router"].isin([router, "Dense"])]
 
