@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
+Tree = Any
 FORMAT = 1
 KEEP = 2  # complete checkpoints of one list of trials: if the newest turns out damaged, the one before it serves
 log = logging.getLogger(__name__)
@@ -28,6 +30,29 @@ class Saved:
     run_id: str
     step: int
     arrays: dict[str, NDArray[Any]]
+
+
+def pack(tree: Tree, mapped: bool) -> dict[str, NDArray[Any]]:
+    """Host copies of a tree's leaves by their path, all with a leading trial axis (of 1 where `mapped` is false)."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path): np.array(leaf if mapped else leaf[None]) for path, leaf in leaves}
+
+
+def unpack(tree: Tree, mapped: bool, saved: Mapping[int, Saved]) -> Tree:
+    """`tree` with the slices that `saved` has put in place, by position along the trial axis (0 alone where `mapped` is false)."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+    out = []
+    for path, leaf in leaves:
+        host = np.array(leaf if mapped else leaf[None])
+        for i, one in saved.items():
+            host[i] = one.arrays[jax.tree_util.keystr(path)]
+        out.append(jax.device_put(host if mapped else host[0], leaf.sharding))
+    return jax.tree.unflatten(structure, out)
+
+
+def fits(tree: Tree, saved: Saved) -> bool:
+    """Whether `saved` holds what `tree` has: another version of a library may keep another state."""
+    return {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]} <= set(saved.arrays)
 
 
 def save(folder: Path, ids: Sequence[str], steps: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> Path:
@@ -59,7 +84,7 @@ def load(folder: Path, ids: Iterable[str]) -> dict[str, Saved]:
             arrays = read[path]
             if arrays is not None:
                 i = about["ids"].index(run_id)
-                found[run_id] = Saved(run_id, step, {name: a[i] for name, a in arrays.items()})
+                found[run_id] = Saved(run_id, step, {name: np.asarray(a[i]) for name, a in arrays.items()})
                 break
     return found
 

@@ -101,6 +101,11 @@ class _Cohort:
         return np.atleast_1d(np.asarray(self.state.diverged)).astype(np.int64)
 
     @property
+    def share(self) -> NDArray[np.float64]:
+        """Of the cohort's time, by steps."""
+        return self.step / max(self.step.sum(), 1)
+
+    @property
     def left(self) -> int:
         """Steps until the last of its trials ends."""
         steps = np.array([t.steps for t in self.trials])
@@ -116,11 +121,31 @@ def stack(inputs: list[Inputs], mapped: bool) -> Inputs:
     return jax.tree.map(leaf, *inputs)
 
 
-def _open(trials: Sequence[Trial], mapped: bool, corpus: Corpus) -> _Cohort:
+def _open(trials: Sequence[Trial], mapped: bool, corpus: Corpus, checkpoints: Path | None) -> _Cohort:
+    """The trials at their start, or where their newest checkpoint has them."""
     program = program_of(trials[0])
     inputs = stack([inputs_of(t, len(corpus.train)) for t in trials], mapped)
+    # in turn it runs op by op: compiling the draws takes longer than many a trial, and so each shape of tensor compiles once
+    state = begin(program, mapped, inputs) if mapped else start(program, inputs)
     curves = [np.full(len(curve_steps(t.steps)), np.nan, np.float32) for t in trials]
-    return _Cohort(trials, mapped, program, inputs, begin(program, mapped, inputs), curves)
+    cohort = _Cohort(trials, mapped, program, inputs, state, curves)
+    found = checkpoint.load(checkpoints, [t.run_id for t in trials]) if checkpoints else {}
+    saved = {i: found[t.run_id] for i, t in enumerate(trials) if t.run_id in found and checkpoint.fits(state, found[t.run_id])}
+    if saved:
+        cohort.state = checkpoint.unpack(state, mapped, saved)
+        for i, one in saved.items():
+            curves[i][:] = one.arrays["curve"][: len(curves[i])]
+            cohort.seconds += float(one.arrays["seconds"])
+    return cohort
+
+
+def _save(cohort: _Cohort, folder: Path) -> None:
+    curves_CP = np.full((len(cohort.trials), CURVE_POINTS), np.nan, np.float32)
+    for i, curve in enumerate(cohort.curves):
+        curves_CP[i, : len(curve)] = curve
+    arrays = checkpoint.pack(cohort.state, cohort.mapped) | {"curve": curves_CP, "seconds": cohort.seconds * cohort.share}
+    checkpoint.save(folder, [t.run_id for t in cohort.trials], cohort.step.tolist(), arrays)
+    cohort.saved = time.monotonic()
 
 
 def _dispatch(cohort: _Cohort, tokens_N: jax.Array, n: int) -> int:
@@ -141,9 +166,9 @@ def _results(cohort: _Cohort, corpus: Corpus, val_N: jax.Array) -> Iterator[Resu
     losses = np.asarray(_validate(cohort.program, cohort.mapped, cohort.inputs, val_N, cohort.state), np.float64)
     losses_CW = losses.reshape(len(cohort.trials), -1)
     cohort.seconds += time.perf_counter() - begun
-    share = cohort.step / max(cohort.step.sum(), 1)
+    seconds = cohort.seconds * cohort.share
     for i, trial in enumerate(cohort.trials):
-        yield _result(trial, cohort.curves[i], int(cohort.diverged[i]), losses_CW[i], corpus, cohort.seconds * float(share[i]))
+        yield _result(trial, cohort.curves[i], int(cohort.diverged[i]), losses_CW[i], corpus, float(seconds[i]))
 
 
 def _result(
@@ -215,21 +240,35 @@ def train(
     axis = axis or default_axis()
     check(trials, corpus, axis)
     tokens_N, val_N = jax.device_put(corpus.train), jax.device_put(corpus.val)
-    total, done, steps_done = sum(t.steps for t in trials), 0, 0
     mapped = axis == "map"
+    total, done, steps_done = sum(t.steps for t in trials), 0, 0
     for group in [trials] if mapped else [[t] for t in trials]:
-        cohort = _open(group, mapped, corpus)
-        n = 0  # the first dispatch compiles and runs nothing, so that `seconds` is of training alone
-        while left := cohort.left:
-            begun = time.perf_counter()
-            updates = _dispatch(cohort, tokens_N, min(n, left))
-            took = time.perf_counter() - begun
-            if n:
-                cohort.seconds += took
-                steps_done += updates
-                if progress:
-                    tokens = updates * group[0].batch_tokens
-                    progress(Progress(len(trials), done, total, steps_done, tokens / took))
-            n = max(1, min(CHUNK, int(n * CHUNK_SECONDS / took))) if n else 8
+        cohort = _open(group, mapped, corpus, checkpoints)
+        steps_done += int(cohort.step.sum())
+        for updates, took in _advances(cohort, tokens_N):
+            steps_done += updates
+            if progress:
+                progress(Progress(len(trials), done, total, steps_done, updates * group[0].batch_tokens / took))
+            halt = stop()
+            if checkpoints and (halt or time.monotonic() - cohort.saved > every_seconds):
+                _save(cohort, checkpoints)
+            if halt:
+                return
         yield from _results(cohort, corpus, val_N)
+        if checkpoints:  # the results have been taken, and with them what they rest on
+            checkpoint.forget(checkpoints, [t.run_id for t in group])
         done += len(group)
+
+
+def _advances(cohort: _Cohort, tokens_N: jax.Array) -> Iterator[tuple[int, float]]:
+    """(updates, seconds) of each dispatch until the cohort's last trial ends; the length of a dispatch follows the speed."""
+    _dispatch(cohort, tokens_N, 0)  # compiles and runs nothing, so that `seconds` is of training alone
+    n = 8
+    while left := cohort.left:
+        n = min(n, left)
+        begun = time.perf_counter()
+        updates = _dispatch(cohort, tokens_N, n)
+        took = time.perf_counter() - begun
+        cohort.seconds += took
+        yield updates, took
+        n = max(1, min(CHUNK, int(n * CHUNK_SECONDS / took)))

@@ -16,7 +16,7 @@ from lab.parametrization import numbers
 from lab.records import Trial
 
 Tree = Any
-Number = jax.Array | float | int
+Number = Any  # a traced or plain number
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,190 @@
+import dataclasses
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from lab import InputError, checkpoint, population
+from lab.records import Result, result_from_json, result_json
+from tests.lab.toy import CORPUS, trial
+
+GRID = [trial(lr=lr) for lr in (0.25, 0.5, 1.0)]
+
+
+def train(trials, axis, **options) -> list[Result]:
+    return list(population.train(trials, CORPUS, axis, **options))
+
+
+def numbers(result: Result) -> dict:
+    """What must not depend on when and where it ran."""
+    return {k: v for k, v in result_json(result).items() if k not in ("seconds", "code")}
+
+
+@pytest.mark.parametrize("axis", population.AXES)
+def test_the_same_program_twice_is_bit_equal(axis):
+    first, second = train(GRID, axis), train(GRID, axis)
+    assert [numbers(r) for r in first] == [numbers(r) for r in second]
+    assert len({r.loss for r in first}) == 3  # the LRs do something
+
+
+def test_a_trial_learns_and_its_result_is_whole():
+    (result,) = train([trial(steps=600, lr=1.0)], "turn")
+    assert result.status == "done"
+    assert result.loss_init == pytest.approx(np.log(32), rel=0.02)
+    assert result.loss < 0.6 * result.loss_init
+    assert 0 < result.loss_se < 0.05 * result.loss
+    assert result.bits_per_byte == pytest.approx(result.loss / np.log(2))
+    assert result.curve_steps == tuple(population.curve_steps(600)) and len(result.curve_steps) <= population.CURVE_POINTS
+    assert result.curve_losses[0] == result.loss_init
+    assert result.unique_tokens == len(CORPUS.train) and result.seconds > 0
+    assert result_from_json(result_json(result)) == result
+
+
+def test_validation_is_over_every_window_and_never_trained_on():
+    """A model that has learnt by heart the few windows it was given does worse on the validation split, not equally well."""
+    few = trial(steps=300, unique_tokens=65, lr=1.0)
+    (result,) = train([few], "turn")
+    assert result.curve_losses[-1] < 0.5 * result.loss
+    assert result.unique_tokens == 65
+
+
+@pytest.mark.parametrize("axis", population.AXES)
+def test_a_diverged_neighbour_changes_no_bit(axis):
+    """`lr` and `init_std` far beyond float32 make the middle trial's loss NaN; the others do not notice."""
+    wild = trial(lr=1e30)
+    calm = train([GRID[0], dataclasses.replace(GRID[1], lr=0.7), GRID[2]], axis)
+    struck = train([GRID[0], wild, GRID[2]], axis)
+    assert struck[1].status == "diverged" and struck[1].loss is None
+    assert struck[1].diverged_step >= 2
+    assert struck[1].curve_steps == tuple(range(1, struck[1].diverged_step))
+    for i in (0, 2):
+        assert numbers(struck[i]) == numbers(calm[i])
+
+
+@pytest.mark.parametrize("axis", population.AXES)
+def test_trials_of_different_length_share_the_program_and_end_alone(axis):
+    short, long = trial(steps=12), trial(steps=30)
+    alone = train([short], "turn") + train([long], "turn")
+    together = train([short, long, long], axis)[:2]
+    for a, b in zip(alone, together, strict=True):
+        assert b.curve_losses == pytest.approx(a.curve_losses, rel=1e-5)
+        assert b.loss == pytest.approx(a.loss, rel=1e-4)
+    assert together[0].curve_steps[-1] == 12
+
+
+def test_alone_against_mapped():
+    """First 20 steps within 1e-5 relative; the final loss within 3 x the spread that one ulp in one weight causes."""
+    trials = [trial(lr=lr, steps=120) for lr in (0.25, 0.5, 1.0)]
+    mapped, alone = train(trials, "map"), train(trials, "turn")
+    for trial_, m, a in zip(trials, mapped, alone, strict=True):
+        np.testing.assert_allclose(m.curve_losses[:20], a.curve_losses[:20], rtol=1e-5)
+        spread = ulp_spread(trial_, a.loss)
+        assert abs(m.loss - a.loss) <= 3 * spread, f"{abs(m.loss - a.loss):.2e} against a spread of {spread:.2e}"
+
+
+def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
+    """Largest change of the final loss when one weight starts one ulp away, over a few weights."""
+    changes = []
+    for k in range(draws):
+        cohort = population._open([trial_], False, CORPUS, None)
+        leaves, tree = jax.tree.flatten(cohort.state.params)
+        leaf = np.array(leaves[k % len(leaves)])
+        leaf.flat[k * 7] = np.nextafter(leaf.flat[k * 7], np.inf)
+        leaves[k % len(leaves)] = jax.numpy.asarray(leaf)
+        cohort.state = cohort.state._replace(params=jax.tree.unflatten(tree, leaves))
+        for _ in population._advances(cohort, jax.numpy.asarray(CORPUS.train)):
+            pass
+        (result,) = population._results(cohort, CORPUS, jax.numpy.asarray(CORPUS.val))
+        changes.append(abs(result.loss - loss))
+    return max(changes)
+
+
+@pytest.mark.parametrize("axis", population.AXES)
+@pytest.mark.parametrize("small_chunks", [False, True])
+def test_resumed_equals_uninterrupted_bit_for_bit(axis, small_chunks, tmp_path, monkeypatch):
+    trials = [trial(lr=0.5, steps=40), trial(lr=1.0, steps=25), trial(steps=7)]
+    whole = train(trials, axis)
+    if small_chunks:  # chunks of another length change nothing
+        monkeypatch.setattr(population, "CHUNK_SECONDS", 0.0)
+    done = train(trials, axis, checkpoints=tmp_path, stop=lambda: True)
+    assert len(done) < 3 and len(list(tmp_path.iterdir())) == 1
+    steps = checkpoint.load(tmp_path, [t.run_id for t in trials])
+    assert any(0 < s.step < 40 for s in steps.values())
+    resumed = train(trials, axis, checkpoints=tmp_path)
+    assert [numbers(r) for r in resumed] == [numbers(r) for r in whole]
+    assert not list(tmp_path.iterdir())  # nothing is left of what has ended
+
+
+def test_any_subset_resumes_in_any_cohort(tmp_path):
+    """Two of three mapped trials go on in a cohort with one that starts anew; curves go on where they were."""
+    assert not train(GRID, "map", checkpoints=tmp_path, stop=lambda: True)
+    others = [GRID[2], trial(lr=0.3), GRID[0]]
+    saved = checkpoint.load(tmp_path, [t.run_id for t in others])
+    assert set(saved) == {GRID[0].run_id, GRID[2].run_id} and saved[GRID[0].run_id].step > 0
+    whole, resumed = train(others, "turn"), train(others, "map", checkpoints=tmp_path)
+    for a, b in zip(whole, resumed, strict=True):
+        assert a.run_id == b.run_id and b.curve_steps == a.curve_steps
+        np.testing.assert_allclose(b.curve_losses, a.curve_losses, rtol=1e-4)
+
+
+def test_checkpoints_on_time(tmp_path):
+    results = population.train([trial(steps=600)], CORPUS, "turn", checkpoints=tmp_path, every_seconds=0.0)
+    assert next(results).status == "done"
+    assert len(list(tmp_path.iterdir())) >= 1
+    assert list(results) == [] and not list(tmp_path.iterdir())
+
+
+def test_sigterm_saves_and_stops(tmp_path):
+    asked = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        progress = lambda p: signal.raise_signal(signal.SIGTERM) if p.steps_done else None  # noqa: E731
+        assert train([trial(steps=3000)], "turn", progress=progress, stop=asked.is_set, checkpoints=tmp_path) == []
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert 0 < checkpoint.load(tmp_path, [trial(steps=3000).run_id])[trial(steps=3000).run_id].step < 3000
+
+
+def test_one_compile_for_each_signature():
+    train([trial()], "turn")
+    compiled = population.advance._cache_size()
+    train([trial(weight_decay=0.01, beta2=0.9, init_seed=3, steps=9, unique_tokens=1000)], "turn")
+    assert population.advance._cache_size() == compiled
+    train([trial(parametrization="sp", lr=2**-6, steps=5)], "turn")  # plain ops instead of unit-scaled ones
+    assert population.advance._cache_size() == compiled + 1
+    train([trial(parametrization="mup", base_width=8, lr=2**-6, steps=9)], "turn")  # the same ops: the parametrization is numbers
+    assert population.advance._cache_size() == compiled + 1
+
+
+def test_seeds_are_apart():
+    """The same data seed gives the same batches to every LR and init; another init is another start on the same data."""
+    a, b, c = train([trial(steps=5), trial(steps=5, init_seed=1), trial(steps=5, data_seed=1)], "map")
+    assert a.loss_init != b.loss_init
+    assert a.loss_init != c.loss_init
+    cohorts = [population._open([t], False, CORPUS, None) for t in (trial(), trial(data_seed=1))]
+    for x, y in zip(*(jax.tree.leaves(c.state.params) for c in cohorts), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_progress_counts_every_step():
+    seen = []
+    train([trial(steps=10), trial(steps=20)], "turn", progress=seen.append)
+    assert seen[-1].steps_done == seen[-1].steps == 30
+    assert seen[-1].trials == 2 and all(p.tokens_per_second > 0 for p in seen)
+
+
+@pytest.mark.parametrize(
+    ("trials", "axis", "message"),
+    [
+        ([trial(), trial(width=24)], "map", "2 signatures"),
+        ([trial(corpus="0" * 64)], "turn", "the given corpus is"),
+        ([trial()], "maps", "must be one of map, turn"),
+        ([trial(data_seed=2**31)], "turn", "data_seed=2147483648"),
+        ([trial(batch=4000)], "turn", "training tokens"),
+    ],
+)
+def test_trials_that_do_not_fit_are_refused(trials, axis, message):
+    with pytest.raises(InputError, match=message):
+        train(trials, axis)
