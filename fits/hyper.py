@@ -5,7 +5,7 @@ in tokens. `weight_decay` is independent (the decay per step at the schedule's p
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -105,7 +105,6 @@ class Timescale(PowerSum):
         _exponent("tokens_per_param"),
     )
     citation = "Power Lines, 2505.13738"
-    units: ClassVar[Mapping[str, str]] = {"tau": "fraction of the run"}
 
 
 class ParamsTotal(Law):

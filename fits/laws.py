@@ -114,6 +114,17 @@ UNITS = {
     "steps": "optimizer steps",
     "flops": "FLOP, 6 params tokens unless the table says otherwise",
     "loss": "nats per token",
+    "params_no_embed": "parameters without embedding and head",
+    "lr": "peak learning rate",
+    "tau": "fraction of the run",
+    "tokens_per_param": "tokens per parameter",
+    "flops_per_token": "FLOP per token",
+    "schedule": "learning rate of every step",
+    "width": "model dimension",
+    "depth": "layers",
+    "ff": "hidden width of the feed-forward",
+    "vocab": "tokens of the vocabulary",
+    "sequence": "tokens",
 }
 
 

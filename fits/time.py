@@ -29,7 +29,7 @@ class StepTime(Law):
     target = "seconds_per_step"
     parameters = tuple(Parameter(name, 0.0, linear=True) for name in ("c0", "c1", "c2", "c3"))
     citation = "2406.18922 (that memory traffic predicts step time); features and coefficients by regression"
-    units = {"seconds_per_step": "seconds", "params_no_embed": "parameters without embedding and head"}
+    units = {"seconds_per_step": "seconds"}
 
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:

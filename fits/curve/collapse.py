@@ -21,7 +21,12 @@ class Collapse(Law):
     inputs, target = ("progress", "lr_fraction", "lr_fraction_end", "tau", "tokens_per_param"), "loss_normalized"
     parameters = (Parameter("b_c", 0.0, 10.0), Parameter("b_e", -2.0, 2.0), Parameter("q_c", 0.0, 20.0), Parameter("q_e", -2.0, 2.0))
     citation = "2509.25087"
-    units = {"loss_normalized": "loss over final loss", "progress": "fraction of the run", "lr_fraction": "LR over its peak"}
+    units = {
+        "loss_normalized": "loss over final loss",
+        "progress": "fraction of the run",
+        "lr_fraction": "LR over its peak",
+        "lr_fraction_end": "LR over its peak at the last step",
+    }
 
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:

@@ -32,6 +32,13 @@ def test_each_set_fits_its_form(one):
             assert parameter.low <= one.params[parameter.name] <= parameter.high, parameter.name
 
 
+@pytest.mark.parametrize("form", laws.all_laws().values(), ids=lambda form: form.name)
+def test_each_form_states_its_units_and_its_source(form):
+    assert all(laws.unit(form, column) for column in (*form.inputs, form.target))
+    assert re.search(r"\d{4}\.\d{5}", form.citation), form.citation
+    assert form.formula and len(set(form.names())) == len(form.parameters)
+
+
 def test_a_set_with_a_missing_coefficient_gives_no_value():
     partial = [one for one in SETS if one.missing]
     assert {"powerlines-batch", "bjorck-lr", "schaipp-batch", "kaplan-ns", "unraveling"} <= {one.name for one in partial}
