@@ -81,15 +81,22 @@ def fit(
     """The law's parameters that minimise the summed objective over the table's usable rows.
 
     `fixed` holds parameters at given values; `priors` gives {parameter: {"mean", "sd", "source"}}, of log(parameter) where its scale is
-    "log" (then the objective's value excludes the prior's share); `first` [S, k] replaces the starting grid by the law's own parameters.
+    "log" (the objective's value excludes the prior's share); `first` [S, k], the law's own parameters, replaces the starting grid, which
+    still runs, to say so when it finds a lower objective.
     Raises InputError when the table cannot support the law or no start converges.
     """
     form = laws.law(law) if isinstance(law, str) else law
     points = table if isinstance(table, Points) else select(table, form, params_kind, left_out)
     problem = pose(form, points, Objective(objective, delta), fixed or {}, priors or {})
-    found = solve(problem, problem.to_search(dict(zip(form.names(), first.T, strict=True))) if first is not None else None)
+    found = solve(problem, None)
+    warnings: list[str] = []
+    if first is not None:
+        wide, found = found.value.min(), solve(problem, problem.to_search(dict(zip(form.names(), np.asarray(first, float).T, strict=True))))
+        if found.value.min() > wide + AGREE * abs(wide):
+            warnings = [f"starts: the given ones stop at {found.value.min():.6g}, the engine's own grid reaches {wide:.6g}"]
     best = describe(problem, found.z[int(np.argmin(found.value))], found, points)
-    return replace(best, source=source, fixed=dict(fixed or {}), priors={k: dict(v) for k, v in (priors or {}).items()})
+    held = {name: {k: v for k, v in prior.items()} for name, prior in (priors or {}).items()}
+    return replace(best, source=source, fixed=dict(fixed or {}), priors=held, warnings=warnings + best.warnings)
 
 
 def pose(form: type[Law], points: Points, goal: Objective, fixed: Mapping[str, float], priors: Mapping[str, Mapping[str, Any]]) -> Problem:
@@ -110,7 +117,7 @@ def describe(problem: Problem, z: Array, found: newton.Solution, points: Points)
     params = {name: float(v) for name, v in problem.to_params(z).items()}
     derived = {name: float(v) for name, v in form.derived(params).items() if np.isfinite(v)}
     agree = int(np.sum(found.value <= found.value.min() + AGREE * abs(found.value.min())))
-    closed = {name: p.closed for name, p in profiles(problem, z).items()}
+    closed = {name: p.closed for name, p in profiles(problem, z, secants=0).items()}
     condition = curvature_condition(problem, z)
     level = problem.law.predict(problem._broadcast(z[None]), problem.x)[0]
     residual = np.log(level / problem.y)

@@ -18,6 +18,7 @@ Evaluate = Callable[[Array, Rows], tuple[Array, Array, Array, Array]]
 
 TOLERANCE = 1e-12  # of the decrease that one more Newton step promises, relative to the value
 RIDGE = 1e-11  # of the metric at unit diagonal: where it acts a direction is not identified, and the condition number says so
+NO_EFFECT = 1e-12  # of the largest slope: a parameter that changes no prediction stays where it is
 STEPS = 300
 
 
@@ -84,12 +85,13 @@ def _step(z: Array, gradient: Array, hessian: Array, metric: Array, low: Array, 
 
 
 def whitened(hessian: Array, metric: Array, bound: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
-    """Eigenvalues and vectors of root^-1 H root^-T with metric = root root^T; bound parameters are taken out."""
+    """Eigenvalues and vectors of root^-1 H root^-T with metric = root root^T; parameters at a bound or without effect are out."""
     k = metric.shape[-1]
-    free = ~bound
+    diagonal = np.sqrt(np.maximum(np.einsum("rkk->rk", metric), 0.0))
+    diagonal = np.where(np.isfinite(diagonal), diagonal, 0.0)
+    free = ~bound & (diagonal > NO_EFFECT * diagonal.max(-1, keepdims=True))
     both = free[:, :, None] & free[:, None, :]
-    diagonal = np.sqrt(np.maximum(np.einsum("rkk->rk", metric), 1e-300))
-    diagonal = np.where(free & np.isfinite(diagonal), diagonal, 1.0)
+    diagonal = np.where(free, diagonal, 1.0)
     unit = np.where(both, metric, 0.0) / (diagonal[:, :, None] * diagonal[:, None, :])
     eye = np.eye(k)
     unit = np.where(both, unit, eye) + RIDGE * eye

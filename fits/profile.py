@@ -11,7 +11,6 @@ from fits.solve import STIFF, minimise
 LEVELS = {0.8: 0.8212, 0.9: 1.3528, 0.95: 1.9207}  # half of chi-square's quantile with one degree of freedom
 OPEN_LEVEL = 0.95
 FAR = 64.0  # standard errors: where the search for the interval's end gives up
-SECANTS = 3  # steps that sharpen an end once it is bracketed
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,11 @@ def quantities(problem: Problem) -> dict[str, int | str]:
     return out
 
 
-def profiles(problem: Problem, z: Array, level: float = OPEN_LEVEL, only: tuple[str, ...] = ()) -> dict[str, Profile]:
-    """Profiles of every quantity around the optimum z [k], both sides of all of them walked outwards at once."""
+def profiles(problem: Problem, z: Array, level: float = OPEN_LEVEL, only: tuple[str, ...] = (), secants: int = 3) -> dict[str, Profile]:
+    """Profiles of every quantity around the optimum z [k], both sides of all of them walked outwards at once.
+
+    `secants` steps sharpen an end once it is bracketed; `closed` needs none.
+    """
     names = [name for name in quantities(problem) if not only or name in only]
     if not names:
         return {}
@@ -74,7 +76,7 @@ def profiles(problem: Problem, z: Array, level: float = OPEN_LEVEL, only: tuple[
                 lower[i], warm[i] = values[i], z_at[j]
                 inside[i] = values[i] != limit[i]
         distance = distance * 2
-    ends = _sharpen(problem, rows, points, lower, upper, warm, base, scale, target)
+    ends = _sharpen(problem, rows, points, lower, upper, warm, base, scale, target, secants)
     out = {}
     for k, name in enumerate(names):
         low, high = 2 * k, 2 * k + 1
@@ -84,10 +86,10 @@ def profiles(problem: Problem, z: Array, level: float = OPEN_LEVEL, only: tuple[
     return out
 
 
-def _sharpen(problem, rows, points, lower, upper, warm, base, scale, target) -> Array:  # type: ignore[no-untyped-def]
+def _sharpen(problem, rows, points, lower, upper, warm, base, scale, target, secants) -> Array:  # type: ignore[no-untyped-def]
     """Where the rise meets the target, by interpolating its square root; the limit itself where it never does."""
     closed = np.flatnonzero(np.isfinite(upper))
-    for _ in range(SECANTS if len(closed) else 0):
+    for _ in range(secants if len(closed) else 0):
         values = np.array([_cross(points[i], target) for i in closed])
         _, rise = _constrained(problem, [rows[i][0] for i in closed], values, warm[closed], base, scale)
         for j, i in enumerate(closed):

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from fits import InputError, newton, starts
-from fits.laws import Array
+from fits.laws import Array, Law
 from fits.problem import Problem, Quadratic
 
 STARTS = 64  # polished; the grid they are taken from is larger
 STIFF = 1e3  # weight of a constraint, per point and unit of log loss: far above any curvature of the objective
+CHUNK = 250  # problems solved at once: their derivatives stay in cache
 LAD_PATH = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 
 
@@ -60,6 +61,12 @@ def solve(problem: Problem, z: Array | None) -> newton.Solution:
     return replace(found, value=np.where(found.converged, found.value, np.inf))
 
 
+def to_search(law: type[Law], p: Array) -> Array:
+    """Starts [S, k] in centred parameters to search coordinates."""
+    logs = np.array([q.scale == "log" for q in law.parameters])
+    return np.where(logs, np.log(np.maximum(np.where(logs, p, 1.0), 1e-300)), p)
+
+
 def minimise(
     problem: Problem, z: Array, weight: Array | None = None, low: Array | None = None, high: Array | None = None
 ) -> newton.Solution:
@@ -69,3 +76,21 @@ def minimise(
         for threshold in LAD_PATH:
             z = newton.minimise(replace(problem, delta=threshold).evaluate(weight), z, low, high).z
     return newton.minimise(problem.evaluate(weight), z, low, high)
+
+
+def solve_many(problem: Problem, weights: Array, polished: int = 8) -> newton.Solution:
+    """Many tables fitted from scratch at once: each row of `weights` [R, n] is a table of its own on the problem's rows.
+
+    Every table gets its own projected grid, of which the best `polished` points are polished, all tables together. Returns each table's best.
+    """
+    first = [starts.grid(problem.law, problem.x, problem.y, w, problem.objective.log, 2 * polished)[:polished] for w in weights]
+    count = min(len(f) for f in first)
+    z = to_search(problem.law, np.concatenate([f[:count] for f in first]))
+    parts = []
+    for rows in np.array_split(np.arange(len(z)), -(-len(z) // CHUNK)):
+        parts.append(minimise(problem, z[rows], weights[rows // count]))
+    value = np.concatenate([np.where(part.converged, part.value, np.inf) for part in parts]).reshape(len(weights), count)
+    best = np.argmin(value, axis=1)
+    shaped = np.concatenate([part.z for part in parts]).reshape(len(weights), count, -1)
+    table = np.arange(len(weights))
+    return newton.Solution(shaped[table, best], value[table, best], np.isfinite(value[table, best]), max(part.steps for part in parts))

@@ -9,11 +9,10 @@ import numpy as np
 from fits import InputError, laws, profile
 from fits.fit import Fit, problem_of
 from fits.laws import Array, Columns
-from fits.solve import minimise
+from fits.solve import CHUNK, minimise
 from fits.table import Points
 
 SCHEMES = ("run", "hierarchical")
-CHUNK = 250  # replicates solved at once: their derivatives stay in cache
 
 
 def bootstrap(
