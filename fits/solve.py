@@ -81,7 +81,8 @@ def minimise(
 def solve_many(problem: Problem, weights: Array, polished: int = 8) -> newton.Solution:
     """Many tables fitted from scratch at once: each row of `weights` [R, n] is a table of its own on the problem's rows.
 
-    Every table gets its own projected grid, of which the best `polished` points are polished, all tables together. Returns each table's best.
+    Every table gets its own projected grid, of which the best `polished` points are polished, all tables together; each table's best
+    is returned.
     """
     first = [starts.grid(problem.law, problem.x, problem.y, w, problem.objective.log, 2 * polished)[:polished] for w in weights]
     count = min(len(f) for f in first)

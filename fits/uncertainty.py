@@ -21,7 +21,8 @@ def bootstrap(
     """The fit with `replicates` refits on resampled runs, percentile intervals of every parameter and derived quantity, and counts.
 
     `scheme` run: all rows of a run are drawn together; hierarchical: sizes are drawn, then runs (seeds) within each size (Ivgi, Carmon
-    and Berant 2022). Every replicate is optimised to convergence from the fit's optimum; those that do not converge are left out and counted.
+    and Berant 2022). Every replicate is optimised to convergence from the fit's optimum; one that does not converge is left out and
+    counted.
     """
     if replicates < 2:
         raise InputError(f"bootstrap={replicates}: must be at least 2 replicates")
