@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +47,9 @@ def unpack(tree: Tree, mapped: bool, saved: Mapping[int, Saved]) -> Tree:
         host = np.array(leaf if mapped else leaf[None])
         for i, one in saved.items():
             host[i] = one.arrays[jax.tree_util.keystr(path)]
-        out.append(jax.device_put(host if mapped else host[0], leaf.sharding))
+        host = host if mapped else host[0]
+        # an array that is not bound to devices stays so: bound to its only device it would be another input, and compile anew
+        out.append(jax.device_put(host, leaf.sharding) if leaf.committed else jnp.array(host))
     return jax.tree.unflatten(structure, out)
 
 

@@ -162,10 +162,8 @@ def _dispatch(cohort: _Cohort, tokens_N: jax.Array, n: int) -> int:
 
 
 def _results(cohort: _Cohort, corpus: Corpus, val_N: jax.Array) -> Iterator[Result]:
-    begun = time.perf_counter()
     losses = np.asarray(_validate(cohort.program, cohort.mapped, cohort.inputs, val_N, cohort.state), np.float64)
     losses_CW = losses.reshape(len(cohort.trials), -1)
-    cohort.seconds += time.perf_counter() - begun
     seconds = cohort.seconds * cohort.share
     for i, trial in enumerate(cohort.trials):
         yield _result(trial, cohort.curves[i], int(cohort.diverged[i]), losses_CW[i], corpus, float(seconds[i]))

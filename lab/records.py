@@ -248,7 +248,7 @@ class Result:
     loss_init: float | None = None
     bits_per_byte: float | None = None
     diverged_step: int | None = None
-    seconds: float = 0.0  # this trial's share of its cohort's wall time
+    seconds: float = 0.0  # this trial's share of the wall time of its cohort's steps; compiling and validation are not in it
     curve_steps: tuple[int, ...] = ()  # 1-based optimizer steps
     curve_losses: tuple[float, ...] = ()  # training loss at those steps, before the step's update
     bytes_per_token: float | None = None

@@ -106,6 +106,7 @@ def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
 def test_resumed_equals_uninterrupted_bit_for_bit(axis, small_chunks, tmp_path, monkeypatch):
     trials = [trial(lr=0.5, steps=40), trial(lr=1.0, steps=25), trial(steps=7)]
     whole = train(trials, axis)
+    compiled = population.advance._cache_size()
     if small_chunks:  # chunks of another length change nothing
         monkeypatch.setattr(population, "CHUNK_SECONDS", 0.0)
     done = train(trials, axis, checkpoints=tmp_path, stop=lambda: True)
@@ -115,6 +116,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(axis, small_chunks, tmp_path, 
     resumed = train(trials, axis, checkpoints=tmp_path)
     assert [numbers(r) for r in resumed] == [numbers(r) for r in whole]
     assert not list(tmp_path.iterdir())  # nothing is left of what has ended
+    assert population.advance._cache_size() == compiled
 
 
 def test_any_subset_resumes_in_any_cohort(tmp_path):

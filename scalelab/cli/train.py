@@ -1,0 +1,222 @@
+"""scalelab train: one trial, with a progress bar; --explain prints every tensor's rule."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab import InputError
+from lab.records import Result, Trial, result_json, trial_json
+from scalelab.cli.args import parse, print_json
+
+if TYPE_CHECKING:
+    from lab.data import Corpus
+
+STOPPED = 143  # exit code when asked to stop: 128 + SIGTERM
+LR = {"u-mup": 0.5}  # where --lr is not given; the optimum of the demo's widths to a factor 2, others 2^-7
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one model and print what it measured. Losses are in nats per token."""
+
+    corpus: str = "python"
+    """Text to train on: "python" (its own documentation), a text file, a folder of text files, or a prepared corpus."""
+    vocab: int = 256
+    """256: bytes. 512 to 65536: byte-level BPE (extra `text`). A prepared corpus brings its own."""
+    unique_tokens: int = 0
+    """Tokens of the training split to use; 0: all."""
+
+    width: int = 128
+    depth: int = 2
+    head_dim: int = 0
+    """0: the largest of 64, 32, 16, 8, 4, 2 that divides the width into at least two heads."""
+    ff: int = 0
+    """MLP width; 0: 3 x width."""
+    activation: str = "swiglu"
+    """swiglu | gelu"""
+    qk_norm: bool = False
+    norm_gains: bool = False
+    tied: bool = False
+    z_loss: float = 0.0
+
+    sequence: int = 64
+    batch: int = 16
+    """Sequences in a step."""
+    steps: int = 300
+    warmup_steps: int = -1
+    """-1: a tenth of the steps, and none under one_cycle, which has its own."""
+
+    parametrization: str = "u-mup"
+    """sp | sp-constant | mup | u-mup | ..., or the name of --table."""
+    table: Path | None = None
+    """A parametrization of your own: a table of exponents as JSON."""
+    base_width: int = 0
+    """The base shape that a relative parametrization (mup, completep, ...) was tuned at."""
+    base_depth: int = 0
+    base_head_dim: int = 0
+    base_batch: int = 0
+    base_steps: int = 0
+    init_std: float = 1.0
+    alpha_embed: float = 1.0
+    alpha_attn: float = 1.0
+    alpha_out: float = 1.0
+    alpha_ffn_act: float = 1.0
+    alpha_res: float = 1.0
+    alpha_res_attn_ratio: float = 1.0
+    alpha_loss: float = 1.0
+    depth_alpha: float = 1.0
+    embed_lr_exponent: float = -0.5
+
+    optimizer: str = "adamw"
+    """adamw | adamw_coupled | adam | sgd | lion | nadamw | muon | schedule_free_adamw | prodigy"""
+    lr: float | None = None
+    """Peak LR before the parametrization's factors; not given: 0.5 under u-mup, 2^-7 else."""
+    weight_decay: float = 0.0
+    """Independent decay per step at the peak of the schedule; under adamw_coupled what is multiplied by the LR."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    schedule: str = "linear"
+    """linear | cosine | constant | wsd | one_cycle"""
+    precision: str = "float32"
+    """float32 | bfloat16 | float8"""
+    init_seed: int = 0
+    data_seed: int = 0
+
+    explain: bool = False
+    """Print every tensor's init std, multiplier, LR, decay and eps, with their formulas, and train nothing."""
+    checkpoints: Path | None = None
+    """A folder to save progress in, every ten minutes and on SIGTERM, and to go on from."""
+    cache: Path = Path("runs/corpora")
+    """Where text is kept as tokens."""
+    out: Path | None = None
+    """Write trial and result to this file as JSON."""
+    json: bool = False
+    """Print trial, result and table row as one JSON document."""
+
+
+def main(args: list[str]) -> int:
+    options = parse(Train, "scalelab train", args)
+    from lab import data, runtime
+
+    runtime.start()
+    corpus = data.open_corpus(options.corpus, options.cache, options.vocab)
+    trial = trial_of(options, corpus)
+    if options.explain:
+        return _explain(trial, options.json)
+    result = _train(trial, corpus, options)
+    if result is None:
+        print(f"scalelab train: stopped; run again with --checkpoints {options.checkpoints} to go on", file=sys.stderr)
+        return STOPPED
+    document = {"trial": trial_json(trial), "result": result_json(result), "row": _row(trial, result)}
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = options.out.with_name(f".{options.out.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(document, indent=1) + "\n")
+        temporary.replace(options.out)
+    if options.json:
+        print_json(document)
+    else:
+        _print(trial, result)
+    return 0
+
+
+def trial_of(options: Train, corpus: "Corpus") -> Trial:
+    """The trial that the options describe, with what they leave open filled in."""
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Trial) if hasattr(options, f.name)}
+    if options.table is not None:
+        try:
+            given["table"] = options.table.read_text()
+        except OSError as error:
+            raise InputError(f"table={str(options.table)!r}: {error.strerror}") from None
+    warmup = 0 if options.schedule == "one_cycle" else options.steps // 10
+    given |= {
+        "corpus": corpus.sha256,
+        "vocab": corpus.vocab,
+        "table": given["table"] or "",
+        "head_dim": options.head_dim or _head_dim(options.width),
+        "ff": options.ff or 3 * options.width,
+        "lr": LR.get(options.parametrization, 2**-7) if options.lr is None else options.lr,
+        "warmup_steps": warmup if options.warmup_steps < 0 else options.warmup_steps,
+    }
+    return Trial(**given)
+
+
+def _head_dim(width: int) -> int:
+    return next((d for d in (64, 32, 16, 8, 4, 2) if width % d == 0 and width // d >= 2), width)
+
+
+def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
+    """The result, or None when a signal stopped it. A first SIGTERM stops after the dispatch that is under way."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from lab import population
+
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps {task.fields[speed]}"))
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+            task = bar.add_task("compiling", total=trial.steps, speed="")
+
+            def show(p: population.Progress) -> None:
+                bar.update(task, description="training", completed=p.steps_done, speed=f"{p.tokens_per_second:,.0f} tokens/s")
+
+            found = population.train([trial], corpus, "turn", progress=show, stop=lambda: bool(asked), checkpoints=options.checkpoints)
+            return next(iter(list(found)), None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _row(trial: Trial, result: Result) -> dict[str, Any]:
+    from lab.counts import row
+
+    return row(trial, result, "train")
+
+
+def _print(trial: Trial, result: Result) -> None:
+    row = _row(trial, result)
+    print(f"trial {trial.run_id}: {row['params']:,} parameters ({row['params_no_embed']:,} without embedding and readout), "
+          f"{trial.tokens:,} tokens, {row['epochs']:.2g} epochs, {row['flops']:.3g} FLOPs (6ND)")  # fmt: skip
+    if result.status == "diverged":
+        print(f"diverged at step {result.diverged_step} of {trial.steps}: lr={trial.lr:g} is too high for this shape")
+    else:
+        print(f"loss {result.loss:.4f} +- {result.loss_se:.4f} nats per token ({result.bits_per_byte:.4f} bits per byte), "
+              f"from {result.loss_init:.4f}")  # fmt: skip
+    print(f"{result.seconds:.1f} s, {trial.tokens / max(result.seconds, 1e-9):,.0f} tokens/s on {result.device}")
+
+
+def _explain(trial: Trial, as_json: bool) -> int:
+    """Every tensor's rule, and what belongs to no tensor."""
+    from lab.counts import half_life_tokens, tau
+    from lab.parametrization import explain, scales
+
+    rows, shared = explain(trial), dataclasses.asdict(scales(trial))
+    half_lives = half_life_tokens(trial)
+    if as_json:
+        print_json({"trial": trial_json(trial), "tensors": rows, "scales": shared, "half_life_tokens": half_lives, "tau": tau(trial)})
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{trial.parametrization}, {trial.optimizer}, lr {trial.lr:g}, weight decay {trial.weight_decay:g}")
+    numbers = ("init_std", "multiplier", "lr", "weight_decay", "eps")
+    for name in ("tensor", "shape", "role", *numbers):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        cells = [f"{row[n]:.4g}  {row['formula'][n]}" for n in numbers]
+        table.add_row(row["tensor"], " x ".join(map(str, row["shape"])), row["role"], *cells)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    for name, value in shared.items():
+        text = ", ".join(f"{v:.4g}" for v in value) if isinstance(value, tuple) else f"{value:.6g}" if isinstance(value, float) else value
+        console.print(f"{name:<17} {text}")
+    for name, tokens in half_lives.items():
+        console.print(f"memory of {name:<12} half-life {tokens:,.0f} tokens")
+    return 0
