@@ -87,7 +87,7 @@ def _load(path: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
     import pandas as pd
 
     if isinstance(path, pd.DataFrame):
-        return path, "a table in memory"
+        return path.reset_index(drop=True), "a table in memory"
     file = Path(path)
     if file.is_dir():
         file = file / "trials.parquet"
