@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lab import ops
+from lab import fp8, ops
+from lab.attention import causal_attention, rotate
 from lab.parametrization import TENSORS, table_of
 from lab.records import Trial
 from lab.xent import cross_entropy
 
 Tree = Any
 Tap = Callable[[str, jax.Array], None]  # is given intermediate values by name; see `forward`
-ROPE_BASE = 10_000.0  # 2104.09864
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,10 @@ class Block(nnx.Module):
         return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o")
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
-        up_BTF = m.linear_free(x_BTD, self, "up")
+        up_BTF = m.linear(x_BTD, self, "up")
         alpha = m.numbers["ffn_act"]
-        act_BTF = (
-            m.ops.gelu(up_BTF, alpha) if m.shape.activation == "gelu" else m.ops.glu(up_BTF, m.linear_free(x_BTD, self, "gate"), alpha)
-        )
-        return m.linear_free(act_BTF, self, "down")
+        act_BTF = m.ops.gelu(up_BTF, alpha) if m.shape.activation == "gelu" else m.ops.glu(up_BTF, m.linear(x_BTD, self, "gate"), alpha)
+        return m.linear(act_BTF, self, "down")
 
 
 class Decoder(nnx.Module):
@@ -154,10 +152,9 @@ class Context:
         return param.dtype if self.shape.precision == "float32" else jnp.bfloat16
 
     def linear(self, x: jax.Array, block: Block, name: str) -> jax.Array:
-        return self.ops.linear(x, getattr(block, name)[...], self.rule(name)["multiplier"])
-
-    def linear_free(self, x: jax.Array, block: Block, name: str) -> jax.Array:
-        return self.ops.linear_free(x, getattr(block, name)[...], self.rule(name)["multiplier"])
+        op = self.ops.linear if name in ("q", "k", "v", "o") else self.ops.linear_free
+        in_fp8 = self.shape.precision == "float8" and name in fp8.TENSORS
+        return op(x, getattr(block, name)[...], self.rule(name)["multiplier"], in_fp8)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])
@@ -206,33 +203,6 @@ def _normals(key: jax.Array, sizes: Mapping[str, int]) -> dict[str, jax.Array]:
 
 
 # 2. forward -----------------------------------------------------------------------------------------------------------
-
-
-def rotate(x_BTHK: jax.Array, scale: ops.Number) -> jax.Array:
-    """Rotary position embedding (2104.09864) of the pairs (i, i + K/2), and `scale`, in one float32 pass."""
-    T, K = x_BTHK.shape[-3], x_BTHK.shape[-1]
-    angle_TK = np.arange(T)[:, None] * ROPE_BASE ** (-np.arange(0, K, 2) / K)
-    wide = jnp.promote_types(x_BTHK.dtype, jnp.float32)
-    cos, sin = (jnp.asarray(f(angle_TK)[:, None], wide) for f in (np.cos, np.sin))
-    a, b = jnp.split(x_BTHK.astype(wide), 2, -1)
-    return (jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * jnp.asarray(scale, wide)).astype(x_BTHK.dtype)
-
-
-def causal_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
-    """softmax(q k) v over earlier tokens, q already scaled. cuDNN's fused kernel where there is one: bfloat16 on a GPU."""
-    if jax.default_backend() == "gpu" and q_BTHK.dtype == jnp.bfloat16 and q_BTHK.shape[-1] % 8 == 0:
-        return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, scale=1.0, is_causal=True, implementation="cudnn")
-    T = q_BTHK.shape[-3]
-    logits_BHTS = attention_logits(q_BTHK, k_BTHK)
-    seen_TS = np.tril(np.ones((T, T), bool))
-    p_BHTS = jax.nn.softmax(jnp.where(seen_TS, logits_BHTS, -jnp.inf), -1)
-    return jnp.einsum("...hts,...shk->...thk", p_BHTS.astype(v_BTHK.dtype), v_BTHK)
-
-
-def attention_logits(q_BTHK: jax.Array, k_BTHK: jax.Array) -> jax.Array:
-    """(B, H, T, T), float32 at least, before the causal mask."""
-    wide = jnp.promote_types(q_BTHK.dtype, jnp.float32)
-    return jnp.einsum("...thk,...shk->...hts", q_BTHK, k_BTHK, preferred_element_type=wide)
 
 
 def _ignore(name: str, value: jax.Array) -> None:

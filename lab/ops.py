@@ -12,6 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lab.fp8 import dot as dot8
+
 Number = jax.Array | float
 EPS = 1e-5  # under the root of RMSNorm
 
@@ -49,7 +51,7 @@ class Ops(NamedTuple):
     """One set of ops. `scale` arguments are the parametrization's numbers, traced."""
 
     embed: Callable[..., jax.Array]  # (tokens_BT, table_VD, scale) -> BTD
-    linear: Callable[..., jax.Array]  # (x_BTD, w_DE, scale) -> BTE, constrained
+    linear: Callable[..., jax.Array]  # (x_BTD, w_DE, scale, fp8) -> BTE, constrained; fp8: unit ops multiply in it
     linear_free: Callable[..., jax.Array]  # the same, its input gradient scaled on its own: the MLP's
     readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
@@ -82,8 +84,8 @@ def _linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
 
 PLAIN = Ops(
     embed=lambda tokens_BT, table_VD, scale: times(table_VD[tokens_BT], scale),
-    linear=_linear,
-    linear_free=_linear,
+    linear=lambda x_BTD, w_DE, scale, fp8=False: _linear(x_BTD, w_DE, scale),
+    linear_free=lambda x_BTD, w_DE, scale, fp8=False: _linear(x_BTD, w_DE, scale),
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
     gain=lambda x, gain: x * gain.astype(x.dtype),
     glu=_glu,
@@ -102,11 +104,13 @@ def _rows(x: jax.Array) -> int:
     return math.prod(x.shape[:-1])
 
 
-def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number | None = None) -> jax.Array:
-    """Output times `scale`, input gradient times `backward` (None: `scale`), weight gradient over sqrt(rows)."""
-    x = scale_bwd(x_BTD, scale if backward is None else backward)
+def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, fp8: bool = False) -> jax.Array:
+    """Output times `scale`, input gradient times `backward`, weight gradient over sqrt(rows)."""
+    x = scale_bwd(x_BTD, backward)
     w = scale_bwd(w_DE, _rows(x_BTD) ** -0.5)
-    return scale_fwd(x @ w.astype(x.dtype), scale)
+    if not fp8:
+        return scale_fwd(x @ w.astype(x.dtype), scale)
+    return scale_fwd(dot8(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1]), scale)
 
 
 def _unit_embed(tokens_BT: jax.Array, table_VD: jax.Array, scale: Number) -> jax.Array:
@@ -143,8 +147,8 @@ def _unit_into_loss(logits_BTV: jax.Array, alpha: Number) -> jax.Array:
 
 UNIT = Ops(
     embed=_unit_embed,
-    linear=_unit_linear,
-    linear_free=lambda x, w, scale: _unit_linear(x, w, scale, w.shape[-1] ** -0.5),
+    linear=lambda x_BTD, w_DE, scale, fp8=False: _unit_linear(x_BTD, w_DE, scale, scale, fp8),
+    linear_free=lambda x_BTD, w_DE, scale, fp8=False: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, fp8),
     readout=_unit_linear,
     gain=_unit_gain,
     glu=_unit_glu,

@@ -52,7 +52,7 @@ class Monomial:
     def __str__(self) -> str:
         factors = [name if power == 1 else f"{name}^{power}" for name, power in self.powers]
         if self.constant != 1 or not factors:
-            factors.insert(0, f"{self.constant:g}")
+            factors.insert(0, repr(self.constant).removesuffix(".0"))
         return " ".join(factors)
 
     @property

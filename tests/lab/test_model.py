@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from functools import partial
 from pathlib import Path
 
@@ -11,28 +12,15 @@ import numpy as np
 import pytest
 
 from lab import model, train
-from lab.parametrization import TABLES, numbers
+from lab.attention import attention_logits, rotate
+from lab.parametrization import TABLES, from_json, numbers, rules, to_data
+from lab.parametrization.monomial import parse
+from lab.parametrization.symmetry import shift
 from lab.records import Trial
 from scripts import make_oracles as oracle
+from tests.lab.tiny import trial
 
 GOLDEN = Path(__file__).parent / "golden"
-TINY = {"corpus": "0", "vocab": 37, "sequence": 16, "batch": 4, "steps": 10, "width": 32, "depth": 2, "head_dim": 8, "ff": 80, "lr": 0.01}
-BASES = {
-    "base_width": ("in_ratio",),
-    "base_depth": ("depth_ratio", "depth_ratio_alpha"),
-    "base_batch": ("token_ratio",),
-    "base_steps": ("token_ratio",),
-}
-
-
-def trial(parametrization="u-mup", **changes):
-    """A tiny trial; base fields that its table needs are the trial's own shape unless given."""
-    fields = {**TINY, **changes}
-    cells = TABLES[parametrization].cells
-    for base, used in BASES.items():
-        if cells & set(used):
-            fields.setdefault(base, fields[base.removeprefix("base_")])
-    return Trial(parametrization=parametrization, **fields)
 
 
 def draw_tokens(trial, seed=1):
@@ -115,3 +103,260 @@ def test_losses_of_training_equal_the_package(golden):
         assert train_steps(t, params, tokens_N) == pytest.approx(want["losses"], rel=1e-6)
         # the check has power: 1 % more LR is seen
         assert np.abs(train_steps(t, params, tokens_N, change=1.01) / want["losses"] - 1).max() > 1e-5
+
+
+# 2. the forms of muP train the same -----------------------------------------------------------------------------------
+
+
+def weights(t):
+    """Float64 parameters of any form of one parametrization: one unit-normal draw, times the form's own init std."""
+    by_name = rules(t)
+
+    def leaf(path, w):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        return jnp.asarray(oracle.draw(name, w.shape) * by_name[model.tensor_name(path)].init_std)
+
+    shape, n = model.shape_of(t), numbers(t)
+    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(lambda: model.init(shape, jax.random.key(0), n)))
+
+
+def form(name, optimizer, **changes):
+    """At 4 times the base width, with an eps of the size of gradients, so that its rule matters."""
+    return trial(name, optimizer=optimizer, base_width=8, weight_decay=0.02, beta2=0.9, eps=1e-5, steps=8, schedule="constant", **changes)
+
+
+def shifted(optimizer, lr):
+    """Table 8 with arbitrary thetas, as a user's table."""
+    data = to_data(TABLES["mup"])
+    for row in data["rows"].values():
+        row.pop("muon", None)
+    moved = shift(
+        from_json(json.dumps(data)), {"hidden": parse("3 fan_in^1/2", ""), "input": parse("0.37", ""), "output": parse("5", "")}, "shifted"
+    )
+    return dataclasses.replace(form("mup", optimizer, lr=lr), parametrization="shifted", table=json.dumps(to_data(moved)))
+
+
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.01), ("adamw_coupled", 0.01), ("sgd", 0.5)])
+def test_equivalent_forms_give_the_same_losses(optimizer, lr):
+    """Tables 3, 8 and 9, mean-field, and Table 8 moved by any theta: one program, one curve, to rounding (Lemma J.1)."""
+    with jax.enable_x64(True):
+        tokens_N = jnp.asarray(oracle.stream())
+        forms = [form(name, optimizer, lr=lr) for name in ("mup", "mup-table3", "mup-table9", "mean-field")] + [shifted(optimizer, lr)]
+        curves = [train_steps(t, weights(t), tokens_N) for t in forms]
+        for t, curve in zip(forms[1:], curves[1:], strict=True):
+            assert np.abs(curve / curves[0] - 1).max() < 1e-9, t.parametrization
+        assert curves[0][-1] < curves[0][0] - 0.1
+        if optimizer == "sgd":
+            return
+        # the eps rule is needed: the same table with its eps left alone leaves the curve
+        table3 = to_data(TABLES["mup-table3"])
+        for row in table3["rows"].values():
+            row["adam"].pop("eps", None)
+        bad = dataclasses.replace(forms[1], parametrization="mup-table3", table=json.dumps(table3))
+        assert np.abs(train_steps(bad, weights(bad), tokens_N) / curves[0] - 1).max() > 1e-5
+
+
+@pytest.mark.parametrize("name", ["mup", "mup-table3", "mup-table9", "mean-field"])
+def test_eps_follows_the_gradient(name):
+    """RMS of every leaf's gradient at 16 times the width, over eps: the same as at the base width (without the rule it falls as 1/16)."""
+
+    def ratios(width):
+        t = trial(name, width=width, ff=2 * width, depth=1, base_width=32, head_dim=16, batch=8)
+        shape, n, params = start(t)
+        grads = jax.jit(jax.grad(partial(model.loss, shape)))(params, draw_tokens(t), n)
+        by_name = rules(t)
+        return {leaf: float(jnp.sqrt((g**2).mean())) / by_name[leaf.split(".")[-1]].eps for leaf, g in named(grads).items()}
+
+    small, big = ratios(32), ratios(512)
+    for leaf in small:
+        assert 0.4 < big[leaf] / small[leaf] < 2.5, leaf
+
+
+# 3. init --------------------------------------------------------------------------------------------------------------
+
+
+def test_init_draws_do_not_depend_on_neighbours_depth_or_parametrization():
+    shallow, deep = trial("sp"), trial("sp", depth=3)
+    _, n, params = start(shallow)
+    key = jax.random.key(0)
+    other = named(start(deep)[2])
+    assert all((w == other[leaf]).all() for leaf, w in named(params).items())
+    muP = named(start(trial("mup"))[2])
+    assert all((w == muP[leaf]).all() for leaf, w in named(params).items())
+    stacked = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x, jnp.float32)] * 3), n)
+    keys = jnp.stack([jax.random.key(5), key, jax.random.key(9)])
+    mapped = jax.jit(jax.vmap(partial(model.init, model.shape_of(shallow))))(keys, stacked)
+    assert all((w[1] == named(params)[leaf]).all() for leaf, w in named(mapped).items())
+    assert not (named(mapped)["embed"][0] == named(params)["embed"]).any()
+
+
+@pytest.mark.parametrize("name", ["sp", "u-mup"])
+def test_init_stds_are_the_rules(name):
+    t = trial(name, width=128, ff=320, vocab=200)
+    by_name = rules(t)
+    seen = set()
+    for leaf, w in named(start(t)[2]).items():
+        assert w.dtype == jnp.float32
+        assert float(w.std()) == pytest.approx(by_name[leaf.split(".")[-1]].init_std, rel=0.03)
+        assert abs(float(w.mean())) < 0.05 * float(w.std())
+        seen.add(w[:2, :2].tobytes())
+    assert len(seen) == len(named(start(t)[2]))  # no two leaves alike
+
+
+def test_u_mup_at_init():
+    """Loss ln V, logits 1/sqrt(d), and the reference package's growth of the residual under causal attention: 1.6 at 2 layers, 2.9 at 8."""
+    for depth, growth in ((2, 1.6), (8, 2.9)):
+        t = trial("u-mup", width=256, ff=1024, head_dim=64, vocab=512, sequence=256, batch=2, depth=depth)
+        shape, n, params = start(t)
+        seen = {}
+        logits = model.forward(shape, params, draw_tokens(t)[:, :-1], n, tap=lambda name, x, seen=seen: seen.update({name: x}))
+        assert float(seen[f"residual.{2 * depth}"].std()) == pytest.approx(growth, rel=0.08)
+        assert float(logits.std()) == pytest.approx(256**-0.5, rel=0.05)
+    loss = float(jax.jit(partial(model.loss, shape))(params, draw_tokens(t), n))
+    assert loss == pytest.approx(math.log(512), abs=0.01)
+
+
+# 4. options -----------------------------------------------------------------------------------------------------------
+
+OPTIONS = [
+    {"activation": "gelu"},
+    {"qk_norm": True},
+    {"norm_gains": True},
+    {"qk_norm": True, "norm_gains": True, "activation": "gelu"},
+    {"precision": "bfloat16"},
+]
+
+
+@pytest.mark.parametrize("name", ["sp", "u-mup"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_options_have_the_leaves_of_their_rules_and_finite_gradients(name, options):
+    t = trial(name, **options)
+    shape, n, params = start(t)
+    assert {leaf.split(".")[-1] for leaf in named(params)} == set(rules(t))
+    assert jax.tree.structure(model.axes(shape), is_leaf=lambda x: isinstance(x, tuple)) == jax.tree.structure(params)
+    for leaf, axes in zip(jax.tree.leaves(params), jax.tree.leaves(model.axes(shape), is_leaf=lambda x: isinstance(x, tuple)), strict=True):
+        assert leaf.shape == tuple(shape.axis_sizes[axis] for axis in axes)
+    loss, grads = jax.jit(jax.value_and_grad(partial(model.loss, shape)))(params, draw_tokens(t), n)
+    assert loss.dtype == jnp.float32 and math.isfinite(loss)
+    for leaf, g in named(grads).items():
+        assert g.dtype == jnp.float32 and jnp.isfinite(g).all() and (g != 0).any(), leaf
+
+
+def test_tied_readout_is_the_embedding_at_its_own_multiplier():
+    """One tensor under the input row; at init its logits have the size of the untied ones."""
+    tied, untied = (trial("mup", width=256, ff=320, head_dim=32, base_width=32, tied=tied) for tied in (True, False))
+    stds = []
+    for t in (tied, untied):
+        shape, n, params = start(t)
+        assert ("unembed" in params) != t.tied
+        stds.append(float(model.forward(shape, params, draw_tokens(t)[:, :-1], n).std()))
+    assert stds[0] == pytest.approx(stds[1], rel=0.2)
+    shape, n, params = start(tied)
+    twice = model.forward(shape, params, draw_tokens(tied)[:, :-1], {**n, "readout": 2 * n["readout"]})
+    np.testing.assert_allclose(twice, 2 * model.forward(shape, params, draw_tokens(tied)[:, :-1], n), rtol=1e-4, atol=1e-6)
+
+
+def test_no_token_sees_a_later_one():
+    t = trial("u-mup")
+    shape, n, params = start(t)
+    tokens = draw_tokens(t)[:, :-1]
+    changed = tokens.at[:, 10:].set((tokens[:, 10:] + 1) % t.vocab)
+    a, b = (model.forward(shape, params, x, n) for x in (tokens, changed))
+    np.testing.assert_array_equal(a[:, :10], b[:, :10])
+    assert (a[:, 10:] != b[:, 10:]).any(-1).all()
+
+
+def test_position_matters_only_by_distance():
+    """RoPE: logits depend on the offset between tokens, so shifting a window leaves q k unchanged."""
+    q, k = (jax.random.normal(jax.random.key(i), (1, 1, 1, 8)) for i in range(2))
+    logits = attention_logits(rotate(jnp.tile(q, (1, 16, 1, 1)), 1.0), rotate(jnp.tile(k, (1, 16, 1, 1)), 1.0))[0, 0]
+    for offset in (0, 3, 7):
+        diagonal = np.diagonal(logits, -offset)
+        np.testing.assert_allclose(diagonal, diagonal[0], rtol=1e-4, atol=1e-5)
+    assert abs(logits[7, 0] - logits[3, 0]) > 1e-3
+
+
+def test_qk_norm_bounds_the_logits():
+    """|q| = |k| = sqrt(d_h), so |q k| / sqrt(d_h) <= sqrt(d_h) however large the weights; without it there is no bound."""
+    for qk_norm in (True, False):
+        t = trial("sp", qk_norm=qk_norm)
+        shape, n, params = start(t)
+        for block in params["layers"].values():
+            block["q"], block["k"] = 50 * block["q"], 50 * block["k"]
+        seen = {}
+        model.forward(shape, params, draw_tokens(t)[:, :-1], n, tap=lambda name, x, seen=seen: seen.update({name: x}))
+        largest = float(jnp.abs(attention_logits(seen["q.0"], seen["k.0"])).max())
+        assert (largest <= 8**0.5 * (1 + 1e-5)) == qk_norm
+
+
+def test_z_loss_is_in_the_gradient_and_not_in_the_value():
+    plain, with_z = trial("sp"), trial("sp", z_loss=0.1)
+    shape, n, params = start(plain)
+    tokens = draw_tokens(plain)
+    (a, da), (b, db) = (jax.value_and_grad(lambda p, n=n: model.loss(shape, p, tokens, n))(params) for n in (n, numbers(with_z)))
+    assert float(a) == float(b)
+
+    def penalty(p):
+        return (0.1 * jax.nn.logsumexp(model.forward(shape, p, tokens[:, :-1], n), -1) ** 2).mean()
+
+    np.testing.assert_allclose(db["unembed"] - da["unembed"], jax.grad(penalty)(params)["unembed"], rtol=1e-3, atol=1e-5)
+
+
+# 5. precision and mapping ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("precision", "near", "far"), [("bfloat16", 0.03, 1e-4), ("float8", 0.15, 0.01)])
+def test_low_precision_gradients_are_close_to_float32_and_not_equal(precision, near, far):
+    shape, n, params = start(trial("u-mup", width=64, ff=160))
+    low = dataclasses.replace(shape, precision=precision)
+    tokens = draw_tokens(trial("u-mup"))
+    a, b = (named(jax.jit(jax.grad(partial(model.loss, s)))(params, tokens, n)) for s in (shape, low))
+    errors = {leaf: float(jnp.linalg.norm(b[leaf] - a[leaf]) / jnp.linalg.norm(a[leaf])) for leaf in a}
+    assert max(errors.values()) < near and errors["layers.000.q"] > far
+    logits = model.forward(low, params, tokens[:, :-1], n)
+    assert logits.dtype == jnp.bfloat16
+
+
+def test_fp8_multiplies_in_fp8_but_for_the_critical_matmuls():
+    """In the traced program: E4M3 operands for q, k, v, gate, up of each layer, E5M2 gradients; o, down and the readout in bfloat16."""
+    shape, n, params = start(trial("u-mup", precision="float8"))
+    text = str(jax.make_jaxpr(jax.grad(partial(model.loss, shape)))(params, draw_tokens(trial("u-mup")), n))
+    assert text.count("f8_e4m3fn[") and text.count("f8_e5m2[")
+    forward = str(jax.make_jaxpr(partial(model.forward, shape))(params, draw_tokens(trial("u-mup"))[:, :-1], n))
+    casts = forward.count("new_dtype=float8_e4m3fn")
+    assert casts == 2 * 5 * shape.depth and "float8_e5m2" not in forward
+
+
+def test_mapped_trials_are_the_trials_alone():
+    """Two trials of one shape and different numbers along a mapped axis: losses and gradients of each alone, to rounding."""
+    trials = [trial("u-mup", alpha_attn=0.5, alpha_res=0.7), trial("u-mup", alpha_ffn_act=2.0, alpha_loss=0.5)]
+    shape = model.shape_of(trials[0])
+    assert shape == model.shape_of(trials[1])
+    starts = [start(t, seed)[1:] for seed, t in enumerate(trials)]
+    n, params = (jax.tree.map(lambda *xs: jnp.stack([jnp.asarray(x, jnp.float32) for x in xs]), *(s[i] for s in starts)) for i in (0, 1))
+    tokens = draw_tokens(trials[0])
+    f = jax.value_and_grad(partial(model.loss, shape))
+    losses, grads = jax.jit(jax.vmap(f, in_axes=(0, None, 0)))(params, tokens, n)
+    alone = jax.jit(f)
+    for i, (n_i, params_i) in enumerate(starts):
+        loss, g = alone(params_i, tokens, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), n_i))
+        assert float(losses[i]) == pytest.approx(float(loss), rel=1e-5)
+        for leaf, x in named(g).items():
+            np.testing.assert_allclose(named(grads)[leaf][i], x, rtol=2e-3, atol=2e-4 * float(jnp.abs(x).max()))
+    assert abs(float(losses[0] - losses[1])) > 1e-3
+
+
+def test_sequence_losses_average_to_the_loss():
+    t = trial("mup")
+    shape, n, params = start(t)
+    each = model.sequence_losses(shape, params, draw_tokens(t), n)
+    assert each.shape == (t.batch,) and float(each.mean()) == pytest.approx(float(model.loss(shape, params, draw_tokens(t), n)), rel=1e-6)
+
+
+def test_an_oracle_made_now_is_the_committed_one():
+    """Runs the packages themselves where torch and both are installed; the golden files stand for them elsewhere."""
+    for package in ("torch", "mup", "unit_scaling"):
+        pytest.importorskip(package, reason="the authors' packages are not installed; the golden files were made from them")
+    for name, make in (("mup", oracle.mup_golden), ("unit_scaling", oracle.unit_scaling_golden)):
+        want = json.loads((GOLDEN / f"{name}.json").read_text())
+        assert make()["losses"] == pytest.approx(want["losses"], rel=1e-6)

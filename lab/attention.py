@@ -1,0 +1,39 @@
+"""Causal softmax attention and the position embedding of its queries and keys.
+
+Letters: B sequences, T (and S) tokens of each, H heads, K entries of a head.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lab.ops import Number
+
+ROPE_BASE = 10_000.0  # 2104.09864
+
+
+def rotate(x_BTHK: jax.Array, scale: Number) -> jax.Array:
+    """Rotary position embedding (2104.09864) of the pairs (i, i + K/2), and `scale`, in one float32 pass."""
+    T, K = x_BTHK.shape[-3], x_BTHK.shape[-1]
+    angle_TK = np.arange(T)[:, None] * ROPE_BASE ** (-np.arange(0, K, 2) / K)
+    wide = jnp.promote_types(x_BTHK.dtype, jnp.float32)
+    cos, sin = (jnp.asarray(f(angle_TK)[:, None], wide) for f in (np.cos, np.sin))
+    a, b = jnp.split(x_BTHK.astype(wide), 2, -1)
+    return (jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * jnp.asarray(scale, wide)).astype(x_BTHK.dtype)
+
+
+def causal_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
+    """softmax(q k) v over earlier tokens, q already scaled. cuDNN's fused kernel where there is one: bfloat16 on a GPU."""
+    if jax.default_backend() == "gpu" and q_BTHK.dtype == jnp.bfloat16 and q_BTHK.shape[-1] % 8 == 0:
+        return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, scale=1.0, is_causal=True, implementation="cudnn")
+    T = q_BTHK.shape[-3]
+    logits_BHTS = attention_logits(q_BTHK, k_BTHK)
+    seen_TS = np.tril(np.ones((T, T), bool))
+    p_BHTS = jax.nn.softmax(jnp.where(seen_TS, logits_BHTS, -jnp.inf), -1)
+    return jnp.einsum("...hts,...shk->...thk", p_BHTS.astype(v_BTHK.dtype), v_BTHK)
+
+
+def attention_logits(q_BTHK: jax.Array, k_BTHK: jax.Array) -> jax.Array:
+    """(B, H, T, T), float32 at least, before the causal mask."""
+    wide = jnp.promote_types(q_BTHK.dtype, jnp.float32)
+    return jnp.einsum("...thk,...shk->...hts", q_BTHK, k_BTHK, preferred_element_type=wide)

@@ -1,0 +1,45 @@
+"""u-muP's FP8 recipe (2407.17465, section 4.2): operands E4M3, gradients E5M2, no scales beyond unit scaling's own.
+
+Letters: N tokens, D entries in, E entries out.
+"""
+
+import jax
+import jax.numpy as jnp
+
+# The matrices multiplied in FP8. The inputs of `o` and `down` grow during training (the paper's critical matmuls), and the readout decides
+# the loss directly: these three stay in bfloat16.
+TENSORS = frozenset(("q", "k", "v", "gate", "up"))
+
+E4M3, E5M2 = jnp.float8_e4m3fn, jnp.float8_e5m2
+
+
+def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`x` in FP8, saturated: the cast itself turns what is too large into NaN (E4M3) or infinity (E5M2)."""
+    top = float(jnp.finfo(dtype).max)
+    return jnp.clip(x, -top, top).astype(dtype)
+
+
+def _product(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int, out: jnp.dtype) -> jax.Array:
+    """Both stay FP8 in the matmul, so that hardware with an FP8 unit uses it; casting back first would not."""
+    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=out)
+
+
+@jax.custom_vjp
+def dot(x_ND: jax.Array, w_DE: jax.Array) -> jax.Array:
+    """x w of matrices with both rounded to E4M3, in x's dtype; the gradient that comes back is rounded to E5M2."""
+    return _forward(x_ND, w_DE)[0]
+
+
+def _forward(x_ND: jax.Array, w_DE: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    x8_ND, w8_DE = cast(x_ND, E4M3), cast(w_DE, E4M3)
+    empty = jnp.zeros((0,), x_ND.dtype), jnp.zeros((0,), w_DE.dtype)  # carry the dtypes of the gradients
+    return _product(x8_ND, w8_DE, 1, 0, x_ND.dtype), (x8_ND, w8_DE, *empty)
+
+
+def _backward(saved: tuple[jax.Array, ...], g_NE: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x8_ND, w8_DE, x_empty, w_empty = saved
+    g8_NE = cast(g_NE, E5M2)
+    return _product(g8_NE, w8_DE, 1, 1, x_empty.dtype), _product(x8_ND, g8_NE, 0, 0, w_empty.dtype)
+
+
+dot.defvjp(_forward, _backward)
