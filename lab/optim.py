@@ -1,11 +1,16 @@
 """Optax chains built from the parametrization: each leaf has its own LR factor, decay factor and eps; all numbers are traced."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
+
+from lab import InputError
+from lab.records import Trial
 
 Tree = Any  # a pytree of arrays with the structure of the parameters
 Number = jax.Array | float
@@ -16,11 +21,13 @@ ONE_CYCLE_TOP, ONE_CYCLE_END, ONE_CYCLE_DIV, ONE_CYCLE_FINAL = 0.3, 0.85, 25.0, 
 
 
 class Numbers(NamedTuple):
-    """What the optimizer of one trial needs, all traced; `lr`, `decay` and `eps` have the structure of the parameters."""
+    """What the optimizer of one trial needs. Trees have the structure of the parameters; all but `hidden` is traced."""
 
-    lr: Tree  # at the peak of the schedule
+    lr: Number  # at the peak of the schedule
+    lr_factors: Tree
     decay: Tree  # per step at the peak of the schedule
     eps: Tree  # absolute
+    hidden: Tree  # bools: the matrices that Muon orthogonalises
     beta1: Number
     beta2: Number
     steps: Number
@@ -89,6 +96,52 @@ def _plus_decay(decay: Tree) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree.map(lambda u, w, d: u + d * w, updates, params, decay))
 
 
+def _minus_scheduled_decay(decay: Tree, factor: Callable[[Number], jax.Array]) -> optax.GradientTransformation:
+    """Decay that follows the schedule, for updates that have their LR and sign already."""
+
+    def update(updates: Tree, state: optax.ScaleByScheduleState, params: Tree | None = None) -> tuple[Tree, optax.ScaleByScheduleState]:
+        s = factor(state.count)
+        return jax.tree.map(lambda u, w, d: u - s * d * w, updates, params, decay), optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformation(lambda _: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update)
+
+
+def _muon(n: Numbers) -> optax.GradientTransformation:
+    """Muon on the hidden matrices, Adam on all other tensors, one LR for both; beta1 is the momentum of either.
+
+    An orthogonalised update is times sqrt(max(1, out / in)) (optax.contrib.muon's default), so its spectral norm is near that.
+    """
+    labels = jax.tree.map(lambda hidden: "muon" if hidden else "adam", n.hidden)
+    eps = jax.tree.map(lambda hidden, e: optax.MaskedNode() if hidden else e, n.hidden, n.eps)
+    matrices = functools.partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers())
+    muon = optax.contrib.scale_by_muon(beta=n.beta1, weight_dimension_numbers=matrices)
+    parts = {"muon": muon, "adam": scale_by_adam(n.beta1, n.beta2, eps)}
+
+    def by_shape(updates: Tree, _: Tree) -> Tree:
+        return jax.tree.map(lambda u, hidden: u * max(1.0, u.shape[1] / u.shape[0]) ** 0.5 if hidden else u, updates, n.hidden)
+
+    return optax.chain(optax.partition(parts, labels), optax.stateless(by_shape))
+
+
+def _prodigy(n: Numbers, factor: Callable[[Number], jax.Array]) -> optax.GradientTransformation:
+    """optax.contrib.prodigy on w / lr_factor, so that its one estimate of a distance weighs each tensor by its rule.
+
+    lr is then relative to that estimate (1 is Prodigy's own); eps is one number. For Adam's class w / c with LR 1 is w with LR c (Lemma
+    J.1 of 2203.03466).
+    """
+    inner = optax.contrib.prodigy(lambda count: n.lr * factor(count), (n.beta1, n.beta2), eps=jax.tree.leaves(n.eps)[0])
+    c = n.lr_factors
+
+    def init(params: Tree) -> Any:
+        return inner.init(jax.tree.map(jnp.divide, params, c))
+
+    def update(grads: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
+        updates, state = inner.update(jax.tree.map(jnp.multiply, grads, c), state, jax.tree.map(jnp.divide, params, c))
+        return jax.tree.map(jnp.multiply, updates, c), state
+
+    return optax.chain(optax.GradientTransformation(init, update), _minus_scheduled_decay(n.decay, factor))
+
+
 def make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTransformation:
     """The optimizer of one trial: w <- w - s_t (lr_leaf u_t + decay_leaf w), s_t the schedule, u_t the direction.
 
@@ -96,18 +149,40 @@ def make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTransf
     lr_leaf times decay_leaf.
     """
     s = schedule(schedule_name, n.steps, n.warmup_steps)
+    lr = jax.tree.map(lambda factor: n.lr * factor, n.lr_factors)
     descend = optax.scale_by_schedule(lambda count: -s(count))
-    direction = {
-        "adamw": lambda: scale_by_adam(n.beta1, n.beta2, n.eps),
-        "adamw_coupled": lambda: scale_by_adam(n.beta1, n.beta2, n.eps),
-        "nadamw": lambda: scale_by_adam(n.beta1, n.beta2, n.eps, nesterov=True),
-        "adam": lambda: scale_by_adam(n.beta1, n.beta2, n.eps),
-        "sgd": lambda: optax.trace(n.beta1),
-        "lion": lambda: optax.scale_by_lion(n.beta1, n.beta2),
-    }[optimizer]()
+
+    def independent(direction: optax.GradientTransformation) -> optax.GradientTransformation:
+        return optax.chain(direction, _times(lr), _plus_decay(n.decay), descend)
+
+    adam = functools.partial(scale_by_adam, b2=n.beta2, eps=n.eps)
+    if optimizer in ("adamw", "adam"):  # a trial under adam has no decay
+        return independent(adam(n.beta1))
     if optimizer == "adamw_coupled":
-        return optax.chain(direction, _plus_decay(n.decay), _times(n.lr), descend)
-    return optax.chain(direction, _times(n.lr), _plus_decay(n.decay), descend)
+        return optax.chain(adam(n.beta1), _plus_decay(n.decay), _times(lr), descend)
+    if optimizer == "nadamw":
+        return independent(adam(n.beta1, nesterov=True))
+    if optimizer == "sgd":
+        return independent(optax.trace(n.beta1))
+    if optimizer == "lion":
+        return independent(optax.scale_by_lion(n.beta1, n.beta2))
+    if optimizer == "muon":
+        return independent(_muon(n))
+    if optimizer == "prodigy":
+        return _prodigy(n, s)
+    if optimizer == "schedule_free_adamw":  # its average weighs by the squared LR, of which only the ratio to the peak matters
+        return optax.contrib.schedule_free(independent(adam(0.0)), lambda count: s(count - 1), n.beta1)
+    raise ValueError(f"optimizer={optimizer!r}")
+
+
+def check(trial: Trial) -> None:
+    """Refuse what an optimizer or a schedule cannot do."""
+    if trial.optimizer == "schedule_free_adamw" and trial.schedule != "constant":
+        raise InputError(f"schedule={trial.schedule!r}: must be constant under schedule_free_adamw, which averages instead of decaying")
+    if trial.optimizer == "schedule_free_adamw" and trial.beta1 == 0:
+        raise InputError("beta1=0.0: must be above 0 under schedule_free_adamw (the weight of the average)")
+    if trial.schedule == "one_cycle" and trial.warmup_steps:
+        raise InputError(f"warmup_steps={trial.warmup_steps}: must be 0 under one_cycle, which rises over {ONE_CYCLE_TOP:.0%} of the run")
 
 
 def evaluated(optimizer: str, state: Tree, params: Tree) -> Tree:

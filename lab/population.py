@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from lab import InputError, checkpoint
+from lab import InputError, checkpoint, optim
 from lab.data import Corpus, check_size
 from lab.records import Result, Trial, signature
 from lab.runtime import environment
@@ -209,6 +209,7 @@ def check(trials: Sequence[Trial], corpus: Corpus, axis: str) -> None:
     if len({signature(t) for t in trials}) > 1:
         raise InputError(f"trials: {len({signature(t) for t in trials})} signatures; those of one cohort have equal shapes")
     for trial in trials:
+        optim.check(trial)
         if trial.corpus != corpus.sha256:
             raise InputError(f"corpus={trial.corpus!r}: the given corpus is {corpus.sha256}")
         if trial.vocab != corpus.vocab:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from lab import model, optim
 from lab.data import batch_starts
-from lab.parametrization import numbers
+from lab.parametrization import TENSORS, numbers
 from lab.records import Trial
 
 Tree = Any
@@ -63,16 +63,20 @@ def _optimizer(program: Program, inputs: Inputs, params: Tree) -> Any:
     """The optax chain, its factors read leaf by leaf from the parametrization's rules."""
     n = inputs.numbers
 
+    names = jax.tree_util.tree_map_with_path(lambda path, _: model.tensor_name(path), params)
+
     def by_leaf(field: str, factor: Number = 1.0) -> Tree:
-        return jax.tree_util.tree_map_with_path(lambda path, _: factor * n["rules"][model.tensor_name(path)][field], params)
+        return jax.tree.map(lambda name: factor * n["rules"][name][field], names)
 
     return optim.make(
         program.optimizer,
         program.schedule,
         optim.Numbers(
-            lr=by_leaf("lr", n["lr"]),
+            lr=n["lr"],
+            lr_factors=by_leaf("lr"),
             decay=by_leaf("weight_decay", n["weight_decay"]),
             eps=by_leaf("eps"),
+            hidden=jax.tree.map(lambda name: TENSORS[name].role == "hidden", names),
             beta1=n["beta1"],
             beta2=n["beta2"],
             steps=inputs.steps,
