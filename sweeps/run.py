@@ -12,6 +12,7 @@ import json
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from sweeps.store import Store, create
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
 POLL_SECONDS = 1.0  # between looks at what other workers still hold
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # the second is what submitit has SLURM send ahead of the time limit
 STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as shells report it
 log = logging.getLogger("sweeps")
 
@@ -79,21 +81,21 @@ class Summary:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A function that turns true once SIGTERM has come. Outside the main thread it stays false: there are no signals there."""
+    """A function that turns true once one of `STOP_SIGNALS` has come; always false outside the main thread: no signals there."""
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         seen.append(number)
 
-    try:
-        before = signal.signal(signal.SIGTERM, note)
-    except ValueError:
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
+    before = {s: signal.signal(s, note) for s in STOP_SIGNALS}
     try:
         yield lambda: bool(seen)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -338,7 +340,8 @@ def _lab(job: Job) -> tuple[Train, Limits]:
 
 
 def main(argv: list[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
     try:
         summary = run_job(Job(**json.loads(argv[0])))
     except (InputError, OSError) as error:

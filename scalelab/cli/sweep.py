@@ -5,16 +5,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lab import InputError
 from scalelab.cli.args import parse, print_json
+from sweeps.launch import local, ray, slurm
+from sweeps.launch.ray import Ray
+from sweeps.launch.slurm import Slurm
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from sweeps.launch import Running
+    from sweeps.run import Job
     from sweeps.status import Board
     from sweeps.studies import Study
 
@@ -53,6 +58,8 @@ class Run(_Source):
     """module:function of a training function of your own (sweeps.run.Train); scalelab's by default."""
     most: int = 0
     """Most trials of one cohort; 0 = what fits."""
+    slurm: Annotated[Slurm, arg(name="")] = field(default_factory=Slurm)
+    ray: Ray = field(default_factory=Ray)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +122,6 @@ def _study(options: _Source) -> "Study":
 def run(args: list[str]) -> int:
     options = parse(Run, "scalelab sweep run", args)
     from sweeps import table
-    from sweeps.launch import local
     from sweeps.run import Job
     from sweeps.status import Board
     from sweeps.store import create
@@ -134,11 +140,18 @@ def run(args: list[str]) -> int:
     begun = time.monotonic()
     board = Board(store).look()
     if any(board.counts()[k] for k in ("waiting", "running", "failed")):
-        _follow(board, local.launch(job, workers, options.store / "logs"))
+        _follow(board, _launch(options, job, workers))
     return _summary(board.look(), options, time.monotonic() - begun)
 
 
-def _follow(board: "Board", running: Any) -> None:
+def _launch(options: Run, job: "Job", workers: int) -> "Running":
+    logs = options.store.absolute() / "logs"
+    if options.launcher == "slurm":
+        return slurm.launch(job, workers, logs, options.slurm)
+    return ray.launch(job, workers, options.ray) if options.launcher == "ray" else local.launch(job, workers, logs)
+
+
+def _follow(board: "Board", running: "Running") -> None:
     """A live table while workers run; an interrupt asks them to save and end."""
     from rich.console import Console
     from rich.live import Live
@@ -146,7 +159,7 @@ def _follow(board: "Board", running: Any) -> None:
     console = Console(stderr=True)
     try:
         with Live(_view(board), console=console, refresh_per_second=2, transient=True) as live:
-            while any(code is None for code in running.codes()):
+            while running.alive():
                 time.sleep(0.5)
                 live.update(_view(board.look()))
     finally:

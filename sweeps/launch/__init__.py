@@ -1,1 +1,43 @@
-"""Launchers: each starts the same worker, locally or on a cluster."""
+"""Starting workers: on this machine, on SLURM, on Ray. Each starts the same process, `python -m sweeps.run JOB`."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from typing import Protocol
+
+
+class Running(Protocol):
+    """Workers that were started."""
+
+    def alive(self) -> int:
+        """How many run or wait to run."""
+        ...
+
+    def stop(self) -> None:
+        """Ask each to save what is unfinished and end, and wait until they have."""
+        ...
+
+
+class Child:
+    """One worker process inside a scheduler's task: what the scheduler sends to the task reaches it as SIGTERM."""
+
+    def __init__(self, job: str):
+        self.process = subprocess.Popen([sys.executable, "-m", "sweeps.run", job], stdin=subprocess.DEVNULL)
+
+    def wait(self) -> None:
+        """Until it ended; raises when it failed. An interrupt lets it save what is unfinished first."""
+        try:
+            code = self.process.wait()
+        except BaseException:
+            self.stop()
+            raise
+        if code:
+            raise RuntimeError(f"the worker ended with exit code {code}; its messages are above or in the task's log")
+
+    def stop(self) -> None:
+        """SIGTERM, and wait. A signal's handler may call it in the middle of `wait`, so it takes none of Popen's locks."""
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.process.pid, signal.SIGTERM)
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)

@@ -15,9 +15,8 @@ class Workers:
 
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def codes(self) -> list[int | None]:
-        """Exit code of each; None while it runs."""
-        return [p.poll() for p in self.processes]
+    def alive(self) -> int:
+        return sum(p.poll() is None for p in self.processes)
 
     def stop(self) -> None:
         """Ask each to save what is unfinished and end (SIGTERM), and wait until they have."""

@@ -48,9 +48,13 @@ SMALL = Size(  # the same chain in about a minute: what CI runs
 SIZES = {"full": FULL, "small": SMALL}
 
 
+# u-muP's two extra hyperparameters that matter in runs this short, searched one at a time at width 32 (results/LOG.md, 2026-11-24).
+EXTRA = {"u-mup": {"alpha_res_attn_ratio": 0.25, "alpha_loss": 4.0}, "sp": {}}
+
+
 def _shape(point: Mapping[str, Any]) -> dict[str, Any]:
     """Feed-forward of 3 x width; a tenth of the steps is warmup."""
-    return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10}
+    return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10, **EXTRA[point["parametrization"]]}
 
 
 def _trials(size: Size, corpus: str, points: Sequence[dict[str, Any]]) -> list[Trial]:

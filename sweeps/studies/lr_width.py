@@ -1,34 +1,41 @@
-"""Where is the best learning rate at each width, under each parametrization?"""
+"""Does the optimum LR stay where it is while the width grows 16x, under SP, muP and u-muP?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
-from sweeps import space
+from sweeps.space import product, trials
 from sweeps.studies import Study
 
-# log2 LR grids that hold the optimum of widths 16 to 128 well inside (byte-level text, 100 to 200 steps)
-GRIDS = {"sp": (-9.0, -2.0), "u-mup": (-3.0, 4.0)}
+LOG2_LRS = {"sp": range(-13, -5), "mup": range(-11, -3), "u-mup": range(-5, 3)}  # 8 each; the largest SP widths want the smallest
+BASE = {"sp": {}, "mup": {"base_width": 128, "base_depth": 4}, "u-mup": {}}
+COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "depth": 4, "head_dim": 64, "precision": "bfloat16"}
+
+
+def shape(point: Mapping[str, Any]) -> dict[str, Any]:
+    """Feed-forward of 3 x width; a tenth of the steps is warmup."""
+    return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10, **BASE[point["parametrization"]]}
 
 
 def study(
     corpus: str,
     vocab: int,
-    widths: Sequence[int] = (16, 32, 64, 128),
-    parametrizations: Sequence[str] = ("sp", "u-mup"),
-    depth: int = 2,
-    head_dim: int = 16,
-    sequence: int = 64,
-    batch: int = 16,
-    steps: int = 100,
-    seeds: int = 1,
+    parametrizations: tuple[str, ...] = ("sp", "mup", "u-mup"),
+    widths: tuple[int, ...] = (64, 128, 256, 512, 1024),
+    two_seeds_to: int = 512,
+    tokens: int = 10_000_000,
 ) -> Study:
-    grid = space.chain(*(space.product(parametrization=[p], lr=space.powers(*GRIDS[p])) for p in parametrizations))
-    shapes = space.product(width=list(widths), init_seed=list(range(seeds)))
-    common = {"corpus": corpus, "vocab": vocab, "depth": depth, "head_dim": head_dim, "sequence": sequence, "batch": batch, "steps": steps}
+    """10M tokens a trial; seeds 0 and 1 up to width `two_seeds_to`, seed 0 above."""
+    steps = tokens // (COMMON["batch"] * COMMON["sequence"])
+    points = []
+    for name in parametrizations:
+        for width in widths:
+            seeds = (0, 1) if width <= two_seeds_to else (0,)
+            lrs = [2.0**e for e in LOG2_LRS[name]]
+            points += product(parametrization=[name], width=[width], lr=lrs, steps=[steps], init_seed=seeds)
+    paired = [{**p, "data_seed": p["init_seed"]} for p in points]
     return Study(
         name="lr_width",
-        question="Where is the best learning rate at each width, under each parametrization?",
-        expectation="Under u-muP its log2 moves by at most 1 over 8x width; under standard parametrization by 1.5 more than that.",
-        trials=tuple(space.trials(space.cross(shapes, grid), lambda p: {"ff": 4 * p["width"], "warmup_steps": p["steps"] // 10}, **common)),
-        refine="lr",
-        rounds=1,
+        question="Does the optimum LR stay where it is while the width grows 16x?",
+        expectation="|drift| <= 1 in log2 for muP and u-muP, at least 2 for SP towards smaller LR",
+        trials=tuple(trials(paired, shape, corpus=corpus, vocab=vocab, **COMMON)),
     )

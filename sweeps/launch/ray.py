@@ -1,0 +1,68 @@
+"""Workers as Ray tasks: on a running cluster by its address, or on a local one that is started for them."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from lab import InputError
+from sweeps.launch import Child
+from sweeps.run import Job
+
+RETRIES = 10  # of a worker whose node died: what it had published is skipped, what it had claimed goes stale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ray:
+    """What to ask Ray for, for each worker."""
+
+    address: str = ""
+    """Of a running cluster ("auto", or ray://host:port); "" = start a local one and stop it at the end."""
+    cpus: float = 1.0
+    """Cores."""
+    gpus: float = 0.0
+    """GPUs."""
+
+
+@dataclass
+class Tasks:
+    """Tasks under way."""
+
+    refs: list[Any]
+
+    def alive(self) -> int:
+        import ray
+
+        _, waiting = ray.wait(self.refs, num_returns=len(self.refs), timeout=0)
+        if not waiting:
+            ray.get(self.refs)  # raises what a task raised
+        return len(waiting)
+
+    def stop(self) -> None:
+        import ray
+
+        for ref in self.refs:
+            ray.cancel(ref)  # an interrupt in the task, which ends its worker by SIGTERM
+        ray.wait(self.refs, num_returns=len(self.refs))
+        ray.shutdown()
+
+
+def _work(job: str) -> None:
+    Child(job).wait()
+
+
+def launch(job: Job, workers: int, ray_: Ray) -> Tasks:
+    """Start `workers` tasks. scalelab must be importable on the nodes, and the store on a file system that they share."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise InputError("launcher='ray': needs the extra 'ray' (pip install 'scalelab[ray]')") from None
+    try:
+        if ray_.address:
+            ray.init(address=ray_.address, log_to_driver=False)
+        else:
+            ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"address={ray_.address!r}: no Ray cluster there ({error})") from None
+    task = ray.remote(num_cpus=ray_.cpus, num_gpus=ray_.gpus, max_retries=RETRIES)(_work)
+    return Tasks([task.remote(job.json()) for _ in range(workers)])

@@ -1,0 +1,36 @@
+"""Does the optimum LR stay where it is while the depth grows 16x, under muP, CompleteP and u-muP?"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sweeps.space import product, trials
+from sweeps.studies import Study
+
+LOG2_LRS = {"mup": range(-10, -4), "completep": range(-9, -3), "u-mup": range(-4, 2)}  # 6 each
+BASE = {"mup": {"base_width": 128, "base_depth": 2}, "completep": {"base_width": 128, "base_depth": 2}, "u-mup": {}}
+COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "head_dim": 64, "precision": "bfloat16"}
+
+
+def shape(point: Mapping[str, Any]) -> dict[str, Any]:
+    return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10, **BASE[point["parametrization"]]}
+
+
+def study(
+    corpus: str,
+    vocab: int,
+    parametrizations: tuple[str, ...] = ("mup", "completep", "u-mup"),
+    width: int = 128,
+    depths: tuple[int, ...] = (2, 4, 8, 16, 32),
+    tokens: int = 10_000_000,
+) -> Study:
+    """10M tokens a trial, one seed."""
+    steps = tokens // (COMMON["batch"] * COMMON["sequence"])
+    points = []
+    for name in parametrizations:
+        points += product(parametrization=[name], width=[width], depth=depths, lr=[2.0**e for e in LOG2_LRS[name]], steps=[steps])
+    return Study(
+        name="lr_depth",
+        question="Does the optimum LR stay where it is while the depth grows 16x?",
+        expectation="|drift| <= 1 in log2 for CompleteP and u-muP; muP, which has no depth rule, drifts towards smaller LR",
+        trials=tuple(trials(points, shape, corpus=corpus, vocab=vocab, **COMMON)),
+    )

@@ -1,0 +1,176 @@
+"""The launchers: the same study on local processes, on a real SLURM and on a real Ray gives the same table."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps.launch import Running, local
+from sweeps.run import Job
+from sweeps.store import Store, create
+from tests.sweeps import slurm_cluster, toy
+
+ROOT = Path(__file__).parents[2]
+TRIALS = toy.trials(24)
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("TOY_TRACE", str(tmp_path / "trace"))
+    store = create(tmp_path / "store")
+    store.declare("toy", "q", "e", TRIALS)
+    return Job(store=str(store.path), study="toy", trainer="tests.sweeps.toy:train", workers=2, most=3, beat_seconds=0.25)
+
+
+def wait(running: Running, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while running.alive():
+        assert time.monotonic() < end, "workers did not end in time"
+        time.sleep(0.1)
+
+
+def assert_complete(job: Job) -> None:
+    store = Store(Path(job.store))
+    assert [store.read(t.run_id).result for t in TRIALS] == [toy.descend(t) for t in TRIALS]
+    lines = [line.split() for line in (store.path.parent / "trace").read_text().splitlines()]
+    begins = [line for line in lines if line[0] == "begin"]
+    assert all(line[3] == "new" for line in begins) and {line[1] for line in begins} == {t.run_id for t in TRIALS}
+
+
+def processes(job: Job) -> int:
+    """How many processes trained."""
+    return len({line.split()[2] for line in (Path(job.store).parent / "trace").read_text().splitlines()})
+
+
+# 1. local ------------------------------------------------------------------------------------------------------------
+
+
+def test_local_workers_share_a_study(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_PAUSE", "0.05")
+    workers = local.launch(job, 2, Path(job.store) / "logs")
+    assert workers.alive() == 2
+    wait(workers)
+    assert_complete(job)
+    assert processes(job) == 2
+    assert "published" not in (Path(job.store) / "logs" / "worker-0.log").read_text()
+
+
+def test_local_workers_stop_and_say_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_PAUSE", "0.2")
+    workers = local.launch(job, 2, Path(job.store) / "logs")
+    while not (Path(job.store).parent / "trace").exists() or processes(job) < 2:
+        time.sleep(0.02)
+    workers.stop()
+    assert [p.returncode for p in workers.processes] == [143, 143] and workers.alive() == 0
+    assert not any((Path(job.store) / "workers").iterdir())
+
+
+def test_cores_are_shared_out_without_overlap() -> None:
+    assert [local.share_of_cores([0, 1, 2, 3, 4], i, 2) for i in range(2)] == [{0, 1}, {2, 3, 4}]
+    assert [local.share_of_cores([4, 7], i, 4) for i in range(4)] == [{4}, {7}, {4}, {7}]
+
+
+def test_gpus_are_those_that_the_user_left_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f")
+    assert local.gpus() == ["3", "GPU-8f"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert local.gpus() == []
+
+
+# 2. SLURM ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def slurm_conf() -> Iterator[str]:
+    if reason := slurm_cluster.missing():
+        pytest.skip(reason)
+    if importlib.util.find_spec("submitit") is None:
+        pytest.skip("submitit is not installed (extra: slurm)")
+    folder = Path(tempfile.mkdtemp(prefix="slurm", dir="/tmp"))
+    with slurm_cluster.cluster(folder) as conf:
+        yield conf
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_slurm_runs_the_same_study(job: Job, slurm_conf: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweeps.launch import slurm
+
+    monkeypatch.setenv("SLURM_CONF", slurm_conf)
+    monkeypatch.setenv("TOY_PAUSE", "0.05")
+    array = slurm.launch(job, 2, Path(job.store) / "logs", slurm.Slurm(partition="cpu", minutes=5))
+    assert len(array.ids) == 2
+    wait(array)
+    assert_complete(job)
+    assert processes(job) == 2, "both tasks of the array trained"
+
+
+def test_slurm_requeues_a_preempted_worker(job: Job, slurm_conf: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal that SLURM sends ahead of a preemption or the time limit: the worker ends, is queued again, and finishes."""
+    from sweeps.launch import slurm
+
+    monkeypatch.setenv("SLURM_CONF", slurm_conf)
+    monkeypatch.setenv("TOY_PAUSE", "0.3")
+    array = slurm.launch(job, 1, Path(job.store) / "logs", slurm.Slurm(minutes=5))
+    store = Store(Path(job.store))
+    while not store.ids():
+        time.sleep(0.1)
+    subprocess.run(["scancel", "--signal=USR2", array.ids[0]], check=True)
+    until = time.monotonic() + 30
+    while array.states() != ["PENDING"]:
+        assert time.monotonic() < until and array.alive() == 1, "the job was not queued again"
+        time.sleep(0.1)
+    assert 0 < len(store.ids()) < len(TRIALS) and not any((store.path / "workers").iterdir()), "stopped in the middle"
+    # SLURM holds a requeued job back for two minutes; an administrator may bring that forward
+    subprocess.run(["scontrol", "update", f"JobId={array.ids[0]}", "StartTime=now"], check=True)
+    wait(array)
+    assert_complete(job)
+    assert processes(job) == 2
+    assert "Requeued job" in "".join(p.read_text() for p in (store.path / "logs").glob("*_log.*"))
+
+
+# 3. Ray --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: ray)")
+@pytest.mark.parametrize("address", ["", "127.0.0.1:26379"])
+def test_ray_runs_the_same_study(job: Job, address: str) -> None:
+    """On a local Ray that the launcher starts, and on a running cluster by its address; each in processes of its own."""
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom sweeps.launch import ray\nfrom sweeps.run import Job\nimport json\n"
+        "tasks = ray.launch(Job(**json.loads(sys.argv[1])), 2, ray.Ray(address=sys.argv[2]))\n"
+        "while tasks.alive(): time.sleep(0.1)\ntasks.stop()\n"
+    )
+    env = {**os.environ, "TOY_PAUSE": "0.1", "RAY_USAGE_STATS_ENABLED": "0"}
+    with contextlib.ExitStack() as stack:
+        if address:
+            stack.enter_context(ray_head(address, env))
+        done = subprocess.run([sys.executable, "-c", script, job.json(), address], env=env, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_complete(job)
+    assert processes(job) == 2
+
+
+@contextlib.contextmanager
+def ray_head(address: str, env: dict[str, str]) -> Iterator[None]:
+    """A running cluster of this machine alone."""
+    host, port = address.split(":")
+    options = ["--head", f"--node-ip-address={host}", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--block"]
+    head = subprocess.Popen([sys.executable, "-m", "ray.scripts.scripts", "start", *options], env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert head.stdout is not None
+        while "Ray runtime started" not in (line := head.stdout.readline()):
+            assert line, "ray start ended"
+        yield
+    finally:
+        head.terminate()
+        head.wait(timeout=60)
