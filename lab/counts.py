@@ -3,35 +3,30 @@
 import math
 from typing import Any
 
+from lab.parametrization import rules, scales, tensor_shape, tensors
 from lab.records import COLUMNS, Result, Trial
 
 HIDDEN = "q"  # the tensor whose LR stands for all hidden ones in the table
 
 
-def params_layer(trial: Trial) -> int:
-    """One layer: q, k, v, o, and two (GELU) or three (SwiGLU) matrices of the MLP; gains of its norms when it has them."""
-    matrices = 4 * trial.width**2 + (3 if trial.activation == "swiglu" else 2) * trial.width * trial.ff
-    return matrices + (2 * trial.width if trial.norm_gains else 0)
-
-
-def params_head(trial: Trial) -> int:
-    """The readout; a tied one counts here and not again in the total."""
-    return trial.vocab * trial.width
-
-
-def params_embed(trial: Trial) -> int:
-    return trial.vocab * trial.width
+def _sizes(trial: Trial) -> dict[str, int]:
+    """Entries of each of the model's tensors, over all layers."""
+    return {name: math.prod(tensor_shape(trial, name)) * (trial.depth if tensor.stack else 1) for name, tensor in tensors(trial).items()}
 
 
 def params(trial: Trial) -> int:
     """All parameters: layers, embedding, readout (once when tied), gains."""
-    stack = trial.depth * params_layer(trial) + (trial.width if trial.norm_gains else 0)
-    return stack + params_embed(trial) + (0 if trial.tied else params_head(trial))
+    return sum(_sizes(trial).values())
+
+
+def params_head(trial: Trial) -> int:
+    """The readout; a tied one is the embedding."""
+    return trial.vocab * trial.width
 
 
 def params_no_embed(trial: Trial) -> int:
-    """Without the embedding table, and without the readout: what Kaplan et al. call N (2001.08361, section 2.1)."""
-    return params(trial) - params_embed(trial) - (0 if trial.tied else params_head(trial))
+    """Without embedding and readout: what Kaplan et al. call N (2001.08361, section 2.1)."""
+    return sum(size for name, size in _sizes(trial).items() if name not in ("embed", "unembed"))
 
 
 def flops(trial: Trial) -> float:
@@ -51,27 +46,39 @@ def flops_exact(trial: Trial) -> float:
     return flops_per_token(trial) * trial.tokens
 
 
+# Float32 copies of a tensor between steps: master weights and the optimizer's state.
+_COPIES = {"sgd": 2, "lion": 2, "schedule_free_adamw": 4, "prodigy": 5}
+
+
 def state_bytes(trial: Trial) -> int:
-    """What stays in memory between steps: float32 master weights and the optimizer's state, in bytes."""
-    copies = {"sgd": 2, "lion": 2, "muon": 3, "prodigy": 5, "schedule_free_adamw": 4}.get(trial.optimizer, 3)
-    return 4 * copies * params(trial)
+    """What stays in memory between steps: float32 master weights and the optimizer's state."""
+    hidden = 2 if trial.optimizer == "muon" else 3  # Muon's momentum alone
+    copies = {name: hidden if tensor.role == "hidden" else 3 for name, tensor in tensors(trial).items()}
+    return sum(4 * _COPIES.get(trial.optimizer, copies[name]) * size for name, size in _sizes(trial).items())
+
+
+def decay_per_step(trial: Trial) -> float:
+    """What the hidden weights lose in a step at the peak of the schedule, as a share: the one definition of weight_decay."""
+    rule = rules(trial)[HIDDEN]
+    decay = trial.weight_decay * rule.weight_decay
+    return decay * trial.lr * rule.lr if trial.optimizer == "adamw_coupled" else decay
 
 
 def tau(trial: Trial) -> float | None:
     """AdamW's timescale as a share of the run (2405.13698, 2505.13738): batch_tokens / (weight_decay x tokens); None without decay."""
-    return trial.batch_tokens / (trial.weight_decay * trial.tokens) if trial.weight_decay else None
+    decay = decay_per_step(trial)
+    return trial.batch_tokens / (decay * trial.tokens) if decay else None
 
 
 def half_life_tokens(trial: Trial) -> dict[str, float]:
     """The optimizer's memory in tokens: after so many tokens a gradient (beta1, beta2) or a weight (decay) counts half."""
-    kept = {"beta1": trial.beta1, "beta2": trial.beta2, "weight_decay": 1 - trial.weight_decay}
+    shared = scales(trial)
+    kept = {"beta1": shared.beta1, "beta2": shared.beta2, "weight_decay": 1 - decay_per_step(trial)}
     return {name: trial.batch_tokens * math.log(0.5) / math.log(k) for name, k in kept.items() if 0 < k < 1}
 
 
 def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
     """The trial's row of the table: exactly `lab.records.COLUMNS`, in their order; None where a column has no value."""
-    from lab.parametrization import rules
-
     unique = min(trial.tokens, result.unique_tokens) if result.unique_tokens else None
     values = {
         **{name: getattr(trial, name) for name in COLUMNS if hasattr(trial, name)},
@@ -88,6 +95,7 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "flops": flops(trial),
         "flops_exact": flops_exact(trial),
         "lr_applied_hidden": trial.lr * rules(trial)[HIDDEN].lr,
+        "weight_decay": decay_per_step(trial),
         "tau": tau(trial),
         "warmup_tokens": trial.warmup_steps * trial.batch_tokens,
         "sparsity": 0.0,

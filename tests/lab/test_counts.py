@@ -1,0 +1,89 @@
+import dataclasses
+import math
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from lab import counts, model
+from lab.records import COLUMNS, Result
+from tests.lab.toy import trial
+
+SHAPES = [
+    trial(),
+    trial(depth=3, width=32, ff=48),
+    trial(activation="gelu"),
+    trial(norm_gains=True),
+    trial(norm_gains=True, qk_norm=True),
+    trial(parametrization="sp", tied=True),
+]
+
+
+@pytest.mark.parametrize("t", SHAPES, ids=range(len(SHAPES)))
+def test_parameters_are_those_of_the_model(t):
+    leaves = jax.tree.leaves(model._structure(model.shape_of(t))[1])
+    assert counts.params(t) == sum(leaf.size for leaf in leaves)
+
+
+def test_parts_of_a_worked_example():
+    """768 wide, 12 layers, GELU with 4 x width, 50,304 tokens: GPT-2 small's matrices, without its biases and positions."""
+    t = trial(width=768, depth=12, head_dim=64, ff=3072, vocab=50304, activation="gelu", sequence=1024, batch=8)
+    assert counts.params_no_embed(t) == 12 * 12 * 768**2 == 84_934_656
+    assert counts.params_head(t) == 50304 * 768
+    assert counts.params(t) == 84_934_656 + 2 * 50304 * 768
+    assert counts.flops(t) == 6 * counts.params(t) * t.tokens
+    assert counts.flops_per_token(t) == 6 * (84_934_656 + 50304 * 768) + 6 * 12 * 1024 * 768
+    tied = dataclasses.replace(t, tied=True, parametrization="sp")
+    assert counts.params(tied) == counts.params(t) - 50304 * 768
+    assert counts.params_no_embed(tied) == counts.params_no_embed(t)
+
+
+def test_tau_is_the_timescale_of_decay_over_the_run():
+    t = trial(weight_decay=0.001, steps=500, warmup_steps=0)
+    assert counts.tau(t) == pytest.approx(1 / (0.001 * 500))  # steps of memory over steps of the run
+    assert counts.tau(trial()) is None
+    t = trial(optimizer="adamw_coupled", parametrization="sp", weight_decay=0.1, lr=0.01, steps=500, warmup_steps=0)
+    assert counts.tau(t) == pytest.approx(1 / (0.1 * 0.01 * 500))
+
+
+def test_half_lives():
+    t = trial(beta1=0.5, beta2=0.25, weight_decay=0.5)
+    assert counts.half_life_tokens(t) == pytest.approx({"beta1": 64, "beta2": 32, "weight_decay": 64})
+    assert set(counts.half_life_tokens(trial(beta1=0.0))) == {"beta2"}
+
+
+RESULT = Result(run_id=trial().run_id, status="done", loss=2.0, bits_per_byte=2.0 / math.log(2), unique_tokens=960, device="cpu")
+
+
+def test_a_row_has_the_tables_columns():
+    row = counts.row(trial(), RESULT, "a study")
+    assert tuple(row) == COLUMNS
+    assert row["study"] == "a study" and row["loss"] == 2.0 and row["steps"] == 30 and row["heads"] == 2
+    assert row["lr_applied_hidden"] == pytest.approx(0.5 / 4)  # u-muP: 1/sqrt(fan_in), one layer
+    assert row["warmup_tokens"] == 3 * 64 and row["batch_tokens"] == 64
+    assert row["params"] == row["params_active"] == row["params_nonzero"] == counts.params(trial())
+
+
+@pytest.mark.parametrize(("available", "unique", "epochs"), [(960, 960, 2.0), (10_000, 1920, 1.0)])
+def test_unique_tokens_are_those_that_were_seen(available, unique, epochs):
+    row = counts.row(trial(), dataclasses.replace(RESULT, unique_tokens=available), "s")
+    assert trial().tokens == 1920
+    assert (row["unique_tokens"], row["epochs"]) == (unique, epochs)
+
+
+def test_state_bytes_are_those_of_the_optimizer():
+    from lab import train
+
+    for optimizer in ("adamw", "sgd", "lion", "muon", "schedule_free_adamw", "prodigy"):
+        schedule = "constant" if optimizer == "schedule_free_adamw" else "linear"
+        base = {"base_width": 16} if optimizer == "muon" else {}
+        t = trial(optimizer=optimizer, schedule=schedule, parametrization="mup" if base else "sp", **base)
+        state = jax.eval_shape(lambda t=t: train.start(train.program_of(t), train.inputs_of(t, 1000)))
+        real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        assert counts.state_bytes(t) == pytest.approx(real, rel=0.02), optimizer
+
+
+def test_no_jax():
+    code = "import sys; from lab.counts import row; from lab.records import signature; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

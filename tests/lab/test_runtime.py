@@ -1,0 +1,57 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lab import runtime
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from lab import runtime
+runtime.start(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+import jax
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
+jax.jit(lambda x: jax.numpy.linalg.solve(x, jax.random.normal(jax.random.key(0), (8, 8))))(jax.numpy.eye(8))
+print(os.environ["XLA_FLAGS"], len(hits), jax.config.jax_compilation_cache_dir, sep="|")
+"""
+
+
+def run(*args: str, **env: str) -> list[str]:
+    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *args], cwd=ROOT, env=clean | env, check=True, capture_output=True, text=True)
+    return done.stdout.strip().split("|")
+
+
+def test_a_second_launch_does_not_compile(tmp_path):
+    flags, hits, _ = run(str(tmp_path))
+    assert hits == "0" and any(tmp_path.iterdir())
+    assert flags == "--xla_gpu_enable_triton_gemm=false"
+    _, hits, folder = run(JAX_COMPILATION_CACHE_DIR=str(tmp_path))
+    assert int(hits) >= 1 and folder == str(tmp_path)
+
+
+def test_the_users_flags_win(tmp_path):
+    flags, _, _ = run(str(tmp_path), XLA_FLAGS="--xla_gpu_enable_triton_gemm=true")
+    assert flags.split() == ["--xla_gpu_enable_triton_gemm=true"]
+
+
+def test_environment_says_where_a_number_came_from():
+    found = runtime.environment()
+    assert found["device"] == "cpu"
+    assert {"jax", "optax", "flax"} <= set(found["versions"])
+
+
+def test_revision(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "lab" / "runtime.py"))
+    assert runtime.revision() == ""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", str(tmp_path)]
+    (tmp_path / "file").write_text("1")
+    for args in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *args], check=True)
+    clean = runtime.revision()
+    assert len(clean) == 40
+    (tmp_path / "file").write_text("2")
+    assert runtime.revision() == clean + "+dirty"
