@@ -17,6 +17,7 @@ from lab.parametrization import TABLES, from_json, numbers, rules, to_data
 from lab.parametrization.monomial import parse
 from lab.parametrization.symmetry import shift
 from lab.records import Trial
+from lab.xent import cross_entropy
 from scripts import make_oracles as oracle
 from tests.lab.tiny import trial
 
@@ -27,9 +28,24 @@ def draw_tokens(trial, seed=1):
     return jax.random.randint(jax.random.key(seed), (trial.batch, trial.sequence + 1), 0, trial.vocab)
 
 
+# compiled once for each shape, whatever the numbers
+init = jax.jit(model.init, static_argnums=0)
+forward = jax.jit(model.forward, static_argnums=0)
+gradient = jax.jit(jax.value_and_grad(model.loss, argnums=1), static_argnums=0)
+step = jax.jit(train.step, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def inside(shape, params, tokens_BT, n):
+    """What the taps of a forward pass see, by name."""
+    seen = {}
+    model.forward(shape, params, tokens_BT, n, tap=lambda name, x: seen.update({name: x}))
+    return seen
+
+
 def start(trial, seed=0):
     shape, n = model.shape_of(trial), numbers(trial)
-    return shape, n, model.init(shape, jax.random.key(seed), n)
+    return shape, n, init(shape, jax.random.key(seed), n)
 
 
 def named(tree):
@@ -55,7 +71,7 @@ def oracle_params(name, shape, n):
         std = 1.0 if name == "unit_scaling" else oracle.MUP_STD * (0.5 if "layers" in key else 1.0)  # 0.5 = (8 / 32)^1/2
         return jnp.asarray(oracle.draw(key, w.shape) * std)
 
-    return jax.tree_util.tree_map_with_path(leaf, model.init(shape, jax.random.key(0), n))
+    return jax.tree_util.tree_map_with_path(leaf, init(shape, jax.random.key(0), n))
 
 
 def train_steps(trial, params, tokens_N, change=1.0):
@@ -64,12 +80,9 @@ def train_steps(trial, params, tokens_N, change=1.0):
     inputs = inputs._replace(numbers={**inputs.numbers, "lr": change * trial.lr})
     state, losses = train.start(program, inputs)._replace(params=params), []
     for _ in range(trial.steps):
-        state, loss = _step(program, inputs, tokens_N, state)
+        state, loss = step(program, inputs, tokens_N, state)
         losses.append(float(loss))
     return np.array(losses)
-
-
-_step = jax.jit(train.step, static_argnums=0)
 
 
 @pytest.fixture(scope="module", params=["unit_scaling", "mup"])
@@ -84,7 +97,7 @@ def test_every_gradient_equals_the_package(golden):
         shape, n = model.shape_of(t), numbers(t)
         params = oracle_params(name, shape, n)
         tokens_BS = jnp.asarray(np.lib.stride_tricks.sliding_window_view(oracle.stream(), t.sequence + 1)[:: t.sequence])
-        loss, grads = jax.jit(jax.value_and_grad(partial(model.loss, shape)))(params, tokens_BS, n)
+        loss, grads = gradient(shape, params, tokens_BS, n)
         # unit-scaling takes the mean square of RMSNorm in float32
         close = partial(pytest.approx, rel=3e-6 if name == "unit_scaling" else 1e-11)
         assert float(loss) == close(want["losses"][0])
@@ -117,12 +130,12 @@ def weights(t):
         return jnp.asarray(oracle.draw(name, w.shape) * by_name[model.tensor_name(path)].init_std)
 
     shape, n = model.shape_of(t), numbers(t)
-    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(lambda: model.init(shape, jax.random.key(0), n)))
+    return jax.tree_util.tree_map_with_path(leaf, jax.eval_shape(lambda: init(shape, jax.random.key(0), n)))
 
 
 def form(name, optimizer, **changes):
     """At 4 times the base width, with an eps of the size of gradients, so that its rule matters."""
-    return trial(name, optimizer=optimizer, base_width=8, weight_decay=0.02, beta2=0.9, eps=1e-5, steps=8, schedule="constant", **changes)
+    return trial(name, optimizer=optimizer, base_width=8, depth=1, weight_decay=0.02, beta2=0.9, eps=1e-5, schedule="constant", **changes)
 
 
 def shifted(optimizer, lr):
@@ -163,7 +176,7 @@ def test_eps_follows_the_gradient(name):
     def ratios(width):
         t = trial(name, width=width, ff=2 * width, depth=1, base_width=32, head_dim=16, batch=8)
         shape, n, params = start(t)
-        grads = jax.jit(jax.grad(partial(model.loss, shape)))(params, draw_tokens(t), n)
+        grads = gradient(shape, params, draw_tokens(t), n)[1]
         by_name = rules(t)
         return {leaf: float(jnp.sqrt((g**2).mean())) / by_name[leaf.split(".")[-1]].eps for leaf, g in named(grads).items()}
 
@@ -208,12 +221,11 @@ def test_u_mup_at_init():
     for depth, growth in ((2, 1.6), (8, 2.9)):
         t = trial("u-mup", width=256, ff=1024, head_dim=64, vocab=512, sequence=256, batch=2, depth=depth)
         shape, n, params = start(t)
-        seen = {}
-        logits = model.forward(shape, params, draw_tokens(t)[:, :-1], n, tap=lambda name, x, seen=seen: seen.update({name: x}))
+        seen = inside(shape, params, draw_tokens(t)[:, :-1], n)
         assert float(seen[f"residual.{2 * depth}"].std()) == pytest.approx(growth, rel=0.08)
-        assert float(logits.std()) == pytest.approx(256**-0.5, rel=0.05)
-    loss = float(jax.jit(partial(model.loss, shape))(params, draw_tokens(t), n))
-    assert loss == pytest.approx(math.log(512), abs=0.01)
+        assert float(seen["logits"].std()) == pytest.approx(256**-0.5, rel=0.05)
+        losses = cross_entropy(seen["logits"], draw_tokens(t)[:, 1:])
+        assert float(losses.mean()) == pytest.approx(math.log(512), abs=0.01)
 
 
 # 4. options -----------------------------------------------------------------------------------------------------------
@@ -236,24 +248,25 @@ def test_options_have_the_leaves_of_their_rules_and_finite_gradients(name, optio
     assert jax.tree.structure(model.axes(shape), is_leaf=lambda x: isinstance(x, tuple)) == jax.tree.structure(params)
     for leaf, axes in zip(jax.tree.leaves(params), jax.tree.leaves(model.axes(shape), is_leaf=lambda x: isinstance(x, tuple)), strict=True):
         assert leaf.shape == tuple(shape.axis_sizes[axis] for axis in axes)
-    loss, grads = jax.jit(jax.value_and_grad(partial(model.loss, shape)))(params, draw_tokens(t), n)
+    loss, grads = gradient(shape, params, draw_tokens(t), n)
     assert loss.dtype == jnp.float32 and math.isfinite(loss)
     for leaf, g in named(grads).items():
         assert g.dtype == jnp.float32 and jnp.isfinite(g).all() and (g != 0).any(), leaf
 
 
 def test_tied_readout_is_the_embedding_at_its_own_multiplier():
-    """One tensor under the input row; at init its logits have the size of the untied ones."""
-    tied, untied = (trial("mup", width=256, ff=320, head_dim=32, base_width=32, tied=tied) for tied in (True, False))
-    stds = []
-    for t in (tied, untied):
-        shape, n, params = start(t)
-        assert ("unembed" in params) != t.tied
-        stds.append(float(model.forward(shape, params, draw_tokens(t)[:, :-1], n).std()))
-    assert stds[0] == pytest.approx(stds[1], rel=0.2)
+    """One tensor under the input row, whose entries reach the logits at the size of the untied readout's."""
+    tied, untied = (trial("mup", width=128, base_width=32, tied=tied) for tied in (True, False))
     shape, n, params = start(tied)
-    twice = model.forward(shape, params, draw_tokens(tied)[:, :-1], {**n, "readout": 2 * n["readout"]})
-    np.testing.assert_allclose(twice, 2 * model.forward(shape, params, draw_tokens(tied)[:, :-1], n), rtol=1e-4, atol=1e-6)
+    assert "unembed" not in params
+    own = rules(untied)["unembed"]
+    assert n["readout"] * rules(tied)["embed"].init_std == pytest.approx(own.multiplier * own.init_std)
+    tokens = draw_tokens(tied)
+    logits, twice = (forward(shape, params, tokens[:, :-1], {**n, "readout": f * n["readout"]}) for f in (1, 2))
+    np.testing.assert_allclose(twice, 2 * logits, rtol=1e-4, atol=1e-6)
+    both = gradient(shape, params, tokens, n)[1]["embed"]
+    unused = np.setdiff1d(np.arange(tied.vocab), tokens[:, :-1])  # of these only the readout sees a gradient
+    assert len(unused) and (both[unused] != 0).any()
 
 
 def test_no_token_sees_a_later_one():
@@ -261,7 +274,7 @@ def test_no_token_sees_a_later_one():
     shape, n, params = start(t)
     tokens = draw_tokens(t)[:, :-1]
     changed = tokens.at[:, 10:].set((tokens[:, 10:] + 1) % t.vocab)
-    a, b = (model.forward(shape, params, x, n) for x in (tokens, changed))
+    a, b = (forward(shape, params, x, n) for x in (tokens, changed))
     np.testing.assert_array_equal(a[:, :10], b[:, :10])
     assert (a[:, 10:] != b[:, 10:]).any(-1).all()
 
@@ -283,8 +296,7 @@ def test_qk_norm_bounds_the_logits():
         shape, n, params = start(t)
         for block in params["layers"].values():
             block["q"], block["k"] = 50 * block["q"], 50 * block["k"]
-        seen = {}
-        model.forward(shape, params, draw_tokens(t)[:, :-1], n, tap=lambda name, x, seen=seen: seen.update({name: x}))
+        seen = inside(shape, params, draw_tokens(t)[:, :-1], n)
         largest = float(jnp.abs(attention_logits(seen["q.0"], seen["k.0"])).max())
         assert (largest <= 8**0.5 * (1 + 1e-5)) == qk_norm
 
@@ -293,13 +305,16 @@ def test_z_loss_is_in_the_gradient_and_not_in_the_value():
     plain, with_z = trial("sp"), trial("sp", z_loss=0.1)
     shape, n, params = start(plain)
     tokens = draw_tokens(plain)
-    (a, da), (b, db) = (jax.value_and_grad(lambda p, n=n: model.loss(shape, p, tokens, n))(params) for n in (n, numbers(with_z)))
+    (a, da), (b, db) = (gradient(shape, params, tokens, n) for n in (n, numbers(with_z)))
     assert float(a) == float(b)
 
-    def penalty(p):
-        return (0.1 * jax.nn.logsumexp(model.forward(shape, p, tokens[:, :-1], n), -1) ** 2).mean()
+    @jax.jit
+    @jax.grad
+    def penalty(w_DV):
+        logits = model.forward(shape, {**params, "unembed": w_DV}, tokens[:, :-1], n)
+        return (0.1 * jax.nn.logsumexp(logits, -1) ** 2).mean()
 
-    np.testing.assert_allclose(db["unembed"] - da["unembed"], jax.grad(penalty)(params)["unembed"], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(db["unembed"] - da["unembed"], penalty(params["unembed"]), rtol=1e-3, atol=1e-5)
 
 
 # 5. precision and mapping ---------------------------------------------------------------------------------------------
@@ -307,14 +322,13 @@ def test_z_loss_is_in_the_gradient_and_not_in_the_value():
 
 @pytest.mark.parametrize(("precision", "near", "far"), [("bfloat16", 0.03, 1e-4), ("float8", 0.15, 0.01)])
 def test_low_precision_gradients_are_close_to_float32_and_not_equal(precision, near, far):
-    shape, n, params = start(trial("u-mup", width=64, ff=160))
+    shape, n, params = start(trial("u-mup"))
     low = dataclasses.replace(shape, precision=precision)
     tokens = draw_tokens(trial("u-mup"))
-    a, b = (named(jax.jit(jax.grad(partial(model.loss, s)))(params, tokens, n)) for s in (shape, low))
+    a, b = (named(gradient(s, params, tokens, n)[1]) for s in (shape, low))
     errors = {leaf: float(jnp.linalg.norm(b[leaf] - a[leaf]) / jnp.linalg.norm(a[leaf])) for leaf in a}
     assert max(errors.values()) < near and errors["layers.000.q"] > far
-    logits = model.forward(low, params, tokens[:, :-1], n)
-    assert logits.dtype == jnp.bfloat16
+    assert jax.eval_shape(partial(model.forward, low), params, tokens[:, :-1], n).dtype == jnp.bfloat16
 
 
 def test_fp8_multiplies_in_fp8_but_for_the_critical_matmuls():
@@ -337,9 +351,8 @@ def test_mapped_trials_are_the_trials_alone():
     tokens = draw_tokens(trials[0])
     f = jax.value_and_grad(partial(model.loss, shape))
     losses, grads = jax.jit(jax.vmap(f, in_axes=(0, None, 0)))(params, tokens, n)
-    alone = jax.jit(f)
     for i, (n_i, params_i) in enumerate(starts):
-        loss, g = alone(params_i, tokens, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), n_i))
+        loss, g = gradient(shape, params_i, tokens, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), n_i))
         assert float(losses[i]) == pytest.approx(float(loss), rel=1e-5)
         for leaf, x in named(g).items():
             np.testing.assert_allclose(named(grads)[leaf][i], x, rtol=2e-3, atol=2e-4 * float(jnp.abs(x).max()))
@@ -349,8 +362,8 @@ def test_mapped_trials_are_the_trials_alone():
 def test_sequence_losses_average_to_the_loss():
     t = trial("mup")
     shape, n, params = start(t)
-    each = model.sequence_losses(shape, params, draw_tokens(t), n)
-    assert each.shape == (t.batch,) and float(each.mean()) == pytest.approx(float(model.loss(shape, params, draw_tokens(t), n)), rel=1e-6)
+    each = jax.jit(model.sequence_losses, static_argnums=0)(shape, params, draw_tokens(t), n)
+    assert each.shape == (t.batch,) and float(each.mean()) == pytest.approx(float(gradient(shape, params, draw_tokens(t), n)[0]), rel=1e-6)
 
 
 def test_an_oracle_made_now_is_the_committed_one():
