@@ -1,0 +1,154 @@
+"""How well cheap runs predict dear ones: fits each set's cheap runs with one law and predicts its dearest.
+
+    python -m scripts.bench_extrapolation DIR [--law auto] [--out results/bench/extrapolation.json]
+
+DIR/sets.json lists the sets: `file`, `where` ([column, operator, value]; "@name" is another column; isnull takes true or false), `best_over`,
+`columns`. Test: runs with flops at least 0.8 x the 88th percentile. Train: runs with flops at most (cheapest test run)/K, K = 4 and 32; a
+split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean |predicted/measured - 1|; intervals are at 90 %.
+"""
+
+import argparse
+import json
+import operator
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TOP, SHARE = 88, 0.8
+RATIOS = (4, 32)
+TRAIN, TEST = 6, 2
+LEVEL = 0.9
+COMPARE = {"==": operator.eq, "!=": operator.ne, ">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+
+
+def read_set(folder: Path, entry: dict[str, Any]):
+    """The set's runs with columns params, tokens, flops, loss, as float64."""
+    import pandas as pd
+
+    frame = pd.read_csv(folder / entry["file"])
+    for column, compare, value in entry.get("where", []):
+        frame = frame[_matches(frame, column, compare, value)]
+    frame = frame.rename(columns={theirs: ours for ours, theirs in entry["columns"].items() if ours != theirs})
+    if entry.get("best_over"):
+        frame = frame.loc[frame.groupby(entry["best_over"])["loss"].idxmin()]
+    return frame[["params", "tokens", "flops", "loss"]].astype(float).dropna().reset_index(drop=True)
+
+
+def _matches(frame, column: str, compare: str, value: Any):
+    if compare == "isnull":
+        return frame[column].isna() == value
+    if compare not in COMPARE:
+        raise SystemExit(f"sets.json: operator {compare!r} must be one of isnull, {', '.join(COMPARE)}")
+    other = frame[value[1:]] if isinstance(value, str) and value.startswith("@") else value
+    return COMPARE[compare](frame[column], other)
+
+
+def split(frame, ratio: float):
+    """(train, test), or None when either has too few runs."""
+    import numpy as np
+
+    test = frame[frame["flops"] >= SHARE * np.percentile(frame["flops"], TOP)]
+    train = frame[frame["flops"] <= test["flops"].min() / ratio]
+    return (train, test) if len(train) >= TRAIN and len(test) >= TEST else None
+
+
+def predicted(train, test, law: str) -> dict[str, Any]:
+    """`value`, `low`, `high` of the test runs' loss."""
+    from fits import auto, uncertainty
+    from fits.fit import fit
+    from fits.laws import law as find
+    from fits.table import select
+
+    x = {name: test[name].to_numpy() for name in ("params", "tokens", "flops")}
+    if law == "auto":
+        return auto.predict(auto.fit_auto(train), x, LEVEL)
+    points = select(train, find(law))
+    return uncertainty.predict(uncertainty.bootstrap(points, fit(points, law), 200, level=LEVEL), x, LEVEL)
+
+
+def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
+    import numpy as np
+
+    parts = split(frame, ratio)
+    if parts is None:
+        return None
+    train, test = parts
+    started = time.process_time()
+    p = predicted(train, test, law)
+    loss = test["loss"].to_numpy()
+    return {
+        "set": name,
+        "ratio": ratio,
+        "train": len(train),
+        "test": len(test),
+        "error": 100 * float(np.mean(np.abs(p["value"] / loss - 1))),
+        "bias": 100 * float(np.mean(p["value"] / loss - 1)),
+        "covered": int(np.sum((p["low"] <= loss) & (loss <= p["high"]))),
+        "half_width": 100 * float(np.mean((p["high"] - p["low"]) / (2 * p["value"]))),
+        "seconds": time.process_time() - started,
+    }
+
+
+def summary(rows: list[dict[str, Any]], ratio: float) -> dict[str, float]:
+    """Means over the sets of one ratio; coverage pooled over their test runs."""
+    here = [r for r in rows if r["ratio"] == ratio]
+    error, half = (sum(r[k] for r in here) / len(here) for k in ("error", "half_width"))
+    coverage = sum(r["covered"] for r in here) / sum(r["test"] for r in here)
+    return {
+        "ratio": ratio,
+        "sets": len(here),
+        "error": error,
+        "coverage": coverage,
+        "half_width": half,
+        "half_width_over_error": half / error,
+    }
+
+
+def run(folder: Path, law: str) -> dict[str, Any]:
+    sets = json.loads((folder / "sets.json").read_text())["sets"]
+    frames = {entry["name"]: read_set(folder, entry) for entry in sets}
+    rows = [row for ratio in RATIOS for name, frame in frames.items() if (row := measure(name, frame, ratio, law)) is not None]
+    ratios = [ratio for ratio in RATIOS if any(r["ratio"] == ratio for r in rows)]
+    pooled = sum(r["covered"] for r in rows) / max(sum(r["test"] for r in rows), 1)
+    return {"law": law, "level": LEVEL, "summary": [summary(rows, ratio) for ratio in ratios], "coverage": pooled, "rows": rows}
+
+
+def table(document: dict[str, Any]) -> str:
+    lines = [f"{'set':44s} {'K':>3s} {'train':>5s} {'test':>4s} {'error %':>8s} {'bias %':>7s} {'cover':>6s} {'+- %':>6s} {'CPU s':>6s}"]
+    for r in document["rows"]:
+        lines.append(
+            f"{r['set'][:44]:44s} {r['ratio']:3d} {r['train']:5d} {r['test']:4d} {r['error']:8.2f} {r['bias']:7.2f}"
+            f" {r['covered'] / r['test']:6.2f} {r['half_width']:6.2f} {r['seconds']:6.2f}"
+        )
+    for s in document["summary"]:
+        lines.append(
+            f"{s['sets']} sets at {s['ratio']}x: error {s['error']:.2f} %, coverage {s['coverage']:.1%},"
+            f" mean half-width {s['half_width']:.2f} % = {s['half_width_over_error']:.2f} x the error"
+        )
+    lines.append(f"law {document['law']}, {document['level']:.0%} intervals, coverage of both together {document['coverage']:.1%}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--law", default="auto")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args(argv)
+    if not (options.folder / "sets.json").is_file():
+        print(f"bench_extrapolation: DIR={str(options.folder)!r}: has no sets.json", file=sys.stderr)
+        return 2
+    document = run(options.folder, options.law)
+    print(table(document))
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
