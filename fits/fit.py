@@ -119,7 +119,7 @@ def describe(problem: Problem, z: Array, found: newton.Solution, points: Points)
     agree = int(np.sum(found.value <= found.value.min() + AGREE * abs(found.value.min())))
     closed = {name: p.closed for name, p in profiles(problem, z, secants=0).items()}
     condition = curvature_condition(problem, z)
-    level = problem.law.predict(problem._broadcast(z[None]), problem.x)[0]
+    level = problem.predict(z[None])[0]
     residual = np.log(level / problem.y)
     warnings = [*points.warnings, *_bound_hits(problem, z), *_starts_warning(agree, len(found.value))]
     warnings += [f"{name}: not identified, its profile is open {' and '.join(sides)}" for name, sides in _open(closed)]

@@ -1,7 +1,7 @@
 """Forms with many parameters: Farseer's, whose data exponent varies with size, and the broken neural scaling law."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,26 +27,60 @@ class Farseer(Law):
         floor = np.exp(p["a3"] * np.exp(p["gamma"] * size) + p["b3"])
         return floor + np.exp(p["a2"] * np.exp(p["beta"] * size) + p["b2"] - slope * data)
 
+    # The search takes each g(N) = a N^e + b as g0 + s ((N/N0)^e - 1)/e: its value and slope at the centre of the sizes, and its bend,
+    # under the names b, a and e; the data term's value and slope are those at the centre of the tokens too. As printed, these trade
+    # against each other over orders of magnitude.
+    CURVES: ClassVar = (("a1", "b1", "alpha"), ("a2", "b2", "beta"), ("a3", "b3", "gamma"))
+
+    @classmethod
+    def centered(cls) -> tuple[str, ...]:
+        return ("params", "tokens")
+
+    @classmethod
+    def from_search(cls, s: Mapping[str, Any], center: Mapping[str, float]) -> dict[str, Any]:
+        p = dict(s)
+        slope, middle = np.exp(s["b1"]), np.log(center["tokens"])
+        p["b2"], p["a2"] = s["b2"] + slope * middle, s["a2"] + s["a1"] * slope * middle
+        for a, b, e in cls.CURVES:
+            p[a], p[b] = p[a] / s[e] * center["params"] ** -s[e], p[b] - p[a] / s[e]
+        return p
+
+    @classmethod
+    def to_search(cls, p: Mapping[str, Any], center: Mapping[str, float]) -> dict[str, Any]:
+        s = dict(p)
+        for a, b, e in cls.CURVES:
+            s[a] = p[a] * p[e] * center["params"] ** p[e]
+            s[b] = p[b] + s[a] / p[e]
+        slope, middle = np.exp(s["b1"]), np.log(center["tokens"])
+        s["b2"], s["a2"] = s["b2"] - slope * middle, s["a2"] - s["a1"] * slope * middle
+        return s
+
+    @classmethod
+    def search_columns(cls, x: Columns, center: Mapping[str, float]) -> dict[str, Array]:
+        """With ln D0, which bends the data term in N where alpha and beta differ: the form is not closed under rescaling D."""
+        return {**x, "middle": np.full(len(x["tokens"]), np.log(center["tokens"]))}
+
+    @classmethod
+    def search_predict(cls, s: Mapping[str, Any], x: Columns) -> Array:
+        size, data = np.log(x["params"]), np.log(x["tokens"])
+        phi = {e: (np.exp(s[e] * size) - 1) / s[e] for _, _, e in cls.CURVES}
+        slope = np.exp(s["b1"])
+        steep = np.exp(s["b1"] + s["a1"] * phi["alpha"])
+        floor = s["b3"] + s["a3"] * phi["gamma"]
+        scale = s["b2"] + s["a2"] * phi["beta"] + x["middle"] * (slope * (1 + s["a1"] * phi["beta"]) - steep)
+        return np.exp(floor) + np.exp(scale - steep * data)
+
     @classmethod
     def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
-        """From E + A N^-u + B D^-v: the floor's logarithm regressed on N^gamma, the data term left constant in N."""
-        u, v = (g.ravel()[:, None] for g in np.meshgrid((0.15, 0.3, 0.5), (0.2, 0.35, 0.55), indexing="ij"))
+        """In the search's coordinates, from E + A N^-u + B D^-v: the floor's slope at the centre, with each curve's bend on a grid."""
+        u, v, bend = (g.ravel()[:, None] for g in np.meshgrid((0.2, 0.4), (0.2, 0.35, 0.55), (-0.3, -0.1, 0.1, 0.3), indexing="ij"))
         size, data = np.log(x["params"]), np.log(x["tokens"])
-        basis = [np.ones((len(u), len(y))), np.exp(-u * (size - size.min())), np.exp(-v * (data - data.min()))]
+        basis = [np.ones((len(u), len(y))), np.exp(-u * size), np.exp(-v * (data - data.mean()))]
         found, _ = nonnegative(np.stack(basis, axis=1), y, weight / y**2)
         found = np.maximum(found, 1e-3 * y.min())
-        floor = np.log(found[:, :1] + found[:, 1:2] * basis[1])
-        rows = []
-        for gamma in (-0.3, -0.1, 0.1):
-            power = np.exp(gamma * size)
-            slope = np.sum((floor - floor.mean(1, keepdims=True)) * (power - power.mean()), 1) / np.sum((power - power.mean()) ** 2)
-            level = floor.mean(1) - slope * power.mean()
-            for bend in (-0.05, 0.05):  # a1 and a2 start small but not at zero, where alpha and beta would have no effect
-                b1 = np.log(v[:, 0]) - bend * np.exp(0.1 * size.mean())
-                b2 = np.log(found[:, 2]) + v[:, 0] * data.min() - bend * np.exp(-0.1 * size.mean())
-                ones = np.ones(len(u))
-                rows.append(np.stack([bend * ones, b1, bend * ones, b2, slope, level, 0.1 * ones, -0.1 * ones, gamma * ones], axis=1))
-        return np.concatenate(rows)
+        e, a, b = (found[:, i : i + 1] for i in range(3))
+        zero = np.zeros(u.shape)
+        return np.concatenate([zero, np.log(v), zero, np.log(b), -u * a / (e + a), np.log(e + a), bend, bend, bend], axis=1)
 
 
 class BrokenPower(Law):

@@ -23,7 +23,7 @@ Columns = Mapping[str, Array]  # table columns by name: params, tokens, flops, b
 FAMILIES = ("fits.loss", "fits.hyper", "fits.batch", "fits.sparsity", "fits.curve", "fits.time")
 
 STEP = 1e-30  # of the complex step: no subtraction takes place, so it may be this small
-CURVATURE_STEP = 1e-6  # forward difference of the first derivatives: Newton's method only needs the curvature approximately
+CURVATURE_STEP = 1e-5  # central difference of the first derivatives, which are exact: errors near 1e-10
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,31 @@ class Law:
         return dict(x)
 
     @classmethod
+    def centered(cls) -> tuple[str, ...]:
+        """Inputs that the search takes relative to their geometric mean."""
+        return tuple(c for c in cls.inputs if c not in cls.fractions) if any(q.powers for q in cls.parameters) else ()
+
+    @classmethod
+    def search_columns(cls, x: Columns, center: Mapping[str, float]) -> dict[str, Array]:
+        """The centred columns `x` with whatever else `search_predict` needs to know of their centre."""
+        return dict(x)
+
+    @classmethod
+    def from_search(cls, s: Mapping[str, Any], center: Mapping[str, float]) -> dict[str, Any]:
+        """The law's parameters from those of the same law in centred columns."""
+        return {q.name: s[q.name] * _shift(q, s, center) for q in cls.parameters}
+
+    @classmethod
+    def to_search(cls, p: Mapping[str, Any], center: Mapping[str, float]) -> dict[str, Any]:
+        """Inverse of `from_search`."""
+        return {q.name: p[q.name] / _shift(q, p, center) for q in cls.parameters}
+
+    @classmethod
+    def search_predict(cls, s: Mapping[str, Any], x: Columns) -> Array:
+        """The prediction from the search's parameters and centred columns: the law itself, where it is closed under rescaling."""
+        return cls.predict(s, x)
+
+    @classmethod
     def names(cls) -> tuple[str, ...]:
         return tuple(q.name for q in cls.parameters)
 
@@ -89,21 +114,27 @@ class Law:
         for q in cls.parameters:
             value = p[q.name].astype(complex)
             stepped = value * np.exp(STEP * 1j) if q.scale == "log" else value + STEP * 1j
-            rows.append(np.imag(cls.predict({**p, q.name: stepped}, x)) / STEP)
-        level = np.broadcast_to(cls.predict(p, x), rows[0].shape)
+            rows.append(np.imag(cls.search_predict({**p, q.name: stepped}, x)) / STEP)
+        level = np.broadcast_to(cls.search_predict(p, x), rows[0].shape)
         return level, np.stack(rows, axis=-2)
 
     @classmethod
     def curvature(cls, p: Mapping[str, Array], x: Columns, weight: Array) -> Array:
         """Sum over points of weight [R, n] times the second derivatives of the prediction, [R, k, k], in search coordinates."""
-        here = np.einsum("rn,rkn->rk", weight, cls.jet(p, x)[1])
         columns = []
         for q in cls.parameters:
-            value = p[q.name] * np.exp(CURVATURE_STEP) if q.scale == "log" else p[q.name] + CURVATURE_STEP
-            there = np.einsum("rn,rkn->rk", weight, cls.jet({**p, q.name: value}, x)[1])
-            columns.append((there - here) / CURVATURE_STEP)
+            ends = []
+            for step in (CURVATURE_STEP, -CURVATURE_STEP):
+                value = p[q.name] * np.exp(step) if q.scale == "log" else p[q.name] + step
+                ends.append(np.einsum("rn,rkn->rk", weight, cls.jet({**p, q.name: value}, x)[1]))
+            columns.append((ends[0] - ends[1]) / (2 * CURVATURE_STEP))
         hessian = np.stack(columns, axis=-1)
         return (hessian + np.swapaxes(hessian, -1, -2)) / 2
+
+
+def _shift(q: Parameter, p: Mapping[str, Any], center: Mapping[str, float]) -> Any:
+    """What rescaling the columns to their centre does to a coefficient."""
+    return np.exp(sum((w * np.asarray(p[e]) * np.log(center.get(c, 1.0)) for c, e, w in q.powers), start=np.zeros(())))
 
 
 UNITS = {

@@ -35,19 +35,15 @@ class Problem:
 
     def to_params(self, z: Array) -> dict[str, Array]:
         """Search coordinates [..., k] to the law's own parameters, each [...]."""
-        p = {q.name: np.exp(z[..., i]) if q.scale == "log" else z[..., i] for i, q in enumerate(self.law.parameters)}
-        return {q.name: p[q.name] * self._shift(q.powers, p) for q in self.law.parameters}
+        return self.law.from_search(
+            {q.name: np.exp(z[..., i]) if q.scale == "log" else z[..., i] for i, q in enumerate(self.law.parameters)}, self.center
+        )
 
     def to_search(self, p: Mapping[str, Array | float]) -> Array:
         """Inverse of `to_params`."""
-        columns = []
-        for q in self.law.parameters:
-            value = np.asarray(p[q.name]) / self._shift(q.powers, p)
-            columns.append(np.log(np.maximum(value, 1e-300)) if q.scale == "log" else value)
-        return np.stack(np.broadcast_arrays(*columns), axis=-1)
-
-    def _shift(self, powers: tuple[tuple[str, str, float], ...], p: Mapping[str, Array | float]) -> Array:
-        return np.exp(sum((w * np.asarray(p[e]) * np.log(self.center.get(c, 1.0)) for c, e, w in powers), start=np.zeros(())))
+        s = self.law.to_search({name: np.asarray(value) for name, value in p.items()}, self.center)
+        logs = [np.log(np.maximum(s[q.name], 1e-300)) if q.scale == "log" else s[q.name] for q in self.law.parameters]
+        return np.stack(np.broadcast_arrays(*logs), axis=-1)
 
     def shift_slopes(self) -> Array:
         """d (law's own coordinate) / d z, [k, k]: log A = log A at the centre + weight * exponent * log center."""
@@ -57,9 +53,13 @@ class Problem:
                 out[i, self.law.names().index(exponent)] += weight * np.log(self.center.get(column, 1.0))
         return out
 
+    def predict(self, z: Array) -> Array:
+        """Predictions [R, n] at z [R, k]."""
+        return self.law.search_predict(self._broadcast(z), self.x)
+
     def residual(self, z: Array) -> Array:
         """Residuals [R, n] at z [R, k]."""
-        return self.objective.residual(self.law.predict(self._broadcast(z), self.x), self.y)
+        return self.objective.residual(self.predict(z), self.y)
 
     def _broadcast(self, z: Array) -> dict[str, Array]:
         return {q.name: (np.exp(z[:, i]) if q.scale == "log" else z[:, i])[:, None] for i, q in enumerate(self.law.parameters)}
@@ -109,9 +109,8 @@ def _add(out: tuple[Array, Array, Array, Array], q: Quadratic, z: Array, rows: R
 
 def center(law: type[Law], x: Columns, y: Array, objective: Objective) -> Problem:
     """The problem in columns over their geometric means, where the law allows it, with the law's bounds in search coordinates."""
-    scalable = any(q.powers for q in law.parameters)
-    middle = {c: float(np.exp(np.mean(np.log(v)))) if scalable and c not in law.fractions else 1.0 for c, v in x.items()}
-    scaled = {c: v / middle[c] for c, v in x.items()}
+    middle = {c: float(np.exp(np.mean(np.log(v)))) if c in law.centered() else 1.0 for c, v in x.items()}
+    scaled = law.search_columns({c: v / middle[c] for c, v in x.items()}, middle)
     derived = {c: float(v[0]) for c, v in law.columns({c: np.array([m]) for c, m in middle.items()}).items()}
     low, high = [], []
     for q in law.parameters:

@@ -18,6 +18,8 @@ LAD_PATH = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 
 def hold(problem: Problem, fixed: Mapping[str, float]) -> Problem:
     """The problem with parameters held: exact where the parameter is its own search coordinate, else by a stiff constraint."""
+    if fixed:
+        _own_coordinates(problem.law)
     low, high = problem.low.copy(), problem.high.copy()
     for name, value in fixed.items():
         if name not in problem.law.names():
@@ -35,6 +37,7 @@ def with_priors(problem: Problem, priors: Mapping[str, Mapping[str, Any]]) -> Pr
     """MAP: each prior's (value - mean)^2 / (2 sd^2) in units of the objective, whose noise scale an unpenalised fit gives."""
     if not priors:
         return problem
+    _own_coordinates(problem.law)
     best = solve(problem, None)
     scale = problem.objective.noise_scale(float(best.value.min()), len(problem.y))
     for name, prior in priors.items():
@@ -45,6 +48,12 @@ def with_priors(problem: Problem, priors: Mapping[str, Mapping[str, Any]]) -> Pr
         slope = problem.shift_slopes()[problem.law.names().index(name)]
         problem = problem.with_penalty(Quadratic(slope, np.array(float(prior["mean"])), scale / float(prior["sd"]) ** 2))
     return problem
+
+
+def _own_coordinates(law: type[Law]) -> None:
+    """A held parameter and a prior are linear in search coordinates, which a law with its own change of coordinates does not have."""
+    if law.from_search.__func__ is not Law.from_search.__func__:  # type: ignore[attr-defined]
+        raise InputError(f"fixed, prior: not available for {law.name}, whose parameters are searched in other coordinates")
 
 
 def solve(problem: Problem, z: Array | None) -> newton.Solution:

@@ -180,6 +180,15 @@ def test_misfitting_rows(best_over: tuple[str, ...], kind: str, delta: float, n:
     assert (p["E"] == 0) == any(w.startswith("E: at its lower bound") for w in found.warnings)
 
 
+def test_llama_isoflop_surface() -> None:
+    """Check 33: 116 digitised points, level least squares on the paper's normalised loss."""
+    table = read(published("llama3_isoflop_digitized.csv"), where=["outlier=0"])
+    found = fit(table.frame, "chinchilla", objective="mse", left_out=table.left_out)
+    assert found.n == 116
+    assert {**found.params, **found.derived}["a"] == pytest.approx(0.499, abs=0.005)
+    assert {k: found.params[k] for k in ("E", "alpha", "beta")} == pytest.approx({"E": 0.623, "alpha": 0.336, "beta": 0.335}, abs=2e-3)
+
+
 def test_fixed_and_prior() -> None:
     points = surface("chinchilla", EPOCH)
     free = fit(points, "chinchilla")
@@ -191,6 +200,8 @@ def test_fixed_and_prior() -> None:
     assert drawn.params["alpha"] == pytest.approx(0.30, abs=1e-3)
     assert weak.params["alpha"] == pytest.approx(free.params["alpha"], abs=1e-4)
     assert drawn.priors["alpha"]["source"] == "a test"
+    with pytest.raises(InputError, match="not available for farseer"):
+        fit(points, "farseer", fixed={"a1": 0.0})
     with pytest.raises(InputError, match="prior='delta'"):
         fit(points, "chinchilla", priors={"delta": {"mean": 0, "sd": 1}})
 

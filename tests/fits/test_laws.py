@@ -11,18 +11,23 @@ FORMS = [form for form in loss.LAWS]
 def point(form: type[Law], rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Moderate parameters [3, 1] and columns [7] near 1, where finite differences are accurate."""
     p = {q.name: rng.uniform(max(q.low, 0.3), min(q.high, 0.9), (3, 1)) for q in form.parameters}
-    return p, {c: np.exp(rng.normal(0.5, 0.4, 7)) for c in form.inputs}
+    x = {c: np.exp(rng.normal(0.5, 0.4, 7)) for c in form.inputs}
+    return p, form.search_columns(x, dict.fromkeys(form.inputs, 2.0))
+
+
+def moved(form: type[Law], p: dict[str, np.ndarray], i: int, step: float) -> dict[str, np.ndarray]:
+    q = form.parameters[i]
+    return {**p, q.name: p[q.name] * np.exp(step) if q.scale == "log" else p[q.name] + step}
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
 def test_first_derivatives_equal_finite_differences(form: type[Law]) -> None:
     p, x = point(form, np.random.default_rng(1))
     level, slopes = form.jet(p, x)
-    np.testing.assert_allclose(level, form.predict(p, x), rtol=1e-13)
-    for i, q in enumerate(form.parameters):
-        step = 1e-6
-        ends = [form.predict({**p, q.name: p[q.name] * np.exp(s) if q.scale == "log" else p[q.name] + s}, x) for s in (step, -step)]
-        np.testing.assert_allclose(slopes[:, i], (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(level, form.search_predict(p, x), rtol=1e-13)
+    for i in range(len(form.parameters)):
+        ends = [form.search_predict(moved(form, p, i, step), x) for step in (1e-6, -1e-6)]
+        np.testing.assert_allclose(slopes[:, i], (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
@@ -31,11 +36,21 @@ def test_second_derivatives_equal_differences_of_the_first(form: type[Law]) -> N
     p, x = point(form, rng)
     weight = rng.normal(size=(3, 7))
     hessian = form.curvature(p, x, weight)
-    for i, q in enumerate(form.parameters):
-        step = 1e-5
-        ends = [form.jet({**p, q.name: p[q.name] * np.exp(s) if q.scale == "log" else p[q.name] + s}, x)[1] for s in (step, -step)]
-        expected = np.einsum("rn,rkn->rk", weight, (ends[0] - ends[1]) / (2 * step))
-        np.testing.assert_allclose(hessian[:, i], expected, rtol=2e-4, atol=2e-4 * np.abs(hessian).max())
+    for i in range(len(form.parameters)):
+        ends = [form.jet(moved(form, p, i, step), x)[1] for step in (1e-4, -1e-4)]
+        expected = np.einsum("rn,rkn->rk", weight, (ends[0] - ends[1]) / 2e-4)
+        np.testing.assert_allclose(hessian[:, i], expected, rtol=1e-5, atol=1e-5 * np.abs(hessian).max())
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
+def test_search_coordinates_predict_the_same_and_lead_back(form: type[Law]) -> None:
+    p, x = point(form, np.random.default_rng(3))
+    center = {c: float(np.exp(np.log(v).mean())) if c in form.centered() else 1.0 for c, v in x.items()}
+    s = form.to_search(p, center)
+    scaled = form.search_columns({c: v / center[c] for c, v in x.items()}, center)
+    np.testing.assert_allclose(form.search_predict(s, scaled), form.predict(p, x), rtol=1e-12)
+    for name, value in form.from_search(s, center).items():
+        np.testing.assert_allclose(value, p[name], rtol=1e-12)
 
 
 def test_every_law_is_complete_and_its_name_is_its_own() -> None:
