@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lab.parametrization import rules, scales, tensor_shape, tensors
+from lab.parametrization import Rule, rules, scales, tensor_shape, tensors
 from lab.records import COLUMNS, Result, Trial
 
 HIDDEN = "q"  # the tensor whose LR stands for all hidden ones in the table
@@ -57,16 +57,19 @@ def state_bytes(trial: Trial) -> int:
     return sum(4 * _COPIES.get(trial.optimizer, copies[name]) * size for name, size in _sizes(trial).items())
 
 
-def decay_per_step(trial: Trial) -> float:
-    """What the hidden weights lose in a step at the peak of the schedule, as a share: the one definition of weight_decay."""
-    rule = rules(trial)[HIDDEN]
+def decay_per_step(trial: Trial, rule: Rule | None = None) -> float:
+    """What the hidden weights lose in a step at the peak of the schedule, as a share: the one definition of weight_decay.
+
+    `rule`: the hidden tensor's, where it is known already.
+    """
+    rule = rule or rules(trial)[HIDDEN]
     decay = trial.weight_decay * rule.weight_decay
     return decay * trial.lr * rule.lr if trial.optimizer == "adamw_coupled" else decay
 
 
-def tau(trial: Trial) -> float | None:
+def tau(trial: Trial, rule: Rule | None = None) -> float | None:
     """AdamW's timescale as a share of the run (2405.13698, 2505.13738): batch_tokens / (weight_decay x tokens); None without decay."""
-    decay = decay_per_step(trial)
+    decay = decay_per_step(trial, rule)
     return trial.batch_tokens / (decay * trial.tokens) if decay else None
 
 
@@ -80,23 +83,24 @@ def half_life_tokens(trial: Trial) -> dict[str, float]:
 def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
     """The trial's row of the table: exactly `lab.records.COLUMNS`, in their order; None where a column has no value."""
     unique = min(trial.tokens, result.unique_tokens) if result.unique_tokens else None
+    rule, total = rules(trial)[HIDDEN], params(trial)
     values = {
         **{name: getattr(trial, name) for name in COLUMNS if hasattr(trial, name)},
         **{name: getattr(result, name) for name in COLUMNS if hasattr(result, name) and name != "unique_tokens"},
-        "run_id": trial.run_id,
+        "run_id": result.run_id,
         "study": study,
-        "params": params(trial),
+        "params": total,
         "params_no_embed": params_no_embed(trial),
         "params_head": params_head(trial),
-        "params_active": params(trial),
-        "params_nonzero": params(trial),
+        "params_active": total,
+        "params_nonzero": total,
         "unique_tokens": unique,
         "epochs": trial.tokens / unique if unique else None,
         "flops": flops(trial),
         "flops_exact": flops_exact(trial),
-        "lr_applied_hidden": trial.lr * rules(trial)[HIDDEN].lr,
-        "weight_decay": decay_per_step(trial),
-        "tau": tau(trial),
+        "lr_applied_hidden": trial.lr * rule.lr,
+        "weight_decay": decay_per_step(trial, rule),
+        "tau": tau(trial, rule),
         "warmup_tokens": trial.warmup_steps * trial.batch_tokens,
         "sparsity": 0.0,
         "experts": 1,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lab import InputError, checkpoint, optim
 from lab.data import Corpus, check_size
+from lab.parametrization import rules
 from lab.records import Result, Trial, signature
 from lab.runtime import environment
 from lab.train import Inputs, Program, State, inputs_of, program_of, start, step, validate
@@ -209,6 +210,7 @@ def check(trials: Sequence[Trial], corpus: Corpus, axis: str) -> None:
     if len({signature(t) for t in trials}) > 1:
         raise InputError(f"trials: {len({signature(t) for t in trials})} signatures; those of one cohort have equal shapes")
     for trial in trials:
+        rules(trial)  # refuses what the parametrization has no rule for
         optim.check(trial)
         if trial.corpus != corpus.sha256:
             raise InputError(f"corpus={trial.corpus!r}: the given corpus is {corpus.sha256}")

@@ -158,6 +158,7 @@ def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
 
     from lab import population
 
+    population.check([trial], corpus, "turn")
     asked: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps {task.fields[speed]}"))

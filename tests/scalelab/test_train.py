@@ -1,0 +1,124 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab import InputError
+from lab.records import Trial
+from scalelab.__main__ import main
+from scalelab.cli.train import Train, trial_of
+from tests.lab.toy import CORPUS
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["--width", "16", "--depth", "1", "--sequence", "16", "--batch", "4", "--steps", "20"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    """A file of 200 documents; its tokens and the compile cache go beside it."""
+    folder = tmp_path_factory.mktemp("text")
+    documents = ["".join(f"{n} times {m} is {n * m}.\n" for m in range(20)) for n in range(200)]
+    (folder / "sums.txt").write_text("\0".join(documents))
+    return folder
+
+
+@pytest.fixture
+def train(text, monkeypatch):
+    monkeypatch.setattr("lab.runtime.start", lambda cache=None: None)  # the test process keeps its own flags and cache
+    return lambda *args: main(["train", "--corpus", str(text / "sums.txt"), "--cache", str(text / "cache"), *TINY, *args])
+
+
+def test_one_json_document(train, capsys, tmp_path):
+    assert train("--json", "--out", str(tmp_path / "deep" / "run.json")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == {"trial", "result", "row"}
+    assert printed["result"]["status"] == "done" and printed["result"]["loss"] < printed["result"]["loss_init"]
+    assert printed["row"]["tokens"] == 20 * 64 and printed["row"]["width"] == 16
+    assert json.loads((tmp_path / "deep" / "run.json").read_text()) == printed
+
+
+def test_what_is_printed(train, capsys):
+    assert train() == 0
+    out = capsys.readouterr().out
+    assert "nats per token" in out and "bits per byte" in out and "tokens/s" in out
+    assert train("--lr", "1e30") == 0
+    assert "diverged at step" in capsys.readouterr().out
+
+
+def test_explain(train, capsys):
+    assert train("--explain") == 0
+    out = capsys.readouterr().out
+    for word in ("embed", "unembed", "fan_in^-1/2", "half-life"):
+        assert word in out
+    assert train("--explain", "--json", "--lr", "1.0") == 0
+    document = json.loads(capsys.readouterr().out)
+    q = next(row for row in document["tensors"] if row["tensor"] == "q")
+    assert q["lr"] == pytest.approx(0.25) and q["formula"]["init_std"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--width", "15"], "head_dim=15: must be even"),
+        (["--width", "32", "--head-dim", "6"], "head_dim=6: must divide width=32"),
+        (["--optimizer", "adamx"], "optimizer='adamx': must be one of adamw"),
+        (["--parametrization", "mup"], "base_width=0"),
+        (["--parametrization", "nup"], "parametrization='nup'"),
+        (["--batch", "100000"], "training tokens"),
+        (["--table", "no.json"], "table='no.json': No such file"),
+        (["--widht", "3"], "--widht"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(train, args, line, capsys):
+    assert train(*args) == 2
+    error = capsys.readouterr().err.strip()
+    assert line in error and "\n" not in error
+
+
+def test_a_missing_corpus(capsys, monkeypatch):
+    monkeypatch.setattr("lab.runtime.start", lambda cache=None: None)
+    assert main(["train", "--corpus", "nowhere"]) == 2
+    assert "corpus='nowhere'" in capsys.readouterr().err
+
+
+def test_every_field_of_a_trial_can_be_given():
+    left_out = {"semantics"}  # says what this code does; nobody's to choose
+    assert {f.name for f in dataclasses.fields(Trial)} - left_out <= {f.name for f in dataclasses.fields(Train)}
+
+
+def test_what_is_left_open_is_filled_in():
+    t = trial_of(Train(width=96, steps=200, parametrization="sp"), CORPUS)
+    assert (t.head_dim, t.ff, t.warmup_steps, t.lr) == (32, 288, 20, 2**-7)
+    assert trial_of(Train(schedule="one_cycle"), CORPUS).warmup_steps == 0
+    with pytest.raises(InputError, match="lr=-1"):
+        trial_of(Train(lr=-1.0), CORPUS)
+
+
+def test_sigterm_saves_and_a_second_run_goes_on(text, tmp_path):
+    """The whole command, stopped in the middle: exit code 143, then the numbers of a run that was never stopped."""
+    command = [sys.executable, "-m", "scalelab", "train", "--corpus", str(text / "sums.txt"), "--cache", str(text / "cache"), *TINY]
+    command += ["--steps", "4000", "--json"]
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(text / "xla")}
+    whole = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    checkpoints = ["--checkpoints", str(tmp_path / "ck")]
+    live = env | {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}  # so that rich shows progress as it happens
+    with subprocess.Popen(command + checkpoints, cwd=ROOT, env=live, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stderr is not None
+        seen = b""
+        while b"training" not in seen:
+            seen += (new := os.read(running.stderr.fileno(), 4096))
+            assert new, seen
+        running.send_signal(signal.SIGTERM)
+        _, seen = running.communicate(timeout=120)
+        code = running.returncode
+    assert code == 143 and b"to go on" in seen and any((tmp_path / "ck").iterdir())
+    again = subprocess.run(command + checkpoints, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    results = [json.loads(done.stdout)["result"] for done in (whole, again)]
+    for result in results:
+        result.pop("seconds")
+    assert results[0] == results[1]
