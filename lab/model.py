@@ -94,7 +94,10 @@ class Block(nnx.Module):
 
     def attention(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
         heads = (*x_BTD.shape[:-1], m.shape.heads, m.shape.head_dim)
-        q_BTHK, k_BTHK, v_BTHK = (m.linear(x_BTD, self, name).reshape(heads) for name in ("q", "k", "v"))
+        # q and k together, since the position embedding copies both anyway; v alone, so that nothing has to cut it out
+        qk_BTnD = m.linear(x_BTD, self, "q", "k")
+        q_BTHK, k_BTHK = qk_BTnD[..., 0, :].reshape(heads), qk_BTnD[..., 1, :].reshape(heads)
+        v_BTHK = m.linear(x_BTD, self, "v").reshape(heads)
         if m.shape.qk_norm:
             q_BTHK = m.norm(q_BTHK, getattr(self, "q_gain", None))
             k_BTHK = m.norm(k_BTHK, getattr(self, "k_gain", None))
@@ -105,10 +108,11 @@ class Block(nnx.Module):
         return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o")
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
-        up_BTF = m.linear(x_BTD, self, "up")
         alpha = m.numbers["ffn_act"]
-        act_BTF = m.ops.gelu(up_BTF, alpha) if m.shape.activation == "gelu" else m.ops.glu(up_BTF, m.linear(x_BTD, self, "gate"), alpha)
-        return m.linear(act_BTF, self, "down")
+        if m.shape.activation == "gelu":
+            return m.linear(m.ops.gelu(m.linear(x_BTD, self, "up"), alpha), self, "down")
+        both_BTnF = m.linear(x_BTD, self, "up", "gate")
+        return m.linear(m.ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), self, "down")
 
 
 class Decoder(nnx.Module):
@@ -151,10 +155,12 @@ class Context:
         """Compute in bfloat16 when asked to, else in the parameters' own dtype."""
         return param.dtype if self.shape.precision == "float32" else jnp.bfloat16
 
-    def linear(self, x: jax.Array, block: Block, name: str) -> jax.Array:
-        op = self.ops.linear if name in ("q", "k", "v", "o") else self.ops.linear_free
-        in_fp8 = self.shape.precision == "float8" and name in fp8.TENSORS
-        return op(x, getattr(block, name)[...], self.rule(name)["multiplier"], in_fp8)
+    def linear(self, x: jax.Array, block: Block, *names: str) -> jax.Array:
+        """x times a matrix, or times several of equal rules in one product, along a new axis before the last."""
+        w = jnp.stack([getattr(block, name)[...] for name in names], 1) if len(names) > 1 else getattr(block, names[0])[...]
+        op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
+        in_fp8 = self.shape.precision == "float8" and names[0] in fp8.TENSORS
+        return op(x, w, self.rule(names[0])["multiplier"], in_fp8)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])

@@ -42,6 +42,15 @@ def scale_bwd(x: jax.Array, s: Number) -> jax.Array:
 scale_bwd.defvjp(lambda x, s: (x, s), lambda s, g: (times(g, s), jax.tree.map(jnp.zeros_like, s)))
 
 
+def product(x_BTD: jax.Array, w_DE: jax.Array) -> jax.Array:
+    """x w; w may be a stack of matrices (D, n, E), and so is then the result (B, T, n, E).
+
+    Tokens become one axis first: with two axes to contract, XLA copies both operands of w's gradient when trials are mapped.
+    """
+    y_NE = jnp.tensordot(x_BTD.reshape(-1, x_BTD.shape[-1]), w_DE, 1)
+    return y_NE.reshape(*x_BTD.shape[:-1], *w_DE.shape[1:])
+
+
 def log_interpolate(p: Number, low: Number, high: Number) -> jax.Array:
     """low at p = 0, high at p = 1, evenly in log."""
     return jnp.exp(p * jnp.log(high) + (1 - p) * jnp.log(low))
@@ -51,7 +60,8 @@ class Ops(NamedTuple):
     """One set of ops. `scale` arguments are the parametrization's numbers, traced."""
 
     embed: Callable[..., jax.Array]  # (tokens_BT, table_VD, scale) -> BTD
-    linear: Callable[..., jax.Array]  # (x_BTD, w_DE, scale, fp8) -> BTE, constrained; fp8: unit ops multiply in it
+    # (x_BTD, w_DE, scale, fp8) -> BTE, constrained; w may be a stack DnE, giving BTnE; fp8: unit ops multiply in it
+    linear: Callable[..., jax.Array]
     linear_free: Callable[..., jax.Array]  # the same, its input gradient scaled on its own: the MLP's
     readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
@@ -79,7 +89,7 @@ def _gelu(x: jax.Array, alpha: Number) -> jax.Array:
 
 def _linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
     """The multiplier goes onto the weights: fewer entries than the activations', and one pass with their cast."""
-    return x_BTD @ times(w_DE, scale).astype(x_BTD.dtype)
+    return product(x_BTD, times(w_DE, scale).astype(x_BTD.dtype))
 
 
 PLAIN = Ops(
@@ -109,8 +119,9 @@ def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Num
     x = scale_bwd(x_BTD, backward)
     w = scale_bwd(w_DE, _rows(x_BTD) ** -0.5)
     if not fp8:
-        return scale_fwd(x @ w.astype(x.dtype), scale)
-    return scale_fwd(dot8(x.reshape(-1, x.shape[-1]), w).reshape(*x.shape[:-1], w.shape[-1]), scale)
+        return scale_fwd(product(x, w.astype(x.dtype)), scale)
+    y_NE = dot8(x.reshape(-1, x.shape[-1]), w.reshape(len(w), -1))
+    return scale_fwd(y_NE.reshape(*x.shape[:-1], *w.shape[1:]), scale)
 
 
 def _unit_embed(tokens_BT: jax.Array, table_VD: jax.Array, scale: Number) -> jax.Array:
