@@ -1,0 +1,185 @@
+"""Where a predicted number comes from: a fit of ours, a transfer check of ours, or a published set, asked at the N it was made for.
+
+A source answers only as far as it may reach (`published.reach`); with an open profile of E no further than 10x the fitted compute.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fits import InputError, published
+from fits.fit import Fit, load
+from fits.laws import Array, law
+
+DEFAULTS = ("epoch", "steplaw", "powerlines")
+MARK = "published, not measured here"
+LEVEL = 0.9
+QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")  # targets that a recipe has use for
+OPEN_E = "its irreducible loss E is not identified (open profile)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A law with its numbers. `check`: a transfer check instead of a law. `n` of 0 runs: published."""
+
+    name: str
+    target: str
+    fit: Fit | None = None
+    check: Mapping[str, Any] | None = None
+    ours: bool = True
+    unit: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name if self.ours else f"{self.name}: {MARK} ({self.fit.source if self.fit else ''})"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One source's prediction at every point, arrays [n]; `low`, `high` are NaN without an interval, `params` is the N it was given."""
+
+    source: Source
+    value: Array
+    low: Array
+    high: Array
+    params: Array
+    warnings: list[str]
+
+
+def sources(names: Sequence[str]) -> tuple[list[Source], list[str]]:
+    """The sources that names of published sets and files (saved fits, answers of `check transfer --json`) stand for, and warnings."""
+    found: list[Source] = []
+    warnings: list[str] = []
+    for name in names or DEFAULTS:
+        if Path(name).suffix == ".json" or Path(name).is_file():
+            found += _file(Path(name))
+            continue
+        for one in published.get(name):
+            if one.target not in QUANTITIES:
+                if name == one.name:
+                    raise InputError(
+                        f"fit={name!r}: predicts {one.target}, which a recipe has no use for (it takes {', '.join(QUANTITIES)})"
+                    )
+            elif one.missing and name != one.name:
+                warnings.append(f"{one.name}: left out, since no source was read for {', '.join(one.missing)}")
+            else:
+                found.append(Source(one.name, one.target, one.as_fit(), ours=False, unit=one.unit))
+    if not found:
+        raise InputError(f"fit={', '.join(names)!r}: none of these predicts anything")
+    return found, warnings
+
+
+def _file(path: Path) -> list[Source]:
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"fit={str(path)!r}: cannot be read ({error})") from None
+    if isinstance(document, dict) and "checks" in document:
+        usable = [check for check in document["checks"] if check["rows"]]
+        passed = [check for check in usable if check["verdict"] == "pass"]
+        return [from_check(check, f"{check['parametrization']} ({path.name})") for check in passed or usable]
+    return [from_fit(load(path), path.name)]
+
+
+def from_fit(fit: Fit, name: str) -> Source:
+    return Source(name, law(fit.law).target, fit)
+
+
+def from_check(check: Mapping[str, Any], name: str) -> Source:
+    """One answer of `transfer.check` as the source of the LR (or the hyperparameter it is about)."""
+    return Source(name, check["hyperparameter"], check=check)
+
+
+def ask(source: Source, at: Mapping[str, Array], kind: str, extrapolate: bool = False, level: float = LEVEL) -> Answers:
+    """The source's answer at columns `at` [n], whose `params` are of `kind`; other counts of N among the columns are used as they are."""
+    if source.check is not None:
+        value, low, high, warnings = _transferred(source, at)
+        return Answers(source, value, low, high, at["params"], warnings)
+    assert source.fit is not None
+    form, fit = law(source.fit.law), source.fit
+    columns, warnings = _columns(source, form.inputs, at, kind)
+    for i in range(len(at["params"])):
+        point = {name: float(values[i]) for name, values in columns.items()}
+        for warning in [*published.reach(source.name, fit.range, point, extrapolate), *_open_floor(source, point, extrapolate)]:
+            if warning not in warnings:
+                warnings.append(warning)
+    x = {name: columns[name] for name in form.inputs}
+    if fit.replicates:
+        from fits import uncertainty
+
+        found = uncertainty.predict(fit, x, level)
+        return Answers(source, found["value"], found["low"], found["high"], columns["params"], warnings)
+    value = np.asarray(form.predict(fit.params, x), float)
+    unknown = np.full(value.shape, np.nan)
+    return Answers(source, value, unknown, unknown, columns["params"], warnings)
+
+
+def _columns(source: Source, inputs: Sequence[str], at: Mapping[str, Array], kind: str) -> tuple[dict[str, Array], list[str]]:
+    """The columns the law takes, `params` converted to the N it was made for."""
+    assert source.fit is not None
+    wanted, warnings = source.fit.params_kind, []
+    if wanted == "unstated":
+        warnings.append(f"{source.name}: its authors do not state which N they count; given the total")
+    wanted = wanted if wanted in ("no_embed", "no_embed_head", "active", "nonzero") else "total"
+    sparsity = at.get("sparsity", np.zeros(len(at["params"])))
+    counted = {"total": at["params_total"], **{k: at[f"params_{k}"] for k in ("no_embed", "no_embed_head", "active")}}
+    counted["nonzero"] = counted["no_embed"] * (1 - sparsity)
+    n = counted[wanted]
+    columns = {**at, "params": n, "params_active": counted["active"], "params_nonzero": counted["nonzero"]}
+    columns["flops"] = 6 * n * at["tokens"]
+    columns.setdefault("unique_tokens", at["tokens"])
+    columns.setdefault("sparsity", sparsity)
+    missing = [name for name in inputs if name not in columns]
+    if missing:
+        raise InputError(f"fit={source.name!r}: needs {', '.join(missing)}; give --{' and --'.join(m.replace('_', '-') for m in missing)}")
+    return columns, warnings
+
+
+def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -> list[str]:
+    """An open profile of E: silence ends at the fitted compute, and so does the answer at SILENT times it."""
+    fit = source.fit
+    if fit is None or fit.identified.get("E", True) or "flops" not in fit.range:
+        return []
+    factor = point["flops"] / fit.range["flops"][1]
+    text = f"{source.name}: {OPEN_E}, and flops={point['flops']:.3g} is {factor:.3g}x beyond the fitted maximum {fit.range['flops'][1]:.3g}"
+    if factor > published.SILENT and not extrapolate:
+        raise InputError(f"{text}; with an open E at most {published.SILENT:g}x is answered (--extrapolate overrides)")
+    return [text] if factor > 1 else []
+
+
+def _transferred(source: Source, at: Mapping[str, Array]) -> tuple[Array, Array, Array, list[str]]:
+    """A transfer check at the target's size: the optima's weighted mean where it passed, else their line.
+
+    The interval widens with the distance from the sizes that were measured, by the drift that their interval still allows.
+    """
+    check = source.check
+    assert check is not None
+    rows = [row for row in check["rows"] if row["censored"] is None] or check["rows"]
+    size = np.log2([row["size"] for row in rows])
+    best = np.array([row["log2"]["value"] for row in rows])
+    half = np.array([_half(row["log2"]) for row in rows])
+    weight = half**-2 / (half**-2).sum()
+    mean, centre = float(weight @ best), float(weight @ size)
+    axis = {"batch": "batch_tokens"}.get(check["axis"], check["axis"])
+    if axis not in at:
+        raise InputError(f"fit={source.name!r}: is a transfer over {check['axis']}; give --{axis.replace('_', '-')}")
+    away = np.log2(at[axis]) - centre
+    drift = check["drift"]
+    warnings = []
+    slope = 0.0
+    if check["verdict"] != "pass":
+        slope = drift["value"] if drift else 0.0
+        warnings.append(f"{source.name}: did not pass its transfer check ({check['reason']}); its drift is extrapolated")
+    spread = (max(abs(drift["high"]), abs(drift["low"])) if slope == 0 else (drift["high"] - drift["low"]) / 2) if drift else 0.0
+    wide = np.sqrt(1 / (half**-2).sum() + (spread * away) ** 2)
+    middle = mean + slope * away
+    return 2**middle, 2 ** (middle - wide), 2 ** (middle + wide), warnings
+
+
+def _half(number: Mapping[str, Any]) -> float:
+    ends = [abs(end - number["value"]) for end in (number["low"], number["high"]) if end is not None]
+    return max([0.1, *ends])

@@ -1,0 +1,184 @@
+"""scalelab predict: the large run from fits and published laws; works with no training at all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fits import InputError
+from scalelab.cli.args import parse, print_json
+
+if TYPE_CHECKING:
+    from fits.predict import Recipe
+    from fits.sources import Source
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Loss, LR, weight decay, batch and steps of a run that is not trained yet, each with its interval and the law it comes from."""
+
+    params: float | None = None
+    """Parameters of the target, such as 7e9 (see --params-kind)."""
+    tokens: float | None = None
+    """Training tokens of the target, such as 1.4e12."""
+    fit: tuple[str, ...] = ()
+    """Saved fits, answers of `check transfer --json`, or published sets (repeatable; default: epoch, steplaw, powerlines)."""
+    params_kind: Literal["total", "no_embed", "active"] = "total"
+    """Which count --params is; each law gets the N it was made for, by the shape rule and the vocabulary."""
+    vocab: int | None = None
+    """Vocabulary of the target (default 50304)."""
+    width: int | None = None
+    """Width of the target (default: 128 x depth)."""
+    depth: int | None = None
+    """Layers of the target."""
+    sequence: int | None = None
+    """Tokens of a sequence, for --export (default 2048)."""
+    batch_tokens: float | None = None
+    """Tokens a step, when already decided."""
+    unique_tokens: float | None = None
+    """Tokens before any repetition (default: all)."""
+    experts: float | None = None
+    """Experts a routed layer."""
+    sparsity: float | None = None
+    """Fraction of weights that are zero."""
+    level: float = 0.9
+    """Level of the intervals."""
+    extrapolate: bool = False
+    """Answer however far the laws have to reach."""
+    at: Path | None = None
+    """A CSV with columns params and tokens (and any of the above): predict for every row."""
+    out: Path | None = None
+    """Save the recipe as JSON; with --at, the CSV with columns loss, loss_low, loss_high, lr, ... added."""
+    export: str = ""
+    """Print the recipe for a trainer instead: json, maxtext, nanogpt or torchtitan."""
+    json: bool = False
+    """One JSON document on stdout."""
+
+
+GIVEN = ("params", "tokens", "vocab", "width", "depth", "sequence", "batch_tokens", "unique_tokens", "experts", "sparsity")
+
+
+def main(args: list[str]) -> int:
+    options = parse(Predict, "scalelab predict", _gathered(args))
+    if not 0 < options.level < 1:
+        raise InputError(f"level={options.level!r}: must be between 0 and 1")
+    from fits.sources import sources
+
+    found, warnings = sources(options.fit)
+    if options.at is not None:
+        return _rows(options, found)
+    at = {name: value for name in GIVEN if (value := getattr(options, name)) is not None}
+    for name, value in at.items():
+        if value < 0 or (value == 0 and name != "sparsity"):
+            raise InputError(f"{name}={value:g}: must be above 0")
+    if "params" not in at or "tokens" not in at:
+        raise InputError("params, tokens: both are needed (or --at CSV), such as --params 7e9 --tokens 1.4e12")
+    from fits.predict import recipe
+
+    made = recipe(found, at, options.params_kind, extrapolate=options.extrapolate, level=options.level, warnings=warnings)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        made.save(options.out)
+    if options.export:
+        from fits.export import export
+
+        print(export(made, options.export), end="")
+    elif options.json:
+        print_json(made.document())
+    else:
+        show(made)
+    return 0
+
+
+def _gathered(args: list[str]) -> list[str]:
+    """`--fit A --fit B` as tyro wants it: every value behind one flag."""
+    fits: list[str] = []
+    rest: list[str] = []
+    flagged = False
+    for word in args:
+        if word.startswith("--fit="):
+            fits.append(word.removeprefix("--fit="))
+        elif word == "--fit" or (flagged and not word.startswith("--")):
+            fits += [] if word == "--fit" else [word]
+            flagged = True
+        else:
+            flagged = False
+            rest.append(word)
+    return rest + (["--fit", *fits] if fits else [])
+
+
+def _rows(options: Predict, found: "list[Source]") -> int:
+    import csv
+    import sys
+
+    import numpy as np
+
+    from fits.predict import rows
+
+    assert options.at is not None
+    if options.out is None:
+        raise InputError("out: --at needs --out CSV")
+    try:
+        with options.at.open(newline="") as file:
+            reader = csv.DictReader(file)
+            table, names = list(reader), list(reader.fieldnames or [])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"at={str(options.at)!r}: cannot be read as CSV ({error})") from None
+    if not table:
+        raise InputError(f"at={str(options.at)!r}: has no rows")
+    at = {name: _column(table, name) for name in (*GIVEN, "params_no_embed", "params_active", "steps") if name in names}
+    predicted, warnings = rows(found, at, options.params_kind, options.extrapolate, options.level)
+    with options.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*names, *(name for name in predicted if name not in names)])
+        writer.writeheader()
+        for i, row in enumerate(table):
+            writer.writerow({**row, **{name: "" if np.isnan(v[i]) else repr(float(v[i])) for name, v in predicted.items()}})
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.json:
+        print_json({"rows": len(table), "columns": list(predicted), "out": str(options.out), "warnings": warnings})
+    else:
+        print(f"{len(table)} rows with {', '.join(n for n in predicted if not n.endswith(('_low', '_high')))} in {options.out}")
+    return 0
+
+
+def _column(table: list[dict[str, str]], name: str) -> list[float]:
+    values = []
+    for i, row in enumerate(table):
+        try:
+            values.append(float(row[name]))
+        except (TypeError, ValueError):
+            raise InputError(f"{name}={row[name]!r} in row {i + 1}: must be a number") from None
+    return values
+
+
+def show(made: "Recipe") -> None:
+    import sys
+
+    t = made.target
+    print(f"target: {t['params']:.4g} parameters ({t['params_kind']}), {t['tokens']:.4g} tokens, {t['flops']:.3g} FLOP")
+    print(f"shape: width {t['width']:.0f}, depth {t['depth']:.1f}; {t['shape_rule']}\n")
+    levels = {n["level"] for n in made.numbers.values() if n["low"] is not None}
+    print(f"{'':<22}{'':>12}{''.join(f'{level:.0%} interval' for level in levels):>26}")
+    for name, number in made.numbers.items():
+        print(f"{name:<22}{_spell(number['value']):>12}{_interval(number):>26}   {number['source'].split(' (')[0]}")
+    if len(made.laws) > 1:
+        print("\nthe N each law was given, and what it says:")
+    for one in made.laws if len(made.laws) > 1 else []:
+        print(f"  {one['name']:<28}N {one['params']:<10.4g} {one['params_kind']:<14}{one['predicts']} {_spell(one['value'])}")
+    for name, spread in made.disagreement.items():
+        print(
+            f"laws disagree on {name} by a factor {spread['ratio']:.3g}: "
+            + ", ".join(f"{k} {_spell(v)}" for k, v in spread["laws"].items())
+        )
+    for warning in made.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _spell(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) and 1 <= value < 1e7 else f"{value:.4g}"
+
+
+def _interval(number: dict[str, Any]) -> str:
+    if number["low"] is None or number["high"] is None:
+        return ""
+    return f"[{_spell(number['low'])}, {_spell(number['high'])}]"

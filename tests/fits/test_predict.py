@@ -1,0 +1,176 @@
+"""Recipes from published laws and from fits of our own: the N each law gets, how far it may reach, what follows from what."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fits import InputError
+from fits.fit import Fit
+from fits.predict import load_recipe, recipe, rows
+from fits.shape import shape
+from fits.sources import MARK, from_check, from_fit, sources
+
+TARGET = {"params": 7e9, "tokens": 1.4e12}
+
+
+def published(*names, at=TARGET, kind="total", **options):
+    return recipe(sources(names)[0], at, kind, **options)
+
+
+def ours(replicates=True, identified=True):
+    rng = np.random.default_rng(0)
+    params = {"E": 1.8, "A": 400.0, "B": 2000.0, "alpha": 0.34, "beta": 0.36}
+    draws = {k: [v * (1 + 0.01 * z) for z in rng.standard_normal(200)] for k, v in params.items()} if replicates else {}
+    fitted = {"params": [1e6, 1e8], "tokens": [1e8, 1e10], "flops": [6e14, 6e18]}
+    return Fit("chinchilla", params, {"name": "log-huber", "delta": 1e-3, "value": 1e-3}, 40, range=fitted, replicates=draws,
+               identified={"E": identified}, residual_sd=0.003)  # fmt: skip
+
+
+def check(verdict="pass", slope=0.0):
+    rows_ = [
+        {"size": w, "censored": None, "log2": {"value": -8 + slope * i, "low": -8.2 + slope * i, "high": -7.8 + slope * i, "level": 0.9}}
+        for i, w in enumerate((64.0, 128.0, 256.0))
+    ]
+    drift = {"value": slope, "low": slope - 0.05, "high": slope + 0.05}
+    return {
+        "parametrization": "u-mup",
+        "axis": "width",
+        "hyperparameter": "lr",
+        "verdict": verdict,
+        "reason": "",
+        "rows": rows_,
+        "drift": drift,
+    }
+
+
+def test_steplaw_gives_the_reference_numbers():
+    made = published("steplaw", kind="no_embed")
+    assert made.numbers["lr"]["value"] == pytest.approx(9.17e-4, rel=0.002)  # 1.79 N^-0.713 D^0.307 at 7e9, 1.4e12
+    assert made.numbers["batch_tokens"]["value"] == pytest.approx(5.00e6, rel=0.002)
+    assert MARK in made.numbers["lr"]["source"] and "2503.04715" in made.numbers["lr"]["source"]
+
+
+def test_each_law_is_given_the_n_it_was_made_for():
+    made = published("steplaw", "powerlines", "porian")
+    given = {one["name"]: one["params"] for one in made.laws}
+    assert given["powerlines-tau"] == 7e9
+    assert given["steplaw-lr"] == pytest.approx(7e9 - 2 * 50304 * made.target["width"])
+    assert given["porian-lr"] == pytest.approx(7e9 - 50304 * made.target["width"])
+    assert made.disagreement["lr"]["ratio"] > 1.05 and set(made.disagreement["lr"]["laws"]) == {"steplaw-lr", "porian-lr"}
+
+
+@pytest.mark.parametrize("kind", ["total", "no_embed", "no_embed_head", "active"])
+def test_counts_follow_the_shape_rule(kind):
+    made = shape(np.array([1e7, 1e9, 1e12]), kind, 50304)
+    stack, table = 12 * made.depth * made.width**2, 50304 * made.width
+    assert made.counts["no_embed"] == pytest.approx(stack)
+    assert made.counts["total"] == pytest.approx(stack + 2 * table)
+    assert made.counts[kind] == pytest.approx([1e7, 1e9, 1e12])
+    assert made.width / made.depth == pytest.approx(128.0)
+
+
+def test_a_given_width_or_depth_is_kept():
+    assert shape(np.array([7e9]), width=np.array([4096.0])).counts["no_embed"] == pytest.approx(7e9 - 2 * 50304 * 4096)
+    deep = shape(np.array([7e9]), depth=np.array([64.0]))
+    assert 12 * 64 * deep.width**2 + 2 * 50304 * deep.width == pytest.approx(7e9)
+    with pytest.raises(InputError, match="vocab"):
+        shape(np.array([1e6]), width=np.array([4096.0]))
+
+
+def test_weight_decay_steps_and_warmup_follow():
+    made = published("steplaw", "powerlines")
+    n = {name: number["value"] for name, number in made.numbers.items()}
+    assert n["tau"] == pytest.approx(1.084 * 200**-0.527)
+    assert n["weight_decay"] == pytest.approx(n["batch_tokens"] / (n["tau"] * 1.4e12))
+    assert n["weight_decay_coupled"] == pytest.approx(n["weight_decay"] / n["lr"])
+    assert n["steps"] == pytest.approx(1.4e12 / n["batch_tokens"], abs=1)
+    assert n["warmup_tokens"] == 375e6
+    decided = published("powerlines", at={**TARGET, "batch_tokens": 4e6}).numbers
+    assert decided["batch_tokens"]["source"] == "given" and decided["steps"]["value"] == 350000
+    assert any("powerlines-batch" in w for w in sources(["powerlines"])[1])
+
+
+def test_how_far_published_laws_reach():
+    assert published("epoch", at={"params": 16e9, "tokens": 1e12}).warnings == []
+    assert any("14x" in w for w in published("steplaw").warnings)
+    with pytest.raises(InputError, match="140x .*--extrapolate"):
+        published("steplaw", at={"params": 7e9, "tokens": 1.4e13})
+    assert any("140x" in w for w in published("steplaw", at={"params": 7e9, "tokens": 1.4e13}, extrapolate=True).warnings)
+
+
+@pytest.mark.parametrize("factor, identified, answer", [(5, True, "silent"), (50, True, "warns"), (500, True, "refuses"),
+                                                        (5, False, "warns"), (50, False, "refuses")])  # fmt: skip
+def test_how_far_a_fit_of_ours_reaches(factor, identified, answer):
+    at = {"params": 1e8 * factor**0.5, "tokens": 1e10 * factor**0.5, "vocab": 256}
+    source = [from_fit(ours(identified=identified), "loss.json")]
+    if answer == "refuses":
+        with pytest.raises(InputError, match="--extrapolate"):
+            recipe(source, at)
+        assert recipe(source, at, extrapolate=True).numbers["loss"]["value"] > 1.8
+    else:
+        assert bool(recipe(source, at).warnings) == (answer == "warns")
+
+
+def test_loss_has_its_interval_and_no_replicates_means_none():
+    at = {"params": 2e8, "tokens": 2e10, "vocab": 256}
+    loss = recipe([from_fit(ours(), "loss.json")], at).numbers["loss"]
+    assert loss["low"] < loss["value"] < loss["high"] and loss["level"] == 0.9 and loss["source"] == "loss.json"
+    assert recipe([from_fit(ours(replicates=False), "loss.json")], at).numbers["loss"]["low"] is None
+
+
+def test_our_transfer_gives_the_lr_and_its_interval_widens_with_distance():
+    source = [from_check(check(), "u-mup")]
+    at = {"params": 1e8, "tokens": 1e9, "vocab": 256, "width": 512}
+    near = recipe(source, at).numbers["lr"]
+    far = recipe(source, {**at, "width": 8192, "params": 1e11}).numbers["lr"]
+    assert near["value"] == far["value"] == pytest.approx(2**-8)
+    assert far["high"] / far["low"] > near["high"] / near["low"] > 1
+    moved = recipe([from_check(check("fail", -0.5), "sp")], at)
+    assert np.log2(moved.numbers["lr"]["value"]) == pytest.approx(-9.5) and "did not pass" in moved.warnings[0]
+
+
+def test_files_and_names_mix_and_ours_come_first(tmp_path):
+    ours().save(tmp_path / "loss.json")
+    (tmp_path / "check.json").write_text(json.dumps({"checks": [check("fail", -0.5) | {"parametrization": "sp"}, check()]}))
+    found, _ = sources([str(tmp_path / "loss.json"), str(tmp_path / "check.json"), "epoch", "steplaw"])
+    made = recipe(found, {"params": 2e8, "tokens": 2e10, "width": 512, "vocab": 256})
+    assert made.numbers["loss"]["source"] == "loss.json" and made.numbers["lr"]["source"].startswith("u-mup")
+    assert set(made.disagreement["loss"]["laws"]) == {"loss.json", "epoch"}
+    assert "weight_decay_coupled" not in made.numbers  # a u-muP LR is not the one a matrix gets
+    made.save(tmp_path / "recipe.json")
+    assert load_recipe(tmp_path / "recipe.json") == made
+
+
+def test_rows_equal_single_recipes():
+    found, _ = sources(["epoch", "steplaw", "powerlines"])
+    at = {"params": [1e9, 7e9], "tokens": [2e10, 1.4e12]}
+    out, warnings = rows(found, at)
+    for i in range(2):
+        made = recipe(found, {name: values[i] for name, values in at.items()})
+        for name, number in made.numbers.items():
+            assert out[name][i] == pytest.approx(number["value"])
+    assert {"loss", "loss_low", "loss_high", "lr"} <= set(out) and len(warnings) == 2
+
+
+@pytest.mark.parametrize(
+    "names, at, names_it",
+    [
+        (["nonsense"], TARGET, "nonsense"),
+        (["missing.json"], TARGET, "missing.json"),
+        (["powerlines-batch"], TARGET, "coefficient is missing"),
+        (["epoch"], {"params": 7e9}, "tokens"),
+        (["epoch"], {"params": -1.0, "tokens": 1e9}, "params=-1"),
+        (["clark"], TARGET, "experts"),
+    ],
+)
+def test_bad_input_is_refused_by_name(names, at, names_it):
+    with pytest.raises(InputError, match=names_it) as error:
+        published(*names, at=at)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unstated_n_is_said():
+    fit = replace(ours(), params_kind="unstated")
+    assert "do not state" in recipe([from_fit(fit, "x")], {"params": 1e8, "tokens": 1e10, "vocab": 256}).warnings[0]
