@@ -72,15 +72,15 @@ class Farseer(Law):
 
     @classmethod
     def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
-        """In the search's coordinates, from E + A N^-u + B D^-v: the floor's slope at the centre, with each curve's bend on a grid."""
-        u, v, bend = (g.ravel()[:, None] for g in np.meshgrid((0.2, 0.4), (0.2, 0.35, 0.55), (-0.3, -0.1, 0.1, 0.3), indexing="ij"))
+        """In the search's coordinates, from E + A N^-u + B D^-v: the floor's slope at the centre, with the curves' bends on a grid."""
+        u, v, bend, other = (g.ravel()[:, None] for g in np.meshgrid((0.2, 0.4), (0.25, 0.45), (-0.25, 0.1, 0.25), (-1, 1), indexing="ij"))
         size, data = np.log(x["params"]), np.log(x["tokens"])
         basis = [np.ones((len(u), len(y))), np.exp(-u * size), np.exp(-v * (data - data.mean()))]
         found, _ = nonnegative(np.stack(basis, axis=1), y, weight / y**2)
         found = np.maximum(found, 1e-3 * y.min())
         e, a, b = (found[:, i : i + 1] for i in range(3))
         zero = np.zeros(u.shape)
-        return np.concatenate([zero, np.log(v), zero, np.log(b), -u * a / (e + a), np.log(e + a), bend, bend, bend], axis=1)
+        return np.concatenate([zero, np.log(v), zero, np.log(b), -u * a / (e + a), np.log(e + a), bend, other * bend, bend], axis=1)
 
 
 class BrokenPower(Law):
