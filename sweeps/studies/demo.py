@@ -25,19 +25,19 @@ class Size:
 
 FULL = Size(
     widths=(16, 32, 64, 128),
-    log2_lrs={"sp": tuple(range(-10, -2)), "u-mup": tuple(range(-4, 4))},
-    steps=(100, 280, 800),
-    ladder_widths=(16, 32, 64),
-    ladder_seeds=1,
+    log2_lrs={"sp": tuple(range(-11, -3)), "u-mup": tuple(range(-5, 3))},
+    steps=(300, 850, 2400),
+    ladder_widths=(16, 32, 48, 64),
+    ladder_seeds=2,
     head_dim=16,
     tuning_width=32,
     target_width=128,
-    target_steps=1200,
+    target_steps=3600,
 )
 SMALL = Size(  # the same chain in about a minute: what CI runs
     widths=(8, 16, 32),
-    log2_lrs={"sp": tuple(range(-10, -2, 2)), "u-mup": tuple(range(-4, 4, 2))},
-    steps=(90, 252, 720),
+    log2_lrs={"sp": tuple(range(-9, -2)), "u-mup": tuple(range(-4, 3))},
+    steps=(90, 255, 720),
     ladder_widths=(8, 16, 24),
     ladder_seeds=1,
     head_dim=8,
@@ -58,7 +58,7 @@ def _shape(point: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trials(size: Size, corpus: str, points: Sequence[dict[str, Any]]) -> list[Trial]:
-    return trials(points, _shape, corpus=corpus, vocab=256, sequence=64, batch=16, depth=2, head_dim=size.head_dim)
+    return trials(points, _shape, corpus=corpus, vocab=256, sequence=64, batch=4, depth=2, head_dim=size.head_dim)
 
 
 def lr_width(size: Size, corpus: str) -> list[Trial]:
@@ -69,10 +69,10 @@ def lr_width(size: Size, corpus: str) -> list[Trial]:
     return _trials(size, corpus, points)
 
 
-def lr_steps(size: Size, corpus: str, log2_lrs: Sequence[int]) -> list[Trial]:
-    """u-muP's LR at the longer lengths of the ladder, at one small width."""
-    points = product(parametrization=["u-mup"], width=[size.tuning_width], steps=size.steps[1:], lr=[2.0**e for e in log2_lrs])
-    return _trials(size, corpus, points)
+def lr_steps(size: Size, corpus: str) -> list[Trial]:
+    """u-muP's LR at the longer lengths of the ladder, at one small width; longer runs want smaller ones."""
+    lrs = [2.0**e for e in size.log2_lrs["u-mup"][1:-1]]
+    return _trials(size, corpus, product(parametrization=["u-mup"], width=[size.tuning_width], steps=size.steps[1:], lr=lrs))
 
 
 def ladder(size: Size, corpus: str, lr_of_steps: Mapping[int, float]) -> list[Trial]:
