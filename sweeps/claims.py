@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from sweeps import files
 from sweeps.store import Store
@@ -68,16 +69,16 @@ def tops(store: Store) -> dict[str, int]:
     return found
 
 
-def held(store: Store, published: set[str]) -> dict[str, str]:
+def held(store: Store, published: set[str]) -> dict[str, dict[str, Any]]:
     """run_id to owner of every trial that is claimed by a worker not known to be dead, for those who only look."""
     out = {}
     for run_id, generation in tops(store).items():
         content = _read(store.path / "claims" / f"{run_id}.{generation}")
         if run_id not in published and content and not gone(content):
             try:
-                out[run_id] = str(json.loads(content)["worker"])
-            except (ValueError, KeyError, TypeError):
-                out[run_id] = "unreadable"
+                out[run_id] = {"worker": "", **json.loads(content)}
+            except (ValueError, TypeError):
+                out[run_id] = {"worker": "unreadable"}
     return out
 
 

@@ -8,48 +8,42 @@ from lab.records import Trial, signature
 
 MEMORY_SHARE = 0.9  # of the device: the rest is for the runtime's own buffers and for fragmentation
 
-
-@dataclass(frozen=True)
-class Bytes:
-    """What a cohort needs on the device, measured from compiled programs: bytes of `n` trials are fixed + each x n."""
-
-    fixed: float
-    each: float
-
-    def trials_in(self, memory: float) -> int:
-        """How many trials fit in `memory` bytes; at least one, which the device may still refuse."""
-        return max(1, int((MEMORY_SHARE * memory - self.fixed) // self.each)) if self.each > 0 else 1
-
-
-# Measures what a trial's signature needs (lab supplies it: compiled memory analysis)
-Measure = Callable[[Trial], Bytes]
-
-
-def fit_bytes(n_small: int, small: float, n_large: int, large: float) -> Bytes:
-    """The line through two measurements: `small` bytes at `n_small` trials, `large` at `n_large`."""
-    each = max((large - small) / (n_large - n_small), 0.0)
-    return Bytes(max(small - each * n_small, 0.0), each)
+# Bytes that the compiled program of a cohort of so many such trials needs at its peak (sweeps/measure.py)
+Peak = Callable[[Trial, int], float]
 
 
 @dataclass
 class Limits:
-    """The largest cohort for each signature: from memory where it is measured, and halved when the device ran out all the same."""
+    """The largest cohort of each signature: what fits by the compiled program's own account, and less once the device ran out."""
 
-    memory: float = float("inf")  # bytes of the device
-    measure: Measure | None = None
     most: int = 1 << 30
-    learned: dict[tuple[object, ...], int] = field(default_factory=dict)
+    memory: float = float("inf")  # bytes of the device
+    peak: Peak | None = None
+    _most: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _fits: dict[tuple[object, ...], int] = field(default_factory=dict)
 
-    def of(self, trial: Trial) -> int:
-        key = signature(trial)
-        if key not in self.learned:
-            fits = self.most if self.measure is None else self.measure(trial).trials_in(self.memory)
-            self.learned[key] = min(self.most, fits)
-        return self.learned[key]
+    def of(self, trial: Trial, want: int) -> int:
+        """Up to `want` trials like this one. Where `want` fits, its program is the only one compiled, and it is the one that runs."""
+        key, room = signature(trial), MEMORY_SHARE * self.memory
+        size = max(1, min(self.most, self._most.get(key, self.most), want))
+        while self.peak is not None and size > self._fits.get(key, 1):
+            need = self.peak(trial, size)
+            if need <= room:
+                self._fits[key] = size
+            else:
+                size = self._most[key] = max(1, min(size - 1, int(size * room / need)))
+        return size
 
     def ran_out(self, trial: Trial, size: int) -> None:
-        """A cohort of `size` did not fit: half of it is the most from now on."""
-        self.learned[signature(trial)] = max(1, size // 2)
+        """A cohort of `size` did not fit after all: half of it is the most from now on."""
+        key = signature(trial)
+        self._most[key] = max(1, size // 2)
+        self._fits[key] = min(self._fits.get(key, 1), self._most[key])
+
+
+def even(count: int, most: int) -> int:
+    """The size of cohorts of `count` trials, at most `most` each and as equal as can be: fewer sizes are fewer programs."""
+    return -(-count // -(-count // most))
 
 
 def group(trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -64,11 +58,10 @@ def group(trials: Sequence[Trial]) -> list[list[Trial]]:
     return sorted(ordered, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))
 
 
-def form(trials: Sequence[Trial], limits: Limits, workers: int = 1) -> list[list[Trial]]:
-    """Cohorts, dearest first. Each fits the device, and no group is left to one worker while others wait."""
+def form(trials: Sequence[Trial], limits: Limits) -> list[list[Trial]]:
+    """The cohorts that one worker would train, in its order."""
     out = []
     for members in group(trials):
-        share = -(-len(members) // workers)
-        size = max(1, min(limits.of(members[0]), share))
+        size = even(len(members), limits.of(members[0], len(members)))
         out += [members[i : i + size] for i in range(0, len(members), size)]
     return out

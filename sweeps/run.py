@@ -23,11 +23,12 @@ from typing import Any, Protocol
 from lab import InputError
 from lab.records import Result, Trial, signature
 from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
-from sweeps.cohorts import Limits, group
+from sweeps.cohorts import Limits, even, group
 from sweeps.record import Damaged, make_record
 from sweeps.store import Store, create
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
+IN_TURN = 8  # trials claimed at once where they train in turn: others are free to take the rest
 POLL_SECONDS = 1.0  # between looks at what other workers still hold
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # the second is what submitit has SLURM send ahead of the time limit
 STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as shells report it
@@ -38,7 +39,7 @@ class Train(Protocol):
     """What trains a cohort: yields each trial's result as soon as it is known.
 
     `stop()` is polled; when it turns true the function saves what is unfinished under `checkpoints` and returns early.
-    `progress` is told now and then how far it is: an object with `steps`, `steps_done` (of all trials) and `tokens_per_second`.
+    `progress` is told now and then how fast it is: an object with `tokens_per_second`, of all its trials together.
     """
 
     def __call__(
@@ -150,17 +151,27 @@ class _Run:
         groups = group(open_)
         groups.sort(key=lambda g: (signature(g[0]) != self.last, any(t.run_id in newest for t in g)))
         for members in groups:
-            free = sum(t.run_id not in newest for t in members)
-            share = len(members) if len(groups) >= self.workers else -(-max(free, 1) // self.workers)
-            size = min(self.limits.of(members[0]), share)
-            mine: list[Trial] = []
+            size, mine = 1, list[Trial]()
             for trial in members:
-                if len(mine) < size and self.worker.claim(trial.run_id, newest.get(trial.run_id)):
+                if len(mine) == size:
+                    break
+                if self.worker.claim(trial.run_id, newest.get(trial.run_id)):
                     mine.append(trial)
+                    if len(mine) == 1:
+                        free = max(1, sum(t.run_id not in newest for t in members))
+                        size = self.size(trial, free, free if len(groups) >= self.workers else -(-free // self.workers))
             if mine:
                 self.last = signature(mine[0])
                 return mine
         return []
+
+    def size(self, trial: Trial, free: int, share: int) -> int:
+        """Of the next cohort: what fits, and `free` trials in cohorts as equal as can be."""
+        try:
+            return even(free, self.limits.of(trial, share))
+        except Exception as error:  # its program does not compile: training it alone will say so
+            log.warning("cohort of %s: its memory cannot be measured (%s)", trial.run_id, str(error).splitlines()[0])
+            return 1
 
     def halt(self) -> bool:
         """To stop training: asked to, or away for so long that others may have taken over."""
@@ -168,7 +179,7 @@ class _Run:
 
     def progress(self, state: Any) -> None:
         """Into the next beat, for those who look at the store."""
-        self.worker.note = {"tokens_per_second": state.tokens_per_second, "share": state.steps_done / max(state.steps, 1)}
+        self.worker.note = {"tokens_per_second": state.tokens_per_second}
 
     def train_cohort(self, cohort: list[Trial]) -> None:
         """Train and publish; what raises is halved until the trial to blame stands alone."""
@@ -296,7 +307,7 @@ class Job:
     axis: str = ""  # "map" or "turn"; "" = map on an accelerator, turn on a CPU
     trainer: str = ""
     workers: int = 1
-    most: int = 0  # trials of a cohort; 0 = as many as fit (8 in turn)
+    most: int = 0  # trials of a cohort; 0 = as many as fit (IN_TURN in turn)
     beat_seconds: float = BEAT_SECONDS
 
     def json(self) -> str:
@@ -332,11 +343,14 @@ def _lab(job: Job) -> tuple[Train, Limits]:
     from lab.data import open_corpus
 
     runtime.start()
-    import jax
+    from sweeps import measure
 
     corpus = open_corpus(job.corpus, Path(job.cache), job.vocab)
-    axis = job.axis or ("turn" if jax.default_backend() == "cpu" else "map")
-    return functools.partial(population.train, corpus=corpus, axis=axis), Limits(most=8 if axis == "turn" else 256)
+    axis = job.axis or population.default_axis()
+    train = functools.partial(population.train, corpus=corpus, axis=axis)
+    if axis == "turn":
+        return train, Limits(most=IN_TURN)
+    return train, Limits(memory=measure.device_memory(), peak=measure.peak_of(axis, corpus))
 
 
 def main(argv: list[str]) -> int:

@@ -138,9 +138,9 @@ def trials(space: Iterable[Point], derive: Callable[[Point], Point] | None = Non
 
 
 def search_axes(best: Point, axes: Mapping[str, Sequence[Any]]) -> list[Point]:
-    """Independent search: each axis swept alone around the best point so far, as u-muP's optima do not depend on each other.
+    """Independent search: each axis swept alone around the best point so far, as u-muP's optima hardly depend on each other.
 
-    One round of "sweep LR, then each multiplier on its own, then join the best" (2407.17465, section 4.5 and appendix A.6).
+    u-muP's recipe (2407.17465) is two rounds of it: LR with all else at 1, then each other hyperparameter at that LR; then the best of each.
     """
     return chain([best], *([{**best, name: value} for value in values] for name, values in axes.items()))
 
@@ -157,44 +157,3 @@ def join_best(best: Point, found: Sequence[tuple[Point, float]], axes: Iterable[
         if line:
             joined[name] = min(line, key=lambda pair: pair[0])[1]
     return joined
-
-
-def extend_edges(found: Sequence[tuple[Trial, float | None]], axis: str = "lr", add: int = 2) -> list[Trial]:
-    """The refining round: `add` more grid points wherever the optimum along `axis` lies on an edge or beyond it.
-
-    Trials that are equal but for `axis` and the seeds form a basin. Its optimum is the vertex of the fitted basin
-    (`fits.transfer`); where no basin can be fitted, the best grid point. A grid goes on with its own ratio.
-    """
-    from dataclasses import replace
-
-    basins: dict[Trial, list[tuple[Trial, float | None]]] = {}
-    for trial, loss in found:
-        same: dict[str, Any] = {axis: 1.0, "init_seed": 0, "data_seed": 0}
-        basins.setdefault(replace(trial, **same), []).append((trial, loss))
-    out: dict[str, Trial] = {}
-    for members in basins.values():
-        values = sorted({getattr(t, axis) for t, _ in members})
-        side = _edge(values, [(getattr(t, axis), loss) for t, loss in members])
-        if side == 0 or len(values) < 2:
-            continue
-        ratio = values[1] / values[0] if side < 0 else values[-1] / values[-2]
-        end = values[0] if side < 0 else values[-1]
-        seeds = {(t.init_seed, t.data_seed): t for t, _ in members}
-        for trial, k in itertools.product(seeds.values(), range(1, add + 1)):
-            changed: dict[str, Any] = {axis: end * ratio ** (side * k)}
-            new = replace(trial, **changed)
-            out[new.run_id] = new
-    return list(out.values())
-
-
-def _edge(values: Sequence[float], points: Sequence[tuple[float, float | None]]) -> int:
-    """-1 or 1 when the optimum lies on the lower or the upper edge of the grid or beyond, 0 when it lies inside."""
-    losses = {v: [loss for x, loss in points if x == v and loss is not None] for v in values}
-    mean = {v: sum(ls) / len(ls) for v, ls in losses.items() if ls}
-    if len(mean) < 2:
-        return -1 if len(mean) == 1 else 0  # all but one diverged: go down
-    best = min(mean, key=lambda v: mean[v])
-    diverged_above = max(mean) != values[-1]  # an edge that diverges is no edge to go beyond
-    if best == values[0]:
-        return -1
-    return 1 if best == values[-1] and not diverged_above else 0

@@ -20,7 +20,7 @@ class Board:
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     trials: dict[str, Trial] = field(default_factory=dict)  # declared or published
-    running: dict[str, str] = field(default_factory=dict)  # run_id to worker
+    running: dict[str, dict[str, Any]] = field(default_factory=dict)  # run_id to its owner's last beat
     failures: dict[str, int] = field(default_factory=dict)
 
     def look(self) -> "Board":
@@ -52,22 +52,30 @@ class Board:
 
     def speed(self) -> tuple[float, float]:
         """(tokens, FLOPs) a second of one worker, over the trials that are done."""
-        measured = [h["result"]["run_id"] for h in self.heads.values() if h["result"]["status"] == "done"]
-        seconds = sum(self.heads[k]["result"]["seconds"] for k in measured)
+        measured = [h["row"] for h in self.heads.values() if h["result"]["status"] == "done"]
+        seconds = sum(row["seconds"] for row in measured)
         if not seconds:
             return 0.0, 0.0
-        return sum(self.trials[k].tokens for k in measured) / seconds, sum(flops(self.trials[k]) for k in measured) / seconds
+        return sum(row["tokens"] for row in measured) / seconds, sum(row["flops"] for row in measured) / seconds
 
-    def workers(self) -> int:
-        return len(set(self.running.values()))
+    def workers(self) -> dict[str, float | None]:
+        """Tokens a second of each worker that holds a claim, None until it has said."""
+        return {owner["worker"]: owner.get("tokens_per_second") for owner in self.running.values()}
+
+    def tokens_per_second(self) -> float:
+        """Of all workers: what they said last, else what trials took that are done. Of one worker when none is at it."""
+        tokens, _ = self.speed()
+        return sum(tokens if said is None else said for said in (self.workers() or {"": None}).values())
 
     def seconds_left(self) -> float | None:
-        """From the FLOPs that are left and the workers at hand (one when there is none); None before anything is done."""
+        """From the FLOPs that are left (from the tokens before anything is done) and the workers at hand; None when nothing is known."""
         left = [self.trials[k] for k in self.trials.keys() - self.heads.keys()]
-        _, flops_per_second = self.speed()
         if not left:
             return 0.0
-        return sum(map(flops, left)) / flops_per_second / max(1, self.workers()) if flops_per_second else None
+        _, flops_per_second = self.speed()
+        if flops_per_second:
+            return sum(map(flops, left)) / flops_per_second / max(1, len(self.workers()))
+        return sum(t.tokens for t in left) / self.tokens_per_second() if self.tokens_per_second() else None
 
     def best(self) -> list[dict[str, Any]]:
         """The trial of least loss of each group, with the number of trials that are done in it."""
@@ -86,6 +94,5 @@ class Board:
         return out
 
     def document(self) -> dict[str, Any]:
-        """The JSON answer of `sweep status`. tokens_per_second: of all workers at hand, or of one when none is."""
-        tokens, left = self.speed()[0] * max(1, self.workers()), self.seconds_left()
-        return {**self.counts(), "tokens_per_second": tokens, "seconds_left": left}
+        """The JSON answer of `sweep status`."""
+        return {**self.counts(), "tokens_per_second": self.tokens_per_second(), "seconds_left": self.seconds_left()}
