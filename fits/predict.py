@@ -1,6 +1,6 @@
 """What the large run should be: loss, LR, weight decay, batch, steps, warmup, each from the laws that were given, with its interval.
 
-The first source of a quantity answers; the others show how far laws disagree (`fits/sources.py`).
+The first source of a quantity answers, ours before published ones; the others show how far laws disagree (`fits/sources.py`).
 """
 
 import json
@@ -60,11 +60,11 @@ def fill(at: Mapping[str, Any], kind: str = "total") -> tuple[dict[str, Array], 
 def ask_all(
     found: Sequence[Source], at: Mapping[str, Any], kind: str = "total", extrapolate: bool = False, level: float = LEVEL
 ) -> tuple[dict[str, Array], Shape, dict[str, list[Answers]]]:
-    """Columns [n], the shape, and every source's answers by what they predict; batch and loss come before what needs them."""
+    """Columns [n], the shape, and every source's answers by what they predict: ours first; batch and loss before what needs them."""
     columns, made = fill(at, kind)
     rank = {"batch_tokens": 0, "loss": 1}
     answers: dict[str, list[Answers]] = {}
-    for source in sorted(found, key=lambda s: rank.get(s.target, 2)):
+    for source in sorted(found, key=lambda s: (rank.get(s.target, 2), not s.ours)):
         reply = ask(source, columns, kind, extrapolate, level)
         answers.setdefault(source.target, []).append(reply)
         columns.setdefault(source.target, reply.value)

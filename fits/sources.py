@@ -14,6 +14,7 @@ import numpy as np
 from fits import InputError, published
 from fits.fit import Fit, load
 from fits.laws import Array, law
+from fits.transfer import AXES
 
 DEFAULTS = ("epoch", "steplaw", "powerlines")
 MARK = "published, not measured here"
@@ -152,31 +153,26 @@ def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -
 
 
 def _transferred(source: Source, at: Mapping[str, Array]) -> tuple[Array, Array, Array, list[str]]:
-    """A transfer check at the target's size: the optima's weighted mean where it passed, else their line.
+    """A transfer check at the target's size: the mean of the sizes' optima, on the drift line where the drift's interval excludes zero.
 
     The interval widens with the distance from the sizes that were measured, by the drift that their interval still allows.
     """
     check = source.check
     assert check is not None
-    rows = [row for row in check["rows"] if row["censored"] is None] or check["rows"]
-    size = np.log2([row["size"] for row in rows])
-    best = np.array([row["log2"]["value"] for row in rows])
-    half = np.array([_half(row["log2"]) for row in rows])
-    weight = half**-2 / (half**-2).sum()
-    mean, centre = float(weight @ best), float(weight @ size)
-    axis = {"batch": "batch_tokens"}.get(check["axis"], check["axis"])
+    drift = check["drift"]
+    if drift is None:
+        raise InputError(f"fit={source.name!r}: has no drift ({check['reason']})")
+    axis = AXES[check["axis"]]
     if axis not in at:
         raise InputError(f"fit={source.name!r}: is a transfer over {check['axis']}; give --{axis.replace('_', '-')}")
-    away = np.log2(at[axis]) - centre
-    drift = check["drift"]
-    warnings = []
-    slope = 0.0
-    if check["verdict"] != "pass":
-        slope = drift["value"] if drift else 0.0
-        warnings.append(f"{source.name}: did not pass its transfer check ({check['reason']}); its drift is extrapolated")
-    spread = (max(abs(drift["high"]), abs(drift["low"])) if slope == 0 else (drift["high"] - drift["low"]) / 2) if drift else 0.0
-    wide = np.sqrt(1 / (half**-2).sum() + (spread * away) ** 2)
-    middle = mean + slope * away
+    rows = [row for row in check["rows"] if row["censored"] is None] or check["rows"]
+    half = np.array([_half(row["log2"]) for row in rows])
+    weight = half**-2 / (half**-2).sum()
+    away = np.log2(at[axis]) - weight @ np.log2([row["size"] for row in rows])
+    slope = drift["value"] if drift["low"] > 0 or drift["high"] < 0 else 0.0
+    middle = weight @ [row["log2"]["value"] for row in rows] + slope * away
+    wide = np.hypot((half**-2).sum() ** -0.5, max(drift["high"] - slope, slope - drift["low"]) * away)
+    warnings = [] if check["verdict"] == "pass" else [f"{source.name}: did not pass its transfer check ({check['reason']})"]
     return 2**middle, 2 ** (middle - wide), 2 ** (middle + wide), warnings
 
 

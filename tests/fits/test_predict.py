@@ -129,12 +129,14 @@ def test_our_transfer_gives_the_lr_and_its_interval_widens_with_distance():
     assert far["high"] / far["low"] > near["high"] / near["low"] > 1
     moved = recipe([from_check(check("fail", -0.5), "sp")], at)
     assert np.log2(moved.numbers["lr"]["value"]) == pytest.approx(-9.5) and "did not pass" in moved.warnings[0]
+    drifting = recipe([from_check(check("pass", -0.25), "u-mup")], at)  # small, but more than noise: followed
+    assert np.log2(drifting.numbers["lr"]["value"]) == pytest.approx(-8.75) and not drifting.warnings
 
 
 def test_files_and_names_mix_and_ours_come_first(tmp_path):
     ours().save(tmp_path / "loss.json")
     (tmp_path / "check.json").write_text(json.dumps({"checks": [check("fail", -0.5) | {"parametrization": "sp"}, check()]}))
-    found, _ = sources([str(tmp_path / "loss.json"), str(tmp_path / "check.json"), "epoch", "steplaw"])
+    found, _ = sources(["epoch", "steplaw", str(tmp_path / "loss.json"), str(tmp_path / "check.json")])
     made = recipe(found, {"params": 2e8, "tokens": 2e10, "width": 512, "vocab": 256})
     assert made.numbers["loss"]["source"] == "loss.json" and made.numbers["lr"]["source"].startswith("u-mup")
     assert set(made.disagreement["loss"]["laws"]) == {"loss.json", "epoch"}
