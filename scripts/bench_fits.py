@@ -29,6 +29,7 @@ GRID = (
 )  # a, b, e, alpha, beta
 PAPER = (6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083)  # log A, log B, log E, alpha, beta: 2203.15556, TeX source
 TABLES = 100
+TABLE_STARTS = 45  # of the 4,500 that scipy runs on each of the 100 tables: a hundredth, scaled up and said so
 
 
 def load(path: Path | None):
@@ -83,7 +84,14 @@ def baseline(points, starts: int, replicates: int, weights) -> dict:
     clock = time.process_time()
     refits = [minimize(scipy_objective(points, w), PAPER, jac=True, method="BFGS") for w in weights[:replicates]]
     boot_seconds = time.process_time() - clock
+    few = [grid[i] for i in np.linspace(0, len(grid) - 1, TABLE_STARTS).astype(int)]
+    clock = time.process_time()
+    tables = [min(minimize(scipy_objective(points, w), s, jac=True, method="L-BFGS-B").fun for s in few) for w in weights[:TABLES]]
+    tables_seconds = time.process_time() - clock
     return {
+        "tables_seconds": tables_seconds * len(grid) / TABLE_STARTS,
+        "table_starts_run": TABLE_STARTS,
+        "tables_values": [float(v) for v in tables],
         "fit_seconds": fit_seconds * len(grid) / starts,
         "bootstrap_seconds": boot_seconds * len(weights) / replicates,
         "starts_run": starts,
@@ -155,7 +163,7 @@ def main() -> int:
         else f"extrapolated from {args.starts} starts, {args.replicates} refits"
     )
     both = theirs["fit_seconds"] + theirs["bootstrap_seconds"], mine["fit_seconds"] + mine["bootstrap_seconds"]
-    tables = theirs["fit_seconds"] * TABLES, mine["tables_seconds"]
+    tables = theirs["tables_seconds"], mine["tables_seconds"]
     print(f"{name}, {len(points.y)} runs; CPU seconds, one thread; scipy {run_share}")
     print(f"{'':<42}{'scipy':>10}{'scalelab':>10}{'ratio':>9}")
     fit_ratio = theirs["fit_seconds"] / mine["fit_seconds"]
@@ -165,19 +173,21 @@ def main() -> int:
     print(f"{'one table: both':<42}{both[0]:>10.1f}{both[1]:>10.3f}{both[0] / both[1]:>9.0f}")
     label = f"{TABLES} tables at once, each from scratch *"
     print(f"{label:<42}{tables[0]:>10.1f}{tables[1]:>10.3f}{tables[0] / tables[1]:>9.0f}")
-    print(f"* scipy's {TABLES} tables are {TABLES} times its one table, not run; ours are bootstrap resamples of the study, all run")
+    print(f"* bootstrap resamples of the study; scipy ran {TABLE_STARTS} of its 4,500 starts on every table, scaled up; ours ran whole")
     print(f"objective {theirs['objective']:.10g} (scipy), {mine['objective']:.10g} (scalelab); refits failed: {mine['failed']} of 1000")
     if command:
         print(f"scalelab fit --bootstrap 1000, process start included: {command[0]:.2f} s CPU, {command[1]:.2f} s wall")
-    lower = np.array(theirs["values"][:TABLES]) - np.array(mine["tables_values"])[: len(theirs["values"])]
-    print(
-        f"scipy's objective over ours on the same resamples: median {np.median(lower):.2e}, least {lower.min():.2e}, most {lower.max():.2e}"
-    )
+    for what, values in (("from the paper's constants", theirs["values"]), (f"best of {TABLE_STARTS} starts", theirs["tables_values"])):
+        count = min(len(values), TABLES)
+        over = np.array(values[:count]) - np.array(mine["tables_values"][:count])
+        print(
+            f"scipy over scalelab on {count} resamples, {what}: least {over.min():.1e}, median {np.median(over):.1e}, most {over.max():.1e}"
+        )
     if args.out:
         record = {
             "data": name,
             "runs": len(points.y),
-            "scipy": {k: v for k, v in theirs.items() if k != "values"},
+            "scipy": {k: v for k, v in theirs.items() if not k.endswith("values")},
             "scalelab": {k: v for k, v in mine.items() if k != "tables_values"},
             "ratio": {
                 "fit": fit_ratio,
@@ -185,7 +195,7 @@ def main() -> int:
                 "both": both[0] / both[1],
                 "tables": tables[0] / tables[1],
             },
-            "tables": {"count": TABLES, "scipy_extrapolated": True},
+            "tables": {"count": TABLES, "scipy_starts_run": TABLE_STARTS},
             "scipy_run": run_share,
             "command_seconds": {"cpu": command[0], "wall": command[1]} if command else None,
             "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
