@@ -60,8 +60,12 @@ def load(path: str | Path) -> Fit:
     """A saved fit; a file that is not one is refused with its name."""
     try:
         data: Mapping[str, Any] = json.loads(Path(path).read_text())
+        if data["law"] == "auto":
+            from fits.auto import Auto
+
+            return Auto(**data)
         return Fit(**data)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"fit={str(path)!r}: not a saved fit ({error})") from None
 
 

@@ -19,6 +19,7 @@ from fits.transfer import AXES
 DEFAULTS = ("epoch", "steplaw", "powerlines")
 MARK = "published, not measured here"
 LEVEL = 0.9
+AUTO = "auto"  # the law's name in a fit by `fits.auto`, which is no single form
 QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")  # targets that a recipe has use for
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
@@ -87,7 +88,8 @@ def _file(path: Path) -> list[Source]:
 
 
 def from_fit(fit: Fit, name: str) -> Source:
-    return Source(name, law(fit.law).target, fit)
+    """A fit of ours, `fits.auto`'s weighted set of forms included."""
+    return Source(name, "loss" if fit.law == AUTO else law(fit.law).target, fit)
 
 
 def from_check(check: Mapping[str, Any], name: str) -> Source:
@@ -101,22 +103,31 @@ def ask(source: Source, at: Mapping[str, Array], kind: str, extrapolate: bool = 
         value, low, high, warnings = _transferred(source, at)
         return Answers(source, value, low, high, at["params"], warnings)
     assert source.fit is not None
-    form, fit = law(source.fit.law), source.fit
-    columns, warnings = _columns(source, form.inputs, at, kind)
+    fit = source.fit
+    inputs = ("params", "tokens") if fit.law == AUTO else law(fit.law).inputs
+    columns, warnings = _columns(source, inputs, at, kind)
     for i in range(len(at["params"])):
         point = {name: float(values[i]) for name, values in columns.items()}
         for warning in [*published.reach(source.name, fit.range, point, extrapolate), *_open_floor(source, point, extrapolate)]:
             if warning not in warnings:
                 warnings.append(warning)
-    x = {name: columns[name] for name in form.inputs}
+    found = _evaluate(fit, {name: columns[name] for name in inputs}, level)
+    return Answers(source, found["value"], found["low"], found["high"], columns["params"], warnings)
+
+
+def _evaluate(fit: Fit, x: Mapping[str, Array], level: float) -> dict[str, Array]:
+    if fit.law == AUTO:
+        from fits import auto
+
+        assert isinstance(fit, auto.Auto)
+        return auto.predict(fit, x, level)
     if fit.replicates:
         from fits import uncertainty
 
-        found = uncertainty.predict(fit, x, level)
-        return Answers(source, found["value"], found["low"], found["high"], columns["params"], warnings)
-    value = np.asarray(form.predict(fit.params, x), float)
+        return uncertainty.predict(fit, x, level)
+    value = np.asarray(law(fit.law).predict(fit.params, x), float)
     unknown = np.full(value.shape, np.nan)
-    return Answers(source, value, unknown, unknown, columns["params"], warnings)
+    return {"value": value, "low": unknown, "high": unknown}
 
 
 def _columns(source: Source, inputs: Sequence[str], at: Mapping[str, Array], kind: str) -> tuple[dict[str, Array], list[str]]:

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fits import InputError
+from fits import InputError, auto
 from fits.fit import Fit
 from fits.predict import load_recipe, recipe, rows
 from fits.shape import shape
 from fits.sources import MARK, from_check, from_fit, sources
+from fits.table import Points
 
 TARGET = {"params": 7e9, "tokens": 1.4e12}
 
@@ -143,6 +144,17 @@ def test_files_and_names_mix_and_ours_come_first(tmp_path):
     assert "weight_decay_coupled" not in made.numbers  # a u-muP LR is not the one a matrix gets
     made.save(tmp_path / "recipe.json")
     assert load_recipe(tmp_path / "recipe.json") == made
+
+
+def test_a_saved_set_of_forms_predicts_with_its_own_intervals(tmp_path):
+    n, d = (g.ravel() for g in np.meshgrid(np.geomspace(1e6, 1e8, 5), np.geomspace(1e8, 1e10, 5)))
+    loss = (1.8 + 400 * n**-0.34 + 2000 * d**-0.36) * np.exp(0.003 * np.random.default_rng(1).standard_normal(25))
+    found = auto.fit_auto(Points({"params": n, "tokens": d}, loss, {}, []))
+    found.save(tmp_path / "auto.json")
+    at = {"params": 2e8, "tokens": 2e10, "vocab": 256}
+    number = recipe(sources([str(tmp_path / "auto.json")])[0], at).numbers["loss"]
+    same = auto.predict(found, {"params": np.array([2e8]), "tokens": np.array([2e10])})
+    assert (number["value"], number["low"], number["high"]) == pytest.approx([float(same[k][0]) for k in ("value", "low", "high")])
 
 
 def test_rows_equal_single_recipes():
