@@ -1,6 +1,6 @@
 """What a study will cost, before anything runs: cohorts, tokens, FLOPs, hours and memory on the device at hand."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ class Timing:
     source: str
 
 
-def from_table(table: "pd.DataFrame", trials: Iterable[Trial]) -> Timing | None:
+def from_table(table: "pd.DataFrame") -> Timing | None:
     """Step times from trials that are done: the step-time law of `fits.time` over at least `SHAPES` shapes.
 
     None where there are fewer, or more than one device: then a few steps have to be measured.

@@ -140,7 +140,7 @@ def trials(space: Iterable[Point], derive: Callable[[Point], Point] | None = Non
 def search_axes(best: Point, axes: Mapping[str, Sequence[Any]]) -> list[Point]:
     """Independent search: each axis swept alone around the best point so far, as u-muP's optima hardly depend on each other.
 
-    u-muP's recipe (2407.17465) is two rounds of it: LR with all else at 1, then each other hyperparameter at that LR; then the best of each.
+    u-muP's recipe (2407.17465) is two rounds of it: LR with all else at 1, then each other hyperparameter at that LR.
     """
     return chain([best], *([{**best, name: value} for value in values] for name, values in axes.items()))
 
