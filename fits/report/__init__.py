@@ -1,5 +1,86 @@
 """The report: one self-contained HTML file that a sceptical colleague can check.
 
-Being written: `render` puts the runs, the transfer checks, the law and the recipe of one study on a page (page.html.j2),
-`plots` draws its figures, `whatif` hands the fitted law to the page's sliders as data.
+`render` puts the runs, the transfer checks, the law, the prediction and the recipe of one study on a page; it fetches nothing, and a
+part without data says what is missing. `plots` draws the figures, `whatif` hands the fitted law to the page's sliders as data, `rows`
+finds the runs that each part stands on.
 """
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fits import laws
+from fits.fit import Fit
+from fits.report import plots, rows, whatif, words
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["plots", "render", "rows", "whatif", "words"]
+
+HERE = Path(__file__).parent
+
+
+def render(
+    title: str, table: "pd.DataFrame", checks: Sequence[Mapping[str, Any]], fit: Fit | Sequence[Fit] | None = None,
+    prediction: Mapping[str, Any] | None = None, recipe: Mapping[str, Any] | None = None, notes: Sequence[str] = (), *,
+    audit: Mapping[str, Any] | None = None, points: "pd.DataFrame | None" = None, missing: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """The page, as HTML.
+
+    `table`: one row a run, columns of `fits.table.COLUMNS` (any may be absent). `checks`: of `fits.transfer.check`. `fit`: one or several;
+    the first loss law in N and D feeds the sliders. `prediction`: `predicted` {loss, lr: numbers with interval}, `target` {params, tokens},
+    `measured` {loss}, `error`, `interval_holds`, `standard_loss`, `prediction_sha256`. `recipe`: name to number, or the document of
+    `scalelab predict --json`. `audit`: the document of `scalelab audit --json`. `points`: the rows that the (first) fit was fitted to;
+    without it they are looked for in the table. `missing`: why a transfer check could not be made.
+    """
+    import jinja2
+
+    fits = [fit] if isinstance(fit, Fit) else list(fit or ())
+    sliders = next((d for d in (whatif.data(f, prediction) for f in fits) if d is not None), None)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    spelled = {name: getattr(words, name) for name in ("count", "loss", "general", "signed", "percent", "log2", "interval", "spell_of")}
+    environment.globals.update(spelled, group=words.group, level=words.level, axis_words=words.AXIS_WORDS, mark=words.NOT_MEASURED)
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        summary=words.summary(table, checks, fits, prediction),
+        runs=words.runs(table),
+        facts=words.facts(table),
+        checks=checks,
+        sweeps=plots.transfer_panels(table, checks),
+        missing=list(missing),
+        fits=[_law(f, table, prediction if i == 0 else None, points if i == 0 else None, i) for i, f in enumerate(fits)],
+        prediction=prediction,
+        target=words.target_of(prediction),
+        recipe=words.recipe_rows(recipe),
+        audit=audit,
+        notes=list(notes),
+        whatif=sliders,
+        style=_inline("page.css"),
+        script=_inline("whatif.js"),
+    )
+
+
+def _inline(name: str) -> Any:
+    """A file of ours as it is (the page's own style and script, not data)."""
+    import markupsafe
+
+    return markupsafe.Markup((HERE / name).read_text(encoding="utf-8"))
+
+
+def _law(fit: Fit, table: "pd.DataFrame", prediction: Mapping[str, Any] | None, points: "pd.DataFrame | None", i: int) -> dict[str, Any]:
+    """What the page shows of one fit."""
+    form = laws.law(fit.law)
+    found = rows.of_law(table, fit, points)
+    numbers = [
+        {"name": name, "value": value, "derived": name in fit.derived, "identified": fit.identified.get(name),
+         "held": name in fit.fixed, "interval": fit.interval.get(name, {})}
+        for name, value in {**fit.params, **fit.derived}.items()
+    ]  # fmt: skip
+    return {
+        "fit": fit, "formula": form.formula, "citation": form.citation, "numbers": numbers, "found": found,
+        "figures": plots.law_panels(found, fit, prediction, f"law{i}"), "units": {c: laws.unit(form, c) for c in fit.range},
+        "level": next((words.level(b) for b in fit.interval.values()), "90 %"),
+    }  # fmt: skip

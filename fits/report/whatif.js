@@ -1,0 +1,96 @@
+"use strict";
+// Evaluates the fitted law at the sliders' N and D: E + (sum of exp(c - n log N - d log D))^g. The law comes as JSON data.
+(function () {
+  const law = JSON.parse(document.getElementById("law-data").textContent);
+  const element = (id) => document.getElementById(id);
+  const panel = element("whatif-panel");
+  const FLOPS = 6; // per parameter and token
+
+  function evaluate(row, logN, logD) {
+    let sum = 0;
+    for (let i = 2; i < row.length; i += 3) sum += Math.exp(row[i] - row[i + 1] * logN - row[i + 2] * logD);
+    return row[0] + Math.pow(sum, row[1]);
+  }
+
+  function quantile(sorted, q) { // as numpy's default
+    const at = q * (sorted.length - 1), low = Math.floor(at);
+    return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
+  }
+
+  // The numbers as words.py spells them.
+  function general(x) {
+    if (x === 0 || (Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5)) return String(Number(x.toPrecision(4)));
+    const [mantissa, exponent] = x.toExponential(2).split("e");
+    return mantissa + "e" + Number(exponent);
+  }
+  function count(x) {
+    if (x < 1000) return String(Number(x.toPrecision(4)));
+    for (const [power, letter] of [[3, "k"], [6, "M"], [9, "B"], [12, "T"]]) {
+      if (x < 0.9995 * Math.pow(10, power + 3)) {
+        const scaled = x / Math.pow(10, power);
+        return scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0) + " " + letter;
+      }
+    }
+    return general(x);
+  }
+  const times = (x) => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2)) + "×";
+  const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(3);
+
+  function reach(values) { // the rule of fits.published.reach: how far beyond the fitted ranges, and the words for it
+    const said = [];
+    let worst = 0;
+    for (const [key, [low, high]] of Object.entries(law.range)) {
+      if (!(key in values)) continue;
+      const above = values[key] / high, below = low / values[key];
+      worst = Math.max(worst, above);
+      if (above > law.silent) said.push(key + " is " + times(above).slice(0, -1) + " times the fitted maximum " + count(high));
+      if (below > law.silent) said.push(key + " is " + times(below).slice(0, -1) + " times below the fitted minimum " + count(low));
+    }
+    const refused = worst > law.refused || (law.open && worst > law.silent);
+    return { refused: refused, said: said };
+  }
+
+  function update() {
+    const logN = element("n").value * Math.LN2, logD = element("d").value * Math.LN2;
+    const n = Math.exp(logN), d = Math.exp(logD), start = law.start;
+    const loss = evaluate(law.rows[0], logN, logD);
+    const before = evaluate(law.rows[0], Math.log(start.params), Math.log(start.tokens));
+    const far = reach({ params: n, tokens: d, flops: FLOPS * n * d });
+    const drawn = law.rows.slice(1).map((row, i) => evaluate(row, logN, logD) * law.noise[i]).sort((a, b) => a - b);
+    const tail = (1 - law.level) / 2;
+    element("n-value").textContent = count(n);
+    element("d-value").textContent = count(d);
+    element("loss").textContent = loss.toFixed(3);
+    element("interval").textContent = drawn.length
+      ? "[" + Math.min(quantile(drawn, tail), loss).toFixed(3) + ", " + Math.max(quantile(drawn, 1 - tail), loss).toFixed(3) + "]"
+      : "no bootstrap";
+    element("change").textContent = signed(loss - before);
+    element("flops").textContent = general(FLOPS * n * d);
+    element("ratio").textContent = times((n * d) / (start.params * start.tokens));
+    element("per-param").textContent = general(Number((d / n).toPrecision(3)));
+    element("reach").textContent = !far.said.length ? ""
+      : (far.refused ? "Refused: " : "Warning: ") + far.said.join("; ") + (far.refused && law.open ? "; E is not identified" : "") + ".";
+    panel.classList.toggle("refused", far.refused);
+    panel.classList.toggle("warned", far.said.length > 0 && !far.refused);
+  }
+
+  function prepare(id, name) { // from a little below the fitted range to past the point where the law is refused
+    const slider = element(id), start = Math.log2(law.start[name]), range = law.range[name] || [law.start[name], law.start[name]];
+    slider.min = Math.floor(Math.min(Math.log2(range[0]), start) - 2);
+    slider.max = Math.ceil(Math.max(Math.log2(range[1]), start) + 8);
+    slider.step = "any";
+    slider.value = start;
+    slider.addEventListener("input", update);
+  }
+
+  prepare("n", "params");
+  prepare("d", "tokens");
+  for (const button of panel.querySelectorAll("button")) {
+    button.addEventListener("click", () => {
+      const slider = element(button.dataset.slider);
+      slider.value = Number(slider.value) + Number(button.dataset.step);
+      update();
+    });
+  }
+  update();
+})();

@@ -1,0 +1,97 @@
+"""A fitted loss law as data that the page's sliders evaluate: E + (sum of c N^-n D^-d)^g for the fit and for its bootstrap refits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fits import laws
+from fits.fit import Fit
+from fits.loss import FLOPS_PER_PARAM_TOKEN
+from fits.powers import PowerSum
+from fits.published import REFUSED, SILENT
+from fits.report.words import target_of
+
+DRAWS = 200  # refits that go into the page: enough for a 90 % interval, 10 kB
+KNOWN = {"params", "tokens", "flops"}
+
+
+def terms(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any, Any]]] | None:
+    """(E, g, [(log c, n, d), ...]) of a law in N and D, or None for a form that is no such sum. C counts as 6 N D."""
+    form = laws.law(law)
+    if form.target != "loss" or not set(form.inputs) <= KNOWN:
+        return None
+    if issubclass(form, PowerSum):
+        offset = form.offset()
+        gain = 1.0 if form.outer is None else p[form.outer]
+        return (0.0 if offset is None else p[offset.name]), gain, [_term(q, p) for q in form.coefficients()]
+    return _kaplan(law, p)
+
+
+def _term(q: laws.Parameter, p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    log_c, by = np.log(np.maximum(p[q.name], 1e-300)), {"params": 0.0, "tokens": 0.0}
+    for column, exponent, weight in q.powers:
+        slope = weight * np.asarray(p[exponent])
+        if column == "flops":
+            log_c = log_c - slope * np.log(FLOPS_PER_PARAM_TOKEN)
+        for name in by if column == "flops" else (column,):
+            by[name] = by[name] + slope
+    return log_c, by["params"], by["tokens"]
+
+
+def _kaplan(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any, Any]]] | None:
+    if law == "kaplan-nd":
+        ratio = np.asarray(p["alpha_N"]) / p["alpha_D"]
+        return 0.0, p["alpha_D"], [(ratio * np.log(p["N_c"]), ratio, 0.0), (np.log(p["D_c"]), 0.0, 1.0)]
+    if law == "gadre":
+        derived = laws.law(law).derived(p)
+        return p["E"], 1.0, [(np.log(derived["A"]), derived["alpha"], 0.0), (np.log(derived["B"]), 0.0, derived["beta"])]
+    return None
+
+
+def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """What `whatif.js` needs, or None when the law cannot be evaluated at N and D alone.
+
+    `rows` [1 + draws, 2 + 3 T]: E, g and T times (log c, n, d); the first row is the fit, the others refits. `noise` [draws]: factors for
+    the residuals' spread. `range`, `silent`, `refused`: the reach rule of `fits.published.reach`; `open`: E is not identified.
+    """
+    rows = _rows(fit.law, {k: np.asarray([v], float) for k, v in fit.params.items()})
+    if rows is None or not {"params", "tokens"} & set(fit.range) and "flops" not in fit.range:
+        return None
+    draws = np.zeros((0, rows.shape[1]))
+    if fit.replicates:
+        stacked = {k: np.asarray(v, float) for k, v in fit.replicates.items()}
+        pick = np.unique(np.linspace(0, len(next(iter(stacked.values()))) - 1, DRAWS).round().astype(int))
+        refits = _rows(fit.law, {k: v[pick] for k, v in stacked.items()})
+        draws = draws if refits is None else refits
+    noise = np.exp((fit.residual_sd or 0.0) * np.random.default_rng(0).standard_normal(len(draws)))
+    level = next((b["level"] for b in fit.interval.values()), 0.9)
+    return {
+        "law": fit.law, "kind": fit.params_kind, "rows": [[_short(v) for v in row] for row in [*rows, *draws]],
+        "noise": [_short(v) for v in noise], "level": level, "range": fit.range, "silent": SILENT, "refused": REFUSED,
+        "open": not fit.identified.get("E", True), "start": _start(fit, prediction),
+    }  # fmt: skip
+
+
+def _rows(law: str, p: Mapping[str, Any]) -> Any:
+    found = terms(law, p)
+    if found is None:
+        return None
+    offset, gain, parts = found
+    return np.stack(np.broadcast_arrays(offset, gain, *(v for part in parts for v in part)), axis=-1)
+
+
+def _short(value: float) -> float:
+    """Twelve digits: what JSON needs to give the law's value to 1e-10."""
+    return float(f"{value:.12g}")
+
+
+def _start(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
+    """Where the sliders start: the predicted run, else the corner of the fitted range."""
+    target = target_of(prediction)
+    if target:
+        kind = {"no_embed": "params_no_embed", "active": "params_active"}.get(fit.params_kind, "params")
+        return {"params": target.get(kind, target["params"]), "tokens": target["tokens"]}
+    flops = fit.range.get("flops", [0.0, 6e18])[1]
+    params = fit.range.get("params", [0.0, (flops / FLOPS_PER_PARAM_TOKEN / 20) ** 0.5])[1]
+    return {"params": params, "tokens": fit.range.get("tokens", [0.0, flops / FLOPS_PER_PARAM_TOKEN / params])[1]}
