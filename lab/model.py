@@ -6,7 +6,7 @@ A path in the parameters ends in the tensor's name in `lab.parametrization.TENSO
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from zlib import crc32
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lab import fp8, ops
+from lab import fp8, mesh, ops
 from lab.attention import causal_attention, rotate
 from lab.parametrization import TENSORS, table_of
 from lab.records import Trial
@@ -23,6 +23,8 @@ from lab.xent import cross_entropy
 
 Tree = Any
 Tap = Callable[[str, jax.Array], None]  # is given intermediate values by name; see `forward`
+# What a layer keeps for the way back: by default everything; "elementwise" computes all but matrix products again, "layers" everything
+REMAT = {"elementwise": jax.checkpoint_policies.dots_saveable, "layers": jax.checkpoint_policies.nothing_saveable}
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ class Decoder(nnx.Module):
         x_BTD = m.ops.embed(tokens_BT, self.embed[...], m.rule("embed")["multiplier"]).astype(m.dtype(self.embed))
         m.tap("residual.0", x_BTD)
         for i, block in enumerate(self.layers.values()):
-            x_BTD = block(m, x_BTD, i)
+            layer = partial(block, m, layer=i)
+            x_BTD = mesh.split_batch((jax.checkpoint(layer, policy=REMAT[m.remat]) if m.remat else layer)(x_BTD))
         x_BTD = m.norm(x_BTD, getattr(self, "final_gain", None))
         w_DV = self.embed[...].T if m.shape.tied else self.unembed[...]
         logits_BTV = m.ops.readout(x_BTD, w_DV, m.numbers["readout"], m.numbers["readout_backward"])
@@ -143,6 +146,7 @@ class Context:
     shape: Shape
     numbers: Mapping[str, Any]
     tap: Tap
+    remat: str
 
     @property
     def ops(self) -> ops.Ops:
@@ -215,25 +219,25 @@ def _ignore(name: str, value: jax.Array) -> None:
     pass
 
 
-def forward(shape: Shape, params: Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any], tap: Tap = _ignore) -> jax.Array:
-    """Logits (B, T, V) in the compute dtype.
+def forward(shape: Shape, params: Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any], tap: Tap = _ignore, remat: str = "") -> jax.Array:
+    """Logits (B, T, V) in the compute dtype. `remat`: what each layer computes again going back (see `REMAT`).
 
     `tap` is called while tracing with `residual.i` (after i branches), `attn.l` and `mlp.l` (branch outputs before their scale), `q.l` and
     `k.l` (their product is the attention logits), `logits`.
     """
     decoder = nnx.merge(_structure(shape)[0], params)
-    return decoder(Context(shape, numbers, tap), tokens_BT)
+    return decoder(Context(shape, numbers, tap, remat), tokens_BT)
 
 
-def _token_losses(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:
-    logits_BTV = forward(shape, params, tokens_BS[:, :-1], numbers)
+def _token_losses(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any], remat: str = "") -> jax.Array:
+    logits_BTV = forward(shape, params, tokens_BS[:, :-1], numbers, remat=remat)
     into_loss = (ops.UNIT if shape.unit else ops.PLAIN).into_loss
     return cross_entropy(into_loss(logits_BTV, numbers["loss"]), tokens_BS[:, 1:], numbers["z_loss"], numbers["loss"])
 
 
-def loss(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:
+def loss(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any], remat: str = "") -> jax.Array:
     """Mean nats per token of (B, T + 1) tokens. Its gradient includes the z-loss, its value does not; unit ops scale the gradient."""
-    return _token_losses(shape, params, tokens_BS, numbers).mean()
+    return _token_losses(shape, params, tokens_BS, numbers, remat).mean()
 
 
 def sequence_losses(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:

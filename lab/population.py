@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from lab import InputError, checkpoint, optim
+from lab import InputError, checkpoint, mesh, optim
 from lab.data import Corpus, check_size
 from lab.parametrization import rules
 from lab.records import Result, Trial, signature
 from lab.runtime import environment
-from lab.train import Inputs, Program, State, inputs_of, program_of, start, step, validate
+from lab.train import Inputs, Program, State, inputs_of, program_of, start, starts, step, validate
 
 CHUNK = 256  # most steps of one dispatch; their losses come back together
+LOOP = 8  # on a GPU or TPU, steps of one loop of known length: a loop of unknown length asks the host every time round; divides CHUNK
 CHUNK_SECONDS = 0.5  # how long a dispatch should last: often enough for progress and for stopping
 CURVE_POINTS = 200  # most points of a training curve
 AXES = ("map", "turn")
@@ -51,30 +52,44 @@ def curve_steps(steps: int) -> NDArray[np.int64]:
 @functools.partial(jax.jit, static_argnames=("program", "mapped"))
 def begin(program: Program, mapped: bool, inputs: Inputs) -> State:
     one = functools.partial(start, program)
-    return (jax.vmap(one) if mapped else one)(inputs)
+    return mesh.pin((jax.vmap(one) if mapped else one)(inputs), mapped)
 
 
 @functools.partial(jax.jit, static_argnames=("program", "mapped"), donate_argnames=("state",))
 def advance(program: Program, mapped: bool, inputs: Inputs, tokens_N: jax.Array, state: State, n: int) -> tuple[State, jax.Array]:
-    """`n` <= CHUNK steps; traced, so that a trial's length and the chunks it is cut into change neither program nor numbers.
+    """`n` <= CHUNK steps, or the next multiple of LOOP on a GPU; traced, so that a trial's length and the chunks it is cut into change
+    neither program nor numbers.
 
-    Returns the new state and the losses, (CHUNK,) or (CHUNK, trials), of which the first `n` rows count.
+    Returns the new state and the losses, (CHUNK,) or (CHUNK, trials), of which as many rows count as steps were made.
     """
-    one = functools.partial(step, program)
-    every = jax.vmap(one, in_axes=(0, None, 0)) if mapped else one
+
+    def map_trials(f: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
+        return jax.vmap(f, in_axes, spmd_axis_name=mesh.TRIAL) if mapped else f
+
+    # all steps' batches at once: the permutation behind them is a loop of unknown length
+    batches = jax.vmap(functools.partial(starts, program), (None, 0))
+    starts_CB = map_trials(lambda inputs, step: batches(inputs, step + jnp.arange(CHUNK)), 0, 0)(inputs, state.step)
+    every = map_trials(functools.partial(step, program), 0, None, 0, 0)
 
     def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-        new, loss = every(inputs, tokens_N, carry[0])
-        return new, carry[1].at[i].set(loss)
+        starts_B = jax.lax.dynamic_index_in_dim(starts_CB, i, -2, keepdims=False)
+        new, loss = every(inputs, tokens_N, carry[0], starts_B)
+        return mesh.pin(new, mapped), carry[1].at[i].set(loss)
 
-    return jax.lax.fori_loop(0, n, body, (state, jnp.zeros((CHUNK, *state.step.shape), jnp.float32)))
+    def loop(j: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+        return jax.lax.fori_loop(0, LOOP, lambda k, c: body(j * LOOP + k, c), carry)
+
+    carry = state, jnp.zeros((CHUNK, *state.step.shape), jnp.float32)
+    if jax.default_backend() == "cpu":  # where a step past the end would cost time that matters
+        return jax.lax.fori_loop(0, n, body, carry)
+    return jax.lax.fori_loop(0, (n + LOOP - 1) // LOOP, loop, carry)
 
 
 @functools.partial(jax.jit, static_argnames=("program", "mapped"))
 def _validate(program: Program, mapped: bool, inputs: Inputs, val_N: jax.Array, state: State) -> jax.Array:
     """Loss of every whole window of the validation stream: (windows,) or (trials, windows)."""
     one = functools.partial(validate, program)
-    return (jax.vmap(one, in_axes=(0, None, 0)) if mapped else one)(inputs, val_N, state)
+    return (jax.vmap(one, (0, None, 0), spmd_axis_name=mesh.TRIAL) if mapped else one)(inputs, val_N, state)
 
 
 # 2. one cohort ---------------------------------------------------------------------------------------------------------

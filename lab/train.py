@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lab import model, optim
+from lab import InputError, mesh, model, optim
 from lab.data import batch_starts
 from lab.parametrization import TENSORS, numbers
 from lab.records import Trial
@@ -21,12 +21,14 @@ Number = Any  # a traced or plain number
 
 @dataclass(frozen=True)
 class Program:
-    """The static part of a trial: equal for all trials of a cohort."""
+    """The static part of a trial: equal for all trials of a cohort. The last two fields are how it is run, and change rounding only."""
 
     shape: model.Shape
     batch: int
     optimizer: str
     schedule: str
+    accumulate: int = 1  # parts of a batch that pass through the model one after the other
+    remat: str = ""  # what each layer computes again going back: nothing, "elementwise" or all of it, "layers"
 
 
 class Inputs(NamedTuple):
@@ -49,8 +51,12 @@ class State(NamedTuple):
     diverged: jax.Array
 
 
-def program_of(trial: Trial) -> Program:
-    return Program(model.shape_of(trial), trial.batch, trial.optimizer, trial.schedule)
+def program_of(trial: Trial, accumulate: int = 1, remat: str = "") -> Program:
+    if accumulate < 1 or trial.batch % accumulate:
+        raise InputError(f"accumulate={accumulate}: must divide batch={trial.batch}")
+    if remat and remat not in model.REMAT:
+        raise InputError(f"remat={remat!r}: must be one of {', '.join(model.REMAT)}, or empty")
+    return Program(model.shape_of(trial), trial.batch, trial.optimizer, trial.schedule, accumulate, remat)
 
 
 def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
@@ -97,11 +103,38 @@ def _windows(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Arr
     return tokens_N[starts_B[:, None] + jnp.arange(sequence + 1)].astype(jnp.int32)
 
 
-def step(program: Program, inputs: Inputs, tokens_N: jax.Array, state: State) -> tuple[State, jax.Array]:
-    """One optimizer step and the loss before it; a trial that has finished or diverged does not change any more."""
-    starts_B = batch_starts(inputs.data_seed, state.step, program.batch, program.shape.sequence, inputs.n_tokens)
-    tokens_BS = _windows(tokens_N, starts_B, program.shape.sequence)
-    loss, grads = jax.value_and_grad(lambda p: model.loss(program.shape, p, tokens_BS, inputs.numbers))(state.params)
+def starts(program: Program, inputs: Inputs, step: Number) -> jax.Array:
+    """int32 (B,): where the windows of one step's batch begin."""
+    return batch_starts(inputs.data_seed, step, program.batch, program.shape.sequence, inputs.n_tokens)
+
+
+def gradients(program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array) -> tuple[jax.Array, Tree]:
+    """The mean loss of the batch and its gradient, from `program.accumulate` parts of the batch."""
+    both = jax.value_and_grad(lambda p, tokens_BS: model.loss(program.shape, p, tokens_BS, inputs.numbers, program.remat))
+    parts = program.accumulate
+    if parts == 1:
+        return both(params, tokens_BS)
+
+    def add(total: Tree, tokens_bS: jax.Array) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, both(params, mesh.split_batch(tokens_bS))), None
+
+    # every parts-th sequence, so that a part is spread over the devices as the batch is
+    tokens_PbS = tokens_BS.reshape(-1, parts, tokens_BS.shape[-1]).swapaxes(0, 1)
+    loss, grads = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, jax.eval_shape(both, params, tokens_PbS[0])), tokens_PbS)[0]
+    # unit-scaled gradients are sums over the square root of their count, so a part's are sqrt(parts) too large for the whole
+    share = parts**-0.5 if program.shape.unit else 1 / parts
+    return loss / parts, jax.tree.map(lambda g: g * share, grads)
+
+
+def step(program: Program, inputs: Inputs, tokens_N: jax.Array, state: State, starts_B: jax.Array | None = None) -> tuple[State, jax.Array]:
+    """One optimizer step and the loss before it; a trial that has finished or diverged does not change any more.
+
+    `starts_B` are the step's window starts where the caller has them.
+    """
+    if starts_B is None:
+        starts_B = starts(program, inputs, state.step)
+    tokens_BS = mesh.split_batch(_windows(tokens_N, starts_B, program.shape.sequence))
+    loss, grads = gradients(program, inputs, state.params, tokens_BS)
     updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
     params = jax.tree.map(jnp.add, state.params, updates)
 

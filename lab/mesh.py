@@ -1,0 +1,88 @@
+"""One mesh for every way of scaling out: trials side by side, and a trial split by its batch, its parameters or its matrices.
+
+Mesh axes: `trial` (a population; no communication), `data` (batch), `fsdp` (batch, and parameters and optimizer state in slices),
+`tensor` (heads, MLP and vocabulary). A parameter's logical axes (`lab.parametrization.TENSORS`) say where it goes; nothing hangs on arrays.
+Code inside `jit` asks the mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lab import InputError
+from lab.parametrization import TENSORS
+
+Tree = Any
+
+TRIAL = "trial"
+AXES = (TRIAL, "data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")  # the axes that split sequences
+# logical axis of a parameter -> mesh axis; head_dim stays whole
+ON = {"width": "fsdp", "heads": "tensor", "ff": "tensor", "vocab": "tensor"}
+
+
+def make(trial: int = 1, data: int = 1, fsdp: int = 1, tensor: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh of these sizes over all devices (of all processes), or over those given; InputError unless their product is the count."""
+    sizes = (trial, data, fsdp, tensor)
+    count = jax.device_count() if devices is None else len(devices)
+    product = trial * data * fsdp * tensor
+    if min(sizes) < 1 or product != count:
+        layout = " x ".join(f"{name} {size}" for name, size in zip(AXES, sizes, strict=True))
+        raise InputError(f"mesh: {layout} = {product}, but there are {count} devices")
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def size(name: str) -> int:
+    """Of one axis of the mesh in scope; 1 where there is none."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(name, 1)
+
+
+def _leaf_spec(path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, int], mapped: bool) -> PartitionSpec:
+    """A leaf that is named after a tensor (a parameter, a moment) goes where that tensor goes; any other is one number a trial.
+
+    An axis that its mesh axis does not divide stays whole.
+    """
+    name = str(getattr(path[-1], "key", "")) if path else ""
+    lead = (TRIAL,) if mapped else ()
+    own = shape[len(lead) :]
+    logical = TENSORS[name].axes if name in TENSORS else ()
+    if len(logical) != len(own):
+        return PartitionSpec(*lead)
+    places = [ON.get(axis) for axis in logical]
+    return PartitionSpec(*lead, *(p if p and n % sizes[p] == 0 else None for p, n in zip(places, own, strict=True)))
+
+
+def specs(mesh: Mesh | jax.sharding.AbstractMesh, tree: Tree, mapped: bool) -> Tree:
+    """The partition of every leaf of a tree of parameters, optimizer state or a trial's numbers, with a leading trial axis if `mapped`."""
+    sizes = dict(mesh.shape)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: _leaf_spec(path, leaf.shape, sizes, mapped), tree)
+
+
+def put(mesh: Mesh, tree: Tree, mapped: bool) -> Tree:
+    """The tree's arrays on the mesh's devices."""
+    return jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), tree, specs(mesh, tree, mapped))
+
+
+def replicate(mesh: Mesh, tree: Tree) -> Tree:
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+# Inside jit ------------------------------------------------------------------------------------------------------------
+
+
+def pin(tree: Tree, mapped: bool) -> Tree:
+    """Keep a state where `put` has it: left alone, XLA would choose a layout for the output that the next call refuses."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return tree
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, specs(mesh, tree, mapped))
+
+
+def split_batch(x_B: jax.Array) -> jax.Array:
+    """An array whose first axis is the sequences of a batch, split over the batch's mesh axes."""
+    mesh = jax.sharding.get_abstract_mesh()
+    sizes = dict(mesh.shape)
+    if mesh.empty or x_B.shape[0] % (sizes["data"] * sizes["fsdp"]):
+        return x_B
+    return jax.lax.with_sharding_constraint(x_B, PartitionSpec(BATCH, *(PartitionSpec.UNCONSTRAINED,) * (x_B.ndim - 1)))
