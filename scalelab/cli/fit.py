@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -73,6 +73,8 @@ def main(args: list[str]) -> int:
 def run(options: Options) -> Fit:
     from fits import laws
 
+    if options.law == "auto":
+        return run_auto(options)
     form = laws.law(options.law)
     table = open_table(options.data, form, options.map, options.where, options.best_over)
     from fits.fit import fit
@@ -85,6 +87,21 @@ def run(options: Options) -> Fit:
     from fits.uncertainty import bootstrap
 
     return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
+
+
+def run_auto(options: Options) -> Fit:
+    """The weighted set of forms; what belongs to one form's objective does not apply to it."""
+    defaults = {f.name: f.default for f in fields(Options)}
+    for name in ("objective", "delta", "prior", "bootstrap"):
+        if getattr(options, name) != defaults[name]:
+            raise InputError(
+                f"{name}={getattr(options, name)!r}: does not apply to auto, whose forms are weighted by evidence, with intervals"
+            )
+    from fits import laws
+    from fits.auto import fit_auto
+
+    table = open_table(options.data, laws.law("chinchilla"), options.map, options.where, options.best_over)
+    return fit_auto(table.frame, params_kind=options.params_kind, left_out=table.left_out, source=table.source)
 
 
 def open_table(data: Path, form: type[Law], map: tuple[str, ...] = (), where: tuple[str, ...] = (), best_over: str = "") -> Table:
@@ -141,7 +158,7 @@ def _gathered(args: list[str]) -> list[str]:
 
 
 def document(fit: Fit) -> dict[str, Any]:
-    """The answer of `--json`; with a bootstrap, a parameter is a number with its interval."""
+    """The answer of `--json`; with a bootstrap, a parameter is a number with its interval; auto adds how it chose."""
     out: dict[str, Any] = {
         "law": fit.law,
         "params": {name: number(fit, name, value) for name, value in fit.params.items()},
@@ -155,6 +172,8 @@ def document(fit: Fit) -> dict[str, Any]:
         "identified": fit.identified,
         "warnings": fit.warnings,
     }
+    if fit.law == "auto":
+        out |= {name: getattr(fit, name) for name in ("form", "weights", "holdout", "scale")}
     if fit.bootstrap:
         from fits.uncertainty import standard_deviations
 
@@ -178,14 +197,23 @@ def show(fit: Fit, seconds: float) -> None:
 
     from fits import laws
 
-    form = laws.law(fit.law)
+    form = laws.law(getattr(fit, "form", "") or fit.law)
     console = Console(highlight=False)
     console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
     left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())
     console.print(f"{fit.n} runs of {fit.source.split(' sha256')[0]}" + (f"; left out: {left}" if left else ""))
     delta = f", delta {fit.objective['delta']:g}" if fit.objective["delta"] else ""
-    starts = f"{fit.starts['agree']} of {fit.starts['tried']} starts agree"
-    console.print(f"{fit.objective['name']}{delta}, sum {fit.objective['value']:.8g}; {starts}")
+    starts = f"; {fit.starts['agree']} of {fit.starts['tried']} starts agree" if fit.starts else ""
+    console.print(f"{fit.objective['name']}{delta}, sum {fit.objective['value']:.8g}{starts}")
+    if fit.law == "auto":
+        weights, rows = getattr(fit, "weights", {}), getattr(fit, "holdout", [])
+        console.print(
+            "weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items()) + "; parameters: the heaviest form's"
+        )
+        for row in rows:
+            console.print(
+                f"left out above {row['flops']:.2g} FLOP: {row['tested']:g} runs, error {row['error']:.2%}, bias {row['bias']:+.2%}"
+            )
     grid = Grid(box=None, pad_edge=False, header_style="dim")
     level = f"{next(iter(fit.interval.values()))['level']:.0%} interval" if fit.interval else ""
     for name in ("", "value", level, "identified"):

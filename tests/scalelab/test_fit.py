@@ -70,6 +70,18 @@ def test_table_on_stdout(runs: Path, capsys) -> None:
     )
 
 
+def test_auto_says_how_it_chose(runs: Path, capsys, tmp_path: Path) -> None:
+    args = (str(runs), "--map", "loss=val_loss", "--where", "lr=0.001", "--law", "auto")
+    found = answer(capsys, *args, "--out", str(tmp_path / "auto.json"))
+    assert list(found)[: len(FIELDS)] == FIELDS and found["law"] == "auto" and found["n"] == 120
+    assert found["form"] in found["weights"] and len(found["holdout"]) >= 1
+    assert load(tmp_path / "auto.json").params == found["params"]
+    assert main(["fit", *args, "--bootstrap", "10"]) == 2
+    assert "bootstrap=10: does not apply to auto" in capsys.readouterr().err
+    assert main(["fit", *args]) == 0
+    assert "weights: chinchilla" in capsys.readouterr().out
+
+
 def test_prior_is_given_with_its_source(runs: Path, capsys) -> None:
     args = (str(runs), "--map", "loss=val_loss", "--where", "lr=0.001", "--prior")
     held = answer(capsys, *args, "alpha=0.30:0.0001:a test")
