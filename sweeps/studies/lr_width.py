@@ -7,7 +7,7 @@ from sweeps.space import product, trials
 from sweeps.studies import Study
 
 LOG2_LRS = {"sp": range(-13, -5), "mup": range(-11, -3), "u-mup": range(-5, 3)}  # 8 each; the largest SP widths want the smallest
-BASE = {"sp": {}, "mup": {"base_width": 128, "base_depth": 4}, "u-mup": {}}
+BASE = {"sp": {}, "mup": {"base_width": 128}, "u-mup": {}}
 COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "depth": 4, "head_dim": 64, "precision": "bfloat16"}
 
 
