@@ -8,6 +8,8 @@ from fits.laws import Array
 from fits.problem import Problem, Quadratic
 from fits.solve import STIFF, minimise
 
+Curve = list[tuple[float, float]]  # (value, rise of the negative log likelihood)
+
 LEVELS = {0.8: 0.8212, 0.9: 1.3528, 0.95: 1.9207}  # half of chi-square's quantile with one degree of freedom
 OPEN_LEVEL = 0.95
 FAR = 64.0  # standard errors: where the search for the interval's end gives up
@@ -59,7 +61,8 @@ def profiles(problem: Problem, z: Array, level: float = OPEN_LEVEL, only: tuple[
     limit = np.array([_limit(problem, name, side, at[name], error[name]) for name, side in rows])
     here = np.array([at[name] for name, _ in rows])
     distance = np.array([side * error[name] for name, side in rows])
-    points, warm = [[(v, 0.0)] for v in here], np.repeat(z[None], len(rows), 0)
+    points: list[Curve] = [[(float(v), 0.0)] for v in here]
+    warm = np.repeat(z[None], len(rows), 0)
     inside = np.full(len(rows), True)
     lower, upper = here.copy(), np.full(len(rows), np.nan)  # last value below the target rise, first above it
     for _ in range(24):
@@ -69,14 +72,14 @@ def profiles(problem: Problem, z: Array, level: float = OPEN_LEVEL, only: tuple[
         values = np.where(distance < 0, np.maximum(here + distance, limit), np.minimum(here + distance, limit))
         z_at, rise = _constrained(problem, [rows[i][0] for i in active], values[active], warm[active], base, scale)
         for j, i in enumerate(active):
-            points[i].append((values[i], rise[j]))
+            points[i].append((float(values[i]), float(rise[j])))
             if rise[j] >= target:
                 upper[i], inside[i] = values[i], False
             else:
                 lower[i], warm[i] = values[i], z_at[j]
                 inside[i] = values[i] != limit[i]
         distance = distance * 2
-    ends = _sharpen(problem, rows, points, lower, upper, warm, base, scale, target, secants)
+    ends = _sharpen(problem, [name for name, _ in rows], points, (lower, upper), warm, base, scale, target, secants)
     out = {}
     for k, name in enumerate(names):
         low, high = 2 * k, 2 * k + 1
@@ -86,18 +89,22 @@ def profiles(problem: Problem, z: Array, level: float = OPEN_LEVEL, only: tuple[
     return out
 
 
-def _sharpen(problem, rows, points, lower, upper, warm, base, scale, target, secants) -> Array:  # type: ignore[no-untyped-def]
+def _sharpen(
+    problem: Problem, names: list[str], points: list[Curve], ends: tuple[Array, Array], warm: Array, base: float, scale: float, target: float,
+    secants: int,
+) -> Array:  # fmt: skip
     """Where the rise meets the target, by interpolating its square root; the limit itself where it never does."""
+    lower, upper = ends
     closed = np.flatnonzero(np.isfinite(upper))
     for _ in range(secants if len(closed) else 0):
         values = np.array([_cross(points[i], target) for i in closed])
-        _, rise = _constrained(problem, [rows[i][0] for i in closed], values, warm[closed], base, scale)
+        _, rise = _constrained(problem, [names[i] for i in closed], values, warm[closed], base, scale)
         for j, i in enumerate(closed):
-            points[i].append((values[j], rise[j]))
-    return np.array([_cross(points[i], target) if np.isfinite(upper[i]) else lower[i] for i in range(len(rows))])
+            points[i].append((float(values[j]), float(rise[j])))
+    return np.array([_cross(points[i], target) if np.isfinite(upper[i]) else lower[i] for i in range(len(names))])
 
 
-def _cross(points: list[tuple[float, float]], target: float) -> float:
+def _cross(points: Curve, target: float) -> float:
     """Linear interpolation of sqrt(rise) between the last point below the target and the first one above it."""
     start = points[0][0]
     ordered = sorted(points, key=lambda p: abs(p[0] - start))
