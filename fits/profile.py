@@ -90,9 +90,16 @@ def profiles(problem: Problem, z: Array, level: float = OPEN_LEVEL, only: tuple[
 
 
 def _sharpen(
-    problem: Problem, names: list[str], points: list[Curve], ends: tuple[Array, Array], warm: Array, base: float, scale: float, target: float,
+    problem: Problem,
+    names: list[str],
+    points: list[Curve],
+    ends: tuple[Array, Array],
+    warm: Array,
+    base: float,
+    scale: float,
+    target: float,
     secants: int,
-) -> Array:  # fmt: skip
+) -> Array:
     """Where the rise meets the target, by interpolating its square root; the limit itself where it never does."""
     lower, upper = ends
     closed = np.flatnonzero(np.isfinite(upper))
