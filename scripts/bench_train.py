@@ -126,8 +126,9 @@ def measure(s: Shape, trials: int, options: argparse.Namespace, ceiling: dict[st
         jax.block_until_ready(losses)
         return time.perf_counter() - begun
 
-    timed(2)
-    n = max(2, min(population.CHUNK, int(2 * options.repeat_seconds / timed(2))))
+    few = population.LOOP
+    timed(few)
+    n = few * max(1, min(population.CHUNK, int(few * options.repeat_seconds / timed(few))) // few)
     speeds = [n * trials * s.batch * s.sequence / timed(n) for _ in range(options.repeats)]
     speed = statistics.median(speeds)
     memory = run.memory_analysis()
@@ -137,7 +138,7 @@ def measure(s: Shape, trials: int, options: argparse.Namespace, ceiling: dict[st
         from scripts import kernels
 
         print(f"{s} trials {trials}: {1e3 * trials * s.batch * s.sequence / speed:.3f} ms a step, launched one by one")
-        print(kernels.summary(kernels.profile(lambda: timed(4), 4, run.as_text())), flush=True)
+        print(kernels.summary(kernels.profile(lambda: timed(few), few, run.as_text())), flush=True)
     return {
         "trials": trials,
         "ours_tokens_per_second": speed,
