@@ -168,7 +168,7 @@ def grid_sweep(best, rng, exponent=0.5):
 def test_learning_rate_and_batch_together():
     rng = np.random.default_rng(10)
     errors, holds, regrets, claimed = [], [], [], []
-    for _ in range(100):
+    for _ in range(200):
         best = np.array([-10.0, 17.0]) + rng.uniform(-0.5, 0.5, 2)
         answer = joint.optimum(grid_sweep(best, rng))
         found = [answer["first"], answer["second"]]
@@ -181,7 +181,7 @@ def test_learning_rate_and_batch_together():
     rmse = np.sqrt(np.mean(np.square(errors), 0))
     print(f"bias {bias} rmse {rmse} coverage {coverage} regret {np.mean(regrets):.5f} claimed {np.mean(claimed):.5f}")
     assert (abs(bias) < 0.1).all() and (rmse < 0.3).all()
-    assert ((coverage >= 0.82) & (coverage <= 0.97)).all()
+    assert ((coverage >= 0.85) & (coverage <= 0.95)).all()
     assert np.mean(regrets) < 1e-3 and np.mean(claimed) == pytest.approx(np.mean(regrets), rel=1.0)
 
 
