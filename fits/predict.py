@@ -112,7 +112,7 @@ def quantities(columns: Mapping[str, Array], answers: Mapping[str, Sequence[Answ
         if "tau" in out and "weight_decay" not in out:
             value, low, high, source = out["tau"]
             ends = (hyper.weight_decay(high, batch, tokens), hyper.weight_decay(low, batch, tokens))
-            out["weight_decay"] = (hyper.weight_decay(value, batch, tokens), *ends, f"batch_tokens / (tau tokens), tau from {source}")
+            out["weight_decay"] = (hyper.weight_decay(value, batch, tokens), *ends, f"batch_tokens / tokens / tau, tau from {source}")
     if "weight_decay" in out and "lr" in out and not answers["lr"][0].source.ours:  # a published LR is the one applied to the matrices
         out["weight_decay_coupled"] = (hyper.coupled(out["weight_decay"][0], out["lr"][0]), unknown, unknown, "weight_decay / lr")
     warmup = np.minimum(WARMUP_SHARE * tokens, WARMUP_TOKENS)

@@ -158,7 +158,8 @@ def show(made: "Recipe") -> None:
     print(f"target: {t['params']:.4g} parameters ({t['params_kind']}), {t['tokens']:.4g} tokens, {t['flops']:.3g} FLOP")
     print(f"shape: width {t['width']:.0f}, depth {t['depth']:.1f}; {t['shape_rule']}\n")
     levels = {n["level"] for n in made.numbers.values() if n["low"] is not None}
-    print(f"{'':<22}{'':>12}{''.join(f'{level:.0%} interval' for level in levels):>26}")
+    for level in levels:
+        print(f"{'':<34}{f'{level:.0%} interval':>26}")
     for name, number in made.numbers.items():
         print(f"{name:<22}{_spell(number['value']):>12}{_interval(number):>26}   {number['source'].split(' (')[0]}")
     if len(made.laws) > 1:
