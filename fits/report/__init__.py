@@ -41,8 +41,8 @@ def render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    spelled = {name: getattr(words, name) for name in ("count", "loss", "general", "signed", "percent", "log2", "interval", "spell_of")}
-    environment.globals.update(spelled, group=words.group, level=words.level, axis_words=words.AXIS_WORDS, mark=words.NOT_MEASURED)
+    spelled = ("count", "loss", "general", "rate", "signed", "exponent", "percent", "interval", "spell_of", "sentence", "group", "level")
+    environment.globals.update({name: getattr(words, name) for name in spelled}, axis_words=words.AXIS_WORDS, mark=words.NOT_MEASURED)
     return environment.get_template("page.html.j2").render(
         title=title,
         summary=words.summary(table, checks, fits, prediction),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import InputError, basin, laws, table as tables, transfer
+from fits import InputError, basin, laws, transfer
+from fits import table as tables
 from fits.cells import HELD
 from fits.fit import Fit, problem_of
 

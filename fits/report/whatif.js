@@ -19,12 +19,13 @@
 
   // The numbers as words.py spells them.
   function general(x) {
-    if (x === 0 || (Math.abs(x) >= 1e-3 && Math.abs(x) < 1e5)) return String(Number(x.toPrecision(4)));
+    if (x === 0 || (Math.abs(x) >= 1e-3 && Math.abs(x) < 9999.5)) return x.toPrecision(4);
     const [mantissa, exponent] = x.toExponential(2).split("e");
     return mantissa + "e" + Number(exponent);
   }
   function count(x) {
     if (x < 1000) return String(Number(x.toPrecision(4)));
+    if (x < 9999.5) return x.toFixed(0).replace(/^(\d)/, "$1,");
     for (const [power, letter] of [[3, "k"], [6, "M"], [9, "B"], [12, "T"]]) {
       if (x < 0.9995 * Math.pow(10, power + 3)) {
         const scaled = x / Math.pow(10, power);
@@ -34,7 +35,7 @@
     return general(x);
   }
   const times = (x) => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2)) + "×";
-  const signed = (x) => (x < 0 ? "−" : "+") + Math.abs(x).toFixed(3);
+  const signed = (x) => (x <= -5e-4 ? "−" : "+") + Math.abs(x).toFixed(3);
 
   function reach(values) { // the rule of fits.published.reach: how far beyond the fitted ranges, and the words for it
     const said = [];
@@ -67,7 +68,7 @@
     element("change").textContent = signed(loss - before);
     element("flops").textContent = general(FLOPS * n * d);
     element("ratio").textContent = times((n * d) / (start.params * start.tokens));
-    element("per-param").textContent = general(Number((d / n).toPrecision(3)));
+    element("per-param").textContent = (d / n).toPrecision(3);
     element("reach").textContent = !far.said.length ? ""
       : (far.refused ? "Refused: " : "Warning: ") + far.said.join("; ") + (far.refused && law.open ? "; E is not identified" : "") + ".";
     panel.classList.toggle("refused", far.refused);

@@ -29,7 +29,8 @@ def terms(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any
 
 
 def _term(q: laws.Parameter, p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    log_c, by = np.log(np.maximum(p[q.name], 1e-300)), {"params": 0.0, "tokens": 0.0}
+    log_c: Any = np.log(np.maximum(p[q.name], 1e-300))
+    by: dict[str, Any] = {"params": 0.0, "tokens": 0.0}
     for column, exponent, weight in q.powers:
         slope = weight * np.asarray(p[exponent])
         if column == "flops":

@@ -1,6 +1,7 @@
 """Numbers as the page spells them, and its summary in plain words. `whatif.js` spells its numbers the same way."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ AXIS_WORDS = {"width": "width", "depth": "depth", "batch": "batch", "steps": "tr
 
 
 def count(value: float | None) -> str:
-    """A count in three digits: 950, 12.3 k, 4.56 M, 7.00 B, 1.40 T; e-notation from 1e15."""
+    """A count: 950, 1,024, 12.3 k, 4.56 M, 7.00 B, 1.40 T; e-notation from 1e15."""
     if value is None or not math.isfinite(value):
         return "–"
-    if abs(value) < 1000:
-        return f"{value:.4g}"
+    if abs(value) < 9999.5:
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     for power, letter in ((3, "k"), (6, "M"), (9, "B"), (12, "T")):
         if abs(value) < 0.9995 * 10 ** (power + 3):
             scaled = value / 10**power
@@ -31,27 +32,41 @@ def loss(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def general(value: float | None) -> str:
-    """Four significant digits, e-notation for what is very large or small."""
+def general(value: float | None, digits: int = 4) -> str:
+    """Four significant digits; e-notation for what is very large or small."""
     if value is None or not math.isfinite(value):
         return "–"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{value:.4g}"
+    if value == 0 or 1e-3 <= abs(value) < 9999.5:
+        return _minus(f"{value:#.{digits}g}".rstrip("."))
     mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
+    return _minus(f"{mantissa}e{int(exponent)}")
+
+
+def rate(value: float | None) -> str:
+    """A learning rate or the like: three digits."""
+    return general(value, 3)
+
+
+def cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _minus(text: str) -> str:
+    """With a minus sign, and none before a zero."""
+    return text.replace("-", "−" if any(c in "123456789" for c in text) else "")
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", "−")
+    return "–" if value is None or not math.isfinite(value) else _minus(f"{round(value, digits) + 0.0:+.{digits}f}")
+
+
+def exponent(value: float | None) -> str:
+    """A log2, in hundredths."""
+    return "–" if value is None or not math.isfinite(value) else _minus(f"{value:.2f}")
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:+.{digits}f} %".replace("-", "−")
-
-
-def log2(value: float) -> str:
-    """A hyperparameter from its log2: 0.00391 (2^−8.00)."""
-    return f"{general(2**value)} (2^{value:.2f})".replace("-", "−")
+    return "–" if value is None or not math.isfinite(value) else f"{signed(100 * value, digits)} %"
 
 
 def interval(number: Mapping[str, Any], spell: Any = general, below: str = "open", above: str = "open") -> str:
@@ -66,7 +81,7 @@ def spell_of(name: str) -> Any:
     """How a recipe's number of that name is spelled."""
     if name.startswith("loss") and not name.endswith("relative"):
         return loss
-    return count if name.startswith(COUNTS) and not name.endswith("per_param") else general
+    return count if name.startswith(COUNTS) and not name.endswith("per_param") else rate
 
 
 def group(check: Mapping[str, Any]) -> str:
@@ -96,9 +111,15 @@ def _transfer(check: Mapping[str, Any]) -> str:
     sizes = [row["size"] for row in check["rows"]]
     axis = AXIS_WORDS.get(check["axis"], check["axis"])
     over = f" from {axis} {count(min(sizes))} to {count(max(sizes))}" if sizes else ""
-    reason = check["reason"].replace("over the range", "").replace("  ", " ").replace("-", "−").replace(" ,", ",").strip()
+    reason = sentence(check["reason"]).replace("over the range", "").replace("  ", " ").replace(" ,", ",").strip()
+    reason = reason[0].lower() + reason[1:]
     lead = "transfers" if check["verdict"] == "pass" else "does not transfer"
     return f"{group(check)}: the best {name} {lead}{over}; {reason}."
+
+
+def sentence(text: str) -> str:
+    """Text of a check as the page prints it: a capital, and minus signs before digits."""
+    return re.sub(r"-(?=\d)", "−", text[:1].upper() + text[1:])
 
 
 def _law(fit: "Fit") -> str:
@@ -119,11 +140,10 @@ def _prediction(prediction: Mapping[str, Any]) -> list[dict[str, str]]:
     measured = (prediction.get("measured") or {}).get("loss")
     if measured is None:
         return [{"verdict": "", "text": f"{said}; not measured yet."}]
-    inside = bool(prediction.get("interval_holds", number["low"] <= measured <= number["high"]))
-    off = prediction.get("error", measured / number["value"] - 1)
-    held = "inside" if inside else "outside"
-    out = [{"verdict": "pass" if inside else "fail",
-            "text": f"{said}; measured afterwards: {loss(measured)}, {percent(off)} off and {held} the {level(number)} interval."}]  # fmt: skip
+    inside = number["low"] <= measured <= number["high"]
+    off = measured / number["value"] - 1
+    where = f"{abs(100 * off):.2f} % {'above' if off > 0 else 'below'}, {'inside' if inside else 'outside'} the {level(number)} interval"
+    out = [{"verdict": "pass" if inside else "fail", "text": f"{said}; measured afterwards: {loss(measured)}, {where}."}]
     if (standard := prediction.get("standard_loss")) is not None:
         worse = f"{abs(standard - measured):.3f} {'worse' if standard > measured else 'better'}"
         text = f"Standard parametrization with the learning rate of its small models gets {loss(standard)} there, {worse}."
@@ -149,11 +169,11 @@ def runs(table: "pd.DataFrame") -> list[dict[str, Any]]:
 
     by = [c for c in ("study", "parametrization") if c in table]
     status = table["status"].astype(str) if "status" in table else pd.Series("done", index=table.index)
-    out = []
+    out: list[dict[str, Any]] = []
     groups: Any = table.groupby(by, dropna=False) if by else [((), table)]
     for key, part in groups:
         of = status[part.index]
-        row = {name: str(value) for name, value in zip(by, key, strict=True)}
+        row: dict[str, Any] = {name: str(value) for name, value in zip(by, key, strict=True)}
         row |= {"runs": len(part), **{s: int((of == s).sum()) for s in ("done", "diverged", "failed")}}
         row |= {name: float(part[name].astype(float).sum()) if name in part else None for name in ("tokens", "flops", "seconds")}
         out.append(row)
@@ -174,10 +194,10 @@ def facts(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:
-    values = table[name].dropna().astype(float) if name in table else []
+    values: list[float] = table[name].dropna().astype(float).tolist() if name in table else []
     if not len(values):
         return ""
-    low, high = float(min(values)), float(max(values))
+    low, high = min(values), max(values)
     return count(low) if low == high else f"{count(low)} to {count(high)}"
 
 
@@ -192,8 +212,13 @@ def recipe_rows(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     numbers = recipe.get("numbers", recipe)
     rows = [
-        {"name": name, "number": number, "published": NOT_MEASURED in str(number.get("source", ""))}
+        {"name": name, "number": number, "published": NOT_MEASURED in str(number.get("source", "")), "source": _origin(number)}
         for name, number in numbers.items()
         if isinstance(number, Mapping) and isinstance(number.get("value"), (int, float))
     ]
     return {"rows": rows, "warnings": list(recipe.get("warnings") or ()), "disagreement": dict(recipe.get("disagreement") or {})}
+
+
+def _origin(number: Mapping[str, Any]) -> str:
+    """The source without the mark, which the page shows as a badge."""
+    return re.sub(rf"[\s:;,(]*{NOT_MEASURED}(?=\)|\s|$)", "", str(number.get("source", ""))).strip()

@@ -1,0 +1,101 @@
+"""How the report's figures look, and how a figure becomes an <svg> of a page.
+
+Figures are made without pyplot (no global state, no display). Colours are viridis (ordered sizes) and Okabe and Ito's vermillion, told
+apart with any colour vision; sizes differ in marker too.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none", "svg.hashsalt": "scalelab", "text.parse_math": False, "font.size": 10.5, "axes.titlesize": 11.5,
+    "axes.labelsize": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555", "axes.grid": True,
+    "grid.color": "#e6e6e6", "grid.linewidth": 0.8, "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 9.5,
+    "legend.handlelength": 1.2, "legend.columnspacing": 1.2, "xtick.color": "#333", "ytick.color": "#333", "figure.facecolor": "white",
+}  # fmt: skip
+MARKERS = "osDv^<>pPX"
+VERMILLION, INK, MUTED, PLAIN = "#D55E00", "#111111", "#777777", "#31688e"
+PANEL = (4.8, 3.9)  # inches
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def colours(n: int) -> list[Any]:
+    import matplotlib
+
+    return [matplotlib.colormaps["viridis"](0.82 * i / max(n - 1, 1)) for i in range(n)]
+
+
+def colour_of(span: Sequence[float]) -> Any:
+    import matplotlib
+
+    low, high = math.log(span[0]), math.log(span[1])
+    return lambda n: matplotlib.colormaps["viridis"](0.82 * min(max((math.log(n) - low) / max(high - low, 1e-9), 0.0), 1.0))
+
+
+def count_ticks(axis: Any, spell: Callable[[float], str]) -> None:
+    """Log ticks at 1, 2 and 5 (at decades where there are many)."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < 1.3 else (1.0, 3.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12 if decades < 6 else 6))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: spell(value)))
+
+
+def short_count(value: float) -> str:
+    """20 M"""
+    for power, letter in ((0, ""), (3, " k"), (6, " M"), (9, " B"), (12, " T")):
+        if value < 0.9995 * 10 ** (power + 3):
+            return f"{value / 10**power:.3g}{letter}"
+    return short_power(value)
+
+
+def short_power(value: float) -> str:
+    """3e18"""
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def power_of_two(exponent: int) -> str:
+    return f"2{str(exponent).translate(SUPERSCRIPTS)}"
+
+
+def make(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
+    """A figure with one panel for each function, side by side, and one legend below them."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(PANEL[0] * len(draws), PANEL[1]), layout="constrained")
+        entries: dict[str, Any] = {}
+        for i, draw in enumerate(draws):
+            axes = figure.add_subplot(1, len(draws), i + 1)
+            draw(axes)
+            handles, labels = axes.get_legend_handles_labels()
+            entries |= dict(zip(labels, handles, strict=True))
+        if entries:
+            figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3 * len(draws))
+        figure.draw_without_rendering()  # ticks are made here, in this style
+    return figure
+
+
+def svg(figure: "Figure", key: str) -> str:
+    """The figure as an <svg> element for a page: ids prefixed with `key`, scaled by its view box, no date, no XML prolog."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", text)
+    return re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
