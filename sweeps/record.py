@@ -91,20 +91,27 @@ def _migrated(document: dict[str, Any], schema: int) -> dict[str, Any]:
     return document
 
 
+def document(data: bytes) -> dict[str, Any]:
+    """study, trial, result, row and curve (`steps`, `losses`) as plain data of the newest schema; raises `Damaged`."""
+    schema, body = _checked(data)
+    try:
+        found = _migrated(json.loads(b"{" + body), schema)
+    except InputError as error:
+        raise Damaged(str(error)) from None
+    return {**found, "curve": {**found["curve"], "losses": [float(x) for x in found["curve"]["losses"]]}}
+
+
 def decode(data: bytes) -> Record:
     """Inverse of `encode`, whatever the schema it was written with; raises `Damaged`."""
-    schema, body = _checked(data)
-    document = json.loads(b"{" + body)
-    curve = document["curve"]
+    found = document(data)
+    measured = {**found["result"], "curve_steps": found["curve"]["steps"], "curve_losses": found["curve"]["losses"]}
     try:
-        document = _migrated(document, schema)
-        measured = {**document["result"], "curve_steps": curve["steps"], "curve_losses": [float(x) for x in curve["losses"]]}
-        trial, result = trial_from_json(document["trial"]), result_from_json(measured)
+        trial, result = trial_from_json(found["trial"]), result_from_json(measured)
     except InputError as error:
         raise Damaged(str(error)) from None
     if trial.run_id != result.run_id:
         raise Damaged(f"its result is of {result.run_id}, its trial is {trial.run_id}")
-    return Record(document["study"], trial, result, {name: document["row"].get(name) for name in COLUMNS})
+    return Record(found["study"], trial, result, {name: found["row"].get(name) for name in COLUMNS})
 
 
 def head(data: bytes) -> dict[str, Any]:

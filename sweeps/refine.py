@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lab.records import Trial
+from sweeps.record import head
 from sweeps.store import Store
 from sweeps.studies import Study
 
@@ -18,7 +19,7 @@ ADD = 2  # grid points a round: one beyond a bracketed optimum, one more to see 
 def next_round(study: Study, store: Store) -> list[Trial]:
     """Trials to add to `study` from what the store holds of it; empty when every optimum lies inside its grid, or nothing is fitted yet."""
     wanted = {t.run_id: t for t in study.trials}
-    heads = [h for h in store.heads() if h["row"]["run_id"] in wanted]
+    heads = [h for h in store.scan(head) if h["row"]["run_id"] in wanted]
     found = [(wanted[h["row"]["run_id"]], h["row"]) for h in heads]
     return [t for t in extend_edges(found, study.refine) if t.run_id not in wanted] if study.refine else []
 

@@ -327,14 +327,14 @@ def trainer_of(name: str) -> Train:
 def run_job(job: Job) -> Summary:
     """One worker, from its job to its summary: what every launcher calls."""
     store = create(job.store)
-    trials = store.declared(job.study)[job.study]
+    trials = store.trials_of(job.study)
     if job.trainer:
         train, limits = trainer_of(job.trainer), Limits()
     else:
         train, limits = _lab(job)
     if job.most:
         limits.most = job.most
-    return work(store, job.study, trials.values(), train, workers=job.workers, limits=limits, beat_seconds=job.beat_seconds)
+    return work(store, job.study, trials, train, workers=job.workers, limits=limits, beat_seconds=job.beat_seconds)
 
 
 def _lab(job: Job) -> tuple[Train, Limits]:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.counts import flops
-from lab.records import Trial, trial_from_json
+from lab.records import trial_from_json
 from sweeps.claims import held
+from sweeps.record import head
 from sweeps.store import Store
 
 # Trials that agree in these are of one group: what a sweep over the other fields compares.
@@ -17,42 +18,39 @@ class Board:
     """What is known of a store; `look` reads only what is new since the last look, as a published trial never changes."""
 
     store: Store
-    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
-    damaged: dict[str, str] = field(default_factory=dict)
-    trials: dict[str, Trial] = field(default_factory=dict)  # declared or published
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the table, by run_id: done and diverged
+    left: dict[str, dict[str, Any]] = field(default_factory=dict)  # declared trials that are not published, as plain data
     running: dict[str, dict[str, Any]] = field(default_factory=dict)  # run_id to its owner's last beat
     failures: dict[str, int] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
 
     def look(self) -> "Board":
         self.damaged = {}
-        for head in self.store.heads(self.damaged, skip=self.heads.keys()):
-            run_id = head["result"]["run_id"]
-            self.heads[run_id] = head
-            self.trials[run_id] = trial_from_json(head["trial"])
-        for declared in self.store.declared().values():
-            self.trials.update(declared)
-        self.running = held(self.store, set(self.heads))
-        self.failures = {k: n for k, n in self.store.failures().items() if k not in self.heads}
+        for found in self.store.scan(head, self.damaged, skip=self.rows.keys()):
+            self.rows[found["row"]["run_id"]] = found["row"]
+        declared = self.store.declared().values()
+        self.left = {k: trial for trials in declared for k, trial in trials.items() if k not in self.rows}
+        self.running = held(self.store, set(self.rows))
+        self.failures = {k: n for k, n in self.store.failures().items() if k in self.left}
         return self
 
     def counts(self) -> dict[str, int]:
         """trials, done, running, waiting, diverged, failed: the last five sum to the first."""
-        left = self.trials.keys() - self.heads.keys()
-        running = left & self.running.keys()
-        failed = (left & self.failures.keys()) - running
-        diverged = sum(h["result"]["status"] == "diverged" for h in self.heads.values())
+        running = self.left.keys() & self.running.keys()
+        failed = self.failures.keys() - running
+        diverged = sum(row["status"] == "diverged" for row in self.rows.values())
         return {
-            "trials": len(self.trials),
-            "done": len(self.heads) - diverged,
+            "trials": len(self.rows) + len(self.left),
+            "done": len(self.rows) - diverged,
             "running": len(running),
-            "waiting": len(left) - len(running) - len(failed),
+            "waiting": len(self.left) - len(running) - len(failed),
             "diverged": diverged,
             "failed": len(failed),
         }
 
     def speed(self) -> tuple[float, float]:
         """(tokens, FLOPs) a second of one worker, over the trials that are done."""
-        measured = [h["row"] for h in self.heads.values() if h["result"]["status"] == "done"]
+        measured = [row for row in self.rows.values() if row["status"] == "done"]
         seconds = sum(row["seconds"] for row in measured)
         if not seconds:
             return 0.0, 0.0
@@ -69,9 +67,9 @@ class Board:
 
     def seconds_left(self) -> float | None:
         """From the FLOPs that are left (from the tokens before anything is done) and the workers at hand; None when nothing is known."""
-        left = [self.trials[k] for k in self.trials.keys() - self.heads.keys()]
-        if not left:
+        if not self.left:
             return 0.0
+        left = [trial_from_json(t) for t in self.left.values()]
         _, flops_per_second = self.speed()
         if flops_per_second:
             return sum(map(flops, left)) / flops_per_second / max(1, len(self.workers()))
@@ -80,16 +78,13 @@ class Board:
     def best(self) -> list[dict[str, Any]]:
         """The trial of least loss of each group, with the number of trials that are done in it."""
         groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for head in self.heads.values():
-            if head["result"]["status"] == "done":
-                trial = self.trials[head["result"]["run_id"]]
-                key = (head["study"], *(getattr(trial, name) for name in GROUP[1:]))
-                groups.setdefault(key, []).append(head)
+        for row in self.rows.values():
+            if row["status"] == "done":
+                groups.setdefault(tuple(row[name] for name in GROUP), []).append(row)
         out = []
-        for key, heads in sorted(groups.items()):
-            best = min(heads, key=lambda h: h["result"]["loss"])
-            run_id = best["result"]["run_id"]
-            numbers = {"done": len(heads), "loss": best["result"]["loss"], "lr": self.trials[run_id].lr, "run_id": run_id}
+        for key, rows in sorted(groups.items()):
+            best = min(rows, key=lambda row: row["loss"])
+            numbers = {"done": len(rows), "loss": best["loss"], "lr": best["lr"], "run_id": best["run_id"]}
             out.append({**dict(zip(GROUP, key, strict=True)), **numbers})
         return out
 

@@ -15,10 +15,10 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab import InputError
 from lab.records import Trial, trial_from_json, trial_json
@@ -27,6 +27,7 @@ from sweeps.files import name_checked
 from sweeps.record import SCHEMA, Damaged, Record, decode, dump, encode, head
 
 FOLDERS = ("trials", "failed", "studies", "claims", "workers", "checkpoints", "damaged", "tmp")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,23 +62,25 @@ class Store:
             raise Damaged(f"it holds trial {record.trial.run_id}")
         return record
 
-    def heads(self, damaged: dict[str, str] | None = None, skip: Container[str] = ()) -> Iterator[dict[str, Any]]:
-        """`head` of every published trial not in `skip`, by run_id; unreadable files go to `damaged` (file name to reason)."""
+    def scan(self, parse: Callable[[bytes], T], damaged: dict[str, str] | None = None, skip: Container[str] = ()) -> Iterator[T]:
+        """`parse` (`head`, `document` or `decode`) of every published trial not in `skip`, by run_id.
+
+        Files that cannot be trusted are left out and go to `damaged` (file name to reason).
+        """
         for run_id in sorted(k for k in self.ids() if k not in skip):
             try:
-                yield head(self.file(run_id).read_bytes())
+                with open(f"{self.path}/trials/{run_id}.json", "rb") as file:
+                    data = file.read()
+                yield parse(data)
             except Damaged as reason:
                 if damaged is not None:
                     damaged[f"trials/{run_id}.json"] = str(reason)
+            except FileNotFoundError:  # set aside meanwhile
+                continue
 
     def records(self, damaged: dict[str, str] | None = None) -> Iterator[Record]:
-        """Every published trial with its curve, by run_id; unreadable files go to `damaged` (file name to reason)."""
-        for run_id in sorted(self.ids()):
-            try:
-                yield self.read(run_id)
-            except Damaged as reason:
-                if damaged is not None:
-                    damaged[f"trials/{run_id}.json"] = str(reason)
+        """Every published trial with its curve, by run_id."""
+        return self.scan(decode, damaged)
 
     def set_aside(self, run_id: str) -> str:
         """Move a damaged file to damaged/ and return why, "" when there was nothing wrong with it any more."""
@@ -128,25 +131,25 @@ class Store:
 
     def declare(self, name: str, question: str, expectation: str, trials: Iterable[Trial]) -> None:
         """Write what a study asks for; a later declaration of the same study replaces it."""
-        document = {"schema": SCHEMA, "name": name_checked("study", name), "question": question, "expectation": expectation}
-        document["trials"] = [trial_json(t) for t in trials]
+        about = {"schema": SCHEMA, "name": name_checked("study", name), "question": question, "expectation": expectation}
+        document = {**about, "trials": {t.run_id: trial_json(t) for t in trials}}
         files.replace(self.path / "tmp", self.path / "studies" / f"{name}.json", (dump(document) + "\n").encode())
 
-    def declared(self, name: str | None = None) -> dict[str, dict[str, Trial]]:
-        """The trials of each declared study (or of one), by run_id."""
-        folder = self.path / "studies"
-        paths = sorted(folder.glob("*.json")) if name is None else [folder / f"{name_checked('study', name)}.json"]
-        out = {}
-        for path in paths:
-            try:
-                document = json.loads(path.read_bytes())
-                trials = [trial_from_json(t) for t in document["trials"]]
-            except FileNotFoundError:
-                raise InputError(f"study={name!r}: {self.path} has none of that name") from None
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"store: {path} is not a readable study ({error}); remove it and run the study again") from None
-            out[path.stem] = {t.run_id: t for t in trials}
-        return out
+    def declared(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The trials of each declared study, by run_id, as plain data."""
+        return {path.stem: self._declared(path) for path in sorted((self.path / "studies").glob("*.json"))}
+
+    def trials_of(self, study: str) -> list[Trial]:
+        """The trials that a declared study asks for."""
+        return [trial_from_json(t) for t in self._declared(self.path / "studies" / f"{name_checked('study', study)}.json").values()]
+
+    def _declared(self, path: Path) -> dict[str, dict[str, Any]]:
+        try:
+            return dict(json.loads(path.read_bytes())["trials"])
+        except FileNotFoundError:
+            raise InputError(f"study={path.stem!r}: {self.path} has none of that name") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"store: {path} is not a readable study ({error}); remove it and run the study again") from None
 
 
 # 4. opening --------------------------------------------------------------------------------------------------------

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import InputError
-from lab.records import COLUMNS, result_from_json, result_json, trial_from_json, trial_json
+from lab.records import COLUMNS, result_from_json, trial_from_json
 from sweeps import files
-from sweeps.record import TEXT, WHOLE, Record
+from sweeps.record import TEXT, WHOLE, Record, document, dump, head
 from sweeps.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ LOSSLESS = ("trial", "result", "curve_steps", "curve_losses")
 BATCH = 1000  # trials of one row group: bounds memory, not the file
 
 
-def _row(record: Record) -> dict[str, Any]:
-    result = result_json(record.result)
-    curve = {"curve_steps": result.pop("curve_steps"), "curve_losses": result.pop("curve_losses")}
-    whole = {"trial": json.dumps(trial_json(record.trial), sort_keys=True), "result": json.dumps(result, sort_keys=True)}
-    return {**record.row, **whole, **curve}
+def _row(found: dict[str, Any]) -> dict[str, Any]:
+    """A row of the Parquet from a record's document."""
+    whole = {"trial": dump(found["trial"]), "result": dump(found["result"])}
+    curve = {"curve_steps": found["curve"]["steps"], "curve_losses": found["curve"]["losses"]}
+    return {**{c: found["row"].get(c) for c in COLUMNS}, **whole, **curve}
 
 
 def _schema() -> "pa.Schema":
@@ -43,8 +43,8 @@ def compact(store: Store, out: Path, damaged: dict[str, str] | None = None) -> i
     schema, count, rows = _schema(), 0, []
     partial = out.with_name(f".{out.name}.partial")
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
-        for record in store.records(damaged):
-            rows.append(_row(record))
+        for found in store.scan(document, damaged):
+            rows.append(_row(found))
             if len(rows) == BATCH:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 count, rows = count + len(rows), []
@@ -92,7 +92,7 @@ def read_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.D
 
     path = Path(path)
     if path.is_dir():
-        return frame(head["row"] for head in open_store(path).heads(damaged))
+        return frame(found["row"] for found in open_store(path).scan(head, damaged))
     try:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq

@@ -91,8 +91,8 @@ def test_a_damaged_study_is_one_clear_line(store: Store) -> None:
 
 def test_a_study_is_declared_again_without_its_old_trials(store: Store) -> None:
     store.declare("toy", "q", "e", TRIALS[:2])
-    assert list(store.declared("toy")["toy"]) == [t.run_id for t in TRIALS[:2]]
-    assert store.declared("toy")["toy"][TRIALS[0].run_id] == TRIALS[0]
+    assert store.declared()["toy"].keys() == {t.run_id for t in TRIALS[:2]}
+    assert {t.run_id: t for t in store.trials_of("toy")} == {t.run_id: t for t in TRIALS[:2]}
 
 
 def test_no_store_and_a_newer_store_are_refused(tmp_path: Path, store: Store) -> None:

@@ -60,7 +60,7 @@ def main(args: list[str]) -> int:
     for done in range(study.rounds + 1):
         store.declare(study.name, study.question, study.expectation, study.trials)
         board = Board(store).look()
-        if any(t.run_id not in board.heads for t in study.trials):
+        if any(t.run_id not in board.rows for t in study.trials):
             _follow(board, _launch(options, _job(options, study.name)))
         new = next_round(study, store) if done < study.rounds else []
         if not new:

@@ -1,0 +1,146 @@
+"""Tables: Parquet and back without loss, CSV, anyone's CSV; and ten thousand trials in time."""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lab import InputError
+from lab.records import COLUMNS
+from sweeps import table
+from sweeps.record import encode, head, make_record
+from sweeps.run import work
+from sweeps.status import Board
+from sweeps.store import Store, create
+from tests.sweeps import toy
+
+TRIALS = toy.trials(30)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = create(tmp_path / "store")
+    store.declare("toy", "q", "e", TRIALS)
+    work(store, "toy", TRIALS, toy.train)
+    return store
+
+
+def files_of(store: Store) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in (store.path / "trials").iterdir()}
+
+
+def test_to_parquet_and_back_is_equal_to_the_byte(store: Store, tmp_path: Path) -> None:
+    assert table.compact(store, tmp_path / "t.parquet") == len(TRIALS)
+    again = create(tmp_path / "again")
+    assert table.expand(tmp_path / "t.parquet", again) == len(TRIALS)
+    assert files_of(again) == files_of(store)
+    assert table.expand(tmp_path / "t.parquet", again) == 0
+
+
+def test_a_run_skips_what_a_parquet_holds(store: Store, tmp_path: Path) -> None:
+    table.compact(store, tmp_path / "t.parquet")
+    elsewhere = create(tmp_path / "elsewhere")
+    table.expand(tmp_path / "t.parquet", elsewhere)
+    more = toy.trials(33)
+    summary = work(elsewhere, "toy", more, toy.train)
+    assert summary.done + summary.diverged == 3
+
+
+def test_the_columns_are_the_tables_own_in_order(store: Store, tmp_path: Path) -> None:
+    frame = table.read_table(store.path)
+    table.export(store.path, tmp_path / "t.csv")
+    table.export(store.path, tmp_path / "t.parquet")
+    csv, parquet = table.read_table(tmp_path / "t.csv"), table.read_table(tmp_path / "t.parquet")
+    for other in (frame, csv, parquet):
+        assert tuple(other.columns) == COLUMNS and len(other) == len(TRIALS)
+    assert csv["loss"].equals(frame["loss"].astype(float)) and csv["lr"].equals(frame["lr"]), "floats keep their bits in the CSV"
+    assert list(parquet["loss"].dropna()) == list(frame["loss"].dropna())
+    diverged = frame[frame["status"] == "diverged"]
+    assert len(diverged) and diverged["loss"].isna().all() and (diverged["diverged_step"] == 20).all()
+    assert ",20," in (tmp_path / "t.csv").read_text().splitlines()[1], "whole numbers stay whole"
+
+
+def test_anyones_csv_is_a_read_only_store(tmp_path: Path) -> None:
+    (tmp_path / "runs.csv").write_text("params,tokens,loss,note\n1e6,2e7,3.5,x\n2e6,4e7,3.1,y\n")
+    frame = table.read_table(tmp_path / "runs.csv")
+    assert list(frame["loss"]) == [3.5, 3.1] and "note" in frame.columns
+    with pytest.raises(InputError, match="is a file"):
+        create(tmp_path / "runs.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "cannot be read"), (b"a,b\n1,2\n", "needs rows and a column 'loss'"), (b"loss\n", "0 rows")]
+)
+def test_a_bad_table_is_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        table.read_table(tmp_path / "x.csv")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(InputError, match="cannot be read"):
+        table.read_table(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="cannot be read"):
+        list(table.records_of(tmp_path / "x.parquet"))
+
+
+def test_a_foreign_parquet_is_no_store(tmp_path: Path) -> None:
+    pd.DataFrame({"loss": [1.0]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="it holds no whole trials"):
+        list(table.records_of(tmp_path / "x.parquet"))
+
+
+def test_a_damaged_trial_is_left_out_by_name(store: Store, tmp_path: Path) -> None:
+    store.file(TRIALS[0].run_id).write_bytes(b"{")
+    damaged: dict[str, str] = {}
+    assert table.export(store.path, tmp_path / "t.parquet", damaged) == len(TRIALS) - 1
+    assert list(damaged) == [f"trials/{TRIALS[0].run_id}.json"]
+
+
+def test_nothing_that_is_read_can_run_code() -> None:
+    """No pickle, eval or unsafe loader anywhere in the package."""
+    for path in (ROOT / "sweeps").rglob("*.py"):
+        text = path.read_text()
+        for word in ("import pickle", "eval(", "yaml.load(", "allow_pickle", "marshal", "shelve"):
+            assert word not in text.replace("literal_eval(", ""), f"{path}: {word}"
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten thousand trials with curves of 200 points, written without waiting for the disk."""
+    store = create(tmp_path_factory.mktemp("large") / "store")
+    trials = [dataclasses.replace(TRIALS[0], init_seed=i) for i in range(10_000)]
+    curve: dict[str, Any] = {"curve_steps": tuple(range(1, 201)), "curve_losses": tuple(5.0 / (1 + 0.1 * i) for i in range(200))}
+    one = dataclasses.replace(toy.descend(TRIALS[0]), seconds=0.5, **curve)
+    for i, trial in enumerate(trials):
+        result = dataclasses.replace(one, run_id=trial.run_id, loss=2.0 + i / 1e4)
+        (store.path / "trials" / f"{trial.run_id}.json").write_bytes(encode(make_record("toy", trial, result)))
+    store.declare("toy", "q", "e", trials)
+    return store.path
+
+
+def timed(*arguments: str) -> tuple[float, float, str]:
+    """(seconds of CPU, MB at the peak, output) of one command, process start included.
+
+    CPU seconds, not those of the clock: the command has one thread, and a neighbour on the machine must not decide this test.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "scalelab", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, after.ru_maxrss / 1e3, done.stdout
+
+
+def test_ten_thousand_trials_status_under_2_s_export_under_10_s_memory_under_1_gb(large: Path, tmp_path: Path) -> None:
+    status = timed("sweep", "status", str(large), "--json")
+    assert json.loads(status[2])["done"] == 10_000
+    exports = [timed("sweep", "export", str(large), "--out", str(tmp_path / f"t{suffix}")) for suffix in (".csv", ".parquet")]
+    print(f"status {status[0]:.2f} s, csv {exports[0][0]:.2f} s, parquet {exports[1][0]:.2f} s, at most {exports[1][1]:.0f} MB")
+    assert status[0] < 2.0
+    assert all(e[0] < 10.0 for e in exports) and exports[-1][1] < 1000
+    board = Board(Store(large)).look()
+    assert len(board.rows) == 10_000 and not list(Store(large).scan(head, skip=board.rows.keys())), "a later look reads only what is new"
