@@ -1,0 +1,126 @@
+"""What a worker adds to training: 64 trials of about 50,000 parameters on a CPU, through the store and as a bare loop.
+
+    python -m scripts.bench_overhead --repeats 5 --json
+
+Interleaved: worker, bare, worker, bare, ... The worker's share comes from its own spans (claim, publish, and all of the run that is
+neither) and from a clock around the compiled calls; the bare loop makes the same compiled calls for the same trials and keeps nothing.
+"""
+
+import argparse
+import functools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lab import population, runtime, train
+from lab.counts import params
+from lab.data import Corpus, open_corpus
+from lab.records import Trial
+from sweeps import space
+from sweeps.run import IN_TURN, Limits, work
+from sweeps.store import create
+
+
+def study(corpus: Corpus, count: int, steps: int) -> list[Trial]:
+    common = {"corpus": corpus.sha256, "vocab": 256, "width": 32, "ff": 128, "depth": 2, "head_dim": 16, "sequence": 64, "batch": 16}
+    return space.trials(space.product(init_seed=range(-(-count // 8)), lr=space.powers(-4, 3)), steps=steps, **common)[:count]
+
+
+class Clock:
+    """Seconds inside the compiled calls: `clock.around(f)` counts until the results are there."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        import jax
+
+        @functools.wraps(function)
+        def timed(*args: Any) -> Any:
+            begun = time.perf_counter()
+            result = jax.block_until_ready(function(*args))
+            self.seconds += time.perf_counter() - begun
+            return result
+
+        return timed
+
+
+def worker(corpus: Corpus, trials: Sequence[Trial], clock: Clock) -> dict[str, float]:
+    """One run of `sweeps.run.work` on a new store; shares of its wall time."""
+    clock.seconds = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        train_ = functools.partial(population.train, corpus=corpus, axis="turn")
+        summary = work(create(Path(folder) / "store"), "overhead", trials, train_, limits=Limits(most=IN_TURN))
+    assert summary.done + summary.diverged == len(trials)
+    spans = summary.spans
+    return {
+        "seconds": summary.seconds,
+        "outside_training": 1 - spans.train / summary.seconds,
+        "outside_compiled": 1 - clock.seconds / summary.seconds,
+        "claim": spans.claim / summary.seconds,
+        "publish": spans.publish / summary.seconds,
+    }
+
+
+def bare(corpus: Corpus, trials: Sequence[Trial]) -> float:
+    """Seconds of the same compiled calls in a plain loop: start, steps, validation."""
+    import jax
+
+    tokens_N, val_N = jax.device_put(corpus.train), jax.device_put(corpus.val)
+    program = train.program_of(trials[0])
+    begun = time.perf_counter()
+    for trial in trials:
+        inputs = population.stack([train.inputs_of(trial, len(corpus.train))], False)
+        state = train.start(program, inputs)
+        done = 0
+        while done < trial.steps:
+            n = min(population.CHUNK, trial.steps - done)
+            state, losses = population.advance(program, False, inputs, tokens_N, state, n)
+            np.asarray(losses)
+            done += n
+        np.asarray(population._validate(program, False, inputs, val_N, state))
+    return time.perf_counter() - begun
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    runtime.start()
+    corpus = open_corpus("python", Path("runs/corpora"))
+    trials = study(corpus, options.trials, options.steps)
+    clock = Clock()
+    for name in ("advance", "_validate", "start"):
+        setattr(population, name, clock.around(getattr(population, name)))
+    bare(corpus, trials[:1])  # compiles
+    rows, loops = [], []
+    for _ in range(options.repeats):
+        rows.append(worker(corpus, trials, clock))
+        loops.append(bare(corpus, trials))
+    median = {name: statistics.median(r[name] for r in rows) for name in rows[0]}
+    document = {
+        "trials": len(trials),
+        "params": params(trials[0]),
+        "steps": options.steps,
+        "worker": median,
+        "bare_seconds": statistics.median(loops),
+        "ratio": median["seconds"] / statistics.median(loops),
+        "runs": {"worker": rows, "bare_seconds": loops},
+        **runtime.environment(),
+    }
+    print(json.dumps(document, indent=1) if options.json else "\n".join(f"{k}: {v}" for k, v in document.items() if k != "runs"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
