@@ -62,18 +62,19 @@ def read(
     best_over: Sequence[str] = (),
     keys: Sequence[str] = ("params", "tokens"),
     one_row_a_run: bool = True,
+    every_status: bool = False,
 ) -> Table:
     """Rows of a CSV, a Parquet, or a folder that holds `trials.parquet`, under the table's column names.
 
     `map` gives {our name: theirs}; `where` keeps rows with COLUMN=VALUE; `best_over` names hyperparameters: of the rows that agree in
-    `keys` only the one with the lowest loss stays. Raises InputError in one line when the file cannot be used.
+    `keys` only the one with the lowest loss stays; `every_status` keeps diverged and failed runs. Raises InputError in one line when the file cannot be used.
     """
     frame, source = _load(path)
     left_out: dict[str, int] = {}
     frame = _rename(_exports(frame), map or {})
     for condition in where:
         frame = _keep(frame, _matches(frame, condition), f"not {condition}", left_out)
-    if "status" in frame:
+    if "status" in frame and not every_status:
         for status in ("diverged", "failed"):
             frame = _keep(frame, frame["status"] != status, status, left_out)
     if one_row_a_run:

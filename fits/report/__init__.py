@@ -36,6 +36,7 @@ def render(
     """
     import jinja2
 
+    prediction = words.checked(prediction)
     fits = [fit] if isinstance(fit, Fit) else list(fit or ())
     sliders = next((d for d in (whatif.data(f, prediction) for f in fits) if d is not None), None)
     environment = jinja2.Environment(

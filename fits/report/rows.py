@@ -69,7 +69,9 @@ def of_check(table: "pd.DataFrame", check: Mapping[str, Any]) -> "pd.DataFrame |
     return min(found, key=off, default=None)
 
 
-def checks(table: "pd.DataFrame", axes: Sequence[str] = tuple(transfer.AXES)) -> tuple[list[dict[str, Any]], list[str]]:
+def checks(
+    table: "pd.DataFrame", axes: Sequence[str] = tuple(transfer.AXES), tolerance: float = transfer.TOLERANCE
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Transfer checks of every learning-rate sweep the table holds (the largest of each parametrization, optimizer and axis), and notes."""
     import pandas as pd
 
@@ -83,7 +85,7 @@ def checks(table: "pd.DataFrame", axes: Sequence[str] = tuple(transfer.AXES)) ->
         if not largest:
             continue
         try:
-            found += transfer.check(pd.concat(list(largest.values())), axis)
+            found += transfer.check(pd.concat(list(largest.values())), axis, tolerance)
         except InputError as error:
             notes.append(f"No transfer check over {axis}: {error}")
     return found, notes

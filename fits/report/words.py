@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fits import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -52,8 +54,10 @@ def cut(text: str, most: int) -> str:
 
 
 def _minus(text: str) -> str:
-    """With a minus sign, and none before a zero."""
-    return text.replace("-", "−" if any(c in "123456789" for c in text) else "")
+    """With a minus sign in front, and none before a zero."""
+    if not text.startswith("-"):
+        return text
+    return "−" + text[1:] if any(c in "123456789" for c in text) else text[1:]
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -90,7 +94,7 @@ def group(check: Mapping[str, Any]) -> str:
 
 
 def summary(
-    table: "pd.DataFrame", checks: Sequence[Mapping[str, Any]], fits: "Sequence[Fit]", prediction: Mapping[str, Any] | None
+    table: "pd.DataFrame", checks: Sequence[Mapping[str, Any]], fits: "Sequence[Fit]", prediction: Mapping[str, Any] | None = None
 ) -> list[dict[str, str]]:
     """The page's first lines: each a verdict ("pass", "fail" or "") with a sentence."""
     out = [{"verdict": "", "text": _runs(table)}]
@@ -140,6 +144,8 @@ def _prediction(prediction: Mapping[str, Any]) -> list[dict[str, str]]:
     measured = (prediction.get("measured") or {}).get("loss")
     if measured is None:
         return [{"verdict": "", "text": f"{said}; not measured yet."}]
+    if number["low"] is None or number["high"] is None:
+        return [{"verdict": "", "text": f"{said}; measured afterwards: {loss(measured)}, {percent(measured / number['value'] - 1)} off."}]
     inside = number["low"] <= measured <= number["high"]
     off = measured / number["value"] - 1
     where = f"{abs(100 * off):.2f} % {'above' if off > 0 else 'below'}, {'inside' if inside else 'outside'} the {level(number)} interval"
@@ -153,6 +159,21 @@ def _prediction(prediction: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def level(number: Mapping[str, Any]) -> str:
     return f"{100 * number.get('level', 0.9):g} %"
+
+
+def checked(prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A prediction as the page needs it: every number of `predicted` whole. Raises InputError naming what is not."""
+    if prediction is None:
+        return None
+    predicted = prediction.get("predicted")
+    if not isinstance(predicted, Mapping):
+        raise InputError(f"prediction: has {', '.join(map(str, prediction)) or 'nothing'}; needs predicted: {{loss: {{value, low, high}}}}")
+    for name, number in predicted.items():
+        if not isinstance(number, Mapping) or not isinstance(number.get("value"), (int, float)):
+            raise InputError(f"prediction: predicted.{name}={number!r}: must be a number with value, low, high")
+    whole = {name: {"low": None, "high": None, "level": 0.9, "source": "", **number} for name, number in predicted.items()}
+    measured = prediction.get("measured")
+    return {**prediction, "predicted": whole, "measured": measured if isinstance(measured, Mapping) else {}}
 
 
 def target_of(prediction: Mapping[str, Any] | None) -> dict[str, float]:

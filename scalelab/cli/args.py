@@ -28,6 +28,24 @@ def parse(kind: type[T], prog: str, args: list[str]) -> T:
         raise InputError(words.removeprefix("Parsing error ").strip() or "bad arguments") from None
 
 
+def gathered(args: list[str], *repeatable: str) -> list[str]:
+    """`--fit A --fit B` and `--fit A B` alike: every value of a repeatable flag behind one, at the end."""
+    values: dict[str, list[str]] = {flag: [] for flag in repeatable}
+    rest: list[str] = []
+    into = ""
+    for word in args:
+        name, sep, value = word.partition("=")
+        if name in values:
+            into = "" if sep else name
+            values[name] += [value] if sep else []
+        elif word.startswith("--") or not into:
+            into = ""
+            rest.append(word)
+        else:
+            values[into].append(word)
+    return rest + [word for flag, given in values.items() if given for word in (flag, *given)]
+
+
 def print_json(document: dict[str, Any]) -> None:
     """One document on stdout; whatever else a command says goes to stderr."""
     json.dump(document, sys.stdout, indent=1, allow_nan=False)

@@ -1,0 +1,122 @@
+"""scalelab report DATA --out report.html: one HTML file that a sceptical colleague can check."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from fits import InputError
+from scalelab.cli.args import gathered, parse, print_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Report:
+    """Runs, transfer checks, law, prediction and recipe on one page that fetches nothing and answers "what if N were twice that"."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """A store, a Parquet, or a CSV with the table's column names; what a section lacks, it says."""
+    out: Path = Path("report.html")
+    """The page to write."""
+    fit: tuple[Path, ...] = ()
+    """Fits saved by `scalelab fit --out` (repeatable); the first loss law in N and D feeds the sliders."""
+    prediction: Path | None = None
+    """A prediction as JSON: predicted {loss, lr}, target {params, tokens}, and measured {loss} once there is one."""
+    recipe: Path | None = None
+    """A recipe saved by `scalelab predict --out`."""
+    audit: Path | None = None
+    """The answer of `scalelab audit --json`."""
+    where: tuple[str, ...] = ()
+    """Keep rows with COLUMN=VALUE (repeatable)."""
+    map: tuple[str, ...] = ()
+    """Our column name = the file's, such as loss=val_loss (repeatable)."""
+    tolerance: float = 1.0
+    """Of the transfer checks: the optimum's total drift in log2 that passes."""
+    title: str = ""
+    """The page's title; default: the name of DATA."""
+    json: bool = False
+    """What the page holds as one JSON document on stdout."""
+
+
+def main(args: list[str]) -> int:
+    options = parse(Report, "scalelab report", gathered(args, "--fit", "--where", "--map"))
+    from jinja2 import UndefinedError
+
+    from fits import report
+    from fits.fit import load
+
+    table = _table(options)
+    fits = [load(path) for path in options.fit]
+    prediction, recipe, audit = (_document(n, getattr(options, n)) for n in ("prediction", "recipe", "audit"))
+    checks, missing = report.rows.checks(table, tolerance=options.tolerance)
+    title = options.title or f"scalelab report: {options.data.name}"
+    try:
+        page = report.render(title, table, checks, fits, prediction, recipe, audit=audit, missing=missing)
+    except UndefinedError as error:
+        raise InputError(f"prediction, recipe or audit: not what scalelab writes ({error})") from None
+    try:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"out={str(options.out)!r}: cannot be written ({error.strerror})") from None
+    summary = report.words.summary(table, checks, fits, report.words.checked(prediction))
+    if options.json:
+        print_json(
+            {
+                "out": str(options.out), "sha256": hashlib.sha256(page.encode()).hexdigest(), "title": title, "summary": summary,
+                "runs": report.words.runs(table), "checks": checks, "missing": missing,
+                "laws": [{"law": f.law, "n": f.n, "points": _points(report.rows.of_law(table, f))} for f in fits],
+            }
+        )  # fmt: skip
+        return 0
+    for line in summary:
+        print(f"{line['verdict']:<5}{line['text']}")
+    for reason in missing:
+        print(reason, file=sys.stderr)
+    print(f"{options.out}: {len(page) / 1000:.0f} kB")
+    return 0
+
+
+def _table(options: Report) -> "pd.DataFrame":
+    """Every run of DATA, diverged and failed ones included."""
+    from fits.table import read
+
+    data: Any = options.data
+    if options.data.is_dir() and not (options.data / "trials.parquet").is_file():
+        from sweeps.table import read_table
+
+        data = read_table(options.data)
+    names = {}
+    for entry in options.map:
+        ours, sep, theirs = entry.partition("=")
+        if not (sep and ours and theirs):
+            raise InputError(f"map={entry!r}: must be NAME=VALUE")
+        names[ours] = theirs
+    table = read(data, names, options.where, one_row_a_run=False, every_status=True).frame
+    if table.empty:
+        raise InputError(f"data={str(options.data)!r}: no row is left{' after --where' if options.where else ''}")
+    return table
+
+
+def _document(name: str, path: Path | None) -> Mapping[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}={str(path)!r}: cannot be read as JSON ({error})") from None
+    if not isinstance(document, Mapping):
+        raise InputError(f"{name}={str(path)!r}: must be a JSON object, found a {type(document).__name__}")
+    return document
+
+
+def _points(found: Any) -> dict[str, Any] | None:
+    """How many points the page draws, and whether they are the rows that were fitted."""
+    return None if found is None else {"drawn": len(found.points.y), "fitted": found.exact}
