@@ -24,7 +24,9 @@ from lab.counts import params
 from lab.data import Corpus, open_corpus
 from lab.records import Trial
 from sweeps import space
-from sweeps.run import IN_TURN, Limits, work
+from sweeps.cohorts import Limits
+from sweeps.job import IN_TURN
+from sweeps.run import work
 from sweeps.store import create
 
 

@@ -25,9 +25,10 @@ from typing import Any
 from lab.records import Result, Trial
 from sweeps import space
 from sweeps.claims import held
+from sweeps.job import Job, trainer_of
 from sweeps.launch import local
 from sweeps.record import encode
-from sweeps.run import Job, Train, trainer_of
+from sweeps.run import Train
 from sweeps.store import Store, create
 
 WORKERS = 4

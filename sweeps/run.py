@@ -1,17 +1,12 @@
 """The worker: claim trials, train them, publish what they measured, repeat until nothing is left.
 
-Every launcher starts this, so a laptop, a cluster and a test run the same code: `python -m sweeps.run JOB`, with JOB the
-JSON of a `Job`. Any number of workers may share a store, come and go, and be killed.
+Any number of workers may share a store, come and go, and be killed.
 """
 
 import contextlib
-import dataclasses
-import functools
-import importlib
-import json
 import logging
+import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,18 +15,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from lab import InputError
 from lab.records import Result, Trial, signature
 from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
 from sweeps.cohorts import Limits, even, group
 from sweeps.record import Damaged, make_record
-from sweeps.store import Store, create
+from sweeps.store import Store
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
-IN_TURN = 8  # trials claimed at once where they train in turn: others are free to take the rest
 POLL_SECONDS = 1.0  # between looks at what other workers still hold
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # the second is what submitit has SLURM send ahead of the time limit
-STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as shells report it
 log = logging.getLogger("sweeps")
 
 
@@ -276,94 +268,23 @@ def work(
     limits: Limits | None = None,
     beat_seconds: float = BEAT_SECONDS,
     on_result: Callable[[Trial, Result], None] | None = None,
+    parent: int = 0,
 ) -> Summary:
     """Train what is missing of `trials`, with `workers` such workers on the store in all; skips what is published.
 
-    Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, or after SIGTERM. What the store
-    cannot take (a full disk) is raised as OSError; nothing that was published is lost by it.
+    Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, after SIGTERM, or once the process
+    `parent` (when given) is no longer this one's parent: no worker outlives the command that started it. What the store cannot
+    take (a full disk) is raised as OSError; nothing that was published is lost by it.
     """
     begun = time.perf_counter()
     summary = Summary()
-    with stop_on_signals() as stop, Worker(store, beat_seconds) as worker:
+    with stop_on_signals() as asked, Worker(store, beat_seconds) as worker:
+
+        def stop() -> bool:
+            return asked() or (parent > 0 and os.getppid() != parent)
+
         wanted = {t.run_id: t for t in trials}
         _Run(store, study, wanted, train, worker, stop, workers, limits or Limits(), on_result, summary).loop()
     tidy(store, store.ids())
     summary.seconds = time.perf_counter() - begun
     return summary
-
-
-# A worker process ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a launcher hands to each worker, as plain data. `trainer` is "module:function" (see `Train`); "" is lab's."""
-
-    store: str
-    study: str
-    corpus: str = "python"
-    vocab: int = 256
-    cache: str = "runs/corpora"
-    axis: str = ""  # "map" or "turn"; "" = map on an accelerator, turn on a CPU
-    trainer: str = ""
-    workers: int = 1
-    most: int = 0  # trials of a cohort; 0 = as many as fit (IN_TURN in turn)
-    beat_seconds: float = BEAT_SECONDS
-
-    def json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-
-def trainer_of(name: str) -> Train:
-    """The training function `module:function` of an importable module."""
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"trainer={name!r}: must be module:function of an importable module ({error})") from None
-    return found  # type: ignore[no-any-return]
-
-
-def run_job(job: Job) -> Summary:
-    """One worker, from its job to its summary: what every launcher calls."""
-    store = create(job.store)
-    trials = store.trials_of(job.study)
-    if job.trainer:
-        train, limits = trainer_of(job.trainer), Limits()
-    else:
-        train, limits = _lab(job)
-    if job.most:
-        limits.most = job.most
-    return work(store, job.study, trials, train, workers=job.workers, limits=limits, beat_seconds=job.beat_seconds)
-
-
-def _lab(job: Job) -> tuple[Train, Limits]:
-    """lab's training function on the job's corpus, and the limits of the device at hand."""
-    from lab import population, runtime
-    from lab.data import open_corpus
-
-    runtime.start()
-    from sweeps import measure
-
-    corpus = open_corpus(job.corpus, Path(job.cache), job.vocab)
-    axis = job.axis or population.default_axis()
-    train = functools.partial(population.train, corpus=corpus, axis=axis)
-    if axis == "turn":
-        return train, Limits(most=IN_TURN)
-    return train, Limits(memory=measure.device_memory(), peak=measure.peak_of(axis, corpus))
-
-
-def main(argv: list[str]) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
-    log.setLevel(logging.INFO)
-    try:
-        summary = run_job(Job(**json.loads(argv[0])))
-    except (InputError, OSError) as error:
-        log.error("%s", error)
-        return 2 if isinstance(error, InputError) else 1
-    log.info("%s", json.dumps(dataclasses.asdict(summary)))
-    return STOPPED if summary.stopped else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Starting workers: on this machine, on SLURM, on Ray. Each starts the same process, `python -m sweeps.run JOB`."""
+"""Starting workers: on this machine, on SLURM, on Ray. Each starts the same process, `python -m sweeps.job JOB`."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ class Child:
     """One worker process inside a scheduler's task: what the scheduler sends to the task reaches it as SIGTERM."""
 
     def __init__(self, job: str):
-        self.process = subprocess.Popen([sys.executable, "-m", "sweeps.run", job], stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen([sys.executable, "-m", "sweeps.job", job], stdin=subprocess.DEVNULL)
 
     def wait(self) -> None:
         """Until it ended; raises when it failed. An interrupt lets it save what is unfinished first."""

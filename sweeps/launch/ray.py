@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab import InputError
+from sweeps.job import Job
 from sweeps.launch import Child
-from sweeps.run import Job
 
 RETRIES = 10  # of a worker whose node died: what it had published is skipped, what it had claimed goes stale
 

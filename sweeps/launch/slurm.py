@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lab import InputError
+from sweeps.job import Job
 from sweeps.launch import Child
-from sweeps.run import Job
 
 REQUEUES = 100  # of one worker at its time limit: a sweep may need many; a preempted one is requeued by SLURM, uncounted
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeps import files, run
+from sweeps import files, job
 from sweeps.claims import Worker
 
 POINTS = (
@@ -77,4 +77,4 @@ def arm(point: str, nth: int) -> None:
 if __name__ == "__main__":
     store, point, nth = sys.argv[1], sys.argv[2], int(sys.argv[3])
     arm(point, nth)
-    sys.exit(run.main([run.Job(store=store, study="toy", trainer="tests.sweeps.toy:train", most=3, beat_seconds=0.05).json()]))
+    sys.exit(job.main([job.Job(store=store, study="toy", trainer="tests.sweeps.toy:train", most=3, beat_seconds=0.05).json()]))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.job import Job
 from sweeps.launch import Running, local
-from sweeps.run import Job
 from sweeps.store import Store, create
 from tests.sweeps import slurm_cluster, toy
 
@@ -146,7 +146,7 @@ def test_slurm_requeues_a_preempted_worker(job: Job, slurm_conf: str, monkeypatc
 def test_ray_runs_the_same_study(job: Job, address: str) -> None:
     """On a local Ray that the launcher starts, and on a running cluster that it finds by its address; each in processes of its own."""
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom sweeps.launch import ray\nfrom sweeps.run import Job\nimport json\n"
+        "import sys, time\nfrom pathlib import Path\nfrom sweeps.launch import ray\nfrom sweeps.job import Job\nimport json\n"
         "tasks = ray.launch(Job(**json.loads(sys.argv[1])), 2, ray.Ray(address=sys.argv[2]))\n"
         "while tasks.alive(): time.sleep(0.1)\ntasks.stop()\n"
     )

@@ -33,7 +33,7 @@ def main(args: list[str]) -> int:
     runtime.start()
     from sweeps import measure, plan
     from sweeps.cohorts import Limits, form
-    from sweeps.run import IN_TURN
+    from sweeps.job import IN_TURN
 
     study, corpus = open_study(options)
     axis = population.default_axis() if options.axis == "auto" else options.axis

@@ -16,8 +16,8 @@ from sweeps.launch.ray import Ray
 from sweeps.launch.slurm import Slurm
 
 if TYPE_CHECKING:
+    from sweeps.job import Job
     from sweeps.launch import Running
-    from sweeps.run import Job
     from sweeps.status import Board
 
 LOOK_SECONDS = 0.5
@@ -71,7 +71,7 @@ def main(args: list[str]) -> int:
 
 
 def _job(options: Run, study: str) -> "Job":
-    from sweeps.run import Job
+    from sweeps.job import Job
 
     return Job(
         store=str(options.store.absolute()), study=study, corpus=options.corpus, vocab=options.vocab, cache=str(options.cache.absolute()),
