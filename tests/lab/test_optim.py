@@ -8,7 +8,7 @@ import pytest
 
 from lab import InputError, optim, population
 from lab.parametrization import rules
-from lab.train import inputs_of, program_of, step
+from lab.train import inputs_of, program_of, start, step
 from tests.lab.toy import CORPUS, trial
 
 PARAMS = {"a": jnp.array([1.0, -2.0, 0.5]), "b": jnp.ones((4, 2)) * jnp.array([0.3, -0.7])}
@@ -183,32 +183,41 @@ def test_decay_per_step_is_the_same_at_every_width(optimizer, weight_decay):
 # 4. in the real step ----------------------------------------------------------------------------------------------------
 
 
+def steps(t, n: int):
+    """The state before, and after `n` steps of the trial's own program, and the losses."""
+    program, inputs = program_of(t), population.stack([inputs_of(t, len(CORPUS.train))], False)
+    state = before = start(program, inputs)
+    compiled = jax.jit(step, static_argnums=0)
+    losses = []
+    for _ in range(n):
+        state, loss = compiled(program, inputs, jnp.asarray(CORPUS.train), state)
+        losses.append(float(loss))
+    return before, state, np.array(losses)
+
+
 def test_the_step_moves_each_tensor_by_its_own_lr():
-    """Adam's first step moves every entry by lr x factor (eps is negligible): read back from the real model, u-muP and muP."""
-    for t in (trial(warmup_steps=0), trial(warmup_steps=0, parametrization="mup", base_width=8, base_head_dim=8, lr=0.01)):
-        program, inputs = program_of(t), population.stack([inputs_of(t, len(CORPUS.train))], False)
-        state = population.begin(program, False, inputs)
-        before = jax.tree.map(np.array, state.params)
-        after, _ = jax.jit(step, static_argnums=0)(program, inputs, jnp.asarray(CORPUS.train), state)
-        moved = jax.tree.map(lambda a, b: np.median(np.abs(a - b)), after.params, before)
-        layer = moved["layers"]["000"]
-        for name, found in {"unembed": moved["unembed"], **{k: layer[k] for k in ("q", "o", "up", "down")}}.items():
-            assert found == pytest.approx(t.lr * rules(t)[name].lr, rel=1e-3), name
+    """Adam's first step moves every entry by lr x factor (eps is negligible): read back from the real model."""
+    t = trial(warmup_steps=0, depth=2, width=32)
+    before, after, _ = steps(t, 1)
+    moved = jax.tree.map(lambda a, b: np.median(np.abs(a - b)), after.params, before.params)
+    layer = moved["layers"]["001"]
+    for name, found in {"unembed": moved["unembed"], **{k: layer[k] for k in ("q", "o", "up", "down")}}.items():
+        assert found == pytest.approx(t.lr * rules(t)[name].lr, rel=1e-3), name
+    assert moved["unembed"] > 5 * layer["q"]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"optimizer": "muon", "parametrization": "mup", "base_width": 8, "base_head_dim": 8, "lr": 0.02},
+        {"optimizer": "muon", "parametrization": "mup", "base_width": 8, "lr": 0.02},
         {"optimizer": "schedule_free_adamw", "schedule": "constant"},
         {"optimizer": "prodigy", "parametrization": "sp", "lr": 1.0},
-        {"optimizer": "sgd", "parametrization": "sp", "lr": 0.3},
     ],
     ids=lambda c: c["optimizer"],
 )
 def test_it_learns(changes):
-    (result,) = population.train([trial(steps=400, warmup_steps=20, **changes)], CORPUS, "turn")
-    assert result.loss < 0.8 * result.loss_init
+    _, _, losses = steps(trial(steps=400, warmup_steps=20, **changes), 400)
+    assert losses[-20:].mean() < 0.75 * losses[0]
 
 
 def test_what_an_optimizer_cannot_do_is_refused():

@@ -3,11 +3,13 @@ import signal
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lab import InputError, checkpoint, population
 from lab.records import Result, result_from_json, result_json
+from lab.train import inputs_of, program_of, start
 from tests.lab.toy import CORPUS, trial
 
 GRID = [trial(lr=lr) for lr in (0.25, 0.5, 1.0)]
@@ -86,18 +88,18 @@ def test_alone_against_mapped():
 
 def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
     """Largest change of the final loss when one weight starts one ulp away, over a few weights."""
+    program, inputs = program_of(trial_), population.stack([inputs_of(trial_, len(CORPUS.train))], False)
     changes = []
     for k in range(draws):
-        cohort = population._open([trial_], False, CORPUS, None)
-        leaves, tree = jax.tree.flatten(cohort.state.params)
+        state = start(program, inputs)
+        leaves, tree = jax.tree.flatten(state.params)
         leaf = np.array(leaves[k % len(leaves)])
         leaf.flat[k * 7] = np.nextafter(leaf.flat[k * 7], np.inf)
-        leaves[k % len(leaves)] = jax.numpy.asarray(leaf)
-        cohort.state = cohort.state._replace(params=jax.tree.unflatten(tree, leaves))
-        for _ in population._advances(cohort, jax.numpy.asarray(CORPUS.train)):
-            pass
-        (result,) = population._results(cohort, CORPUS, jax.numpy.asarray(CORPUS.val))
-        changes.append(abs(result.loss - loss))
+        leaves[k % len(leaves)] = jnp.array(leaf)
+        state = state._replace(params=jax.tree.unflatten(tree, leaves))
+        state, _ = population.advance(program, False, inputs, jnp.array(CORPUS.train), state, trial_.steps)
+        losses = population._validate(program, False, inputs, jnp.array(CORPUS.val), state)
+        changes.append(abs(np.asarray(losses, np.float64).mean() - loss))
     return max(changes)
 
 
@@ -165,8 +167,8 @@ def test_seeds_are_apart():
     a, b, c = train([trial(steps=5), trial(steps=5, init_seed=1), trial(steps=5, data_seed=1)], "map")
     assert a.loss_init != b.loss_init
     assert a.loss_init != c.loss_init
-    cohorts = [population._open([t], False, CORPUS, None) for t in (trial(), trial(data_seed=1))]
-    for x, y in zip(*(jax.tree.leaves(c.state.params) for c in cohorts), strict=True):
+    states = [start(program_of(t), inputs_of(t, len(CORPUS.train))) for t in (trial(), trial(data_seed=1))]
+    for x, y in zip(*(jax.tree.leaves(s.params) for s in states), strict=True):
         np.testing.assert_array_equal(x, y)
 
 

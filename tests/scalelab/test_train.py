@@ -99,15 +99,14 @@ def test_what_is_left_open_is_filled_in():
         trial_of(Train(lr=-1.0), CORPUS)
 
 
-def test_sigterm_saves_and_a_second_run_goes_on(text, tmp_path):
+def test_sigterm_saves_and_another_run_goes_on(train, text, tmp_path, capsys):
     """The whole command, stopped in the middle: exit code 143, then the numbers of a run that was never stopped."""
-    command = [sys.executable, "-m", "scalelab", "train", "--corpus", str(text / "sums.txt"), "--cache", str(text / "cache"), *TINY]
-    command += ["--steps", "4000", "--json"]
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(text / "xla")}
-    whole = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    args = ["--steps", "4000", "--json"]
+    command = [sys.executable, "-m", "scalelab", "train", "--corpus", str(text / "sums.txt"), "--cache", str(text / "cache"), *TINY, *args]
     checkpoints = ["--checkpoints", str(tmp_path / "ck")]
-    live = env | {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}  # so that rich shows progress as it happens
-    with subprocess.Popen(command + checkpoints, cwd=ROOT, env=live, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    live = {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}  # so that rich shows progress as it happens
+    env = os.environ | live | {"JAX_COMPILATION_CACHE_DIR": str(text / "xla")}
+    with subprocess.Popen(command + checkpoints, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stderr is not None
         seen = b""
         while b"training" not in seen:
@@ -115,10 +114,10 @@ def test_sigterm_saves_and_a_second_run_goes_on(text, tmp_path):
             assert new, seen
         running.send_signal(signal.SIGTERM)
         _, seen = running.communicate(timeout=120)
-        code = running.returncode
-    assert code == 143 and b"to go on" in seen and any((tmp_path / "ck").iterdir())
-    again = subprocess.run(command + checkpoints, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    results = [json.loads(done.stdout)["result"] for done in (whole, again)]
-    for result in results:
-        result.pop("seconds")
-    assert results[0] == results[1]
+    assert running.returncode == 143 and b"to go on" in seen and any((tmp_path / "ck").iterdir())
+    results = []
+    for more in ([], checkpoints):
+        assert train(*args, *more) == 0
+        results.append(json.loads(capsys.readouterr().out)["result"] | {"seconds": 0})
+    assert results[0] == results[1] and results[0]["status"] == "done"
+    assert not any((tmp_path / "ck").iterdir())
