@@ -1,9 +1,9 @@
 """`--law auto`: the loss of larger runs from a weighted set of forms, with intervals that were tested on the runs themselves.
 
-How it chooses. Each of `FORMS` is fitted with and without a smooth discrepancy (`fits/kriging.py`), over a grid of the discrepancy's length and size;
-a member's weight is its evidence, the product of the predictive densities of the runs in turn, so a form that predicts dearer runs badly from
-cheaper ones gets little. Then the largest runs are left out at several cuts, the whole procedure is repeated on the cheap ones, and how far
-its predictions missed, in its own standard deviations, widens or narrows the final interval (`scale`).
+How it chooses. Each of `FORMS` is fitted with and without a smooth discrepancy (`fits/kriging.py`), over a grid of the discrepancy's length
+and size; a member's weight is its evidence, the product of the predictive densities of the runs in turn, so a form that predicts dearer
+runs badly from cheaper ones gets little. Then the largest runs are left out at several cuts, the whole procedure is repeated on the cheap
+ones, and how far its predictions missed, in its own standard deviations, widens or narrows the final interval (`scale`).
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,8 @@ LEAST_WEIGHT = 1e-3  # members below it are left out
 CUTS = (0.4, 0.6, 0.8)  # share of the runs, cheapest first, that a leave-largest-out fit sees
 GAP = 2.0  # compute of the runs it is tested on, over its dearest run, at least
 FEWEST = 12  # runs of a leave-largest-out fit; twice the parameters of the largest form
-PRIOR_CUTS = 2.0  # the scale starts as if this many cuts had missed by one standard deviation
+PRIOR_CUTS = 2.0  # the scale starts as if this many cuts had missed by PRIOR_MISS: the median, over nine families of public sweeps, of what
+PRIOR_MISS = 0.86  # their own leave-largest-out cuts missed by (root mean square, in standard deviations)
 FAR = 5.0  # standard deviations of a run from what the others say of it, beyond which its noise is taken as larger
 MOST = 400  # runs; more are thinned evenly in compute
 
@@ -56,7 +57,11 @@ def fit_auto(
     holdout = [row for row in (_left_out(runs, share) for share in CUTS) if row is not None]
     if not holdout:
         warnings.append(f"auto: no cut leaves {FEWEST} runs and 2 dearer ones by {GAP:g}x: intervals were not tested on these runs")
-    scale = float(np.sqrt((PRIOR_CUTS + sum(row["miss"] ** 2 for row in holdout)) / (PRIOR_CUTS + len(holdout))))
+    scale = (
+        float(np.sqrt((PRIOR_CUTS * PRIOR_MISS**2 + sum(row["miss"] ** 2 for row in holdout)) / (PRIOR_CUTS + len(holdout))))
+        if holdout
+        else 1.0
+    )
     _, best = max(chosen, key=lambda pair: pair[0])
     weights = {form: float(sum(w for w, m in chosen if m.law.name == form)) for form in FORMS}
     weights["without discrepancy"] = float(sum(w for w, m in chosen if m.ratio == 0))
@@ -153,7 +158,7 @@ def _thinned(points: Points, warnings: list[str]) -> Runs:
 
 
 def _record(weight: float, m: Member) -> dict[str, Any]:
-    return {"law": m.law.name, "params": m.params, "weight": weight, "length": m.length, "ratio": m.ratio, "sigma": m.sigma}
+    return {"law": m.law.name, "params": m.params, "weight": weight, "length": m.length, "ratio": m.ratio, "wide": m.wide, "sigma": m.sigma}
 
 
 _Key = tuple[tuple[tuple[float, ...], ...], tuple[tuple[Any, ...], ...]]
@@ -161,11 +166,11 @@ _Key = tuple[tuple[tuple[float, ...], ...], tuple[tuple[Any, ...], ...]]
 
 def _key(fit: Auto) -> _Key:
     runs = tuple(tuple(fit.runs[name]) for name in ("params", "tokens", "loss", "noise"))
-    return runs, tuple((m["weight"], m["law"], tuple(m["params"].items()), m["length"], m["ratio"]) for m in fit.members)
+    return runs, tuple((m["weight"], m["law"], tuple(m["params"].items()), m["length"], m["ratio"], m["wide"]) for m in fit.members)
 
 
 @lru_cache(maxsize=4)
 def _restore(key: _Key) -> list[tuple[float, Member]]:
     """The members as fitted: their arrays follow from the runs and the parameters, so a saved fit holds only those."""
     runs = Runs(*(np.array(v) for v in key[0]))
-    return [(w, kriging.from_params(laws.law(law), runs, dict(p), length, ratio)) for w, law, p, length, ratio in key[1]]
+    return [(w, kriging.from_params(laws.law(law), runs, dict(p), *shape)) for w, law, p, *shape in key[1]]

@@ -2,9 +2,9 @@
 
     python -m scripts.bench_extrapolation DIR [--law auto] [--out results/bench/extrapolation.json]
 
-DIR/sets.json lists the sets: `file`, `where` ([column, operator, value]; "@name" is another column; isnull takes true or false), `best_over`,
-`columns`. Test: runs with flops at least 0.8 x the 88th percentile. Train: runs with flops at most (cheapest test run)/K, K = 4 and 32; a
-split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean |predicted/measured - 1|; intervals are at 90 %.
+DIR/sets.json lists the sets: `file`, `where` ([column, operator, value]; "@name" is another column; isnull takes true or false),
+`best_over`, `columns`. Test: runs with flops at least 0.8 x the 88th percentile. Train: runs with flops at most (cheapest test run)/K,
+K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean |predicted/measured - 1|; intervals: 90 %.
 """
 
 import argparse
