@@ -75,7 +75,7 @@ def _lab(job: Job) -> tuple[Train, Limits]:
     train = functools.partial(population.train, corpus=corpus, axis=axis)
     if axis == "turn":
         return train, Limits(most=IN_TURN)
-    return train, Limits(memory=measure.device_memory(), peak=measure.peak_of(axis, corpus))
+    return train, Limits(memory=measure.device_memory(), peak=measure.Programs(axis, corpus).peak)
 
 
 def main(argv: list[str]) -> int:

@@ -3,16 +3,15 @@
 import functools
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
 from lab import population
 from lab.data import Corpus
-from lab.records import Trial
-from lab.train import inputs_of, program_of
+from lab.records import Trial, signature
+from lab.train import Inputs, inputs_of, program_of
 
 STEPS = 4  # timed, after one that warms up
 
@@ -31,35 +30,46 @@ def device_memory() -> float:
     return float(stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _compiled(trial: Trial, trials: int, mapped: bool, corpus: Corpus) -> tuple[Any, Any, Any]:
-    """(compiled program, inputs, shapes of the state): nothing is put on the device."""
-    program = program_of(trial)
-    inputs = population.stack([inputs_of(trial, len(corpus.train))] * (trials if mapped else 1), mapped)
-    state = jax.eval_shape(functools.partial(population.begin, program, mapped), inputs)
-    tokens = jax.ShapeDtypeStruct(corpus.train.shape, corpus.train.dtype)
-    return population.advance.lower(program, mapped, inputs, tokens, state, 1).compile(), inputs, state
+@dataclass
+class Programs:
+    """The programs of cohorts on this device, as `lab.population` compiles them; kept by signature and size where `keep`."""
 
+    axis: str
+    corpus: Corpus
+    keep: bool = False
+    _kept: dict[Any, Any] = field(default_factory=dict)
 
-def _peak(compiled: Any) -> float:
-    m = compiled.memory_analysis()
-    return float(m.temp_size_in_bytes + m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes)
+    def _inputs(self, trial: Trial, trials: int) -> Inputs:
+        mapped = self.axis == "map"
+        return population.stack([inputs_of(trial, len(self.corpus.train))] * (trials if mapped else 1), mapped)
 
+    def _compiled(self, trial: Trial, trials: int) -> Any:
+        """Nothing is put on the device: the state is known by its shapes."""
+        key = (signature(trial), trials)
+        if key in self._kept:
+            return self._kept[key]
+        program, inputs, mapped = program_of(trial), self._inputs(trial, trials), self.axis == "map"
+        state = jax.eval_shape(functools.partial(population.begin, program, mapped), inputs)
+        tokens = jax.ShapeDtypeStruct(self.corpus.train.shape, self.corpus.train.dtype)
+        compiled = population.advance.lower(program, mapped, inputs, tokens, state, 1).compile()
+        if self.keep:
+            self._kept[key] = compiled
+        return compiled
 
-def peak_of(axis: str, corpus: Corpus) -> Callable[[Trial, int], float]:
-    """`sweeps.cohorts.Peak` on this device, by the compiler's own account of arguments, results and temporaries."""
-    return lambda trial, trials: _peak(_compiled(trial, trials, axis == "map", corpus)[0])
+    def peak(self, trial: Trial, trials: int) -> float:
+        """`sweeps.cohorts.Peak`: arguments, results and temporaries by the compiler's own account."""
+        m = self._compiled(trial, trials).memory_analysis()
+        return float(m.temp_size_in_bytes + m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes)
 
-
-def cost(trial: Trial, trials: int, axis: str, corpus: Corpus) -> Cost:
-    """Compile the program of a cohort of `trials` such trials and time a few of its steps; in turn, a cohort's step is one of each."""
-    mapped = axis == "map"
-    compiled, inputs, _ = _compiled(trial, trials, mapped, corpus)
-    tokens_N = jax.device_put(corpus.train)
-    state = population.begin(program_of(trial), mapped, inputs)
-    state, losses = compiled(inputs, tokens_N, state, 1)
-    jax.block_until_ready(losses)
-    begun = time.perf_counter()
-    state, losses = compiled(inputs, tokens_N, state, STEPS)
-    jax.block_until_ready(losses)
-    seconds = (time.perf_counter() - begun) / STEPS
-    return Cost(_peak(compiled), seconds if mapped else seconds * trials)
+    def cost(self, trial: Trial, trials: int) -> Cost:
+        """Time a few steps of a cohort of `trials` such trials; in turn, a step of the cohort is one of each."""
+        compiled, inputs, mapped = self._compiled(trial, trials), self._inputs(trial, trials), self.axis == "map"
+        tokens_N = jax.device_put(self.corpus.train)
+        state = population.begin(program_of(trial), mapped, inputs)
+        state, losses = compiled(inputs, tokens_N, state, 1)
+        jax.block_until_ready(losses)
+        begun = time.perf_counter()
+        state, losses = compiled(inputs, tokens_N, state, STEPS)
+        jax.block_until_ready(losses)
+        seconds = (time.perf_counter() - begun) / STEPS
+        return Cost(self.peak(trial, trials), seconds if mapped else seconds * trials)

@@ -52,6 +52,8 @@ def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Pat
             return
         trace("begin", trial, checkpoints)
         time.sleep(pause)
+        if os.environ.get("TOY_FAIL") == trial.run_id:
+            raise RuntimeError("asked to fail")
         result = descend(trial)
         trace("end", trial, checkpoints)
         yield result

@@ -40,10 +40,11 @@ def main(args: list[str]) -> int:
     done, timing = _stored(options.store, study)
     left = [t for t in study.trials if t.run_id not in done]
     memory = measure.device_memory()
-    limits = Limits(most=IN_TURN) if axis == "turn" else Limits(memory=memory, peak=measure.peak_of(axis, corpus))
+    programs = measure.Programs(axis, corpus, keep=True)
+    limits = Limits(most=IN_TURN) if axis == "turn" else Limits(memory=memory, peak=programs.peak)
 
     def cost(trial: Any, trials: int) -> tuple[float, float]:
-        found = measure.cost(trial, trials, axis, corpus)
+        found = programs.cost(trial, trials)
         return found.peak_bytes, found.step_seconds / trials
 
     rows = plan.rows(form(left, limits), axis, cost, timing)

@@ -48,10 +48,13 @@ class Run(Source):
 def main(args: list[str]) -> int:
     options = parse(Run, "scalelab sweep run", args)
     from sweeps import table
+    from sweeps.job import trainer_of
     from sweeps.refine import next_round
     from sweeps.status import Board
     from sweeps.store import create
 
+    if options.trainer:
+        trainer_of(options.trainer)  # refuses a wrong name here, not in every worker
     study, _ = open_study(options)
     store = create(options.store)
     if options.parquet is not None:
