@@ -2,9 +2,9 @@
 
 The discrepancy between a form and real runs is a Gaussian process over (log N, log D), as in Kennedy and O'Hagan, "Bayesian calibration of
 computer models" (J. R. Stat. Soc. B 63, 2001), equation 5: Matern 5/2, its size falling with compute as the reducible loss does. The law's
-parameters have the priors `PRIORS`, the noise variance is integrated out, and length and size of the discrepancy and the width of E's prior run over a
-grid: each point of the grid is a `Member` with its evidence (Laplace), the probability it gave the runs beforehand. Far from the runs a member returns
-to its law, and its variance grows. All of it is on log loss, so nothing depends on the loss's unit.
+parameters have the priors `PRIORS`, the noise variance is integrated out, and length and size of the discrepancy and the width of E's prior
+run over a grid: each point of the grid is a `Member` with its evidence (Laplace), the probability it gave the runs beforehand. Far from the
+runs a member returns to its law, and its variance grows. All of it is on log loss, so nothing depends on the loss's unit.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from fits.objective import Objective
 from fits.problem import Problem, center
 
 # Normal priors of the logarithm of each parameter: mean, standard deviation, source. E, and A and B at the centre of the runs, are relative
-# to the lowest loss of the runs. None is sharp: on seven public sweeps the error moves by about a tenth of itself with half or twice a width.
+# to the lowest loss of the runs. None is sharp: half or twice a width moves the error on public sweeps by about a tenth of itself.
 PRIORS: dict[str, tuple[float, float, str]] = {
     "alpha": (float(np.log(0.33)), 0.45, "exponents of published fits, 0.18 to 0.72 (2203.15556, 2404.10102, 2305.16264, 2403.08540)"),
     "beta": (float(np.log(0.33)), 0.45, "exponents of published fits, 0.12 to 0.71 (the same)"),
@@ -94,7 +94,7 @@ def members(law: type[Law], runs: Runs) -> list[Member]:
     problem = _problem(law, runs)
     shapes = [(length, ratio) for ratio in RATIOS for length in LENGTHS if ratio > 0 or length == LENGTHS[0]]
     grid = [(*shape, wide) for wide in (False, True) for shape in shapes]
-    weights = np.tile(np.linalg.inv(np.stack([_spread(runs, *shape) for shape in shapes])), (2, 1, 1))
+    weights = np.tile(_inverse(np.stack([_spread(runs, *shape) for shape in shapes])), (2, 1, 1))
     mean, _ = _prior(problem, runs, False)
     precision = np.stack([_prior(problem, runs, wide)[1] for *_, wide in grid])
     p = starts.grid(law, problem.x, problem.y, np.ones_like(problem.y), True, STARTS)
@@ -119,19 +119,18 @@ def member(law: type[Law], runs: Runs, u: Array, length: float, ratio: float, wi
     problem = _problem(law, runs)
     mean, precision = _prior(problem, runs, wide)
     spread = _spread(runs, length, ratio)
-    weights = np.linalg.inv(spread)
+    weights = _inverse(spread)
     level, slopes = _log_law(problem, u[None], problem.x)
-    residual: Array = level[0] - np.log(problem.y)
-    slopes = slopes[0]
+    residual, slopes = level[0] - np.log(problem.y), slopes[0]
     count, q = len(runs) + NOISE[1], float(residual @ weights @ residual) + NOISE[1] * NOISE[0] ** 2
     sigma = float(np.sqrt(q / count))
-    curvature: Array = slopes @ weights @ slopes.T / sigma**2 + np.diag(precision)
+    curvature = slopes @ weights @ slopes.T / sigma**2 + np.diag(precision)
     evidence = -count / 2 * np.log(q) - 0.5 * np.linalg.slogdet(spread)[1]
     evidence += 0.5 * (np.sum(np.log(precision)) - precision @ (u - mean) ** 2 - np.linalg.slogdet(curvature)[1])
     evidence += np.log(WIDE[1] if wide else 1 - WIDE[1]) - 0.5 * (ratio * sigma / SIZE) ** 2
     if ratio > 0:
         evidence -= 0.5 * ((np.log(length) - LENGTH_PRIOR[0]) / LENGTH_PRIOR[1]) ** 2 + np.log(len(LENGTHS))
-    return Member(problem, runs, u, length, ratio, wide, sigma, float(evidence), weights, residual, slopes, np.linalg.inv(curvature))
+    return Member(problem, runs, u, length, ratio, wide, sigma, float(evidence), weights, residual, slopes, _inverse(curvature))
 
 
 def from_params(law: type[Law], runs: Runs, params: Mapping[str, float], length: float, ratio: float, wide: bool) -> Member:
@@ -186,6 +185,10 @@ def _spread(runs: Runs, length: float, ratio: float) -> Array:
     own = _place(runs.params, runs.tokens)
     size = _size(own, own)
     return np.diag(runs.noise) + ratio**2 * _correlation(own, own, length) * np.outer(size, size)
+
+
+def _inverse(matrix: Array) -> Array:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
 def _log_law(problem: Problem, u: Array, x: Mapping[str, Array]) -> tuple[Array, Array]:
