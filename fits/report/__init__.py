@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fits import laws
+from fits import auto, laws
 from fits.fit import Fit
-from fits.report import plots, rows, whatif, words
+from fits.report import model, plots, rows, whatif, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,13 +42,15 @@ def render(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    facts, absent = words.facts(table)
     spelled = ("count", "loss", "general", "rate", "signed", "exponent", "percent", "interval", "spell_of", "sentence", "group", "level")
     environment.globals.update({name: getattr(words, name) for name in spelled}, axis_words=words.AXIS_WORDS, mark=words.NOT_MEASURED)
     return environment.get_template("page.html.j2").render(
         title=title,
         summary=words.summary(table, checks, fits, prediction),
         runs=words.runs(table),
-        facts=words.facts(table),
+        facts=facts,
+        absent=absent,
         checks=checks,
         sweeps=plots.transfer_panels(table, checks),
         missing=list(missing),
@@ -71,9 +73,16 @@ def _inline(name: str) -> Any:
     return markupsafe.Markup((HERE / name).read_text(encoding="utf-8"))
 
 
+def _formula(fit: Fit, formula: str) -> str:
+    if not isinstance(fit, auto.Auto):
+        return formula
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in fit.weights.items())
+    return f"a weighted set of forms ({weights}); parameters: of its heaviest member, {formula}"
+
+
 def _law(fit: Fit, table: "pd.DataFrame", prediction: Mapping[str, Any] | None, points: "pd.DataFrame | None", i: int) -> dict[str, Any]:
     """What the page shows of one fit."""
-    form = laws.law(fit.law)
+    form = model.form(fit)
     found = rows.of_law(table, fit, points)
     numbers = [
         {"name": name, "value": value, "derived": name in fit.derived, "identified": fit.identified.get(name),
@@ -81,7 +90,7 @@ def _law(fit: Fit, table: "pd.DataFrame", prediction: Mapping[str, Any] | None, 
         for name, value in {**fit.params, **fit.derived}.items()
     ]  # fmt: skip
     return {
-        "fit": fit, "formula": form.formula, "citation": form.citation, "numbers": numbers, "found": found,
+        "fit": fit, "formula": _formula(fit, form.formula), "citation": form.citation, "numbers": numbers, "found": found,
         "figures": plots.law_panels(found, fit, prediction, f"law{i}"), "units": {c: laws.unit(form, c) for c in fit.range},
         "level": next((words.level(b) for b in fit.interval.values()), "90 %"),
     }  # fmt: skip

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import InputError, basin, laws, transfer
+from fits import InputError, auto, basin, transfer
 from fits import table as tables
 from fits.cells import HELD
 from fits.fit import Fit, problem_of
+from fits.report import model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,35 +97,40 @@ class LawPoints:
     """The rows a law is drawn with. `exact`: they give the fit's own objective, so they are the rows it was fitted to."""
 
     points: tables.Points
-    objective: float | None
     exact: bool
 
 
 def of_law(table: "pd.DataFrame", fit: Fit, given: "pd.DataFrame | None" = None) -> LawPoints | None:
-    """The rows a fit stands on: `given`, or the part of the table (a study, a parametrization, the best of each cell) that gives
-    the fit's objective; failing that the best run of each cell within its range. None when the table lacks the law's columns.
+    """The rows a fit stands on: `given`, or the part of the table (selected as the fit's `left_out` says, a study, a parametrization,
+    the best of each cell) that gives the fit's objective; failing that the best run of each cell within its range.
+
+    None when the table lacks the law's columns or has too few rows.
     """
-    form = laws.law(fit.law)
-    needed = [tables.PARAMS_KINDS[fit.params_kind] if c == "params" and fit.params_kind in tables.PARAMS_KINDS else c for c in form.inputs]
-    nearest: LawPoints | None = None
-    for part in [given] if given is not None else _candidates(table, [c for c in needed if c in table], form.target):
+    form, nearest = model.form(fit), None
+    for part in [given] if given is not None else _candidates(table, fit):
         try:
             points = tables.select(part, form, fit.params_kind)
         except InputError:
             continue
-        objective = _objective(fit, points)
-        stored = fit.objective.get("value")
-        exact = objective is not None and stored is not None and abs(objective - stored) <= SAME * max(abs(stored), 1e-12)
-        if exact:
-            return LawPoints(points, objective, True)
-        nearest = LawPoints(points, objective, False)  # candidates end with the fallback
-    return replace(nearest, points=_within(nearest.points, fit)) if nearest else None
+        if _same(fit, points):
+            return LawPoints(points, True)
+        nearest = points  # candidates end with the fallback
+    return LawPoints(_within(nearest, fit), False) if nearest else None
 
 
-def _candidates(table: "pd.DataFrame", cell: list[str], target: str) -> "Iterator[pd.DataFrame]":
-    done = table[table["status"] == "done"] if "status" in table else table
-    if target not in done:
+def _candidates(table: "pd.DataFrame", fit: Fit) -> "Iterator[pd.DataFrame]":
+    form = model.form(fit)
+    cell = [tables.PARAMS_KINDS.get(fit.params_kind, c) if c == "params" else c for c in form.inputs]
+    cell, target = [c for c in cell if c in table], form.target
+    if target not in table:
         return
+    said = [reason.removeprefix("not ") for reason in fit.left_out if reason.startswith("not ")]
+    over = [name for text in said if text.startswith("the best over ") for name in text.removeprefix("the best over ").split(", ")]
+    try:
+        yield tables.read(table, where=[text for text in said if "=" in text], best_over=over, keys=form.inputs).frame
+    except InputError:
+        pass  # another table's columns
+    done = table[table["status"] == "done"] if "status" in table else table
     done = done[done[target].notna()]
     for by in ([], ["study"], ["parametrization"], ["study", "parametrization"]):
         if set(by) <= set(done.columns):
@@ -138,12 +144,16 @@ def _best(part: "pd.DataFrame", cell: list[str], target: str) -> "pd.DataFrame":
     return part.sort_values(target, kind="stable").drop_duplicates(cell) if cell else part
 
 
-def _objective(fit: Fit, points: tables.Points) -> float | None:
-    """The fit's summed objective at these points, its priors' share left out."""
-    if fit.objective.get("value") is None:
-        return None
+def _same(fit: Fit, points: tables.Points) -> bool:
+    """Do these points give the fit's summed objective (its priors' share left out)? A weighted set has none: its count and ranges."""
+    if len(points.y) != fit.n:
+        return False
+    if isinstance(fit, auto.Auto):
+        spans = {name: [float(v.min()), float(v.max())] for name, v in points.x.items()}
+        return all(fit.range[name] == span for name, span in spans.items())
     problem = replace(problem_of(fit, points), penalties=())
-    return float(problem.evaluate()(problem.to_search(fit.params)[None], np.arange(1))[0][0])
+    value = float(problem.evaluate()(problem.to_search(fit.params)[None], np.arange(1))[0][0])
+    return abs(value - fit.objective["value"]) <= SAME * max(abs(fit.objective["value"]), 1e-12)
 
 
 def _within(points: tables.Points, fit: Fit) -> tables.Points:

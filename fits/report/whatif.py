@@ -1,26 +1,30 @@
-"""A fitted loss law as data that the page's sliders evaluate: E + (sum of c N^-n D^-d)^g for the fit and for its bootstrap refits."""
+"""A fitted loss law as data that the page's sliders evaluate.
+
+A sum of powers goes in as its numbers, E + (sum of c N^-n D^-d)^g, for the fit and for its bootstrap refits. Any other law in N and D
+(`auto`'s weighted set too) goes in as its values on a grid of log N and log D, between which the page takes cubics.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from fits import laws
+from fits import auto, laws
 from fits.fit import Fit
 from fits.loss import FLOPS_PER_PARAM_TOKEN
 from fits.powers import PowerSum
 from fits.published import REFUSED, SILENT
+from fits.report import model
 from fits.report.words import target_of
 
 DRAWS = 200  # refits that go into the page: enough for a 90 % interval, 10 kB
+GRID = 33  # points an axis of a law that goes in as values
 KNOWN = {"params", "tokens", "flops"}
 
 
 def terms(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any, Any]]] | None:
     """(E, g, [(log c, n, d), ...]) of a law in N and D, or None for a form that is no such sum. C counts as 6 N D."""
     form = laws.law(law)
-    if form.target != "loss" or not set(form.inputs) <= KNOWN:
-        return None
     if issubclass(form, PowerSum):
         offset = form.offset()
         gain = 1.0 if form.outer is None else p[form.outer]
@@ -53,25 +57,47 @@ def _kaplan(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, A
 def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What `whatif.js` needs, or None when the law cannot be evaluated at N and D alone.
 
-    `rows` [1 + draws, 2 + 3 T]: E, g and T times (log c, n, d); the first row is the fit, the others refits. `noise` [draws]: factors for
-    the residuals' spread. `range`, `silent`, `refused`: the reach rule of `fits.published.reach`; `open`: E is not identified.
+    `start`, `span` (log2): of the sliders. `range`, `silent`, `refused`: the reach rule of `fits.published.reach`; `open`: E is not
+    identified. And either `rows` [1 + draws, 2 + 3 T], E, g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the
+    residuals' spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
     """
-    rows = _rows(fit.law, {k: np.asarray([v], float) for k, v in fit.params.items()})
-    if rows is None or not {"params", "tokens"} & set(fit.range) and "flops" not in fit.range:
+    form = model.form(fit)
+    if form.target != "loss" or not set(form.inputs) <= KNOWN or not set(fit.range) & KNOWN:
+        return None
+    start = _start(fit, prediction)
+    span = {name: _span(fit, name, start[name]) for name in ("params", "tokens")}
+    return {
+        "law": fit.law, "kind": fit.params_kind, "level": next((b["level"] for b in fit.interval.values()), 0.9), "start": start,
+        "span": span, "range": fit.range, "silent": SILENT, "refused": REFUSED, "open": not fit.identified.get("E", True),
+        **(_powers(fit) or _grid(fit, span)),
+    }  # fmt: skip
+
+
+def _powers(fit: Fit) -> dict[str, Any] | None:
+    rows = None if isinstance(fit, auto.Auto) else _rows(fit.law, {k: np.asarray([v], float) for k, v in fit.params.items()})
+    if rows is None:
         return None
     draws = np.zeros((0, rows.shape[1]))
     if fit.replicates:
         stacked = {k: np.asarray(v, float) for k, v in fit.replicates.items()}
         pick = np.unique(np.linspace(0, len(next(iter(stacked.values()))) - 1, DRAWS).round().astype(int))
-        refits = _rows(fit.law, {k: v[pick] for k, v in stacked.items()})
-        draws = draws if refits is None else refits
+        draws = _rows(fit.law, {k: v[pick] for k, v in stacked.items()})
     noise = np.exp((fit.residual_sd or 0.0) * np.random.default_rng(0).standard_normal(len(draws)))
-    level = next((b["level"] for b in fit.interval.values()), 0.9)
-    return {
-        "law": fit.law, "kind": fit.params_kind, "rows": [[_short(v) for v in row] for row in [*rows, *draws]],
-        "noise": [_short(v) for v in noise], "level": level, "range": fit.range, "silent": SILENT, "refused": REFUSED,
-        "open": not fit.identified.get("E", True), "start": _start(fit, prediction),
-    }  # fmt: skip
+    return {"rows": [[_short(v) for v in row] for row in [*rows, *draws]], "noise": [_short(v) for v in noise]}
+
+
+def _grid(fit: Fit, span: Mapping[str, list[float]]) -> dict[str, Any]:
+    axes = [np.exp2(np.linspace(span[name][0], span[name][1], GRID)) for name in ("params", "tokens")]
+    n, d = np.meshgrid(axes[0], axes[1], indexing="ij")
+    x = {"params": n.ravel(), "tokens": d.ravel(), "flops": FLOPS_PER_PARAM_TOKEN * n.ravel() * d.ravel()}
+    found = model.band(fit, x) or {"value": model.evaluate(fit, x)}
+    return {"grid": {name: [[float(f"{v:.6g}") for v in row] for row in np.log(values).reshape(n.shape)] for name, values in found.items()}}
+
+
+def _span(fit: Fit, name: str, start: float) -> list[float]:
+    """log2 of a slider's ends: from a quarter of the smallest fitted value to past the point where the law is refused."""
+    low, high = fit.range.get(name, [start, start])
+    return [float(np.floor(np.log2(min(low, start)) - 2)), float(np.ceil(np.log2(max(high, start)) + 8))]
 
 
 def _rows(law: str, p: Mapping[str, Any]) -> Any:

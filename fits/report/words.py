@@ -201,17 +201,15 @@ def runs(table: "pd.DataFrame") -> list[dict[str, Any]]:
     return out
 
 
-def facts(table: "pd.DataFrame") -> list[tuple[str, str]]:
-    """What else one asks of a set of runs: seeds, sizes, code, device. A column that is absent is said to be."""
+def facts(table: "pd.DataFrame") -> tuple[list[tuple[str, str]], list[str]]:
+    """What else one asks of a set of runs (seeds, sizes, code, device), and the names of what the table does not say."""
     spoken = {
         "init_seed": "seeds of initialisation", "data_seed": "seeds of data order", "optimizer": "optimizer", "schedule": "schedule",
         "device": "device", "code": "code (git revision)", "semantics": "semantics of training",
     }  # fmt: skip
     out = [(name, _span(table, name)) for name in ("params", "tokens", "width", "depth", "batch_tokens", "steps", "sequence", "vocab")]
-    out += [(text, _values(table, name)) for name, text in spoken.items()]
-    known = [(name.replace("_", " "), text) for name, text in out if text]
-    absent = [name for name, text in out if not text]
-    return known + ([("not recorded", ", ".join(absent))] if absent else [])
+    out = [(name.replace("_", " "), text) for name, text in out + [(text, _values(table, name)) for name, text in spoken.items()]]
+    return [(name, text) for name, text in out if text], [name for name, text in out if not text]
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:

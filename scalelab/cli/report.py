@@ -47,6 +47,8 @@ class Report:
 
 def main(args: list[str]) -> int:
     options = parse(Report, "scalelab report", gathered(args, "--fit", "--where", "--map"))
+    if not options.tolerance > 0:
+        raise InputError(f"tolerance={options.tolerance!r}: must be above 0 (log2 of the optimum's total drift)")
     from jinja2 import UndefinedError
 
     from fits import report

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import laws
 from fits.fit import Fit
 from fits.loss import FLOPS_PER_PARAM_TOKEN
-from fits.report import rows, words
+from fits.report import model, rows, words
 from fits.report.plots.style import INK, MUTED, PLAIN, VERMILLION, colour_of, count_ticks, make, short_count, short_power, svg
-from fits.uncertainty import predict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +34,7 @@ def law_panels(found: rows.LawPoints | None, fit: Fit, prediction: Mapping[str, 
 
 
 def _draw_law(found: rows.LawPoints | None, fit: Fit, prediction: Mapping[str, Any] | None, ax: "Axes") -> None:
-    form = laws.law(fit.law)
+    form = model.form(fit)
     if set(form.inputs) <= {"params", "tokens"} or form.inputs == ("flops",):
         x_name = "tokens" if "tokens" in form.inputs else form.inputs[0]
         _draw_curves(ax, found, fit, x_name, prediction)
@@ -46,7 +44,7 @@ def _draw_law(found: rows.LawPoints | None, fit: Fit, prediction: Mapping[str, A
         ax.set_ylabel("loss (nats per token)" if form.target == "loss" else form.target)
         ax.set_title("The law and its points", loc="left", fontweight="bold")
     elif found is not None:
-        fitted = form.predict(fit.params, found.points.x)
+        fitted = model.evaluate(fit, found.points.x)
         ends = [min(fitted.min(), found.points.y.min()), max(fitted.max(), found.points.y.max())]
         ax.plot(ends, ends, color=MUTED, lw=1)
         ax.plot(fitted, found.points.y, "o", color=PLAIN, ms=4, alpha=0.8)
@@ -56,13 +54,13 @@ def _draw_law(found: rows.LawPoints | None, fit: Fit, prediction: Mapping[str, A
 
 
 def _draw_curves(ax: "Axes", found: rows.LawPoints | None, fit: Fit, x_name: str, prediction: Mapping[str, Any] | None) -> None:
-    form, target = laws.law(fit.law), _target(fit, prediction)
+    form, target = model.form(fit), _target(fit, prediction)
     low, high = fit.range[x_name] if x_name in fit.range else (1.0, 10.0)
     fine = np.geomspace(low * 0.8, max(high, target.get(x_name, 0.0)) * 1.25, 120)
     sizes = _sizes(found, fit) if "params" in form.inputs and x_name != "params" else []
     colour = colour_of(fit.range.get("params", [1.0, 10.0]))
     for n in sizes or [0.0]:
-        line = form.predict(fit.params, {"params": np.full(len(fine), n), x_name: fine} if sizes else {x_name: fine})
+        line = model.evaluate(fit, {"params": np.full(len(fine), n), x_name: fine} if sizes else {x_name: fine})
         ax.plot(fine, line, color=colour(n) if sizes else PLAIN, lw=1.3, label=f"N = {words.count(n)}" if sizes else None)
     if found is not None and len(found.points.y):
         x = found.points.x
@@ -71,9 +69,8 @@ def _draw_curves(ax: "Axes", found: rows.LawPoints | None, fit: Fit, x_name: str
         return
     if sizes:
         at = {"params": np.full(len(fine), target["params"]), x_name: fine}
-        ax.plot(fine, form.predict(fit.params, at), color=VERMILLION, lw=1.3, ls="--", label=f"N = {words.count(target['params'])}")
-        if fit.replicates:
-            band = predict(fit, at)
+        ax.plot(fine, model.evaluate(fit, at), color=VERMILLION, lw=1.3, ls="--", label=f"N = {words.count(target['params'])}")
+        if (band := model.band(fit, at)) is not None:
             ax.fill_between(fine, band["low"], band["high"], color=VERMILLION, alpha=0.12, lw=0)
     _mark_prediction(ax, target[x_name], prediction, float)
     ax.margins(y=0.08)
@@ -91,7 +88,7 @@ def _mark_prediction(ax: "Axes", x: float, prediction: Mapping[str, Any], unit: 
 
 
 def _draw_residuals(found: rows.LawPoints | None, fit: Fit, prediction: Mapping[str, Any] | None, ax: "Axes") -> None:
-    form, target = laws.law(fit.law), _target(fit, prediction)
+    form, target = model.form(fit), _target(fit, prediction)
     ax.axhline(0, color=MUTED, lw=1)
     if fit.residual_sd:
         ax.axhspan(-100 * fit.residual_sd, 100 * fit.residual_sd, color="#dddddd", alpha=0.6, lw=0, zorder=0, label="residual sd")
@@ -100,7 +97,7 @@ def _draw_residuals(found: rows.LawPoints | None, fit: Fit, prediction: Mapping[
     if found is not None and len(found.points.y):
         along = FLOPS_PER_PARAM_TOKEN * x["params"] * x["tokens"] if name == "flops" and "flops" not in x else x[name]
         colour = colour_of(fit.range.get("params", [1.0, 10.0]))
-        residual = 100 * (found.points.y / form.predict(fit.params, x) - 1)
+        residual = 100 * (found.points.y / model.evaluate(fit, x) - 1)
         ax.scatter(along, residual, c=[colour(v) for v in x["params"]] if "params" in x else PLAIN, s=22, zorder=4, lw=0)
     if prediction is not None and target and form.target == "loss" and name == "flops":
         expected = prediction["predicted"]["loss"]["value"]
