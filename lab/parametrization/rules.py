@@ -115,7 +115,7 @@ def tensor_shape(trial: Trial, name: str) -> tuple[int, ...]:
 
 
 # A base field is asked for when some cell uses its ratio, and refused when none does; so is a hyperparameter away from its default.
-_BASES = {
+BASES = {
     "base_width": ("in_ratio", "out_ratio"),
     "base_depth": ("depth_ratio", "depth_ratio_alpha"),
     "base_batch": ("batch_ratio", "token_ratio"),
@@ -132,7 +132,7 @@ def check(trial: Trial) -> None:
     """Refuse a trial that its table has no rule for."""
     table = table_of(trial)
     name = table.name
-    for base, used in _BASES.items():
+    for base, used in BASES.items():
         needed = bool(table.cells & set(used))
         if needed and not getattr(trial, base):
             raise InputError(f"{base}=0: {name} is relative to a base shape; give the {base.removeprefix('base_')} that was tuned")

@@ -1,0 +1,173 @@
+"""The coordinate check (2203.03466, appendix D.1; microsoft/mup): how large each part of the real model is, and how far it moves, by size.
+
+Letters: B sequences, T tokens of each, N tokens of the stream.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from lab import model, train
+from lab.attention import attention_logits
+from lab.parametrization import table_of
+from lab.parametrization.rules import BASES
+from lab.parametrization.table import FAMILIES
+from lab.records import Trial
+
+TOLERANCE = 0.1  # on |slope|, log value against log size
+FIRST_JUDGED = 2  # updates made before a slope counts: transients of the init have gone
+STATISTICS = ("size", "change")  # mean |x_t|, rms(x_t - x_0)
+PARTS = ("attention", "attention logits", "mlp", "residual")  # in the order of the layer
+MODULES = ("embedding", *(f"{part} {place}" for place in ("middle", "last") for part in PARTS), "logits")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The slope of one statistic of one module after `step` updates, with its standard error, and what it should be: 0, but for the change
+    of u-muP's embedding, whose LR is fan_out^embed_lr_exponent."""
+
+    module: str
+    statistic: str
+    step: int
+    slope: float
+    error: float
+    values: dict[int, float]  # size -> geometric mean over seeds
+    expected: float = 0.0
+    judged: bool = True
+
+    @property
+    def passed(self) -> bool:
+        return not self.judged or abs(self.slope - self.expected) <= TOLERANCE
+
+
+@partial(jax.jit, static_argnums=0)
+def probe(shape: model.Shape, params: model.Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Each module's coordinates before its norm: `embedding`, and of the layer that ends the first half and of the last layer the residual
+    stream behind it, both branches' outputs and the causal attention logits; `logits`.
+
+    Places are fractions of the depth, since a fixed layer's share of the change falls as 1 / depth by design.
+    """
+    seen: dict[str, jax.Array] = {}
+    model.forward(shape, params, tokens_BT, numbers, tap=lambda name, x: seen.update({name: x}))
+    out = {"embedding": seen["residual.0"], "logits": seen["logits"]}
+    for place, layer in (("middle", (shape.depth - 1) // 2), ("last", shape.depth - 1)):
+        out[f"residual {place}"] = seen[f"residual.{2 * layer + 2}"]
+        out[f"attention {place}"], out[f"mlp {place}"] = seen[f"attn.{layer}"], seen[f"mlp.{layer}"]
+        rows, columns = np.tril_indices(tokens_BT.shape[-1])
+        out[f"attention logits {place}"] = attention_logits(seen[f"q.{layer}"], seen[f"k.{layer}"])[..., rows, columns]
+    return {name: x.astype(jnp.float32) for name, x in out.items()}
+
+
+# The check's model: LRs "larger than normal" so that growth shows, and, where a table has an init_std, a small init: what four updates add
+# is then larger than what was there, whose 1/sqrt(width) transients would tilt slopes at these sizes (0.15 on the logits with init_std 1).
+CHECK_SIZE = {"corpus": "0", "vocab": 256, "sequence": 32, "batch": 4, "steps": 100, "depth": 2, "head_dim": 32, "schedule": "constant"}
+CHECK_LR = {"adam": 2.0**-8, "sgd": 2.0**-2, "muon": 2.0**-5, "prodigy": 1.0}
+CHECK_UNIT_LR = 0.5
+SIZES = {"width": (128, 256, 512, 1024), "depth": (2, 4, 8, 16)}
+
+
+def standard(parametrization: str, optimizer: str = "adamw", axis: str = "width", table: str = "", **changes: Any) -> Trial:
+    """The coordinate check's trial at its base shape; `table` is a user's, as JSON."""
+    width = {"width": 128, "depth": 64}[axis]
+    fields = {
+        **CHECK_SIZE,
+        "width": width,
+        "ff": 11 * width // 4,
+        "lr": CHECK_LR[FAMILIES[optimizer]],
+        "optimizer": optimizer,
+        "table": table,
+    }
+    trial = Trial(parametrization=parametrization, **{**fields, **changes})
+    cells = table_of(trial).cells
+    if table_of(trial).unit:
+        trial = dataclasses.replace(trial, lr=changes.get("lr", CHECK_UNIT_LR))
+    if "init_std" in cells:
+        trial = dataclasses.replace(trial, init_std=changes.get("init_std", 0.25))
+    bases = {base: getattr(trial, base.removeprefix("base_")) for base, used in BASES.items() if cells & set(used)}
+    return dataclasses.replace(trial, **{**bases, **changes})
+
+
+_step = jax.jit(train.step, static_argnums=0)
+_start = jax.jit(train.start, static_argnums=0)
+
+
+def one_batch(trial: Trial, tokens: NDArray[Any]) -> NDArray[np.int32]:
+    """The start of a stream that is one batch of windows: `train.step` then sees the same batch at every step."""
+    return np.asarray(tokens[: trial.batch * trial.sequence + 1], np.int32)
+
+
+def trajectory(trial: Trial, tokens: NDArray[Any], steps: int) -> dict[tuple[str, str, int], float]:
+    """(module, statistic, updates made) -> value, for 0 to `steps` updates of the trial's own step on one fixed batch."""
+    stream_N = one_batch(trial, tokens)
+    tokens_BT = np.lib.stride_tricks.sliding_window_view(stream_N, trial.sequence)[: -1 : trial.sequence]
+    program, inputs = train.program_of(trial), train.inputs_of(trial, len(stream_N))
+    state, out = _start(program, inputs), {}
+    first: dict[str, jax.Array] = {}
+    for t in range(steps + 1):
+        now = probe(program.shape, state.params, tokens_BT, inputs.numbers)
+        first = first or now
+        for name, x in now.items():
+            out[name, "size", t] = float(jnp.abs(x).mean())
+            out[name, "change", t] = float(jnp.sqrt(((x - first[name]) ** 2).mean()))
+        if t < steps:
+            state, _ = _step(program, inputs, stream_N, state)
+    return out
+
+
+def resized(trial: Trial, axis: str, size: int) -> Trial:
+    """The trial at another width (MLP in proportion, heads of the same size) or depth; bases stay."""
+    if axis == "width":
+        return dataclasses.replace(trial, width=size, ff=round(trial.ff / trial.width * size))
+    return dataclasses.replace(trial, depth=size)
+
+
+def slope(sizes: Sequence[int], values_SK: NDArray[np.float64]) -> tuple[float, float]:
+    """Least-squares slope of log value against log size over all seeds, and its standard error; NaN where a value is 0 or not finite."""
+    x = np.repeat(np.log(sizes), values_SK.shape[1])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        y = np.log(values_SK).ravel()
+    if not np.isfinite(y).all():
+        return math.nan, math.nan
+    x0 = x - x.mean()
+    found = float(x0 @ y / (x0 @ x0))
+    rest = y - y.mean() - found * x0
+    return found, float(np.sqrt(rest @ rest / max(len(x) - 2, 1) / (x0 @ x0)))
+
+
+def coordinates(
+    trial: Trial,
+    axis: str,
+    sizes: Sequence[int],
+    tokens: NDArray[Any],
+    steps: int = 4,
+    seeds: int = 3,
+    done: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """Slopes over `sizes` (the trial's own is the base) of every module and statistic after 0 to `steps` updates; `done` after each run."""
+    runs: dict[tuple[int, int], dict[tuple[str, str, int], float]] = {}
+    for size in sizes:
+        for seed in range(seeds):
+            runs[size, seed] = trajectory(dataclasses.replace(resized(trial, axis, size), init_seed=seed), tokens, steps)
+            done()
+    falls = table_of(trial).name == "u-mup" and axis == "width"
+    rows = []
+    for module, statistic, t in itertools.product(MODULES, STATISTICS, range(steps + 1)):
+        if (statistic, t) == ("change", 0):
+            continue
+        values_SK = np.array([[runs[size, seed][module, statistic, t] for seed in range(seeds)] for size in sizes])
+        expected = trial.embed_lr_exponent if falls and (module, statistic) == ("embedding", "change") else 0.0
+        with np.errstate(divide="ignore"):
+            means = np.exp(np.log(values_SK).mean(1))
+        rows.append(
+            Row(module, statistic, t, *slope(sizes, values_SK), dict(zip(sizes, means.tolist(), strict=True)), expected, t >= FIRST_JUDGED)
+        )
+    return rows

@@ -1,0 +1,245 @@
+"""scalelab check coords | transfer: is a parametrization what it says, and does its optimum stay; exit code 1 when not as expected."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from lab import InputError
+from scalelab.cli.args import parse, print_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from lab.measure import Row
+
+FOLDER = Path("runs/check")  # of the plots, where --out is not given
+USAGE = """usage: scalelab check coords | transfer ...
+
+  coords    on the real transformer: does each part keep its size, and its change, as the model grows
+  transfer  on a finished sweep: does the best learning rate stay where it is
+
+scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from --expect NAME=pass|fail (default pass)."""
+
+
+@dataclass(frozen=True)
+class Coords:
+    """Coordinate check: slopes of log size against log width (or depth), of what each module puts out and of how far it moved."""
+
+    parametrization: tuple[str, ...] = ("u-mup",)
+    """One or more names (sp, mup, u-mup, completep, ...), or the name of --table."""
+    table: Path | None = None
+    """A parametrization of your own: a table of exponents as JSON."""
+    optimizer: str = "adamw"
+    axis: Literal["width", "depth"] = "width"
+    sizes: tuple[int, ...] = ()
+    """Widths (multiples of 32) or depths, smallest first, which is the base shape; default 128 256 512 1024, or 2 4 8 16."""
+    steps: int = 4
+    """Updates, all on one batch; slopes are judged from the second on."""
+    seeds: int = 3
+    lr: float = 0.0
+    """0: the check's own, larger than a good one."""
+    expect: tuple[str, ...] = ()
+    """NAME=pass|fail, one or more."""
+    out: Path | None = None
+    """Folder of the plots; default runs/check."""
+    json: bool = False
+    """One JSON document on stdout."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Transfer check: per size the best value from a fitted basin with its interval, its drift, and the loss that drift costs."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """A store, a Parquet or a CSV with the table's column names, one row a run (`scalelab sweep run` makes one)."""
+    axis: Literal["width", "depth", "batch", "steps"] = "width"
+    hyperparameter: str = "lr"
+    tolerance: float = 1.0
+    """Largest drift of the optimum, in log2, that passes: one step of a factor-2 grid."""
+    where: tuple[str, ...] = ()
+    """Keep rows with COLUMN=VALUE."""
+    map: tuple[str, ...] = ()
+    """Our column name = the file's, such as loss=val_loss."""
+    noise: float | None = None
+    """Sd of log loss between seeds, where the data has one seed a cell."""
+    expect: tuple[str, ...] = ()
+    """NAME=pass|fail, one or more."""
+    out: Path | None = None
+    """Folder of the plot; default runs/check."""
+    json: bool = False
+    """One JSON document on stdout."""
+
+
+def main(args: list[str]) -> int:
+    commands = {"coords": coords, "transfer": transfer}
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if args else 2
+    if args[0] not in commands:
+        raise InputError(f"command={args[0]!r}: must be one of {', '.join(commands)}")
+    return commands[args[0]](args[1:])
+
+
+def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:
+    """1 when a verdict is not the expected one (pass, where nothing is said), else 0."""
+    wanted = {}
+    for entry in expect:
+        name, _, verdict = entry.partition("=")
+        known = sorted({c["parametrization"] for c in checks})
+        if verdict not in ("pass", "fail") or name not in known:
+            raise InputError(f"expect={entry!r}: must be NAME=pass or NAME=fail, NAME one of {', '.join(known)}")
+        wanted[name] = verdict
+    differing = [c for c in checks if c["verdict"] != wanted.get(c["parametrization"], "pass")]
+    for c in differing:
+        print(f"{c['parametrization']}: {c['verdict']}, expected {wanted.get(c['parametrization'], 'pass')}", file=sys.stderr)
+    return int(bool(differing))
+
+
+# 1. coords ------------------------------------------------------------------------------------------------------------
+
+
+def coords(args: list[str]) -> int:
+    options = parse(Coords, "scalelab check coords", args)
+    from lab.measure import SIZES
+
+    sizes = options.sizes or SIZES[options.axis]
+    if len(sizes) < 2 or list(sizes) != sorted(set(sizes)):
+        raise InputError(f"sizes={' '.join(map(str, sizes))}: must be at least two, each larger than the one before")
+    if options.steps < 2 or options.seeds < 1:
+        raise InputError(f"steps={options.steps}, seeds={options.seeds}: must be at least 2 and 1 (slopes are judged after two updates)")
+    from scalelab.cli import check_plots
+
+    checks = []
+    for name in options.parametrization:
+        rows = _measure(options, name, sizes)
+        checks.append(coords_document(name, options, rows))
+        _say(f"plot: {check_plots.coords(options.out or FOLDER, name, options.optimizer, options.axis, rows)}")
+        if not options.json:
+            _show(name, options, rows)
+    if options.json:
+        print_json({"checks": checks})
+    return verdicts(checks, options.expect)
+
+
+def text_tokens(count: int) -> NDArray[np.uint8]:
+    """The first bytes of the text that every Python carries."""
+    import numpy as np
+
+    from lab.data import python_documents
+
+    text = b""
+    for _, document in python_documents():
+        text += document.encode()
+        if len(text) >= count:
+            break
+    return np.frombuffer(text, np.uint8)
+
+
+def _measure(options: Coords, name: str, sizes: Sequence[int]) -> list[Row]:
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lab import measure
+
+    table = options.table.read_text() if options.table is not None else ""
+    changes = {"lr": options.lr} if options.lr else {}
+    trial = measure.standard(name, options.optimizer, options.axis, table, **changes)
+    base = measure.resized(trial, options.axis, sizes[0])
+    bases = {f: getattr(base, f.removeprefix("base_")) for f in ("base_width", "base_depth") if getattr(trial, f)}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"{name}, {options.optimizer}, {options.axis}", total=len(sizes) * options.seeds)
+        tokens = text_tokens(trial.batch * trial.sequence + 1)
+        trial = replace(base, **bases)
+        return measure.coordinates(trial, options.axis, sizes, tokens, options.steps, options.seeds, lambda: progress.advance(task))
+
+
+def coords_document(name: str, options: Coords, rows: Sequence[Row]) -> dict[str, Any]:
+    from lab.measure import TOLERANCE
+
+    def plain(row: Row) -> dict[str, Any]:
+        number = {key: value if math.isfinite(value) else None for key, value in (("slope", row.slope), ("error", row.error))}
+        values = {str(size): value if math.isfinite(value) else None for size, value in row.values.items()}
+        return {"module": row.module, "statistic": row.statistic, "step": row.step, **number, "expected": row.expected, "values": values}
+
+    return {
+        "parametrization": name,
+        "optimizer": options.optimizer,
+        "axis": options.axis,
+        "verdict": "pass" if all(row.passed for row in rows) else "fail",
+        "tolerance": TOLERANCE,
+        "rows": [{**plain(row), "passed": row.passed} for row in rows if row.judged],
+        "drift": None,  # of an optimum: what `check transfer` measures
+        "penalty": None,
+        "sensitivity": None,
+        "exempt": [{**plain(row), "reason": "transient of the init"} for row in rows if not row.judged],
+    }
+
+
+def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
+    """A line for each module and statistic: slopes after 0, 1, ... updates; those before the second are printed, not judged."""
+    from lab.measure import FIRST_JUDGED, TOLERANCE
+
+    steps = sorted({row.step for row in rows})
+    print(f"{name}, {options.optimizer}: slope of log value against log {options.axis}, by updates made (in brackets: not judged)")
+    heads = (f"t={t}" if t >= FIRST_JUDGED else f"(t={t})" for t in steps)
+    print(f"{'module':<24}{'value':<10}" + "".join(f"{head:>13}" for head in heads))
+    lines: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in rows:
+        lines.setdefault((row.module, row.statistic), {})[row.step] = row
+    for (module, statistic), found in lines.items():
+        cells = [f"{found[t].slope:+.2f}±{found[t].error:.2f}{' ' if found[t].passed else '!'}" if t in found else "" for t in steps]
+        value = {"size": "mean|x|", "change": "rms(x-x0)"}[statistic]
+        print(f"{module:<24}{value:<10}" + "".join(f"{cell:>13}" for cell in cells))
+    worst = max((row for row in rows if row.judged), key=lambda row: math.inf if math.isnan(row.slope) else abs(row.slope - row.expected))
+    wanted = f", expected {worst.expected:+.1f}" if worst.expected else ""
+    verdict = "pass" if all(row.passed for row in rows) else "fail"
+    print(
+        f"{name}: {verdict}; worst slope: {worst.module} {worst.statistic} {worst.slope:+.2f}±{worst.error:.2f}{wanted}; limit {TOLERANCE}"
+    )
+
+
+# 2. transfer ----------------------------------------------------------------------------------------------------------
+
+
+def transfer(args: list[str]) -> int:
+    options = parse(Transfer, "scalelab check transfer", args)
+    from fits.transfer import AXES, check
+    from scalelab.cli import check_plots
+
+    table = runs(options.data, options.map, options.where)
+    checks = check(table, options.axis, options.tolerance, hyperparameter=options.hyperparameter, noise=options.noise)
+    _say(f"plot: {check_plots.transfer(options.out or FOLDER, table, AXES[options.axis], options.hyperparameter, checks)}")
+    if options.json:
+        print_json({"checks": checks})
+    else:
+        for c in checks:
+            print(f"{c['parametrization']} {c['optimizer']}: {c['verdict']}; {c['reason']}")
+    return verdicts(checks, options.expect)
+
+
+def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame:
+    """The rows of a store, a Parquet or a CSV, diverged ones included: they say where a basin ends."""
+    from fits.table import read
+
+    pairs = [entry.partition("=") for entry in names]
+    source: Any = data
+    if data.is_dir() and not (data / "trials.parquet").is_file():
+        from sweeps.table import read_table
+
+        source = read_table(data)
+    return read(source, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True).frame
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
