@@ -91,6 +91,7 @@ def _law(fit: Fit, table: "pd.DataFrame", prediction: Mapping[str, Any] | None, 
     ]  # fmt: skip
     return {
         "fit": fit, "formula": _formula(fit, form.formula), "citation": form.citation, "numbers": numbers, "found": found,
+        "holdout": fit.holdout if isinstance(fit, auto.Auto) else None,
         "figures": plots.law_panels(found, fit, prediction, f"law{i}"), "units": {c: laws.unit(form, c) for c in fit.range},
         "level": next((words.level(b) for b in fit.interval.values()), "90 %"),
     }  # fmt: skip

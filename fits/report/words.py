@@ -131,7 +131,8 @@ def _law(fit: "Fit") -> str:
     unknown = [name for name, known in fit.identified.items() if not known]
     doubt = f" The data do not determine {', '.join(unknown)}." if unknown else ""
     compute = f" up to {general(fit.range['flops'][1])} FLOP" if fit.range.get("flops") else ""
-    return f"The law {fit.law} describes {fit.n} runs{compute}{spread}.{doubt}"
+    name = "A weighted set of laws (auto)" if fit.law == "auto" else f"The law {fit.law}"
+    return f"{name} describes {fit.n} runs{compute}{spread}.{doubt}"
 
 
 def _prediction(prediction: Mapping[str, Any]) -> list[dict[str, str]]:
