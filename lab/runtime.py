@@ -22,9 +22,7 @@ def start(cache: Path | None = None) -> None:
     `XLA_FLAGS` of the user win, flag by flag. The cache is `cache`, else JAX_COMPILATION_CACHE_DIR, else
     ~/.cache/scalelab/xla (XDG_CACHE_HOME honoured); a second launch of the same program does not compile.
     """
-    given = os.environ.get("XLA_FLAGS", "")
-    ours = [f"{name}={value}" for name, value in GPU_FLAGS.items() if name not in given]
-    os.environ["XLA_FLAGS"] = " ".join([given, *ours]).strip()
+    os.environ["XLA_FLAGS"] = flags(os.environ.get("XLA_FLAGS", ""))
     import jax
 
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -32,6 +30,12 @@ def start(cache: Path | None = None) -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def flags(given: str) -> str:
+    """The user's flags, and those of ours that they do not name."""
+    named = {flag.split("=")[0] for flag in given.split()}
+    return " ".join([*given.split(), *(f"{name}={value}" for name, value in GPU_FLAGS.items() if name not in named)])
 
 
 def start_distributed() -> None:

@@ -33,9 +33,11 @@ def test_a_second_launch_does_not_compile(tmp_path):
     assert int(hits) >= 1 and folder == str(tmp_path)
 
 
-def test_the_users_flags_win(tmp_path):
-    flags, _, _ = run(str(tmp_path), XLA_FLAGS="--xla_gpu_enable_triton_gemm=true")
-    assert "--xla_gpu_enable_triton_gemm=true" in flags.split() and "--xla_gpu_enable_triton_gemm=false" not in flags.split()
+def test_the_users_flags_win():
+    name = "--xla_gpu_enable_triton_gemm"
+    merged = runtime.flags(f"{name}=true --xla_dump_to=x").split()
+    assert merged[:2] == [f"{name}=true", "--xla_dump_to=x"] and f"{name}=false" not in merged
+    assert len(merged) == 1 + len(runtime.GPU_FLAGS)
 
 
 def test_environment_says_where_a_number_came_from():
