@@ -9,6 +9,7 @@ means two things.
 
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -191,6 +192,10 @@ def tidy(store: Store, published: set[str]) -> None:
         if entry.name.partition(".")[0] in published:
             Path(entry.path).unlink(missing_ok=True)
     files.sweep_temporary(store.path / "tmp")
-    for entry in os.scandir(store.path / "workers"):
+    workers = list(os.scandir(store.path / "workers"))
+    for entry in workers:
         if gone(_read(Path(entry.path))):
             Path(entry.path).unlink(missing_ok=True)
+    if not any(Path(entry.path).exists() for entry in workers):  # nobody is writing a checkpoint
+        for unfinished in (store.path / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
