@@ -61,7 +61,7 @@ def launch(job: Job, workers: int, ray_: Ray) -> Tasks:
         if ray_.address:
             ray.init(address=ray_.address, log_to_driver=False)
         else:
-            ray.init(include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"address={ray_.address!r}: no Ray cluster there ({error})") from None
     task = ray.remote(num_cpus=ray_.cpus, num_gpus=ray_.gpus, max_retries=RETRIES)(_work)
