@@ -1,0 +1,105 @@
+"""scalelab audit DATA --law NAME: hold-out error by compute, rival forms, what each choice changes, the checklist, and flags."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from scalelab.cli.args import gathered, parse, print_json
+
+if TYPE_CHECKING:
+    from fits.audit import Audit
+
+
+@dataclass(frozen=True)
+class Options:
+    """Audit a loss law on runs: how far would it have been off, what do other forms say, and what does the fit hang on."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """A store, a Parquet, or a CSV with the table's column names (params, tokens, loss, ...)."""
+    law: str = "chinchilla"
+    """A law of params and tokens; `scalelab laws` lists all. auto: the weighted set of forms."""
+    where: tuple[str, ...] = ()
+    """Keep rows with COLUMN=VALUE (repeatable)."""
+    best_over: str = ""
+    """Comma-separated hyperparameters: of the rows that share params and tokens keep the best over these."""
+    map: tuple[str, ...] = ()
+    """Our column name = the file's, such as loss=val_loss (repeatable)."""
+    params_kind: Literal["total", "no_embed", "active"] = "total"
+    """Which count of parameters the law is given."""
+    json: bool = False
+    """One JSON document on stdout."""
+
+
+def main(args: list[str]) -> int:
+    options = parse(Options, "scalelab audit", gathered(args, "--where", "--map"))
+    found = run(options)
+    if options.json:
+        print_json(asdict(found))
+    else:
+        show(found)
+    return 0
+
+
+def run(options: Options) -> Audit:
+    from fits import laws
+    from fits.audit import audit
+    from scalelab.cli.fit import open_table
+
+    form = laws.law("chinchilla" if options.law == "auto" else options.law)
+    table = open_table(options.data, form, options.map, options.where)
+    over = tuple(c.strip() for c in options.best_over.split(",") if c.strip())
+    return audit(table.frame, options.law, best_over=over, params_kind=options.params_kind, left_out=table.left_out, source=table.source)
+
+
+def show(found: Audit) -> None:
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{found.law}[/bold] on {found.n} runs of {found.source.split(' sha256')[0]}")
+    _grid(console, Grid, "left out: fitted below the cut, tested above", found.holdout, HOLDOUT)
+    _grid(console, Grid, "rival forms; loss at ten times the dearest run's compute", found.rivals, RIVALS)
+    _grid(console, Grid, "each choice flipped once", found.sensitivity, CHOICES)
+    missing = [f"{row['item']} {row['question']}: {', '.join(row['missing'])}" for row in found.checklist if row["missing"]]
+    console.print(f"checklist: {len(found.checklist) - len(missing)} of {len(found.checklist)} items answered by the data; missing")
+    for line in missing:
+        console.print(f"  [dim]{line}[/dim]", soft_wrap=True)
+    for warning in found.warnings:
+        console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+    for flag in found.flags:
+        console.print(
+            f"[red]flag[/red] {flag['name']} = {flag['value']:.4g} (threshold {flag['threshold']:g}): {flag['meaning']}", soft_wrap=True
+        )
+    console.print("[red]flagged[/red]" if found.flags else "[green]no flags[/green]")
+
+
+# column of the grid -> key of the row, how a number is written
+HOLDOUT = {
+    "form": ("form", ""), "cut, FLOP": ("flops", ".3g"), "runs": ("n", "d"), "tested": ("tested", "d"), "reach": ("reach", ".3g"),
+    "error": ("error", ".2%"), "bias": ("bias", "+.2%"), "coverage": ("coverage", ".0%"),
+}  # fmt: skip
+RIVALS = {
+    "form": ("form", ""), "parameters": ("parameters", "d"), "objective": ("objective", ".6g"), "residual sd": ("residual_sd", ".2%"),
+    "loss": ("loss", ".4f"), "left-out error": ("holdout_error", ".2%"),
+}  # fmt: skip
+CHOICES = {"choice": ("choice", ""), "runs": ("n", "d"), "loss": ("loss", ".4f"), "moved": ("moved", "+.2%")}
+
+
+def _grid(console: Any, kind: Any, title: str, rows: list[dict[str, Any]], columns: dict[str, tuple[str, str]]) -> None:
+    console.print(f"\n[bold]{title}[/bold]")
+    grid = kind(box=None, pad_edge=False, header_style="dim")
+    for name in columns:
+        grid.add_column(name, justify="left" if name in ("form", "choice") else "right")
+    for row in rows:
+        grid.add_row(*(_cell(row[key], style) for key, style in columns.values()))
+    console.print(grid)
+
+
+def _cell(value: Any, style: str) -> str:
+    if isinstance(value, dict):
+        return f"{value['value']:{style}} ({value['low']:{style}} to {value['high']:{style}})"
+    return "" if value is None else f"{value:{style}}"
