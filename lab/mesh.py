@@ -5,10 +5,14 @@ Mesh axes: `trial` (a population; no communication), `data` (batch), `fsdp` (bat
 Code inside `jit` asks the mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from numpy.typing import NDArray
 
 from lab import InputError
 from lab.parametrization import TENSORS
@@ -33,11 +37,6 @@ def make(trial: int = 1, data: int = 1, fsdp: int = 1, tensor: int = 1, devices:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def size(name: str) -> int:
-    """Of one axis of the mesh in scope; 1 where there is none."""
-    return dict(jax.sharding.get_abstract_mesh().shape).get(name, 1)
-
-
 def _leaf_spec(path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, int], mapped: bool) -> PartitionSpec:
     """A leaf that is named after a tensor (a parameter, a moment) goes where that tensor goes; any other is one number a trial.
 
@@ -59,13 +58,28 @@ def specs(mesh: Mesh | jax.sharding.AbstractMesh, tree: Tree, mapped: bool) -> T
     return jax.tree_util.tree_map_with_path(lambda path, leaf: _leaf_spec(path, leaf.shape, sizes, mapped), tree)
 
 
-def put(mesh: Mesh, tree: Tree, mapped: bool) -> Tree:
-    """The tree's arrays on the mesh's devices."""
+def put(mesh: Mesh | None, tree: Tree, mapped: bool) -> Tree:
+    """The tree's arrays on the mesh's devices; without a mesh the tree as it is."""
+    if mesh is None:
+        return tree
     return jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), tree, specs(mesh, tree, mapped))
 
 
-def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+def replicate(mesh: Mesh | None, array: NDArray[Any]) -> jax.Array:
+    """The whole array on every device of the mesh; without a mesh on the default device."""
+    return jax.device_put(array) if mesh is None else jax.device_put(array, NamedSharding(mesh, PartitionSpec()))
+
+
+def scope(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    """Where `jit` is to know the mesh; nothing without one."""
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)
+
+
+def to_host(array: jax.Array) -> NDArray[Any]:
+    """The whole array, also where other processes hold parts of it."""
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 # Inside jit ------------------------------------------------------------------------------------------------------------
@@ -77,6 +91,12 @@ def pin(tree: Tree, mapped: bool) -> Tree:
     if mesh.empty:
         return tree
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, specs(mesh, tree, mapped))
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """A copy of the whole array on every device that shares a trial: for a table whose rows any token may ask for."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.empty else jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * x.ndim))
 
 
 def split_batch(x_B: jax.Array) -> jax.Array:

@@ -127,7 +127,8 @@ class Decoder(nnx.Module):
             self.unembed = _param(shape, "unembed")
 
     def __call__(self, m: "Context", tokens_BT: jax.Array) -> jax.Array:
-        x_BTD = m.ops.embed(tokens_BT, self.embed[...], m.rule("embed")["multiplier"]).astype(m.dtype(self.embed))
+        x_BTD = m.ops.embed(tokens_BT, mesh.whole(self.embed[...]), m.rule("embed")["multiplier"]).astype(m.dtype(self.embed))
+        x_BTD = mesh.split_batch(x_BTD)
         m.tap("residual.0", x_BTD)
         for i, block in enumerate(self.layers.values()):
             layer = partial(block, m, layer=i)

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from lab import InputError, checkpoint, mesh, optim
@@ -97,10 +98,11 @@ def _validate(program: Program, mapped: bool, inputs: Inputs, val_N: jax.Array, 
 
 @dataclass
 class _Cohort:
-    """Trials under way: what is on the device, and what the host keeps of each."""
+    """Trials under way: what is on the devices, and what the host keeps of each. Over a mesh the trial axis may be padded at its end."""
 
     trials: Sequence[Trial]
     mapped: bool
+    mesh: Mesh | None
     program: Program
     inputs: Inputs
     state: State
@@ -110,11 +112,11 @@ class _Cohort:
 
     @property
     def step(self) -> NDArray[np.int64]:
-        return np.atleast_1d(np.asarray(self.state.step)).astype(np.int64)
+        return np.atleast_1d(mesh.to_host(self.state.step)).astype(np.int64)[: len(self.trials)]
 
     @property
     def diverged(self) -> NDArray[np.int64]:
-        return np.atleast_1d(np.asarray(self.state.diverged)).astype(np.int64)
+        return np.atleast_1d(mesh.to_host(self.state.diverged)).astype(np.int64)[: len(self.trials)]
 
     @property
     def share(self) -> NDArray[np.float64]:
@@ -137,15 +139,19 @@ def stack(inputs: list[Inputs], mapped: bool) -> Inputs:
     return jax.tree.map(leaf, *inputs)
 
 
-def _open(trials: Sequence[Trial], mapped: bool, corpus: Corpus, checkpoints: Path | None) -> _Cohort:
+def _open(trials: Sequence[Trial], mapped: bool, over: Mesh | None, how: Mapping[str, Any], corpus: Corpus, saves: Path | None) -> _Cohort:
     """The trials at their start, or where their newest checkpoint has them."""
-    program = program_of(trials[0])
-    inputs = stack([inputs_of(t, len(corpus.train)) for t in trials], mapped)
-    # in turn it runs op by op: compiling the draws takes longer than many a trial, and so each shape of tensor compiles once
-    state = begin(program, mapped, inputs) if mapped else start(program, inputs)
+    program = program_of(trials[0], **how)
+    each = [inputs_of(t, len(corpus.train)) for t in trials]
+    if mapped and over:  # every device gets as many; a trial of no steps never runs
+        each += [each[-1]._replace(steps=0)] * (-len(each) % over.shape[mesh.TRIAL])
+    inputs = mesh.put(over, stack(each, mapped), mapped)
+    with mesh.scope(over):
+        # in turn it runs op by op: compiling the draws takes longer than many a trial, and so each shape of tensor compiles once
+        state = begin(program, mapped, inputs) if mapped or over else start(program, inputs)
     curves = [np.full(len(curve_steps(t.steps)), np.nan, np.float32) for t in trials]
-    cohort = _Cohort(trials, mapped, program, inputs, state, curves)
-    found = checkpoint.load(checkpoints, [t.run_id for t in trials]) if checkpoints else {}
+    cohort = _Cohort(trials, mapped, over, program, inputs, state, curves)
+    found = checkpoint.load(saves, [t.run_id for t in trials]) if saves else {}
     saved = {i: found[t.run_id] for i, t in enumerate(trials) if t.run_id in found and checkpoint.fits(state, found[t.run_id])}
     if saved:
         cohort.state = checkpoint.unpack(state, mapped, saved)
@@ -159,7 +165,8 @@ def _save(cohort: _Cohort, folder: Path) -> None:
     curves_CP = np.full((len(cohort.trials), CURVE_POINTS), np.nan, np.float32)
     for i, curve in enumerate(cohort.curves):
         curves_CP[i, : len(curve)] = curve
-    arrays = checkpoint.pack(cohort.state, cohort.mapped) | {"curve": curves_CP, "seconds": cohort.seconds * cohort.share}
+    arrays = {name: a[: len(cohort.trials)] for name, a in checkpoint.pack(cohort.state, cohort.mapped).items()}
+    arrays |= {"curve": curves_CP, "seconds": cohort.seconds * cohort.share}
     checkpoint.save(folder, [t.run_id for t in cohort.trials], cohort.step.tolist(), arrays)
     cohort.saved = time.monotonic()
 
@@ -167,8 +174,9 @@ def _save(cohort: _Cohort, folder: Path) -> None:
 def _dispatch(cohort: _Cohort, tokens_N: jax.Array, n: int) -> int:
     """Run `n` steps and keep what the curves keep. Returns the updates made, of all trials together."""
     before = cohort.step
-    cohort.state, losses = advance(cohort.program, cohort.mapped, cohort.inputs, tokens_N, cohort.state, n)
-    losses_NC = np.asarray(losses).reshape(CHUNK, -1)
+    with mesh.scope(cohort.mesh):
+        cohort.state, losses = advance(cohort.program, cohort.mapped, cohort.inputs, tokens_N, cohort.state, n)
+    losses_NC = mesh.to_host(losses).reshape(CHUNK, -1)
     after = cohort.step
     for i, trial in enumerate(cohort.trials):
         steps = curve_steps(trial.steps)
@@ -178,8 +186,9 @@ def _dispatch(cohort: _Cohort, tokens_N: jax.Array, n: int) -> int:
 
 
 def _results(cohort: _Cohort, corpus: Corpus, val_N: jax.Array) -> Iterator[Result]:
-    losses = np.asarray(_validate(cohort.program, cohort.mapped, cohort.inputs, val_N, cohort.state), np.float64)
-    losses_CW = losses.reshape(len(cohort.trials), -1)
+    with mesh.scope(cohort.mesh):
+        losses = mesh.to_host(_validate(cohort.program, cohort.mapped, cohort.inputs, val_N, cohort.state)).astype(np.float64)
+    losses_CW = losses.reshape(-1, losses.shape[-1])
     seconds = cohort.seconds * cohort.share
     for i, trial in enumerate(cohort.trials):
         yield _result(trial, cohort.curves[i], int(cohort.diverged[i]), losses_CW[i], corpus, float(seconds[i]))
@@ -242,6 +251,9 @@ def train(
     corpus: Corpus,
     axis: str | None = None,
     *,
+    over: Mesh | None = None,
+    accumulate: int = 1,
+    remat: str = "",
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
     checkpoints: Path | None = None,
@@ -250,16 +262,21 @@ def train(
     """Train `trials`, all of one signature, and yield a `Result` for each as it ends.
 
     `axis`: "map" trains them at once along a mapped trial axis, "turn" one after the other; None chooses by the device.
+    `over`: the devices to use, as a mesh of `lab.mesh`; None spreads mapped trials over this process's devices, and takes one in turn.
+    `accumulate`, `remat`: how a step is run where memory is short (`lab.train.Program`); they change rounding only.
     `stop()` is polled between dispatches; when it turns true, what is unfinished is saved under `checkpoints` and the iterator ends.
     Raises InputError for trials that do not belong together or do not fit the corpus.
     """
     axis = axis or default_axis()
     check(trials, corpus, axis)
-    tokens_N, val_N = jax.device_put(corpus.train), jax.device_put(corpus.val)
     mapped = axis == "map"
+    if mapped and over is None and jax.local_device_count() > 1:
+        over = mesh.make(trial=jax.local_device_count(), devices=jax.local_devices())
+    tokens_N, val_N = mesh.replicate(over, corpus.train), mesh.replicate(over, corpus.val)
+    how = {"accumulate": accumulate, "remat": remat}
     total, done, steps_done = sum(t.steps for t in trials), 0, 0
     for group in [trials] if mapped else [[t] for t in trials]:
-        cohort = _open(group, mapped, corpus, checkpoints)
+        cohort = _open(group, mapped, over, how, corpus, checkpoints)
         steps_done += int(cohort.step.sum())
         for updates, took in _advances(cohort, tokens_N):
             steps_done += updates

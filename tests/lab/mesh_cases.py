@@ -1,0 +1,78 @@
+"""Run in a process of its own by test_mesh.py: tiny trials over eight virtual CPU devices, or over two processes; prints JSON.
+
+python -m tests.lab.mesh_cases layouts
+python -m tests.lab.mesh_cases process      with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set
+"""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import numpy as np
+
+from lab import mesh, population, runtime
+from lab.records import Trial
+from lab.train import inputs_of, program_of
+
+STEPS = 8
+SHAPE = {"corpus": "0" * 64, "vocab": 64, "sequence": 16, "batch": 8, "steps": 100, "width": 32, "depth": 1, "head_dim": 8, "ff": 64}
+TRIAL = Trial(**SHAPE, lr=0.25, weight_decay=1e-4, z_loss=1e-4)
+COHORT = [dataclasses.replace(TRIAL, lr=TRIAL.lr * 2.0**-i, init_seed=i) for i in range(8)]
+LAYOUTS = {
+    "trial": {"trial": 8},
+    "data": {"data": 8},
+    "fsdp": {"fsdp": 8},
+    "tensor": {"tensor": 4, "data": 2},
+    "inside": {"data": 2, "fsdp": 2, "tensor": 2},
+    "all": {"trial": 2, "fsdp": 2, "tensor": 2},
+}
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+
+
+def tokens() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, TRIAL.vocab, 4096, dtype=np.uint16)
+
+
+def steps(trials: list[Trial], mapped: bool, over: jax.sharding.Mesh | None) -> dict:
+    """Losses of STEPS steps, the parameters after them, and how many collectives the compiled program holds."""
+    inputs = mesh.put(over, population.stack([inputs_of(t, len(tokens())) for t in trials], mapped), mapped)
+    tokens_N = mesh.replicate(over, tokens())
+    program = program_of(trials[0])
+    with mesh.scope(over):
+        state = population.begin(program, mapped, inputs)
+        compiled = population.advance.lower(program, mapped, inputs, tokens_N, state, STEPS).compile()
+        state, losses = compiled(inputs, tokens_N, state, STEPS)
+        state, again = compiled(inputs, tokens_N, state, STEPS)  # its own output is an input it takes
+    text = compiled.as_text()
+    losses = np.concatenate([mesh.to_host(losses)[:STEPS], mesh.to_host(again)[:STEPS]])
+    return {
+        "losses": losses.tolist(),
+        "params": [mesh.to_host(leaf).tolist() for leaf in jax.tree.leaves(state.params)],
+        "collectives": sum(text.count(f" {name}(") + text.count(f" {name}-start(") for name in COLLECTIVES),
+        "parts": sorted({len({str(s.index) for s in leaf.addressable_shards}) for leaf in jax.tree.leaves(state.params)}),
+    }
+
+
+def layouts() -> dict:
+    alone = [steps([trial], False, None) for trial in (COHORT[0], COHORT[7])]
+    found = {"one": alone[0], "last": alone[1], "wrong": steps([dataclasses.replace(TRIAL, lr=1.01 * TRIAL.lr)], False, None)}
+    for name, layout in LAYOUTS.items():
+        mapped = "trial" in layout
+        found[name] = steps(COHORT if mapped else [TRIAL], mapped, mesh.make(**layout))
+    return found
+
+
+def main(args: list[str]) -> None:
+    if args[0] == "layouts":
+        print(json.dumps(layouts()))
+        return
+    runtime.start_distributed()
+    found = steps([TRIAL], False, mesh.make(data=2))
+    found |= {"devices": jax.device_count(), "processes": jax.process_count()}
+    jax.distributed.shutdown()  # waits for the other process, so before anybody waits for this one's output to be read
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
