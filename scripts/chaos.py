@@ -102,7 +102,7 @@ def kill(processes: Sequence["subprocess.Popen[bytes]"], store: Store, trace: Pa
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until it stands still
     try:
         claims = held(store, store.ids())
-        mine = {p.pid: [run_id for run_id, owner in claims.items() if owner["pid"] == p.pid] for p in alive}
+        mine = {p.pid: [run_id for run_id, owner in claims.items() if owner.get("pid") == p.pid] for p in alive}
         begun = {event["pid"] for event in read_trace(trace)}
         # nine in ten while they train: a worker spends most of its short life on starting
         holders = [p for p in alive if mine[p.pid] and (p.pid in begun or rng.random() < 0.1)]

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from lab.records import Result, Trial, signature
 from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
 from sweeps.cohorts import Limits, even, group
-from sweeps.record import Damaged, make_record
+from sweeps.record import head, make_record
 from sweeps.store import Store
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
@@ -115,15 +115,13 @@ class _Run:
 
     def set_aside_damaged(self) -> None:
         """Files that cannot be trusted go to damaged/, with their names in the log; their trials are trained again."""
-        for run_id in sorted(self.store.ids() & self.trials.keys()):
-            try:
-                self.store.read(run_id)
-            except Damaged:
-                if reason := self.store.set_aside(run_id):
-                    log.warning("trials/%s.json is damaged and was set aside in damaged/: %s", run_id, reason)
-                    self.summary.set_aside += 1
-            except FileNotFoundError:
-                continue
+        damaged: dict[str, str] = {}
+        for _ in self.store.scan(head, damaged, skip=self.store.ids() - self.trials.keys()):
+            pass
+        for name in damaged:
+            if reason := self.store.set_aside(Path(name).stem):
+                log.warning("%s is damaged and was set aside in damaged/: %s", name, reason)
+                self.summary.set_aside += 1
 
     def open(self) -> list[Trial]:
         """Trials without a result that have not failed too often in this run."""

@@ -27,7 +27,15 @@ from sweeps.files import name_checked
 from sweeps.record import SCHEMA, Damaged, Record, decode, dump, encode, head
 
 FOLDERS = ("trials", "failed", "studies", "claims", "workers", "checkpoints", "damaged", "tmp")
-T = TypeVar("T")
+T = TypeVar("T", Record, dict[str, Any])
+
+
+def _named(run_id: str, found: T) -> T:
+    """`found` when it is what its file's name says."""
+    row = found["row"] if isinstance(found, dict) else found.row  # type: ignore[attr-defined]
+    if row["run_id"] != run_id:
+        raise Damaged(f"it holds trial {row['run_id']}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -57,10 +65,7 @@ class Store:
 
     def read(self, run_id: str) -> Record:
         """Raises `Damaged`, or FileNotFoundError."""
-        record = decode(self.file(run_id).read_bytes())
-        if record.trial.run_id != run_id:
-            raise Damaged(f"it holds trial {record.trial.run_id}")
-        return record
+        return _named(run_id, decode(self.file(run_id).read_bytes()))
 
     def scan(self, parse: Callable[[bytes], T], damaged: dict[str, str] | None = None, skip: Container[str] = ()) -> Iterator[T]:
         """`parse` (`head`, `document` or `decode`) of every published trial not in `skip`, by run_id.
@@ -71,7 +76,7 @@ class Store:
             try:
                 with open(f"{self.path}/trials/{run_id}.json", "rb") as file:
                     data = file.read()
-                yield parse(data)
+                yield _named(run_id, parse(data))
             except Damaged as reason:
                 if damaged is not None:
                     damaged[f"trials/{run_id}.json"] = str(reason)
@@ -90,7 +95,7 @@ class Store:
         except FileNotFoundError:  # another worker was faster
             return ""
         try:
-            decode(target.read_bytes())
+            _named(run_id, decode(target.read_bytes()))
         except Damaged as reason:
             files.sync_folder(source.parent)
             return str(reason)

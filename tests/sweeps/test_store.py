@@ -71,6 +71,14 @@ def test_damage_is_named_set_aside_and_trained_again(store: Store, damage: bytes
     assert [p.read_bytes() for p in (store.path / "damaged").iterdir()] == [damage]
 
 
+def test_a_file_under_another_trials_name_is_damage(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    fill(store)
+    os.replace(store.file(TRIALS[1].run_id), store.file(TRIALS[0].run_id))
+    summary = work(store, "toy", TRIALS, toy.train)
+    assert summary.set_aside == 1 and f"it holds trial {TRIALS[1].run_id}" in caplog.text
+    assert [store.read(t.run_id).result for t in TRIALS] == [toy.descend(t) for t in TRIALS]
+
+
 def test_a_good_file_that_replaced_a_damaged_one_is_not_set_aside(store: Store) -> None:
     fill(store)
     assert store.set_aside(TRIALS[0].run_id) == ""

@@ -112,6 +112,10 @@ def _summary(board: "Board", options: Run, seconds: float) -> int:
     """Exit code 1 when something is left: a failure, or a worker that ended early."""
     counts = board.counts()
     tell_problems(board, sys.stderr)
+    if counts["waiting"]:
+        last = {p.name: p.read_text(errors="replace").splitlines()[-1:] for p in sorted((options.store / "logs").glob("worker-*.log"))}
+        said = "; ".join(f"{name}: {line[0]}" for name, line in last.items() if line and '"done"' not in line[0])
+        print(f"{counts['waiting']} trials are left: workers ended early ({said or 'see their messages'})", file=sys.stderr)
     if options.json:
         print_json({**board.document(), "seconds": seconds})
     else:
