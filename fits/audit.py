@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fits import InputError, auto, checklist, laws, uncertainty
-from fits.fit import Fit, fit
+from fits.fit import Fit, fit, pose
 from fits.laws import Array, Law
+from fits.objective import DELTA, Objective
+from fits.solve import solve
 from fits.table import PARAMS_KINDS, Points, read, select
 
 if TYPE_CHECKING:
@@ -77,7 +79,9 @@ def audit(
     base = fit(points, form, source=source)
     forms = list(dict.fromkeys((form.name, *rivals)))
     held = [row for name in forms for row in _held_out(points, laws.law(name))] + [_auto_row(row, whole) for row in whole.holdout]
-    compared = [_rival(points, name, held) for name in forms] + [_auto_rival(whole, points, held)]
+    compared = [_rival(base if name == base.law else fit(points, name), points, held) for name in forms] + [
+        _auto_rival(whole, points, held)
+    ]
     choices = _choices(points, form, rows.frame, table, params_kind, base)
     edge = checklist.rates(table)
     flags = _flags(base, law, points, held, choices, edge)
@@ -133,8 +137,8 @@ def _far(points: Points) -> dict[str, Array]:
     return {c: points.x[c][i : i + 1] * np.sqrt(REACH) for c in ("params", "tokens")}
 
 
-def _loss(found: Fit, points: Points) -> float:
-    return float(laws.law(found.law).predict(found.params, _far(points))[0])
+def _loss(form: type[Law], params: Mapping[str, float], points: Points) -> float:
+    return float(form.predict(params, _far(points))[0])
 
 
 def _mean_error(held: list[dict[str, Any]], name: str) -> float | None:
@@ -142,15 +146,14 @@ def _mean_error(held: list[dict[str, Any]], name: str) -> float | None:
     return float(np.mean(errors)) if errors else None
 
 
-def _rival(points: Points, name: str, held: list[dict[str, Any]]) -> dict[str, Any]:
-    found = fit(points, name)
+def _rival(found: Fit, points: Points, held: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "form": name,
+        "form": found.law,
         "parameters": len(found.params),
         "objective": found.objective["value"],
         "residual_sd": found.residual_sd,
-        "loss": _loss(found, points),
-        "holdout_error": _mean_error(held, name),
+        "loss": _loss(laws.law(found.law), found.params, points),
+        "holdout_error": _mean_error(held, found.law),
     }
 
 
@@ -165,22 +168,19 @@ def _choices(
     points: Points, form: type[Law], frame: "pd.DataFrame", table: "pd.DataFrame", params_kind: str, base: Fit
 ) -> list[dict[str, Any]]:
     """Each choice of the fitter flipped once; under another convention of N the loss is that of another run, so `moved` is None."""
-    rows = [_choice(name, fit(points, form, objective=o, delta=d), points, base) for name, o, d in OBJECTIVES]
+    rows = [_choice(name, form, points, base, Objective(o, d)) for name, o, d in OBJECTIVES]
     order = np.argsort(_flops(points), kind="stable")
     tenth = max(len(order) // 10, 1)
     for name, kept in (("cheapest tenth dropped", order[tenth:]), ("dearest tenth dropped", order[:-tenth])):
         if len(kept) > len(form.parameters) + 1:
-            rows.append(_choice(name, fit(take(points, kept), form), points, base))
+            rows.append(_choice(name, form, take(points, kept), base, at=points))
     for kind, column in PARAMS_KINDS.items():
         if kind != params_kind and column in frame and frame[column].notna().all():
-            other = select(frame, form, kind)
-            rows.append(_choice(f"N is {column}", fit(other, form), other, base))
+            rows.append(_choice(f"N is {column}", form, select(frame, form, kind), base))
     if (best := checklist.best_rates(table)) is not None and not best.equals(frame):
-        other = select(best, form, params_kind)
-        rows.append(_choice("best learning rate of each cell", fit(other, form), other, base))
+        rows.append(_choice("best learning rate of each cell", form, select(best, form, params_kind), base, at=points))
     if len(table) > len(frame):
-        other = select(table, form, params_kind)
-        rows.append(_choice("every run, whatever its hyperparameters", fit(other, form), other, base))
+        rows.append(_choice("every run, whatever its hyperparameters", form, select(table, form, params_kind), base, at=points))
     return rows
 
 
@@ -192,12 +192,18 @@ OBJECTIVES = (
 )
 
 
-def _choice(name: str, found: Fit, points: Points, base: Fit) -> dict[str, Any]:
-    loss = _loss(found, points)
-    before = float(laws.law(base.law).predict(base.params, _far(points))[0]) if points.params_kind == base.params_kind else None
-    moved = None if before is None else loss / before - 1
-    derived = {k: found.derived[k] for k in ("a", "gamma") if k in found.derived}
-    return {"choice": name, "n": found.n, "params": found.params, "derived": derived, "loss": loss, "moved": moved}
+def _choice(
+    name: str, form: type[Law], points: Points, base: Fit, objective: Objective | None = None, at: Points | None = None
+) -> dict[str, Any]:
+    """The form under one choice; `at` has the runs whose dearest the loss refers to, where they are not `points`."""
+    problem = pose(form, points, objective or Objective("log-huber", DELTA), {}, {})
+    found = solve(problem, None)
+    params = {k: float(v) for k, v in problem.to_params(found.z[int(np.argmin(found.value))]).items()}
+    loss = _loss(form, params, at or points)
+    same = points.params_kind == base.params_kind
+    derived = {k: float(v) for k, v in form.derived(params).items() if k in ("a", "gamma") and np.isfinite(v)}
+    moved = loss / _loss(form, base.params, at or points) - 1 if same else None
+    return {"choice": name, "n": len(points.y), "params": params, "derived": derived, "loss": loss, "moved": moved}
 
 
 def _flags(

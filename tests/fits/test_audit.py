@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fits import InputError
-from fits.audit import THRESHOLDS, audit
+from fits.audit import audit
 from fits.table import read
 from tests.fits.runs import EPOCH, TEX, published, surface
 
@@ -79,7 +79,3 @@ def test_auto_is_audited_and_laws_of_other_inputs_are_refused():
     assert found.law == "auto" and any(row["form"] == "auto" for row in found.holdout)
     with pytest.raises(InputError, match="params and tokens"):
         audit(frame(3), "power-c")
-
-
-def test_thresholds_say_what_they_mean():
-    assert all(meaning for _, meaning in THRESHOLDS.values())
