@@ -1,5 +1,7 @@
 """What does FP8 cost u-muP, and what does it buy? The same seed, data order and LR in bf16 and in FP8 without dynamic scales."""
 
+from typing import Any
+
 from sweeps.space import product, trials
 from sweeps.studies import Study
 
@@ -9,7 +11,7 @@ def study(corpus: str, vocab: int, width: int = 2048, depth: int = 4, tokens: in
     batch, sequence = 64, 256
     steps = tokens // (batch * sequence)
     points = product(precision=["bfloat16", "float8"], width=[width])
-    common = {
+    common: dict[str, Any] = {
         "parametrization": "u-mup",
         "depth": depth,
         "head_dim": 64,
