@@ -65,48 +65,55 @@ class Decoder(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def measure(shape, mode: str, repeats: int, seconds: float, device: str) -> dict:
-    """Median tokens/s over `repeats` runs of about `seconds` each, after compilation."""
-    vocab, width, depth, ff, batch, sequence = shape
-    torch.manual_seed(0)
-    model = Decoder(vocab, width, depth, ff, sequence, min(HEAD_DIM, width)).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    data = torch.randint(0, vocab, (1 << 22,), device=device)
-    run = model if mode == "eager" else torch.compile(model, mode=None if mode == "default" else mode)
+class Trainer:
+    """The model, its optimizer and data, compiled in one mode by five steps."""
 
-    def step(i: int):
-        start = i * batch * sequence % (len(data) - batch * sequence - 1)
-        window = data[start : start + batch * sequence + 1]
-        with torch.autocast(device, dtype=torch.bfloat16):
-            loss = run(window[:-1].view(batch, sequence), window[1:].view(batch, sequence))
+    def __init__(self, shape, mode: str, device: str):
+        self.vocab, width, depth, ff, self.batch, self.sequence = shape
+        self.mode, self.device = mode, device
+        torch.manual_seed(0)
+        self.model = Decoder(self.vocab, width, depth, ff, self.sequence, min(HEAD_DIM, width)).to(device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+        self.data = torch.randint(0, self.vocab, (1 << 22,), device=device)
+        self.run = self.model if mode == "eager" else torch.compile(self.model, mode=None if mode == "default" else mode)
+        begun = time.perf_counter()
+        self.losses = [self.step(0).item() for _ in range(5)]
+        self.compile_seconds = time.perf_counter() - begun
+
+    def step(self, i: int):
+        tokens = self.batch * self.sequence
+        start = i * tokens % (len(self.data) - tokens - 1)
+        window = self.data[start : start + tokens + 1]
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            loss = self.run(window[:-1].view(self.batch, -1), window[1:].view(self.batch, -1))
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return loss.detach().clone()
 
-    def timed(n: int) -> float:
+    def timed(self, n: int) -> float:
         begun = time.perf_counter()
         for i in range(n):
-            step(i)
-        synchronize()
+            self.step(i)
+        if self.device == "cuda":
+            torch.cuda.synchronize()
         return time.perf_counter() - begun
 
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    begun = time.perf_counter()
-    losses = [step(0).item() for _ in range(5)]  # compiles; captures the graph in reduce-overhead
-    compile_seconds = time.perf_counter() - begun
-    n = max(3, int(seconds / (timed(3) / 3)))
-    speeds = [n * batch * sequence / timed(n) for _ in range(repeats)]
-    return {
-        "mode": mode,
-        "tokens_per_second": statistics.median(speeds),
-        "spread": (max(speeds) - min(speeds)) / statistics.median(speeds),
-        "compile_seconds": compile_seconds,
-        "peak_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
-        "losses": losses,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-    }
+    def measure(self, repeats: int, seconds: float) -> dict:
+        """Median tokens/s over `repeats` runs of about `seconds` each."""
+        self.timed(3)
+        n = max(3, int(seconds / (self.timed(3) / 3)))
+        speeds = [n * self.batch * self.sequence / self.timed(n) for _ in range(repeats)]
+        return {
+            "mode": self.mode,
+            "tokens_per_second": statistics.median(speeds),
+            "spread": (max(speeds) - min(speeds)) / statistics.median(speeds),
+            "compile_seconds": self.compile_seconds,
+            "peak_bytes": torch.cuda.max_memory_allocated() if self.device == "cuda" else None,
+            "losses": self.losses,
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
+        }
 
 
 def main(args: list[str]) -> int:
@@ -115,12 +122,19 @@ def main(args: list[str]) -> int:
     parser.add_argument("--modes", nargs="+", default=["default", "reduce-overhead"], choices=["eager", "default", "reduce-overhead"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of one repeat")
+    parser.add_argument("--wait", action="store_true", help='compile, print {"ready": true}, and time once a line has been read')
     parsed = parser.parse_args(args)
     torch.set_float32_matmul_precision("high")
     shape = tuple(int(n) for n in parsed.shape.replace("x", ",").split(","))
-    for mode in parsed.modes:
-        torch._dynamo.reset()
-        print(json.dumps(measure(shape, mode, parsed.repeats, parsed.seconds, "cuda" if torch.cuda.is_available() else "cpu")), flush=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trainers = [Trainer(shape, mode, device) for mode in parsed.modes]
+    if parsed.wait:
+        if device == "cuda":
+            torch.cuda.empty_cache()
+        print(json.dumps({"ready": True}), flush=True)
+        sys.stdin.readline()
+    for trainer in trainers:
+        print(json.dumps(trainer.measure(parsed.repeats, parsed.seconds)), flush=True)
     return 0
 
 
