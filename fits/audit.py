@@ -1,7 +1,7 @@
 """How far a fit can be believed: hold-outs by compute, rival forms, what each choice of the fitter changes, and flags with thresholds.
 
-The method is laws.md's: leave the dearest runs out at several cuts (as in 2410.11840), flip each choice once (2502.18969, section 5), and
-say of every number what would have been acceptable. A flag is a reason to distrust the fit, never a verdict on the data.
+The dearest runs are left out at several cuts (as in 2410.11840), each choice of the fitter is flipped once (as in 2502.18969), and of every
+number it is said what would have been acceptable. A flag is a reason to distrust the fit, never a verdict on the data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ REACH = 10.0  # compute of the run whose predicted loss every choice is judged b
 THRESHOLDS: dict[str, tuple[float, str]] = {
     "open_profiles": (0, "parameters that the data do not bound on both sides"),
     "starts_agree": (5, "starts that reach the best objective, at least"),
-    "residual_sd": (0.02, "of log loss [0.003 to 0.011 in sets refitted from 2203.15556, 2407.21783 and 2509.02046]"),
-    "holdout_error": (0.03, "mean error on runs dearer than the cut, mean of the cuts [0.009 to 0.011 on Epoch's 240 runs, 2404.10102]"),
+    "residual_sd": (0.02, "of log loss [0.003 to 0.009 in refits of the isoFLOP sets of Chinchilla, Llama 3 and Marin]"),
+    "holdout_error": (0.03, "mean error on runs dearer than the cut, mean of the cuts [0.009 to 0.011 on the 240 runs of 2404.10102]"),
     "holdout_coverage": (0.5, "share of the runs left out inside the form's own 90 % intervals, mean of the cuts, at least"),
     "choice_moves_loss": (0.03, "largest change of the loss predicted at 10x compute, over the choices of the sensitivity table"),
     "better_rival": (2.0, "mean hold-out error over that of the best rival"),

@@ -1,7 +1,7 @@
 """Kriging about a law: log loss = log law(N, D) + a smooth discrepancy + noise, so that what a form misses is carried along.
 
 The discrepancy between a form and real runs is a Gaussian process over (log N, log D), as in Kennedy and O'Hagan, "Bayesian calibration of
-computer models" (J. R. Stat. Soc. B 63, 2001), equation 5: Matern 5/2, its size falling with compute as the reducible loss does. The law's
+computer models" (J. R. Stat. Soc. B 63, 2001): Matern 5/2, its size falling with compute as the reducible loss does. The law's
 parameters have the priors `PRIORS`, the noise variance is integrated out, and length and size of the discrepancy and the width of E's prior
 run over a grid: each point of the grid is a `Member` with its evidence (Laplace), the probability it gave the runs beforehand. Far from the
 runs a member returns to its law, and its variance grows. All of it is on log loss, so nothing depends on the loss's unit.
@@ -21,8 +21,12 @@ from fits.problem import Problem, center
 # Normal priors of the logarithm of each parameter: mean, standard deviation, source. E, and A and B at the centre of the runs, are relative
 # to the lowest loss of the runs. None is sharp: half or twice a width moves the error on public sweeps by about a tenth of itself.
 PRIORS: dict[str, tuple[float, float, str]] = {
-    "alpha": (float(np.log(0.33)), 0.45, "exponents of published fits, 0.18 to 0.72 (2203.15556, 2404.10102, 2305.16264, 2403.08540)"),
-    "beta": (float(np.log(0.33)), 0.45, "exponents of published fits, 0.12 to 0.71 (the same)"),
+    "alpha": (
+        float(np.log(0.33)),
+        0.45,
+        "fits and refits of public sweeps, 0.18 to 0.72: Chinchilla, Muennighoff, Gadre, MiniCPM, OLMo, Llama 3, Marin",
+    ),
+    "beta": (float(np.log(0.33)), 0.45, "the same, 0.12 to 0.71"),
     "gamma": (0.0, 1.0, "1 in 2203.15556; 0.1 in Kaplan's joint form (2001.08361)"),
     "E": (float(np.log(0.7)), 0.2, "E over the lowest loss of the runs: 0.65 to 0.93 in published fits, less in cheaper runs"),
     "A": (float(np.log(0.3)), 3.0, "wide"),
