@@ -1,0 +1,101 @@
+"""The demo's chain for real, small: killed in the middle and run again, it trains nothing twice and ends like one that was left alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scalelab.__main__ import main
+from sweeps.table import read_table
+
+ROOT = Path(__file__).parents[2]
+NOT_NUMBERS = ["seconds", "device", "code"]
+
+
+def command(out):
+    return [sys.executable, "-m", "scalelab", "demo", "--size", "small", "--out", str(out), "--json"]
+
+
+def published(out):
+    """Every stored trial with the instant it was published."""
+    return {p.stem: p.stat().st_mtime_ns for p in (out / "store" / "trials").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer)."""
+    root = tmp_path_factory.mktemp("demo")
+    killed, alone = root / "killed", root / "alone"
+    process = subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while len(published(killed)) < 12 and time.monotonic() < until:
+        assert process.poll() is None, "the demo ended before it could be killed"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    had = published(killed)
+    subprocess.run(command(killed), cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(command(alone), cwd=ROOT, check=True, capture_output=True)
+    return killed, had, alone, json.loads(done.stdout)
+
+
+def test_no_finished_trial_is_trained_again_after_a_kill(runs):
+    killed, had, _, answer = runs
+    assert 12 <= len(had) < answer["trials"]
+    after = published(killed)
+    assert {name: after[name] for name in had} == had
+
+
+def test_a_killed_demo_ends_with_the_table_of_one_left_alone(runs):
+    killed, _, alone, _ = runs
+    tables = [read_table(out / "store").sort_values("run_id", ignore_index=True).drop(columns=NOT_NUMBERS) for out in (killed, alone)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert (killed / "prediction.json").read_bytes() == (alone / "prediction.json").read_bytes()
+
+
+def test_a_clean_folder_trains_its_trials(runs):
+    _, _, alone, answer = runs
+    table = read_table(alone / "store")
+    assert len(table) == answer["trials"] > 40
+    assert (table["seconds"] > 0).all() and (table["steps"] >= 90).all()
+    cells = table[table["study"] == "ladder"]
+    assert cells.groupby(["params", "tokens"]).ngroups >= 9
+    assert cells["tokens"].max() / cells["tokens"].min() == 8
+
+
+def test_the_prediction_was_stated_before_its_run_and_is_in_its_result(runs):
+    import hashlib
+
+    _, _, alone, answer = runs
+    stated = alone / "prediction.json"
+    assert hashlib.sha256(stated.read_bytes()).hexdigest() == answer["prediction_sha256"]
+    target = alone / "store" / "trials" / f"{answer['target']['run_id']}.json"
+    assert stated.stat().st_mtime_ns < target.stat().st_mtime_ns
+    assert answer["prediction_sha256"] in target.read_text()
+    assert answer["reach"]["params"] >= 3 and answer["reach"]["tokens"] >= 1.5
+    assert answer["error"] == pytest.approx(answer["measured"]["loss"] / answer["predicted"]["loss"]["value"] - 1)
+    assert {"loss", "lr", "weight_decay", "batch_tokens"} <= answer["recipe"].keys()
+    assert "published, not measured here" in answer["recipe"]["weight_decay"]["source"] + answer["recipe"]["tau"]["source"]
+    assert "<html" in (alone / "report.html").read_text() and (alone / "transfer.png").stat().st_size > 10_000
+
+
+def test_publish_copies_a_finished_demo_and_refuses_an_unfinished_one(runs, tmp_path, capsys):
+    _, _, alone, _ = runs
+    assert main(["demo", "--out", str(alone), "--publish", str(tmp_path / "to")]) == 0
+    assert (tmp_path / "to" / "demo.json").read_bytes() == (alone / "demo.json").read_bytes()
+    assert main(["demo", "--out", str(tmp_path / "nothing"), "--publish", str(tmp_path / "to")]) == 2
+    assert "not a finished demo" in capsys.readouterr().err
+
+
+def test_bad_text_is_one_line(tmp_path, capsys):
+    (tmp_path / "short.txt").write_text("too little\n" * 3)
+    for text in ("no/such/file", str(tmp_path / "short.txt")):
+        assert main(["demo", "--text", text, "--out", str(tmp_path / "out")]) == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert line.startswith("scalelab demo: corpus") and text in line
