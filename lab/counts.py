@@ -57,6 +57,39 @@ def state_bytes(trial: Trial) -> int:
     return sum(4 * _COPIES.get(trial.optimizer, copies[name]) * size for name, size in _sizes(trial).items())
 
 
+def step_bytes(trial: Trial) -> dict[str, float]:
+    """The least that one optimizer step moves to and from memory, by `matmul`, `attention` and `elementwise`.
+
+    Convention: a kernel reads its operands and writes its result once; every chain of elementwise operations between two products is one
+    kernel; queries with keys, and up with gate, are one product each; the loss takes one pass over the logits forward and one back; the
+    optimizer is one pass. Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4.
+    """
+    size = 4 if trial.precision == "float32" else 2
+    wide, glu = trial.width, trial.activation == "swiglu"
+    ff = trial.ff * (2 if glu else 1)
+    products = [(wide, 2 * wide), (wide, wide), (wide, wide), (wide, ff), (trial.ff, wide)] * trial.depth + [(wide, trial.vocab)]
+    # each product three times: forward, gradient of its input, gradient of its matrix
+    matmul = 3 * sum(trial.batch_tokens * (i + o) + i * o for i, o in products)
+    attention = trial.depth * trial.batch_tokens * wide * (4 + 8)  # q, k, v, out; and going back their gradients, q, k, v, out
+    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; position embedding: 4 and 4
+    mlp = trial.ff * (3 + 5 if glu else 2 + 3)
+    elementwise = trial.batch_tokens * (trial.depth * (wide * (2 * 8 + 8) + mlp) + 3 * trial.vocab + 8 * wide)  # loss; last norm
+    matrices = params_no_embed(trial) + params_head(trial)
+    # state in and out; a matrix's gradient in and its cast out; the table's gradient out and in, float32
+    optimizer = 2 * state_bytes(trial) + 2 * size * matrices + 8 * trial.vocab * wide
+    table = trial.batch_tokens * wide * (4 + 2 * size + 4)  # rows out of the table, gradients into it
+    return {"matmul": size * matmul, "attention": size * attention, "elementwise": size * elementwise + optimizer + table}
+
+
+def step_floor(trial: Trial, flops_per_second: float, bytes_per_second: float) -> float:
+    """Seconds that a step takes at least on a device of these speeds: products at whichever limit binds them, the rest at its bytes."""
+    moved = step_bytes(trial)
+    attention = 6.0 * trial.depth * trial.sequence * trial.width * trial.batch_tokens
+    products = flops_per_token(trial) * trial.batch_tokens - attention
+    seconds = max(products / flops_per_second, moved["matmul"] / bytes_per_second)
+    return seconds + max(attention / flops_per_second, moved["attention"] / bytes_per_second) + moved["elementwise"] / bytes_per_second
+
+
 def decay_per_step(trial: Trial, rule: Rule | None = None) -> float:
     """What the hidden weights lose in a step at the peak of the schedule, as a share: the one definition of weight_decay.
 

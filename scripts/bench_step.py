@@ -141,6 +141,7 @@ class Compiled:
         memory = self.run.memory_analysis()
         peak = memory.temp_size_in_bytes + memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
         tflops = speed * counts.flops_per_token(self.cohort[0]) / 1e12
+        floor = counts.step_floor(self.cohort[0], 1e12 * ceiling["matmul_tflops"], 1e12 * ceiling["copy_tbs"])
         if options.profile:
             print(f"{self.shape} trials {self.trials}: {1e3 * self.trials * self.shape.tokens / speed:.3f} ms a step, launched one by one")
             print(kernels.summary(kernels.profile(lambda: timed(few), few, self.run.as_text())), flush=True)
@@ -148,6 +149,7 @@ class Compiled:
             "shape": str(self.shape), "trials": self.trials, "devices": self.devices, "layout": self.layout,
             "ours_tokens_per_second": speed, "spread": (max(speeds) - min(speeds)) / speed, "model_tflops": tflops,
             "ceiling_share": tflops / ceiling["matmul_tflops"] / self.devices,
+            "floor_share": floor * speed / self.shape.tokens / self.devices,
             "peak_bytes": peak, "compile_seconds": self.compile_seconds,
             "finite": bool(np.isfinite(first).all()), "first_losses": first, **ceiling,
         }  # fmt: skip

@@ -145,7 +145,7 @@ def show(row: dict[str, Any]) -> str:
     return (
         f"{row['shape']:28s} trials {row['trials']:3d} {row['precision']:9s} {row['ours_tokens_per_second'] / 1e6:8.4g} Mtok/s "
         f"(spread {100 * row['spread']:.1f} %) {row['model_tflops']:6.1f} TFLOP/s, "
-        f"{100 * row['ceiling_share']:5.1f} % of {row['matmul_tflops']:.0f}, "
+        f"{100 * row['ceiling_share']:5.1f} % of {row['matmul_tflops']:.0f}, {100 * row['floor_share']:.0f} % of the floor, "
         f"{row['peak_bytes'] / 2**30:6.2f} GiB, compile {row['compile_seconds']:.1f} s; {torch}{spread}"
     )
 

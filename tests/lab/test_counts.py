@@ -87,3 +87,25 @@ def test_state_bytes_are_those_of_the_optimizer():
 def test_no_jax():
     code = "import sys; from lab.counts import row; from lab.records import signature; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_step_bytes_of_a_worked_example():
+    """One layer, width 8, MLP 16, vocabulary 32, 64 tokens a step, bfloat16: every kernel's reads and writes added up by hand."""
+    t = trial(parametrization="sp", width=8, depth=1, head_dim=8, ff=16, vocab=32, batch=4, sequence=16, precision="bfloat16")
+    products = [(8, 16), (8, 8), (8, 8), (8, 32), (16, 8), (8, 32)]
+    tokens, weights = 64, 4 * 64 + 3 * 128 + 256
+    got = counts.step_bytes(t)
+    assert got["matmul"] == 2 * 3 * (tokens * sum(i + o for i, o in products) + weights)
+    assert got["attention"] == 2 * tokens * 12 * 8
+    layer, loss, last_norm = 8 * 24 + 16 * 8, 3 * 32, 8 * 8
+    state, table = 2 * 12 * (weights + 256), 8 * 256
+    assert got["elementwise"] == 2 * tokens * (layer + loss + last_norm) + state + 4 * weights + table + tokens * 8 * 12
+
+
+def test_a_step_takes_at_least_its_bytes_and_at_least_its_flops():
+    t = trial(parametrization="sp", width=64, ff=256, precision="bfloat16")
+    moved, work = sum(counts.step_bytes(t).values()), counts.flops_per_token(t) * t.batch_tokens
+    assert counts.step_floor(t, 1e30, 1e12) == pytest.approx(moved / 1e12)
+    assert counts.step_floor(t, 1e12, 1e30) == pytest.approx(work / 1e12)
+    both = counts.step_floor(t, 1e12, 1e12)
+    assert max(moved, work) / 1e12 <= both <= (moved + work) / 1e12
