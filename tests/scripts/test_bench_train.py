@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = "64,32,1,64,4x16"
 FIELDS = {
     "shape", "trials", "devices", "layout", "precision", "parametrization", "ours_tokens_per_second", "torch_tokens_per_second", "ratio",
-    "model_tflops", "matmul_tflops", "ceiling_share", "floor_share", "peak_bytes", "compile_seconds", "spread", "device", "code", "versions", "date",
+    "model_tflops", "matmul_tflops", "ceiling_share", "floor_share", "peak_bytes", "compile_seconds", "spread",
+    "device", "code", "versions", "date",
 }  # fmt: skip
 
 
