@@ -6,7 +6,7 @@ from typing import Any
 from sweeps.space import product, trials
 from sweeps.studies import Study
 
-LOG2_LRS = {"mup": range(-10, -4), "completep": range(-9, -3), "u-mup": range(-4, 2)}  # 6 each
+LOG2_LRS = {"mup": range(-10, -4), "completep": range(-9, -3), "u-mup": range(-2, 4)}  # 6 each
 BASE = {"mup": {"base_width": 128}, "completep": {"base_width": 128, "base_depth": 2}, "u-mup": {}}
 COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "head_dim": 64, "precision": "bfloat16"}
 
