@@ -67,7 +67,8 @@ def read(
     """Rows of a CSV, a Parquet, or a folder that holds `trials.parquet`, under the table's column names.
 
     `map` gives {our name: theirs}; `where` keeps rows with COLUMN=VALUE; `best_over` names hyperparameters: of the rows that agree in
-    `keys` only the one with the lowest loss stays; `every_status` keeps diverged and failed runs. Raises InputError in one line when the file cannot be used.
+    `keys` only the one with the lowest loss stays; `every_status` keeps diverged and failed runs.
+    Raises InputError in one line when the file cannot be used.
     """
     frame, source = _load(path)
     left_out: dict[str, int] = {}

@@ -27,7 +27,7 @@ from sweeps.studies import demo
 from sweeps.table import compact, read_table
 
 # Chosen on other seeds beforehand: the form whose residuals show the least trend in runs this short (results/LOG.md, 2026-11-24).
-LAW = "chinchilla-outer"
+LAW, OBJECTIVE = "chinchilla-outer", "log-mse"
 REPLICATES = 500
 STEPS_TOLERANCE = 0.25  # in log2: a larger drift of the optimum LR over the lengths is followed to the target's length
 TITLE = "scalelab demo: standard parametrization against u-muP, and a loss predicted before it was measured"
@@ -96,11 +96,11 @@ def run(chain: Chain) -> Json:
     tuning = [t for t in demo.lr_width(size, corpus) if t.parametrization == "u-mup" and t.width == size.tuning_width]
     lengths = chain.train("lr_steps", tuning + demo.lr_steps(size, corpus))
     by_steps = transfer.check(lengths, axis="steps", tolerance=STEPS_TOLERANCE)[0]
-    lrs = follow(by_steps, (*size.steps, size.target_steps))
+    lrs = follow(by_steps, (*size.ladder_steps, size.target_steps))
 
     # 3. the ladder, each (N, D) cell at the LR of its length, and the law through it
-    cells = chain.train("ladder", demo.ladder(size, corpus, {s: lrs[s]["value"] for s in size.steps}))
-    law = bootstrap(select(cells, laws.law(LAW)), fit(cells, LAW, source="the demo's ladder"), REPLICATES)
+    cells = chain.train("ladder", demo.ladder(size, corpus, {s: lrs[s]["value"] for s in size.ladder_steps}))
+    law = bootstrap(select(cells, laws.law(LAW)), fit(cells, LAW, objective=OBJECTIVE, source="the demo's ladder"), REPLICATES)
     law.save(chain.out / "loss.json")
 
     # 4. the prediction, on disk before its run starts
@@ -110,7 +110,7 @@ def run(chain: Chain) -> Json:
 
     # 5. the predicted run, and the same run under standard parametrization with the LR that was best at its smallest width
     measured = chain.train("target", [target], stamp=sha256).iloc[0]
-    longer = lrs[size.target_steps]["value"] / lrs[size.steps[0]]["value"]
+    longer = lrs[size.target_steps]["value"] / lrs[size.ladder_steps[0]]["value"]
     standard_trial = demo.target(size, corpus, "sp", round_lr(by_width["sp"]["rows"][0]["optimum"] * longer))
     standard = chain.train("standard", [standard_trial]).iloc[0]
 

@@ -25,7 +25,7 @@ def parse(kind: type[T], prog: str, args: list[str]) -> T:
             raise
         text = re.sub(r"\x1b\[[0-9;]*m", "", captured.getvalue())
         words = re.sub(r"[╭╮╰╯│─\s]+", " ", text).strip()
-        raise InputError(words.removeprefix("Parsing error ").strip() or "bad arguments") from None
+        raise InputError(re.sub(r"^(Parsing error|Unrecognized options|Value error) ", "", words) or "bad arguments") from None
 
 
 def gathered(args: list[str], *repeatable: str) -> list[str]:
