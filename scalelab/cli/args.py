@@ -29,7 +29,10 @@ def parse(kind: type[T], prog: str, args: list[str]) -> T:
 
 
 def gathered(args: list[str], *repeatable: str) -> list[str]:
-    """`--fit A --fit B` and `--fit A B` alike: every value of a repeatable flag behind one, at the end."""
+    """`--fit A --fit B` and `--fit A B` alike: every value of a repeatable flag behind one, at the end.
+
+    What follows NAME=VALUE without an equals sign is no value of that flag: `--where depth=4 runs.csv` ends in the data.
+    """
     values: dict[str, list[str]] = {flag: [] for flag in repeatable}
     rest: list[str] = []
     into = ""
@@ -38,11 +41,11 @@ def gathered(args: list[str], *repeatable: str) -> list[str]:
         if name in values:
             into = "" if sep else name
             values[name] += [value] if sep else []
-        elif word.startswith("--") or not into:
+        elif into and not word.startswith("--") and (not values[into] or bool(sep) == ("=" in values[into][0])):
+            values[into].append(word)
+        else:
             into = ""
             rest.append(word)
-        else:
-            values[into].append(word)
     return rest + [word for flag, given in values.items() if given for word in (flag, *given)]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from fits import InputError
-from scalelab.cli.args import parse, print_json
+from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
     from fits.fit import Fit
@@ -56,7 +56,7 @@ class Options:
 
 def main(args: list[str]) -> int:
     started = time.perf_counter()
-    options = parse(Options, "scalelab fit", _gathered(args))
+    options = parse(Options, "scalelab fit", gathered(args, "--where", "--map", "--prior"))
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
     fit = run(options)
@@ -137,24 +137,6 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     if not (sep and name and value):
         raise InputError(f"{option}={text!r}: must be NAME=VALUE")
     return name, value
-
-
-def _gathered(args: list[str]) -> list[str]:
-    """`--where a=1 --where b=2` and `--map a=b c=d` alike: every value of a repeatable option behind one flag."""
-    repeatable: dict[str, list[str]] = {"--where": [], "--map": [], "--prior": []}
-    rest: list[str] = []
-    flag = ""
-    for word in args:
-        name, sep, value = word.partition("=")
-        if name in repeatable:
-            flag = "" if sep else name
-            repeatable[name] += [value] if sep else []
-        elif flag and not word.startswith("--") and (not repeatable[flag] or "=" in word):
-            repeatable[flag].append(word)
-        else:
-            flag = ""
-            rest.append(word)
-    return rest + [word for name, values in repeatable.items() if values for word in (name, *values)]
 
 
 def document(fit: Fit) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fits import InputError
-from scalelab.cli.args import parse, print_json
+from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
     from fits.predict import Recipe
@@ -58,7 +58,7 @@ GIVEN = ("params", "tokens", "vocab", "width", "depth", "sequence", "batch_token
 
 
 def main(args: list[str]) -> int:
-    options = parse(Predict, "scalelab predict", _gathered(args))
+    options = parse(Predict, "scalelab predict", gathered(args, "--fit"))
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
     from fits.sources import sources
@@ -87,23 +87,6 @@ def main(args: list[str]) -> int:
     else:
         show(made)
     return 0
-
-
-def _gathered(args: list[str]) -> list[str]:
-    """`--fit A --fit B` as tyro wants it: every value behind one flag."""
-    fits: list[str] = []
-    rest: list[str] = []
-    flagged = False
-    for word in args:
-        if word.startswith("--fit="):
-            fits.append(word.removeprefix("--fit="))
-        elif word == "--fit" or (flagged and not word.startswith("--")):
-            fits += [] if word == "--fit" else [word]
-            flagged = True
-        else:
-            flagged = False
-            rest.append(word)
-    return rest + (["--fit", *fits] if fits else [])
 
 
 def _rows(options: Predict, found: "list[Source]") -> int:
