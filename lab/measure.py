@@ -70,7 +70,7 @@ def probe(shape: model.Shape, params: model.Tree, tokens_BT: jax.Array, numbers:
 # The check's model: LRs "larger than normal" so that growth shows, and, where a table has an init_std, a small init: what four updates add
 # is then larger than what was there, whose 1/sqrt(width) transients would tilt slopes at these sizes (0.15 on the logits with init_std 1).
 CHECK_SIZE = {"corpus": "0", "vocab": 256, "sequence": 32, "batch": 4, "steps": 100, "depth": 2, "head_dim": 32, "schedule": "constant"}
-CHECK_LR = {"adam": 2.0**-8, "sgd": 2.0**-2, "muon": 2.0**-5, "prodigy": 1.0}
+CHECK_LR = {"adam": 2.0**-8, "sgd": 2.0**-1, "muon": 2.0**-5, "prodigy": 1.0}
 CHECK_UNIT_LR = 1.0
 SIZES = {"width": (128, 256, 512, 1024), "depth": (2, 4, 8, 16)}
 
