@@ -153,11 +153,11 @@ def coordinates(
     done: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Slopes over `sizes` (the trial's own is the base) of every module and statistic after 0 to `steps` updates; `done` after each run."""
-    runs: dict[tuple[int, int], dict[tuple[str, str, int], float]] = {}
-    for size in sizes:
-        for seed in range(seeds):
-            runs[size, seed] = trajectory(dataclasses.replace(resized(trial, axis, size), init_seed=seed), tokens, steps)
-            done()
+    trials = {(size, seed): dataclasses.replace(resized(trial, axis, size), init_seed=seed) for size in sizes for seed in range(seeds)}
+    runs = {}
+    for key, one in trials.items():
+        runs[key] = trajectory(one, tokens, steps)
+        done()
     falls = table_of(trial).name == "u-mup" and axis == "width"
     rows = []
     for module, statistic, t in itertools.product(MODULES, STATISTICS, range(steps + 1)):

@@ -1,0 +1,80 @@
+"""scalelab check: verdicts, exit codes and documents, on a small real check and on sweeps whose answer is known."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fits
+from lab import InputError
+from lab.parametrization import TABLES, to_data
+from scalelab.cli import check
+
+SMALL = ["coords", "--sizes", "32", "64", "--steps", "2", "--seeds", "1"]
+FIELDS = {"parametrization", "optimizer", "axis", "verdict", "tolerance", "rows", "drift", "penalty", "sensitivity", "exempt"}
+
+
+def test_coords_gives_one_document_a_plot_and_the_exit_code_of_its_verdict(tmp_path, capsys):
+    table = to_data(TABLES["mup"]) | {"name": "mine"}
+    table["rows"]["hidden"]["adam"]["lr"] = "1"  # wrong on purpose: the hidden LR does not fall with width
+    (tmp_path / "mine.json").write_text(json.dumps(table))
+    args = [*SMALL, "--parametrization", "mine", "--table", str(tmp_path / "mine.json"), "--out", str(tmp_path), "--json"]
+    assert check.main([*args, "--expect", "mine=fail"]) == 0
+    printed = capsys.readouterr()
+    (found,) = json.loads(printed.out)["checks"]
+    assert FIELDS <= set(found) and found["verdict"] == "fail" and found["tolerance"] == 0.1
+    assert {row["step"] for row in found["rows"]} == {2} and {row["step"] for row in found["exempt"]} == {0, 1}
+    row = next(r for r in found["rows"] if (r["module"], r["statistic"]) == ("mlp last", "change"))
+    assert row["slope"] > 0.4 and not row["passed"] and set(row["values"]) == {"32", "64"}
+    assert (tmp_path / "coords-mine-adamw-width.png").stat().st_size > 10_000
+    assert check.main(args) == 1  # nothing expected: pass is
+    assert "mine: fail, expected pass" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["coordz"], "command='coordz'"),
+        (["coords", "--sizes", "64", "32"], "each larger than the one before"),
+        (["coords", "--steps", "1"], "steps=1"),
+        (["coords", "--sizes", "32", "48"], "head_dim=32"),
+        (["coords", "--parametrization", "nope"], "parametrization='nope'"),
+        (["coords", "--parametrization", "u-mup", "--optimizer", "muon", "--sizes", "32", "64"], "no verified rule"),
+        (["transfer", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_bad_arguments_are_one_line(args, message):
+    with pytest.raises((InputError, fits.InputError), match=message) as error:
+        check.main(args)
+    assert "\n" not in str(error.value)
+
+
+def sweep(tmp_path, drifts):
+    """Runs of an LR grid whose optimum moves by `drifts[name]` in log2 for each doubling of the width; seeds differ by 0.1 %."""
+    rng, rows = np.random.default_rng(0), []
+    for name, drift in drifts.items():
+        for k, width in enumerate((64, 128, 256, 512)):
+            for x in range(-12, -2):
+                for seed in range(2):
+                    loss = (2.5 - 0.1 * k + 0.02 * (x + 7 - drift * k) ** 2) * np.exp(rng.normal(0, 1e-3))
+                    rows.append(
+                        {"parametrization": name, "optimizer": "adamw", "width": width, "lr": 2.0**x, "loss": loss, "init_seed": seed}
+                    )
+    pd.DataFrame(rows).assign(status="done", params=1e6, tokens=1e7, vocab=256).to_csv(tmp_path / "sweep.csv", index=False)
+    return str(tmp_path / "sweep.csv")
+
+
+def test_transfer_tells_a_fixed_optimum_from_a_moving_one(tmp_path, capsys):
+    data = sweep(tmp_path, {"mup": 0.0, "sp": -1.0})
+    args = ["transfer", data, "--axis", "width", "--json", "--out", str(tmp_path)]
+    assert check.main([*args, "--expect", "sp=fail"]) == 0
+    found = {c["parametrization"]: c for c in json.loads(capsys.readouterr().out)["checks"]}
+    assert all(set(c) >= FIELDS for c in found.values())
+    assert found["mup"]["verdict"] == "pass" and found["sp"]["verdict"] == "fail"
+    assert found["sp"]["drift"]["total"]["value"] == pytest.approx(-3, abs=0.3)
+    assert found["sp"]["penalty"]["value"] > 0.05 > found["mup"]["penalty"]["value"]
+    assert (tmp_path / "transfer-width-lr.png").stat().st_size > 10_000
+    assert check.main(args) == 1
+    with pytest.raises(InputError, match="expect='spp=fail'"):
+        check.main([*args, "--expect", "spp=fail"])
