@@ -106,7 +106,13 @@ def test_an_interrupt_saves_and_a_killed_command_takes_its_workers_along(text: l
     command += ["--workers", "2", "--option", "count", "60", *text]
     env = {**os.environ, "TOY_PAUSE": "0.1"}
     for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            env=env,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # a job in the background has SIGINT ignored, and its children inherit that
         before = len(open_store("store").ids()) if Path("store").exists() else 0
         until(lambda before=before: Path("store/store.json").exists() and len(open_store("store").ids()) >= before + 2)  # type: ignore[misc]
         process.send_signal(number)
