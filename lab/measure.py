@@ -72,24 +72,19 @@ def probe(shape: model.Shape, params: model.Tree, tokens_BT: jax.Array, numbers:
 CHECK_SIZE = {"corpus": "0", "vocab": 256, "sequence": 32, "batch": 4, "steps": 100, "depth": 2, "head_dim": 32, "schedule": "constant"}
 CHECK_LR = {"adam": 2.0**-8, "sgd": 2.0**-1, "muon": 2.0**-5, "prodigy": 1.0}
 CHECK_UNIT_LR = 1.0
+DEPTH_LR = 0.25  # on the depth axis times this: two layers must be near their many-layer limit, which large steps bend
 SIZES = {"width": (128, 256, 512, 1024), "depth": (2, 4, 8, 16)}
 
 
 def standard(parametrization: str, optimizer: str = "adamw", axis: str = "width", table: str = "", **changes: Any) -> Trial:
     """The coordinate check's trial at its base shape; `table` is a user's, as JSON."""
     width = {"width": 128, "depth": 64}[axis]
-    fields = {
-        **CHECK_SIZE,
-        "width": width,
-        "ff": 11 * width // 4,
-        "lr": CHECK_LR[FAMILIES[optimizer]],
-        "optimizer": optimizer,
-        "table": table,
-    }
+    fields = {**CHECK_SIZE, "width": width, "ff": 11 * width // 4, "lr": 1.0, "optimizer": optimizer, "table": table}
     trial = Trial(parametrization=parametrization, **{**fields, **changes})
-    cells = table_of(trial).cells
-    if table_of(trial).unit:
-        trial = dataclasses.replace(trial, lr=changes.get("lr", CHECK_UNIT_LR))
+    found = table_of(trial)
+    cells = found.cells
+    lr = (CHECK_UNIT_LR if found.unit else CHECK_LR[FAMILIES[optimizer]]) * (DEPTH_LR if axis == "depth" else 1)
+    trial = dataclasses.replace(trial, lr=changes.get("lr", lr))
     if "init_std" in cells:
         trial = dataclasses.replace(trial, init_std=changes.get("init_std", 0.25))
     bases = {base: getattr(trial, base.removeprefix("base_")) for base, used in BASES.items() if cells & set(used)}
