@@ -66,22 +66,22 @@ class Chain:
             raise InputError(f"{study}: {lacking} of {len(trials)} trials failed; `scalelab sweep status {self.store.path}` says why")
         return mine.sort_values("run_id", ignore_index=True)
 
-    def save(self, name: str, document: Json) -> str:
-        """Write JSON, whole or not at all; returns the file's sha256."""
+    def save(self, name: str, document: Json) -> None:
+        """Write JSON, whole or not at all."""
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
         temporary = self.out / f".{name}.tmp"
         temporary.write_text(text)
         temporary.replace(self.out / name)
-        return hashlib.sha256(text.encode()).hexdigest()
 
-    def state(self, document: Json) -> str:
-        """prediction.json, written once and never again; returns its sha256. What is there already must be about the same target."""
+    def state(self, document: Json) -> tuple[Json, str]:
+        """prediction.json, written once and never again: what it holds, and its sha256. One that is there must be about the same target."""
         path = self.out / "prediction.json"
         if not path.is_file():
-            return self.save(path.name, document)
-        if json.loads(path.read_text())["target"] != document["target"]:
+            self.save(path.name, document)
+        stated = json.loads(path.read_text())
+        if stated["target"] != document["target"]:
             raise InputError(f"{path}: predicts another target than this run would; it is never rewritten, so use another --out")
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return stated, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def run(chain: Chain) -> Json:
@@ -96,7 +96,7 @@ def run(chain: Chain) -> Json:
     tuning = [t for t in demo.lr_width(size, corpus) if t.parametrization == "u-mup" and t.width == size.tuning_width]
     lengths = chain.train("lr_steps", tuning + demo.lr_steps(size, corpus))
     by_steps = transfer.check(lengths, axis="steps", tolerance=STEPS_TOLERANCE)[0]
-    lrs = follow(by_steps, (*size.ladder_steps, size.target_steps))
+    lrs = follow(by_steps, (size.steps[0], *size.ladder_steps, size.target_steps))
 
     # 3. the ladder, each (N, D) cell at the LR of its length, and the law through it
     cells = chain.train("ladder", demo.ladder(size, corpus, {s: lrs[s]["value"] for s in size.ladder_steps}))
@@ -105,17 +105,17 @@ def run(chain: Chain) -> Json:
 
     # 4. the prediction, on disk before its run starts
     target = demo.target(size, corpus, "u-mup", lrs[size.target_steps]["value"])
-    stated = prediction(law, target, lrs[size.target_steps], size)
-    sha256 = chain.state(stated)
+    stated, sha256 = chain.state(prediction(law, target, lrs[size.target_steps], size))
 
-    # 5. the predicted run, and the same run under standard parametrization with the LR that was best at its smallest width
+    # 5. the predicted run, and the same run under standard parametrization: the LR that was best at its smallest width, changed with the
+    # length of run as u-muP's
     measured = chain.train("target", [target], stamp=sha256).iloc[0]
-    longer = lrs[size.target_steps]["value"] / lrs[size.ladder_steps[0]]["value"]
+    longer = lrs[size.target_steps]["value"] / lrs[size.steps[0]]["value"]
     standard_trial = demo.target(size, corpus, "sp", round_lr(by_width["sp"]["rows"][0]["optimum"] * longer))
     standard = chain.train("standard", [standard_trial]).iloc[0]
 
     # 6. the answer, the recipe, the report
-    answer = {**json.loads((chain.out / "prediction.json").read_text()), "prediction_sha256": sha256, **judged(stated, measured, cells)}
+    answer = {**stated, "prediction_sha256": sha256, **judged(stated, measured, cells)}
     answer |= {"standard_loss": number_of(standard["loss"]), "standard_lr": standard_trial.lr}
     answer["optima"] = {name: {str(int(r["size"])): r["log2"] for r in c["rows"]} for name, c in by_width.items()}
     answer["drift"] = {name: c["drift"]["total"] for name, c in by_width.items()}
@@ -200,5 +200,6 @@ def notes(corpus: Corpus) -> list[str]:
         f"Text: {text}, as bytes; {m['train']['tokens']:,} for training, {m['val']['tokens']:,} of other documents for validation.",
         "Weight decay is 0 in these runs; the recipe's weight decay and batch come from published laws, far outside their range.",
         f"The form of the loss law ({LAW}) was chosen before these runs, on other seeds.",
+        "Standard parametrization runs the target with its smallest width's best LR, changed with the length of run as u-muP's.",
         "u-muP has alpha_res_attn_ratio 1/4 and alpha_loss 4, found at width 32 beforehand; standard parametrization has no such choices.",
     ]

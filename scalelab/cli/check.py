@@ -214,12 +214,12 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
 
 def transfer(args: list[str]) -> int:
     options = parse(Transfer, "scalelab check transfer", args)
-    from fits.transfer import AXES, check
+    from fits.transfer import check
     from scalelab.cli import check_plots
 
     table = runs(options.data, options.map, options.where)
     checks = check(table, options.axis, options.tolerance, hyperparameter=options.hyperparameter, noise=options.noise)
-    _say(f"plot: {check_plots.transfer(options.out or FOLDER, table, AXES[options.axis], options.hyperparameter, checks)}")
+    _say(f"plot: {check_plots.transfer(options.out or FOLDER, table, options.axis, options.hyperparameter, checks)}")
     if options.json:
         print_json({"checks": checks})
     else:
