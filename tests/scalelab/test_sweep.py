@@ -101,18 +101,18 @@ def test_status_while_it_runs_counts_what_is_claimed(text: list[str], capsys: py
     assert answer(capsys, "status", "store")["running"] == 0
 
 
+# a job in the background has SIGINT ignored, and its children inherit that
+HEARS_SIGINT = [
+    sys.executable, "-c", "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+]  # fmt: skip
+
+
 def test_an_interrupt_saves_and_a_killed_command_takes_its_workers_along(text: list[str]) -> None:
     command = [sys.executable, "-m", "scalelab", "sweep", "run", STUDY, "--store", "store", "--trainer", "tests.sweeps.toy:train"]
     command += ["--workers", "2", "--option", "count", "60", *text]
     env = {**os.environ, "TOY_PAUSE": "0.1"}
     for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        process = subprocess.Popen(
-            command,
-            env=env,
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )  # a job in the background has SIGINT ignored, and its children inherit that
+        process = subprocess.Popen([*HEARS_SIGINT, *command], env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         before = len(open_store("store").ids()) if Path("store").exists() else 0
         until(lambda before=before: Path("store/store.json").exists() and len(open_store("store").ids()) >= before + 2)  # type: ignore[misc]
         process.send_signal(number)
