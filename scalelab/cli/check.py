@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ FOLDER = Path("runs/check")  # of the plots, where --out is not given
 USAGE = """usage: scalelab check coords | transfer ...
 
   coords    on the real transformer: does each part keep its size, and its change, as the model grows
-  transfer  on a finished sweep: does the best learning rate stay where it is
+  transfer  on a sweep, which it reads or runs: does the best learning rate stay where it is
 
 scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from --expect NAME=pass|fail (default pass)."""
 
@@ -60,7 +61,11 @@ class Transfer:
     """Transfer check: per size the best value from a fitted basin with its interval, its drift, and the loss that drift costs."""
 
     data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """A store, a Parquet or a CSV with the table's column names, one row a run (`scalelab sweep run` makes one)."""
+    """A store, a Parquet or a CSV with the table's column names, one row a run; or a study, by name or path (.py, .yaml), to run first."""
+    store: Path | None = None
+    """Where the runs of a study are kept, so that a second time only what is missing is run; default runs/check/STUDY."""
+    corpus: str = "python"
+    """What a study is trained on; as in `scalelab sweep run`."""
     axis: Literal["width", "depth", "batch", "steps"] = "width"
     hyperparameter: str = "lr"
     tolerance: float = 1.0
@@ -217,7 +222,8 @@ def transfer(args: list[str]) -> int:
     from fits.transfer import check
     from scalelab.cli import check_plots
 
-    table = runs(options.data, options.map, options.where)
+    data = run_study(options) if is_study(options.data) else options.data
+    table = runs(data, options.map, options.where)
     checks = check(table, options.axis, options.tolerance, hyperparameter=options.hyperparameter, noise=options.noise)
     _say(f"plot: {check_plots.transfer(options.out or FOLDER, table, options.axis, options.hyperparameter, checks)}")
     if options.json:
@@ -226,6 +232,23 @@ def transfer(args: list[str]) -> int:
         for c in checks:
             print(f"{c['parametrization']} {c['optimizer']}: {c['verdict']}; {c['reason']}")
     return verdicts(checks, options.expect)
+
+
+def is_study(data: Path) -> bool:
+    from sweeps.studies import names
+
+    return data.suffix in (".py", ".yaml", ".yml") or (not data.exists() and str(data) in names())
+
+
+def run_study(options: Transfer) -> Path:
+    """Trains what is missing of the study, on this machine, and returns its store. Its summary goes to stderr."""
+    from scalelab.cli.sweep import run
+
+    store = options.store or FOLDER / options.data.stem
+    with contextlib.redirect_stdout(sys.stderr):
+        if run.main([str(options.data), "--store", str(store), "--corpus", options.corpus]):
+            raise InputError(f"data={str(options.data)!r}: not all of its trials ended; run it again to go on")
+    return store
 
 
 def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame:

@@ -78,3 +78,24 @@ def test_transfer_tells_a_fixed_optimum_from_a_moving_one(tmp_path, capsys):
     assert check.main(args) == 1
     with pytest.raises(InputError, match="expect='spp=fail'"):
         check.main([*args, "--expect", "spp=fail"])
+
+
+STUDY = """
+space: {product: {width: [8, 16], lr: {powers: [-4, 0]}}}
+common: {sequence: 8, batch: 2, depth: 1, head_dim: 4, ff: 16, steps: 4}
+"""
+
+
+def test_transfer_runs_a_study_and_keeps_its_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(STUDY)
+    (tmp_path / "text.txt").write_text("".join(f"line {i} of a text to learn\n" for i in range(6000)))
+    args = ["transfer", "mine.yaml", "--corpus", "text.txt", "--store", "store", "--noise", "0.01", "--tolerance", "9", "--json"]
+    check.main(args)  # four steps decide nothing, so that either verdict may come
+    (found,) = json.loads(capsys.readouterr().out)["checks"]
+    assert found["parametrization"] == "u-mup" and [row["size"] for row in found["rows"]] == [8, 16]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "trials").rglob("*.json")}
+    assert len(kept) == 10
+    check.main(args)
+    assert json.loads(capsys.readouterr().out)["checks"] == [found]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # read, not run again
