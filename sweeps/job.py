@@ -35,6 +35,11 @@ class Job:
     beat_seconds: float = BEAT_SECONDS
     parent: int = 0  # pid of the process that starts the worker, which ends with it; 0 = it goes on alone
 
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("most", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
+
     def json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
 
