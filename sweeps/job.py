@@ -12,8 +12,9 @@ from pathlib import Path
 from lab import InputError
 from sweeps.claims import BEAT_SECONDS
 from sweeps.cohorts import Limits
-from sweeps.run import Summary, Train, log, work
+from sweeps.run import Train, log, work
 from sweeps.store import create
+from sweeps.summary import Summary
 
 IN_TURN = 8  # trials claimed at once where they train in turn: others are free to take the rest
 STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as shells report it

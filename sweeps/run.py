@@ -20,6 +20,7 @@ from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
 from sweeps.cohorts import Limits, even, group
 from sweeps.record import head, make_record
 from sweeps.store import Store
+from sweeps.summary import Summary
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
 POLL_SECONDS = 1.0  # between looks at what other workers still hold
@@ -37,39 +38,6 @@ class Train(Protocol):
     def __call__(
         self, trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]
     ) -> Iterable[Result]: ...
-
-
-@dataclass
-class Spans:
-    """Where a worker's time went, in seconds."""
-
-    claim: float = 0.0
-    train: float = 0.0
-    publish: float = 0.0
-    wait: float = 0.0
-
-    @contextlib.contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + time.perf_counter() - begun)
-
-
-@dataclass
-class Summary:
-    """What one worker did. `late` counts results that another worker had published first, `split` cohorts that were halved."""
-
-    done: int = 0
-    diverged: int = 0
-    failed: int = 0
-    late: int = 0
-    split: int = 0
-    set_aside: int = 0
-    stopped: bool = False
-    seconds: float = 0.0
-    spans: Spans = field(default_factory=Spans)
 
 
 @contextlib.contextmanager
