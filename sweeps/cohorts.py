@@ -25,7 +25,7 @@ class Limits:
     def of(self, trial: Trial, want: int) -> int:
         """Up to `want` trials like this one. Where `want` fits, its program is the only one compiled, and it is the one that runs."""
         key, room = signature(trial), MEMORY_SHARE * self.memory
-        size = max(1, min(self.most, self.known(trial), want))
+        size = max(1, min(self.known(trial), want))
         while self.peak is not None and size > self._fits.get(key, 1):
             need = self.peak(trial, size)
             if need <= room:
