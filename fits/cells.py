@@ -49,6 +49,14 @@ def sensitivity(losses: Sequence[float] | Array, loss_init: float) -> float:
     return float((values - values.min()).mean())
 
 
+def _held(runs: "pd.DataFrame", name: str, hyperparameter: str) -> bool:
+    """One value; of LR-coupled decay, which the table holds per step, one value of decay / LR."""
+    if runs[name].nunique() <= 1:
+        return True
+    ratio = runs[name] / runs["lr"]
+    return (name, hyperparameter) == ("weight_decay", "lr") and bool(np.ptp(ratio) < 1e-6 * ratio.max())
+
+
 def of(rows: "pd.DataFrame", column: str, hyperparameter: str, loss_init: float | None) -> list[Cell]:
     """One cell for each value of `column`, rows that failed left out; every other column of HELD must keep one value within a size."""
     missing = [name for name in (column, hyperparameter, "loss") if name not in rows]
@@ -64,7 +72,7 @@ def of(rows: "pd.DataFrame", column: str, hyperparameter: str, loss_init: float 
     for size in sorted(set(rows[column])):
         runs = rows[rows[column] == size]
         for name in HELD:
-            if name in runs and name not in (column, hyperparameter) and runs[name].nunique() > 1:
+            if name in runs and name not in (column, hyperparameter) and not _held(runs, name, hyperparameter):
                 values = ", ".join(f"{v:g}" for v in sorted(runs[name].unique())[:6])
                 raise InputError(f"{name}={values}: must take one value at {column}={size:g}; select one (--where {name}=...)")
         cells.append(_cell(float(size), runs, hyperparameter, loss_init))

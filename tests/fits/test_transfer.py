@@ -139,6 +139,15 @@ def test_too_few_points_are_exempt_and_named():
     assert answer["exempt"][0]["size"] == 128 and "3 values" in answer["exempt"][0]["reason"]
 
 
+def test_lr_coupled_decay_is_one_value_and_other_decay_is_not():
+    """The table holds decay per step, which under coupled decay follows the LR."""
+    table = sweep([-10, -10], np.random.default_rng(8))
+    assert transfer.check(table.assign(weight_decay=0.1 * table["lr"]), noise=NOISE)[0]["verdict"] == "pass"
+    for other in (table["lr"] ** 0.5, np.where(table["lr"] < 2.0**-10, 0.1, 0.0) * table["lr"]):
+        with pytest.raises(InputError, match="weight_decay="):
+            transfer.check(table.assign(weight_decay=other), noise=NOISE)
+
+
 @pytest.mark.parametrize(
     "change, options, names",
     [

@@ -52,9 +52,12 @@ def test_mup_keeps_every_part_at_its_size(right):
 
 
 def test_sp_grows():
-    grown = slopes(check("sp"), "change")
-    assert grown["residual last"] > 0.4 and grown["logits"] > 0.4
-    assert abs(grown["embedding"]) < 0.2
+    """At least 0.4 from the first update on, so that the check has power."""
+    rows = check("sp")
+    for step in (1, 2):
+        grown = slopes(rows, "change", step)
+        assert grown["residual last"] > 0.4 and grown["logits"] > 0.4
+        assert abs(grown["embedding"]) < 0.2
 
 
 @pytest.mark.parametrize(("role", "column", "formula"), [("hidden", "lr", "1"), ("output", "multiplier", "alpha_out")])
@@ -115,7 +118,7 @@ def test_spectral_size_of_updates():
             found.append(np.linalg.norm(np.subtract(*ups), 2) * 0.5**0.5)  # n_in / n_out = 1/2 at both widths
         return math.log(found[1] / found[0]) / math.log(WIDTHS[1] / WIDTHS[0])
 
-    assert abs(slope_of("mup")) < 0.15
+    assert abs(slope_of("mup")) < 0.1
     assert slope_of("sp") > 0.5
 
 

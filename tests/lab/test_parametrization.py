@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lab import InputError
@@ -179,6 +180,7 @@ def test_at_the_base_shape_every_table_is_sp_number_for_number(name):
     t = trial(name, width=48, head_dim=12, ff=130)
     sp = dataclasses.replace(t, parametrization="sp", **dict.fromkeys(BASES, 0))
     assert rules(t) == rules(sp) and scales(t) == scales(sp)  # equal, not close
+    np.testing.assert_equal(numbers(t), numbers(sp))  # the whole input of the one compiled program: so are all losses
 
 
 def test_decay_per_step_is_the_same_at_every_width():
@@ -229,6 +231,19 @@ def table_without_muon(name):
     for row in data["rows"].values():
         row.pop("muon", None)
     return from_json(json.dumps(data))
+
+
+def test_hidden_matrices_of_u_mup_are_those_of_mup():
+    """2407.17465, Table 2: moved by theta = 1/sqrt(fan_in), muP's hidden row is u-muP's. The embedding's is not any muP's: its LR falls."""
+    moved = shift(table_without_muon("mup"), {"hidden": parse("fan_in^-1/2", "")}, "moved")
+    base = {"width": 32, "ff": 80}
+    small = dataclasses.replace(trial("mup"), parametrization="moved", table=json.dumps(to_data(moved)), **base)
+    big = dataclasses.replace(small, width=16 * 32, ff=16 * 80)
+    for tensor in ("q", "down"):
+        a, b, u = (rules(t)[tensor] for t in (small, big, trial("u-mup", width=16 * 32, ff=16 * 80)))
+        assert (a.init_std, b.init_std) == pytest.approx((1, 1)) and b.multiplier == pytest.approx(u.multiplier)
+        assert b.lr / a.lr == pytest.approx(factors("u-mup", m=16)[tensor]["lr"])
+    assert factors("u-mup", m=16)["embed"]["lr"] == pytest.approx(1 / 4) and factors("mup", m=16)["embed"]["lr"] == 1
 
 
 @pytest.mark.parametrize("other", ["sp", "ntk"])
