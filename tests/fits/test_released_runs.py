@@ -1,4 +1,4 @@
-"""laws.md checks 14, 15, 16, 18 and the rest of 33: on measured numbers where a few suffice, on their own design where the table is long."""
+"""laws.md checks 14, 15, 16, 18 and the rest of 33: on measured numbers where a few suffice, else on the design of the table."""
 
 import numpy as np
 import pytest
