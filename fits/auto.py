@@ -28,12 +28,12 @@ LEAST_WEIGHT = 1e-3  # members below it are left out
 CUTS = (0.4, 0.6, 0.8)  # share of the runs, cheapest first, that a leave-largest-out fit sees
 GAP = 2.0  # compute of the runs it is tested on, over its dearest run, at least
 FEWEST = 12  # runs of a leave-largest-out fit; twice the parameters of the largest form
-# The standard deviations of a prediction are multiplied by SCALE. Over 41 tables of eleven families of public sweeps, each cut at
+# The standard deviation of what lies between the runs and a new one (not of its noise) is multiplied by SCALE. Over 41 tables of eleven families of public sweeps, each cut at
 # K = 2 to 64 and each family counted once, 0.70 gives the least interval score (Gneiting and Raftery 2007), 0.79 a mean coverage of 90 %;
 # without any one family 0.60 to 0.74 and 0.76 to 0.84. The last cut's own miss counts as one in SCALE_CUTS + 1 (geometrically): that
 # lowered the score by 1 %, and the earlier cuts', whose misses do not go with the test runs' (correlation -0.1 against 0.3), raised it.
 SCALE, SCALE_CUTS = 0.75, 4.0
-LEAST_MISS = 0.1
+LEAST_MISS = 0.1  # of a cut: a lucky one does not close the interval
 LEVEL = 0.9  # of the coverage that a cut is reported with
 FAR = 5.0  # standard deviations of a run from what the others say of it, beyond which its noise is taken as larger
 MOST = 400  # runs; more are thinned evenly in compute
@@ -91,8 +91,8 @@ def predict(fit: Auto, x: Columns, level: float = 0.9) -> dict[str, Array]:
     """`value`, `low`, `high` of the loss of new runs at columns x (params, tokens [n])."""
     if not 0 < level < 1:
         raise InputError(f"level={level!r}: must be between 0 and 1")
-    mean, sd = mixture(_restore(_key(fit)), np.asarray(x["params"], float), np.asarray(x["tokens"], float))
-    half = _quantile(len(fit.runs["loss"]), level) * fit.scale * sd
+    mean, sd = mixture(_restore(_key(fit)), np.asarray(x["params"], float), np.asarray(x["tokens"], float), fit.scale)
+    half = _quantile(len(fit.runs["loss"]), level) * sd
     return {"value": np.exp(mean), "low": np.exp(mean - half), "high": np.exp(mean + half)}
 
 
@@ -107,13 +107,17 @@ def _scale(holdout: list[dict[str, float]]) -> float:
     return float(np.exp((SCALE_CUTS * np.log(SCALE) + np.log(max(holdout[-1]["miss"], LEAST_MISS))) / (SCALE_CUTS + 1)))
 
 
-def mixture(chosen: list[tuple[float, Member]], params: Array, tokens: Array) -> tuple[Array, Array]:
-    """Mean and standard deviation of log loss over the weighted members, their disagreement included."""
+def mixture(chosen: list[tuple[float, Member]], params: Array, tokens: Array, scale: float = 1.0) -> tuple[Array, Array]:
+    """Mean and standard deviation of a new run's log loss over the weighted members, their disagreement included.
+
+    `scale` multiplies what lies between the runs and the new one, not the noise.
+    """
     weight = np.array([w for w, _ in chosen])[:, None]
     parts = [kriging.predict(m, params, tokens) for _, m in chosen]
     means, variances = np.stack([p[0] for p in parts]), np.stack([p[1] for p in parts])
     mean = np.sum(weight * means, axis=0)
-    return mean, np.sqrt(np.sum(weight * (variances + (means - mean) ** 2), axis=0))
+    between = np.sum(weight * (variances + (means - mean) ** 2), axis=0)
+    return mean, np.sqrt(scale**2 * between + sum(w * m.sigma**2 for w, m in chosen))
 
 
 def _choose(runs: Runs, warnings: list[str] | None = None) -> tuple[list[tuple[float, Member]], Runs]:
@@ -146,7 +150,9 @@ def _left_out(runs: Runs, share: float) -> dict[str, float] | None:
     if seen.sum() < FEWEST or tested.sum() < 2:
         return None
     chosen, _ = _choose(runs.take(seen))
-    mean, sd = mixture(chosen, runs.params[tested], runs.tokens[tested])
+    at = runs.params[tested], runs.tokens[tested]
+    mean, sd = mixture(chosen, *at)
+    half = _quantile(int(seen.sum()), LEVEL) * mixture(chosen, *at, SCALE)[1]
     miss = mean - np.log(runs.loss[tested])
     return {
         "flops": cut,
@@ -155,7 +161,7 @@ def _left_out(runs: Runs, share: float) -> dict[str, float] | None:
         "reach": float(flops.max() / cut),
         "error": float(np.mean(np.abs(np.expm1(miss)))),
         "bias": float(np.mean(np.expm1(miss))),
-        "coverage": float(np.mean(np.abs(miss) <= _quantile(int(seen.sum()), LEVEL) * SCALE * sd)),
+        "coverage": float(np.mean(np.abs(miss) <= half)),
         "miss": float(np.sqrt(np.mean((miss / sd) ** 2))),
     }
 
