@@ -120,7 +120,7 @@ def describe(problem: Problem, z: Array, found: newton.Solution, points: Points)
     value = float(plain.evaluate()(z[None], np.arange(1))[0][0])
     params = {name: float(v) for name, v in problem.to_params(z).items()}
     derived = {name: float(v) for name, v in form.derived(params).items() if np.isfinite(v)}
-    agree = int(np.sum(found.value <= found.value.min() + AGREE * abs(found.value.min())))
+    agree = int(np.sum(found.value <= found.value.min() + AGREE * abs(found.value.min()) + problem.floor))
     closed = {name: p.closed for name, p in profiles(problem, z, secants=0).items()}
     condition = curvature_condition(problem, z)
     level = problem.predict(z[None])[0]

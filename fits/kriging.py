@@ -146,7 +146,7 @@ def from_params(law: type[Law], runs: Runs, params: Mapping[str, float], length:
 
 
 def predict(m: Member, params: Array, tokens: Array) -> tuple[Array, Array]:
-    """Mean and variance of the log loss of new runs [m]: the parameters', the discrepancy's and the noise's."""
+    """Mean and variance of the log loss at new points [m], a run's noise left out: the parameters' and the discrepancy's variance."""
     own, at = _place(m.runs.params, m.runs.tokens), _place(params, tokens)
     x = {"params": params / m.problem.center["params"], "tokens": tokens / m.problem.center["tokens"]}
     level, slopes = _log_law(m.problem, m.u[None], x)
@@ -155,7 +155,7 @@ def predict(m: Member, params: Array, tokens: Array) -> tuple[Array, Array]:
     gain = cross @ m.weights
     left = slopes[0].T - gain @ m.slopes.T
     law = np.einsum("mk,kj,mj->m", left, m.covariance, left)
-    return level[0] - gain @ m.residual, law + m.sigma**2 * (1 + m.ratio**2 * size**2 - np.einsum("mn,mn->m", gain, cross))
+    return level[0] - gain @ m.residual, law + m.sigma**2 * (m.ratio**2 * size**2 - np.einsum("mn,mn->m", gain, cross))
 
 
 def _problem(law: type[Law], runs: Runs) -> Problem:

@@ -30,8 +30,13 @@ class Solution:
     steps: int
 
 
-def minimise(evaluate: Evaluate, z: Array, low: Array, high: Array, steps: int = STEPS, tolerance: float = TOLERANCE) -> Solution:
-    """Local minima from the starts z [R, k] within low <= z <= high (broadcast to [R, k]); a start that is not finite fails."""
+def minimise(
+    evaluate: Evaluate, z: Array, low: Array, high: Array, steps: int = STEPS, tolerance: float = TOLERANCE, floor: float = 1e-300
+) -> Solution:
+    """Local minima from the starts z [R, k] within low <= z <= high (broadcast to [R, k]); a start that is not finite fails.
+
+    `floor`: a decrease that is rounding, whatever the value: data that follow a law exactly have a minimum of zero.
+    """
     low, high = np.broadcast_to(low, z.shape), np.broadcast_to(high, z.shape)
     z = np.clip(z, low, high)
     out_z, out_value, converged = z.copy(), np.full(len(z), np.inf), np.zeros(len(z), bool)
@@ -46,8 +51,8 @@ def minimise(evaluate: Evaluate, z: Array, low: Array, high: Array, steps: int =
         with np.errstate(invalid="ignore"):
             better = new[0] < value
             gain = (value - new[0]) / np.maximum(expected, 1e-300)
-        floor = ~better & (promised <= 1e-9 * np.abs(value)) & (np.abs(new[0] - value) <= 1e-13 * np.abs(value))
-        done = (promised <= tolerance * np.abs(value) + 1e-300) | floor
+        stuck = ~better & (promised <= 1e-9 * np.abs(value)) & (np.abs(new[0] - value) <= 1e-13 * np.abs(value))
+        done = (promised <= tolerance * np.abs(value) + floor) | stuck
         z = np.where(better[:, None], trial, z)
         value, gradient, hessian, metric = (_where(better, a, b) for a, b in zip(new, (value, gradient, hessian, metric), strict=True))
         trust = np.where(better, np.where(gain > 0.5, trust / 8, np.where(gain > 0.1, trust, trust * 2)), trust * 6)

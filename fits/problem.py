@@ -11,6 +11,8 @@ from fits.objective import Objective
 
 NEGLIGIBLE = 1e-7  # of the lowest target: a term this small at the centre of the data is a bound hit at zero
 
+EXACT = 1e-11  # residual, relative to the target, below which a fit is exact: rounding over the flattest direction
+
 
 @dataclass(frozen=True)
 class Quadratic:
@@ -44,6 +46,12 @@ class Problem:
         s = self.law.to_search({name: np.asarray(value) for name, value in p.items()}, self.center)
         logs = [np.log(np.maximum(s[q.name], 1e-300)) if q.scale == "log" else s[q.name] for q in self.law.parameters]
         return np.stack(np.broadcast_arrays(*logs), axis=-1)
+
+    @property
+    def floor(self) -> float:
+        """The objective of residuals that are rounding."""
+        scale = 1.0 if self.objective.log else float(np.mean(self.y**2))
+        return self.objective.factor * len(self.y) * scale * EXACT**2
 
     def shift_slopes(self) -> Array:
         """d (law's own coordinate) / d z, [k, k]: log A = log A at the centre + weight * exponent * log center."""

@@ -84,7 +84,7 @@ def minimise(
     if problem.objective.name == "lad":
         for threshold in LAD_PATH:
             z = newton.minimise(replace(problem, delta=threshold).evaluate(weight), z, low, high).z
-    return newton.minimise(problem.evaluate(weight), z, low, high)
+    return newton.minimise(problem.evaluate(weight), z, low, high, floor=problem.floor)
 
 
 def solve_many(problem: Problem, weights: Array, polished: int = 8) -> newton.Solution:

@@ -37,6 +37,10 @@ RANGES = {
 }
 
 
+EXPORTED = {"Step": "steps", "Value": "loss", "Wall time": "seconds", "Name": "run_id", "ID": "run_id"}  # by TensorBoard and W&B
+WORST_LOSS = 12.5  # nats: ln of a vocabulary of 270,000, what a model that knows nothing has
+
+
 class Table(NamedTuple):
     frame: "pd.DataFrame"
     left_out: dict[str, int]  # reason -> rows
@@ -123,6 +127,8 @@ def _exports(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _rename(frame: "pd.DataFrame", names: Mapping[str, str]) -> "pd.DataFrame":
+    """The frame under our names; a column that `_exports` has renamed is also known by its own."""
+    names = {ours: theirs if theirs in frame else EXPORTED.get(theirs, theirs) for ours, theirs in names.items()}
     for ours, theirs in names.items():
         if theirs not in frame:
             raise InputError(f"map {ours}={theirs!r}: no such column; the file has {', '.join(map(str, frame.columns))}")
@@ -192,7 +198,9 @@ def select(frame: "pd.DataFrame", law: type[Law], params_kind: str = "total", le
     columns = {name: values[good] for name, values in columns.items()}
     y = columns.pop(law.target)
     _check_units({**columns, law.target: y}, source)
-    _check_enough(columns, y, law)
+    _check_enough(columns, y, law, counted)
+    if law.target == "loss" and "x" not in law.inputs and (worse := int((y > WORST_LOSS).sum())):
+        warnings.append(f"loss: {worse} of {len(y)} above {WORST_LOSS:g} nats, worse than knowing nothing: perplexity, or diverged runs?")
     groups = _groups(frame[good])
     return Points(columns, y, counted, warnings, groups, params_kind)
 
@@ -231,10 +239,11 @@ def _check_units(columns: Mapping[str, Array], source: Mapping[str, str]) -> Non
             raise InputError(f"{source.get(name, name)}={span}: must be {meaning}, expected within {low:g} to {high:g}")
 
 
-def _check_enough(columns: Mapping[str, Array], y: Array, law: type[Law]) -> None:
+def _check_enough(columns: Mapping[str, Array], y: Array, law: type[Law], counted: Mapping[str, int]) -> None:
     free = len(law.parameters)
     if len(y) <= free:
-        raise InputError(f"rows={len(y)}: {law.name} has {free} parameters and needs at least {free + 1} usable rows")
+        left = "".join(f"; left out: {rows} {reason}" for reason, rows in counted.items())
+        raise InputError(f"rows={len(y)}: {law.name} has {free} parameters and needs at least {free + 1} usable rows{left}")
     for name, values in {**columns, law.target: y}.items():
         if np.ptp(values) == 0:
             raise InputError(f"{name}={values[0]:g} in every row: {law.name} needs it to vary")

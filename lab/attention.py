@@ -12,12 +12,17 @@ from lab.ops import Number
 ROPE_BASE = 10_000.0  # 2104.09864
 
 
+def rotation(T: int, K: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine (T, K/2) of every position's angles."""
+    angle_TK = np.arange(T)[:, None] * ROPE_BASE ** (-np.arange(0, K, 2) / K)
+    return jnp.asarray(np.cos(angle_TK), dtype), jnp.asarray(np.sin(angle_TK), dtype)
+
+
 def rotate(x_BTHK: jax.Array, scale: Number) -> jax.Array:
     """Rotary position embedding (2104.09864) of the pairs (i, i + K/2), and `scale`, in one float32 pass."""
     T, K = x_BTHK.shape[-3], x_BTHK.shape[-1]
-    angle_TK = np.arange(T)[:, None] * ROPE_BASE ** (-np.arange(0, K, 2) / K)
     wide = jnp.promote_types(x_BTHK.dtype, jnp.float32)
-    cos, sin = (jnp.asarray(f(angle_TK)[:, None], wide) for f in (np.cos, np.sin))
+    cos, sin = (f_TK[:, None] for f_TK in rotation(T, K, wide))
     a, b = jnp.split(x_BTHK.astype(wide), 2, -1)
     return (jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * jnp.asarray(scale, wide)).astype(x_BTHK.dtype)
 

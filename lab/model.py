@@ -7,7 +7,7 @@ A path in the parameters ends in the tensor's name in `lab.parametrization.TENSO
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import jax
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lab import fp8, mesh, ops
+from lab import flash, fp8, mesh, ops
+from lab import fused as kernels
 from lab.attention import causal_attention, rotate
 from lab.parametrization import TENSORS, table_of
 from lab.records import Trial
@@ -81,40 +82,46 @@ class Block(nnx.Module):
         for name in names:
             setattr(self, name, _param(shape, name))
 
-    def __call__(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
-        x_BTD = self._residual(m, x_BTD, layer, 2 * layer, "attn", self.attention)
-        return self._residual(m, x_BTD, layer, 2 * layer + 1, "mlp", self.mlp)
-
-    def _residual(self, m: "Context", x_BTD: jax.Array, layer: int, i: int, name: str, branch: Callable[..., jax.Array]) -> jax.Array:
-        scales = m.numbers["branch"][i], m.numbers["skip"][i]
-        into_BTD, skip_BTD = m.ops.split(x_BTD, *scales)
-        out_BTD = branch(m, m.norm(into_BTD, getattr(self, f"{name}_gain", None)), layer)
-        m.tap(f"{name}.{layer}", out_BTD)
-        x_BTD = m.ops.add(out_BTD, skip_BTD, *scales)
-        m.tap(f"residual.{i + 1}", x_BTD)
-        return x_BTD
+    def __call__(self, m: "Context", stream: "Stream", layer: int) -> "Stream":
+        for i, name, branch in ((2 * layer, "attn", self.attention), (2 * layer + 1, "mlp", self.mlp)):
+            x_BTD, skip_BTD = m.enter(stream, i, getattr(self, f"{name}_gain", None))
+            stream = Stream(skip_BTD, branch(m, x_BTD, layer))
+            m.tap(f"{name}.{layer}", stream.branch_BTD)
+        return stream
 
     def attention(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
         heads = (*x_BTD.shape[:-1], m.shape.heads, m.shape.head_dim)
         # q and k together, since the position embedding copies both anyway; v alone, so that nothing has to cut it out
-        qk_BTnD = m.linear(x_BTD, self, "q", "k")
-        q_BTHK, k_BTHK = qk_BTnD[..., 0, :].reshape(heads), qk_BTnD[..., 1, :].reshape(heads)
+        qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(*heads[:-2], 2, *heads[-2:])
         v_BTHK = m.linear(x_BTD, self, "v").reshape(heads)
-        if m.shape.qk_norm:
-            q_BTHK = m.norm(q_BTHK, getattr(self, "q_gain", None))
-            k_BTHK = m.norm(k_BTHK, getattr(self, "k_gain", None))
-        q_BTHK, k_BTHK = rotate(q_BTHK, m.numbers["attention"]), rotate(k_BTHK, 1.0)
+        out_BTHK = m.ops.attention_out(self._attend(m, qk_BTnHK, v_BTHK, layer), m.numbers["attention"] * m.shape.head_dim)
+        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o")
+
+    def _attend(self, m: "Context", qk_BTnHK: jax.Array, v_BTHK: jax.Array, layer: int) -> jax.Array:
+        if m.fused and not m.shape.qk_norm and flash.fits(*v_BTHK.shape[1::2]):
+            return flash.attention(qk_BTnHK, v_BTHK, m.numbers["attention"])
+        if m.fused and not m.shape.qk_norm:
+            q_BTHK, k_BTHK = kernels.rotate_pair(qk_BTnHK, m.numbers["attention"])
+        else:
+            q_BTHK, k_BTHK = qk_BTnHK[..., 0, :, :], qk_BTnHK[..., 1, :, :]
+            if m.shape.qk_norm:
+                q_BTHK = m.norm(q_BTHK, getattr(self, "q_gain", None))
+                k_BTHK = m.norm(k_BTHK, getattr(self, "k_gain", None))
+            q_BTHK, k_BTHK = rotate(q_BTHK, m.numbers["attention"]), rotate(k_BTHK, 1.0)
         m.tap(f"q.{layer}", q_BTHK)
         m.tap(f"k.{layer}", k_BTHK)
-        out_BTHK = m.ops.attention_out(causal_attention(q_BTHK, k_BTHK, v_BTHK), m.numbers["attention"] * m.shape.head_dim)
-        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o")
+        return causal_attention(q_BTHK, k_BTHK, v_BTHK)
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
         alpha = m.numbers["ffn_act"]
         if m.shape.activation == "gelu":
             return m.linear(m.ops.gelu(m.linear(x_BTD, self, "up"), alpha), self, "down")
         both_BTnF = m.linear(x_BTD, self, "up", "gate")
-        return m.linear(m.ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), self, "down")
+        if m.fused:
+            hidden_NF = kernels.glu(both_BTnF.reshape(-1, 2, m.shape.ff), alpha, m.ops.glu_factor(alpha))
+            return m.linear(hidden_NF.reshape(*x_BTD.shape[:-1], m.shape.ff), self, "down")
+        hidden_BTF = ops.times(ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), m.ops.glu_factor(alpha))
+        return m.linear(hidden_BTF, self, "down")
 
 
 class Decoder(nnx.Module):
@@ -129,15 +136,23 @@ class Decoder(nnx.Module):
     def __call__(self, m: "Context", tokens_BT: jax.Array) -> jax.Array:
         x_BTD = m.ops.embed(tokens_BT, mesh.whole(self.embed[...]), m.rule("embed")["multiplier"]).astype(m.dtype(self.embed))
         x_BTD = mesh.split_batch(x_BTD)
-        m.tap("residual.0", x_BTD)
+        stream = Stream(x_BTD)
         for i, block in enumerate(self.layers.values()):
             layer = partial(block, m, layer=i)
-            x_BTD = mesh.split_batch((jax.checkpoint(layer, policy=REMAT[m.remat]) if m.remat else layer)(x_BTD))
-        x_BTD = m.norm(x_BTD, getattr(self, "final_gain", None))
+            stream = (jax.checkpoint(layer, policy=REMAT[m.remat]) if m.remat else layer)(stream)
+            stream = stream._replace(skip_BTD=mesh.split_batch(stream.skip_BTD))
+        x_BTD = m.norm(m.close(stream, 2 * m.shape.depth), getattr(self, "final_gain", None))
         w_DV = self.embed[...].T if m.shape.tied else self.unembed[...]
         logits_BTV = m.ops.readout(x_BTD, w_DV, m.numbers["readout"], m.numbers["readout_backward"])
         m.tap("logits", logits_BTV)
         return logits_BTV
+
+
+class Stream(NamedTuple):
+    """The residual stream where a branch has ended and is not added yet, so that the addition can join the next branch's norm."""
+
+    skip_BTD: jax.Array
+    branch_BTD: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,7 @@ class Context:
     numbers: Mapping[str, Any]
     tap: Tap
     remat: str
+    fused: bool
 
     @property
     def ops(self) -> ops.Ops:
@@ -155,6 +171,26 @@ class Context:
 
     def rule(self, name: str) -> Mapping[str, Any]:
         return self.numbers["rules"][name]
+
+    def scales(self, i: int) -> tuple[Any, Any]:
+        """Of branch i: its own, and the skip's beside it."""
+        return self.numbers["branch"][i], self.numbers["skip"][i]
+
+    def close(self, stream: Stream, i: int) -> jax.Array:
+        """The stream after i branches, the last of them added."""
+        x_BTD = self.ops.add(stream.branch_BTD, stream.skip_BTD, *self.scales(i - 1)) if i else stream.skip_BTD
+        self.tap(f"residual.{i}", x_BTD)
+        return x_BTD
+
+    def enter(self, stream: Stream, i: int, gain: nnx.Param | None) -> tuple[jax.Array, jax.Array]:
+        """(the input of branch i, normed; the skip beside it)."""
+        if self.fused and gain is None and stream.branch_BTD is not None:
+            branch_ND, skip_ND = (x.reshape(-1, self.shape.width) for x in (stream.branch_BTD, stream.skip_BTD))
+            both = kernels.add_norm(branch_ND, skip_ND, self.scales(i - 1), self.scales(i), self.shape.unit)
+            norm_BTD, x_BTD = (x.reshape(stream.skip_BTD.shape) for x in both)
+            return norm_BTD, x_BTD
+        into_BTD, skip_BTD = self.ops.split(self.close(stream, i), *self.scales(i))
+        return self.norm(into_BTD, gain), skip_BTD
 
     def dtype(self, param: nnx.Param) -> Any:
         """Compute in bfloat16 when asked to, else in the parameters' own dtype."""
@@ -220,27 +256,48 @@ def _ignore(name: str, value: jax.Array) -> None:
     pass
 
 
-def forward(shape: Shape, params: Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any], tap: Tap = _ignore, remat: str = "") -> jax.Array:
+def _fused(shape: Shape, tokens_BT: jax.Array, fused: bool | None) -> bool:
+    """Whether to use the kernels of `lab.fused`; None: on one GPU in bfloat16, wherever they fit."""
+    fits = shape.activation == "swiglu" and kernels.fits(shape.width, shape.ff, shape.head_dim, tokens_BT.size)
+    if fused is not None:
+        return fused and fits
+    return fits and jax.default_backend() == "gpu" and shape.precision != "float32" and jax.sharding.get_abstract_mesh().empty
+
+
+def forward(
+    shape: Shape,
+    params: Tree,
+    tokens_BT: jax.Array,
+    numbers: Mapping[str, Any],
+    tap: Tap = _ignore,
+    remat: str = "",
+    fused: bool | None = None,
+) -> jax.Array:
     """Logits (B, T, V) in the compute dtype. `remat`: what each layer computes again going back (see `REMAT`).
 
     `tap` is called while tracing with `residual.i` (after i branches), `attn.l` and `mlp.l` (branch outputs before their scale), `q.l` and
-    `k.l` (their product is the attention logits), `logits`.
+    `k.l` (their product is the attention logits), `logits`. `fused`: whether elementwise chains are kernels of their own (`lab.fused`);
+    by default where they are faster. A tap sees what the plain code computes.
     """
     decoder = nnx.merge(_structure(shape)[0], params)
-    return decoder(Context(shape, numbers, tap, remat), tokens_BT)
+    chains = tap is _ignore and _fused(shape, tokens_BT, fused)
+    return decoder(Context(shape, numbers, tap, remat, chains), tokens_BT)
 
 
-def _token_losses(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any], remat: str = "") -> jax.Array:
-    logits_BTV = forward(shape, params, tokens_BS[:, :-1], numbers, remat=remat)
-    into_loss = (ops.UNIT if shape.unit else ops.PLAIN).into_loss
-    return cross_entropy(into_loss(logits_BTV, numbers["loss"]), tokens_BS[:, 1:], numbers["z_loss"], numbers["loss"])
-
-
-def loss(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any], remat: str = "") -> jax.Array:
+def loss(
+    shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any], remat: str = "", fused: bool | None = None
+) -> jax.Array:
     """Mean nats per token of (B, T + 1) tokens. Its gradient includes the z-loss, its value does not; unit ops scale the gradient."""
-    return _token_losses(shape, params, tokens_BS, numbers, remat).mean()
+    tokens_BT, targets_BT = tokens_BS[:, :-1], tokens_BS[:, 1:]
+    logits_BTV = forward(shape, params, tokens_BT, numbers, remat=remat, fused=fused)
+    gradient = (ops.UNIT if shape.unit else ops.PLAIN).loss_gradient(targets_BT.size, shape.vocab, numbers["loss"])
+    if _fused(shape, tokens_BT, fused):
+        flat = logits_BTV.reshape(-1, shape.vocab), targets_BT.reshape(-1)
+        return kernels.mean_cross_entropy(*flat, numbers["z_loss"], numbers["loss"], gradient)
+    return cross_entropy(ops.scale_bwd(logits_BTV, gradient), targets_BT, numbers["z_loss"], numbers["loss"]).mean()
 
 
 def sequence_losses(shape: Shape, params: Tree, tokens_BS: jax.Array, numbers: Mapping[str, Any]) -> jax.Array:
     """Nats per token of each sequence, (B,); for validation."""
-    return _token_losses(shape, params, tokens_BS, numbers).mean(-1)
+    logits_BTV = forward(shape, params, tokens_BS[:, :-1], numbers)
+    return cross_entropy(logits_BTV, tokens_BS[:, 1:], numbers["z_loss"], numbers["loss"]).mean(-1)

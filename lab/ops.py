@@ -65,18 +65,19 @@ class Ops(NamedTuple):
     linear_free: Callable[..., jax.Array]  # the same, its input gradient scaled on its own: the MLP's
     readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
-    glu: Callable[..., jax.Array]  # (x, gate, alpha) -> x gate sigmoid(alpha gate)
+    glu_factor: Callable[[Number], Number]  # (alpha) -> the factor on `glu`, x gate sigmoid(alpha gate)
     gelu: Callable[..., jax.Array]  # (x, alpha) -> gelu(alpha x) / alpha
     attention_out: Callable[..., jax.Array]  # (out_BTHK, alpha): what softmax attention's output still needs
     split: Callable[..., tuple[jax.Array, jax.Array]]  # (x, branch, skip) -> the branch's input, the skip's
     add: Callable[..., jax.Array]  # (branch_x, skip_x, branch, skip) -> the sum
-    into_loss: Callable[..., jax.Array]  # (logits_BTV, alpha) -> logits, the loss's gradient scaled
+    loss_gradient: Callable[[int, int, Number], Number]  # (tokens, V, alpha) -> the factor on the mean loss's gradient by the logits
 
 
 # 1. activations, without factors ------------------------------------------------------------------------------------
 
 
-def _glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
+def glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
+    """x gate sigmoid(alpha gate): the gated MLP's activation, of both op sets, before `Ops.glu_factor`."""
     return x * gate * jax.nn.sigmoid(times(gate, alpha))
 
 
@@ -98,12 +99,12 @@ PLAIN = Ops(
     linear_free=lambda x_BTD, w_DE, scale, fp8=False: _linear(x_BTD, w_DE, scale),
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
     gain=lambda x, gain: x * gain.astype(x.dtype),
-    glu=_glu,
+    glu_factor=lambda alpha: 1.0,
     gelu=_gelu,
     attention_out=lambda out_BTHK, alpha: out_BTHK,
     split=lambda x, branch, skip: (x, x),
     add=lambda branch_x, skip_x, branch, skip: times(branch_x, branch) + times(skip_x, skip),
-    into_loss=lambda logits_BTV, alpha: logits_BTV,
+    loss_gradient=lambda tokens, V, alpha: 1.0,
 )
 
 
@@ -114,12 +115,28 @@ def _rows(x: jax.Array) -> int:
     return math.prod(x.shape[:-1])
 
 
+@jax.custom_vjp
+def _unit_product(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number) -> jax.Array:
+    """Output times `scale`, input gradient times `backward`, weight gradient over sqrt(rows); the first two factors go onto the weights,
+    which have fewer entries than the activations'."""
+    return _linear(x_BTD, w_DE, scale)
+
+
+def _unit_product_backward(saved: tuple[Number, ...], dy_BTE: jax.Array) -> tuple[jax.Array, ...]:
+    x_BTD, w_DE, scale, backward = saved
+    dx_BTD, dw_DE = jax.vjp(product, x_BTD, times(w_DE, backward).astype(x_BTD.dtype))[1](dy_BTE)
+    dw_DE = times(dw_DE.astype(w_DE.dtype), _rows(x_BTD) ** -0.5)
+    return dx_BTD, dw_DE, *(jax.tree.map(jnp.zeros_like, s) for s in (scale, backward))
+
+
+_unit_product.defvjp(lambda *args: (_unit_product(*args), args), _unit_product_backward)
+
+
 def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, fp8: bool = False) -> jax.Array:
-    """Output times `scale`, input gradient times `backward`, weight gradient over sqrt(rows)."""
+    if not fp8:
+        return _unit_product(x_BTD, w_DE, scale, backward)
     x = scale_bwd(x_BTD, backward)
     w = scale_bwd(w_DE, _rows(x_BTD) ** -0.5)
-    if not fp8:
-        return scale_fwd(product(x, w.astype(x.dtype)), scale)
     y_NE = dot8(x.reshape(-1, x.shape[-1]), w.reshape(len(w), -1))
     return scale_fwd(y_NE.reshape(*x.shape[:-1], *w.shape[1:]), scale)
 
@@ -132,9 +149,9 @@ def _unit_gain(x: jax.Array, gain: jax.Array) -> jax.Array:
     return x * scale_bwd(gain, (gain.size / x.size) ** 0.5).astype(x.dtype)
 
 
-def _unit_glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
+def _unit_glu_factor(alpha: Number) -> Number:
     a = jnp.asarray(alpha, float)
-    return times(_glu(x, gate, alpha), log_interpolate(1 / (1 + 1 / a**2), 2.0, 2**0.5))
+    return log_interpolate(1 / (1 + 1 / a**2), 2.0, 2**0.5)
 
 
 def _unit_gelu(x: jax.Array, alpha: Number) -> jax.Array:
@@ -150,10 +167,9 @@ def _unit_attention_out(out_BTHK: jax.Array, alpha: Number) -> jax.Array:
     return times(out_BTHK, 1.0 if T == 1 else 1 / log_interpolate(1 / (1 + 4 * K / a**2), low, 1.0))
 
 
-def _unit_into_loss(logits_BTV: jax.Array, alpha: Number) -> jax.Array:
+def _unit_loss_gradient(tokens: int, V: int, alpha: Number) -> Number:
     """The gradient of the mean loss of softmax(alpha logits) becomes unit scale: tokens V / sqrt(V - 1), alpha forward only."""
-    V = logits_BTV.shape[-1]
-    return scale_bwd(logits_BTV, _rows(logits_BTV) * V / math.sqrt(V - 1) / jnp.asarray(alpha, float))
+    return tokens * V / math.sqrt(V - 1) / jnp.asarray(alpha, float)
 
 
 UNIT = Ops(
@@ -162,13 +178,13 @@ UNIT = Ops(
     linear_free=lambda x_BTD, w_DE, scale, fp8=False: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, fp8),
     readout=_unit_linear,
     gain=_unit_gain,
-    glu=_unit_glu,
+    glu_factor=_unit_glu_factor,
     gelu=_unit_gelu,
     attention_out=_unit_attention_out,
     # the branch's factor acts at its end going forward and at its start going back, so gradients inside have unit scale
     split=lambda x, branch, skip: (scale_bwd(x, branch), scale_bwd(x, skip)),
     add=lambda branch_x, skip_x, branch, skip: scale_fwd(branch_x, branch) + scale_fwd(skip_x, skip),
-    into_loss=_unit_into_loss,
+    loss_gradient=_unit_loss_gradient,
 )
 
 

@@ -60,13 +60,18 @@ def environment() -> dict[str, Any]:
 
 
 def revision() -> str:
-    """The git revision of this source, "+dirty" when its tree has changes; "" outside a repository."""
+    """The git revision of this source, "+dirty" when its tree has changes.
+
+    Outside a repository (an export, an image) SCALELAB_REVISION says it, as whoever made the copy set it; "" when it is not set.
+    """
     root = Path(__file__).resolve().parents[1]
     try:
-        head = _git(root, "rev-parse", "HEAD")
-        return head + ("+dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+        top, head = _git(root, "rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if Path(top) == root:  # else a copy inside another project's repository
+            return head + ("+dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return os.environ.get("SCALELAB_REVISION", "")
 
 
 def _git(root: Path, *args: str) -> str:

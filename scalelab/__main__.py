@@ -1,6 +1,7 @@
 """The command `scalelab`: finds the group of the command, imports only that, turns errors into one line and exit code 2."""
 
 import importlib
+import os
 import sys
 
 COMMANDS = {
@@ -52,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     except (lab.InputError, fits.InputError) as error:
         print(f"scalelab {args[0]}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it flushes at its end
+        return 141  # 128 + SIGPIPE, as shells report it
     except KeyboardInterrupt:
         print(f"scalelab {args[0]}: interrupted; what was stored is kept, run again to go on", file=sys.stderr)
         return 130

@@ -1,10 +1,11 @@
 """How well cheap runs predict dear ones: fits each set's cheap runs with one law and predicts its dearest.
 
-    python -m scripts.bench_extrapolation DIR [--law auto] [--out results/bench/extrapolation.json]
+    python -m scripts.bench_extrapolation DIR [--law auto] [--sets FILE] [--ratios 4 32] [--out results/bench/extrapolation.json]
 
-DIR/sets.json lists the sets: `file`, `where` ([column, operator, value]; "@name" is another column; isnull takes true or false),
-`best_over`, `columns`. Test: runs with flops at least 0.8 x the 88th percentile. Train: runs with flops at most (cheapest test run)/K,
-K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean |predicted/measured - 1|; intervals: 90 %.
+DIR/sets.json (or FILE) lists the sets: `file`, `where` ([column, operator, value]; "@name" is another column; isnull takes true or
+false), `best_over`, `columns` (without flops: 6 params tokens). Test: runs with flops at least 0.8 x the 88th percentile. Train: runs with
+flops at most (cheapest test run)/K, K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean
+|predicted/measured - 1|; intervals: 90 %.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import operator
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,11 @@ def read_set(folder: Path, entry: dict[str, Any]):
     frame = pd.read_csv(folder / entry["file"])
     for column, compare, value in entry.get("where", []):
         frame = frame[_matches(frame, column, compare, value)]
-    frame = frame.rename(columns={theirs: ours for ours, theirs in entry["columns"].items() if ours != theirs})
+    frame = frame.assign(**{ours: frame[theirs] for ours, theirs in entry["columns"].items()})
     if entry.get("best_over"):
         frame = frame.loc[frame.groupby(entry["best_over"])["loss"].idxmin()]
+    if "flops" not in entry["columns"]:
+        frame = frame.assign(flops=6.0 * frame["params"] * frame["tokens"])
     return frame[["params", "tokens", "flops", "loss"]].astype(float).dropna().reset_index(drop=True)
 
 
@@ -108,11 +112,11 @@ def summary(rows: list[dict[str, Any]], ratio: float) -> dict[str, float]:
     }
 
 
-def run(folder: Path, law: str) -> dict[str, Any]:
-    sets = json.loads((folder / "sets.json").read_text())["sets"]
+def run(folder: Path, law: str, listing: Path | None = None, ratios: Sequence[int] = RATIOS) -> dict[str, Any]:
+    sets = json.loads((listing or folder / "sets.json").read_text())["sets"]
     frames = {entry["name"]: read_set(folder, entry) for entry in sets}
-    rows = [row for ratio in RATIOS for name, frame in frames.items() if (row := measure(name, frame, ratio, law)) is not None]
-    ratios = [ratio for ratio in RATIOS if any(r["ratio"] == ratio for r in rows)]
+    rows = [row for ratio in ratios for name, frame in frames.items() if (row := measure(name, frame, ratio, law)) is not None]
+    ratios = [ratio for ratio in ratios if any(r["ratio"] == ratio for r in rows)]
     pooled = sum(r["covered"] for r in rows) / max(sum(r["test"] for r in rows), 1)
     return {"law": law, "level": LEVEL, "summary": [summary(rows, ratio) for ratio in ratios], "coverage": pooled, "rows": rows}
 
@@ -137,12 +141,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--law", default="auto")
+    parser.add_argument("--sets", type=Path, metavar="FILE", help="in place of DIR/sets.json")
+    parser.add_argument("--ratios", type=int, nargs="+", default=RATIOS, metavar="K")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(argv)
-    if not (options.folder / "sets.json").is_file():
+    if options.sets is None and not (options.folder / "sets.json").is_file():
         print(f"bench_extrapolation: DIR={str(options.folder)!r}: has no sets.json", file=sys.stderr)
         return 2
-    document = run(options.folder, options.law)
+    document = run(options.folder, options.law, options.sets, options.ratios)
     print(table(document))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)

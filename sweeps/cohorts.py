@@ -25,7 +25,7 @@ class Limits:
     def of(self, trial: Trial, want: int) -> int:
         """Up to `want` trials like this one. Where `want` fits, its program is the only one compiled, and it is the one that runs."""
         key, room = signature(trial), MEMORY_SHARE * self.memory
-        size = max(1, min(self.most, self._most.get(key, self.most), want))
+        size = max(1, min(self.known(trial), want))
         while self.peak is not None and size > self._fits.get(key, 1):
             need = self.peak(trial, size)
             if need <= room:
@@ -33,6 +33,10 @@ class Limits:
             else:
                 size = self._most[key] = max(1, min(size - 1, int(size * room / need)))
         return size
+
+    def known(self, trial: Trial) -> int:
+        """The most that is not known to be too many."""
+        return self._most.get(signature(trial), self.most)
 
     def ran_out(self, trial: Trial, size: int) -> None:
         """A cohort of `size` did not fit after all: half of it is the most from now on."""

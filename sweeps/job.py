@@ -12,8 +12,9 @@ from pathlib import Path
 from lab import InputError
 from sweeps.claims import BEAT_SECONDS
 from sweeps.cohorts import Limits
-from sweeps.run import Summary, Train, log, work
+from sweeps.run import Train, log, work
 from sweeps.store import create
+from sweeps.summary import Summary
 
 IN_TURN = 8  # trials claimed at once where they train in turn: others are free to take the rest
 STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as shells report it
@@ -34,6 +35,11 @@ class Job:
     most: int = 0  # trials of a cohort; 0 = as many as fit (IN_TURN in turn)
     beat_seconds: float = BEAT_SECONDS
     parent: int = 0  # pid of the process that starts the worker, which ends with it; 0 = it goes on alone
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("most", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
 
     def json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

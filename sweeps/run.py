@@ -20,6 +20,7 @@ from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
 from sweeps.cohorts import Limits, even, group
 from sweeps.record import head, make_record
 from sweeps.store import Store
+from sweeps.summary import Summary
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
 POLL_SECONDS = 1.0  # between looks at what other workers still hold
@@ -37,39 +38,6 @@ class Train(Protocol):
     def __call__(
         self, trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]
     ) -> Iterable[Result]: ...
-
-
-@dataclass
-class Spans:
-    """Where a worker's time went, in seconds."""
-
-    claim: float = 0.0
-    train: float = 0.0
-    publish: float = 0.0
-    wait: float = 0.0
-
-    @contextlib.contextmanager
-    def of(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + time.perf_counter() - begun)
-
-
-@dataclass
-class Summary:
-    """What one worker did. `late` counts results that another worker had published first, `split` cohorts that were halved."""
-
-    done: int = 0
-    diverged: int = 0
-    failed: int = 0
-    late: int = 0
-    split: int = 0
-    set_aside: int = 0
-    stopped: bool = False
-    seconds: float = 0.0
-    spans: Spans = field(default_factory=Spans)
 
 
 @contextlib.contextmanager
@@ -91,9 +59,18 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def out_of_memory(error: BaseException) -> bool:
+def reason_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def out_of_memory(reason: str) -> bool:
     """XLA says RESOURCE_EXHAUSTED, on every device."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower()
+    return reason.startswith("MemoryError") or "RESOURCE_EXHAUSTED" in reason or "out of memory" in reason.lower()
+
+
+def halves(trials: list[Trial]) -> list[list[Trial]]:
+    """The second half and the first, in the order of a stack."""
+    return [trials[len(trials) // 2 :], trials[: len(trials) // 2]]
 
 
 @dataclass
@@ -157,11 +134,14 @@ class _Run:
 
     def size(self, trial: Trial, free: int, share: int) -> int:
         """Of the next cohort: what fits, and `free` trials in cohorts as equal as can be."""
-        try:
-            return even(free, self.limits.of(trial, share))
-        except Exception as error:  # its program does not compile: training it alone will say so
-            log.warning("cohort of %s: its memory cannot be measured (%s)", trial.run_id, str(error).splitlines()[0])
-            return 1
+        while share > 1:
+            try:
+                return even(free, self.limits.of(trial, share))
+            except Exception as error:  # its program does not compile: there is no memory for that, or training it alone will say why
+                reason = reason_of(error)
+                log.warning("cohort of %s: its memory cannot be measured (%s)", trial.run_id, reason.splitlines()[0])
+                share = share // 2 if out_of_memory(reason) else 1
+        return 1
 
     def halt(self) -> bool:
         """To stop training: asked to, or away for so long that others may have taken over."""
@@ -176,22 +156,25 @@ class _Run:
         parts = [cohort]
         while parts and not self.halt():
             part = parts.pop()
+            if len(part) > self.limits.known(part[0]):  # the half before it ran out of memory
+                parts += halves(part)
+                continue
             rest = {t.run_id: t for t in part}
-            error = self._train(part, rest)
+            reason = self._train(part, rest)
             if not rest or self.halt():
                 continue
             if len(rest) > 1:
-                log.warning("a cohort of %d was halved: %s", len(part), error)
+                log.warning("a cohort of %d was halved: %s", len(part), reason)
                 self.summary.split += 1
-                if out_of_memory(error):
+                if out_of_memory(reason):
                     self.limits.ran_out(part[0], len(part))
-                left = list(rest.values())
-                parts += [left[len(left) // 2 :], left[: len(left) // 2]]
+                parts += halves(list(rest.values()))
             else:
-                self._fail(next(iter(rest.values())), error)
+                self._fail(next(iter(rest.values())), reason)
 
-    def _train(self, part: list[Trial], rest: dict[str, Trial]) -> Exception:
-        """Trains `part`; `rest` loses what was published. Returns why the others have no result."""
+    def _train(self, part: list[Trial], rest: dict[str, Trial]) -> str:
+        """Trains `part`; `rest` loses what was published. Returns why the others have no result: as text, for an exception
+        holds on, through its traceback, to what the cohort has on the device, and its halves need that room."""
         results: Iterator[Result] | None = None
         while True:
             try:
@@ -202,21 +185,21 @@ class _Run:
                     result = next(results)
                     trial = rest.pop(result.run_id)
             except StopIteration:
-                return RuntimeError("the training function returned no result for it")
+                return "the training function returned no result for it"
             except Exception as error:  # whatever a trial raises is its own failure, never the sweep's
                 log.debug("training raised", exc_info=True)
-                return error
+                return reason_of(error)
             self._publish(trial, result)
 
     def _publish(self, trial: Trial, result: Result) -> None:
         if result.status == "failed":
-            self._fail(trial, RuntimeError(result.reason))
+            self._fail(trial, result.reason)
             return
         with self.summary.spans.of("publish"):
             try:
                 first = self.store.publish(make_record(self.study, trial, result))
             except (TypeError, ValueError, ArithmeticError) as error:  # a result that has no JSON
-                self._fail(trial, error)
+                self._fail(trial, reason_of(error))
                 return
             if first:
                 setattr(self.summary, result.status, getattr(self.summary, result.status) + 1)
@@ -227,8 +210,7 @@ class _Run:
         if self.on_result is not None:
             self.on_result(trial, result)
 
-    def _fail(self, trial: Trial, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
+    def _fail(self, trial: Trial, reason: str) -> None:
         log.warning("trial %s failed: %s", trial.run_id, reason.splitlines()[0])
         self.store.publish_failure(make_record(self.study, trial, Result(run_id=trial.run_id, status="failed", reason=reason)))
         self.summary.failed += 1

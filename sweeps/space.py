@@ -3,6 +3,7 @@
 A point is a dict from a trial's fields to values; a space is a list of points. Random designs take a seed and nothing else.
 """
 
+import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,6 +113,14 @@ def sobol(count: int, seed: int = 0, **ranges: Range) -> list[Point]:
 # 3. trials ---------------------------------------------------------------------------------------------------------
 
 
+def _check_names(fields: Point) -> None:
+    for name in fields:
+        if name not in Trial.__dataclass_fields__:
+            close = difflib.get_close_matches(name, Trial.__dataclass_fields__, 1)
+            known = f"did you mean {close[0]}?" if close else f"it has {', '.join(Trial.__dataclass_fields__)}"
+            raise InputError(f"{name}={fields[name]!r}: a trial has no such field; {known}")
+
+
 def trials(space: Iterable[Point], derive: Callable[[Point], Point] | None = None, **common: Any) -> list[Trial]:
     """Points to trials: `common` holds the fields that all share, `derive` gives those that follow from a point (ff = 4 width).
 
@@ -120,12 +129,9 @@ def trials(space: Iterable[Point], derive: Callable[[Point], Point] | None = Non
     out = {}
     for point in space:
         whole = {**common, **point}
+        _check_names(whole)
         fields = {**common, **(derive(whole) if derive else {}), **point}
-        unknown = sorted(fields.keys() - Trial.__dataclass_fields__.keys())
-        if unknown:
-            raise InputError(
-                f"{unknown[0]}={fields[unknown[0]]!r}: a trial has no such field; it has {', '.join(Trial.__dataclass_fields__)}"
-            )
+        _check_names(fields)
         missing = [n for n, f in Trial.__dataclass_fields__.items() if n not in fields and f.default is f.default_factory]
         if missing:
             raise InputError(f"a trial needs {', '.join(missing)}: give them in the space or in the fields that all trials share")

@@ -188,7 +188,7 @@ def create(path: Path | str) -> Store:
         files.write_synced(probe, b"")
         probe.unlink()
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR):
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR):
             raise
         raise InputError(f"store={str(path)!r}: cannot be written ({os.strerror(error.errno)}); give a folder that can") from None
     return open_store(root)

@@ -25,7 +25,7 @@ class Options:
     data: Annotated[Positional[Path], arg(metavar="DATA")]
     """A store, a Parquet, or a CSV with the table's column names (params, tokens, loss, ...)."""
     law: str = "chinchilla"
-    """The form; `scalelab laws` lists all. auto: chosen by leave-largest-out error."""
+    """The form; `scalelab laws` lists all. auto: a set of forms, weighted by how well dearer runs are predicted."""
     objective: Literal["log-huber", "log-mse", "lad", "huber", "mse"] = "log-huber"
     """log-...: residuals of log loss; huber, mse: of the loss itself."""
     delta: float = 1e-3

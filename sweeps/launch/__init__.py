@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Protocol
 
 
@@ -23,8 +24,10 @@ class Running(Protocol):
 class Child:
     """One worker process inside a scheduler's task: what the scheduler sends to the task reaches it as SIGTERM."""
 
-    def __init__(self, job: str):
-        self.process = subprocess.Popen([sys.executable, "-m", "sweeps.job", job], stdin=subprocess.DEVNULL)
+    def __init__(self, job: str, log: Path | None = None):
+        """`log`: where its messages are appended; None leaves them to the task's own log."""
+        with contextlib.nullcontext() if log is None else open(log, "ab") as out:
+            self.process = subprocess.Popen([sys.executable, "-m", "sweeps.job", job], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def wait(self) -> None:
         """Until it ended; raises when it failed. An interrupt lets it save what is unfinished first."""
@@ -34,7 +37,7 @@ class Child:
             self.stop()
             raise
         if code:
-            raise RuntimeError(f"the worker ended with exit code {code}; its messages are above or in the task's log")
+            raise RuntimeError(f"the worker ended with exit code {code}; its messages are in its log or the task's")
 
     def stop(self) -> None:
         """SIGTERM, and wait. A signal's handler may call it in the middle of `wait`, so it takes none of Popen's locks."""

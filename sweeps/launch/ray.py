@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lab import InputError
@@ -16,7 +17,8 @@ class Ray:
     """What to ask Ray for, for each worker."""
 
     address: str = ""
-    """Of a running cluster ("auto", or ray://host:port); "" = start a local one and stop it at the end."""
+    """Of a running cluster: "auto" on one of its nodes, HOST:PORT, or ray://HOST:PORT; "" = start a local one and stop it at the end.
+    To a stated address Ray sends its token only with RAY_AUTH_MODE=token in the environment."""
     cpus: float = 1.0
     """Cores."""
     gpus: float = 0.0
@@ -46,12 +48,15 @@ class Tasks:
         ray.shutdown()
 
 
-def _work(job: str) -> None:
-    Child(job).wait()
+def _work(job: str, log: Path) -> None:
+    Child(job, log).wait()
 
 
-def launch(job: Job, workers: int, ray_: Ray) -> Tasks:
-    """Start `workers` tasks. scalelab must be importable on the nodes, and the store on a file system that they share."""
+def launch(job: Job, workers: int, logs: Path, ray_: Ray) -> Tasks:
+    """Start `workers` tasks; their messages go to logs/worker-N.log.
+
+    scalelab must be importable on the nodes, and the store on a file system that they share.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -62,7 +67,9 @@ def launch(job: Job, workers: int, ray_: Ray) -> Tasks:
             ray.init(address=ray_.address, log_to_driver=False)
         else:
             ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"address={ray_.address!r}: no Ray cluster there ({error})") from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        hint = "" if "RAY_AUTH_MODE" in os.environ else "; one that asks for a token (~/.ray/auth_token) needs RAY_AUTH_MODE=token"
+        raise InputError(f"address={ray_.address!r}: no Ray cluster there ({str(error).splitlines()[0]}){hint}") from None
     task = ray.remote(num_cpus=ray_.cpus, num_gpus=ray_.gpus, max_retries=RETRIES)(_work)
-    return Tasks([task.remote(job.json()) for _ in range(workers)])
+    logs.mkdir(parents=True, exist_ok=True)
+    return Tasks([task.remote(job.json(), logs / f"worker-{i}.log") for i in range(workers)])

@@ -16,6 +16,7 @@ a path to a .py file of that form, or to a .yaml file of plain data:
 
 import importlib.util
 import inspect
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,8 @@ def _from_python(path: Path, corpus: str, vocab: int, options: dict[str, Any]) -
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
-        raise InputError(f"study={str(path)!r}: cannot be imported ({error})") from None
+    except Exception as error:  # whatever a user's file does
+        raise InputError(f"study={str(path)!r}: cannot be imported ({_said(error)})") from None
     function = getattr(module, "study", None)
     if function is None:
         raise InputError(f"study={str(path)!r}: has no function study(corpus, vocab, **options)")
@@ -80,10 +81,22 @@ def _from_python(path: Path, corpus: str, vocab: int, options: dict[str, Any]) -
     if unknown := sorted(options.keys() - known.keys()):
         accepted = [p for p in known if p not in ("corpus", "vocab")]
         raise InputError(f"{unknown[0]}={options[unknown[0]]!r}: study {path.stem} takes {', '.join(accepted) or 'no options'}")
-    study = function(corpus, vocab, **options)
+    try:
+        study = function(corpus, vocab, **options)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"study={str(path)!r}: study() raised {_said(error)}") from None
     if not isinstance(study, Study):
         raise InputError(f"study={str(path)!r}: study() returned a {type(study).__name__}, not a sweeps.studies.Study")
     return study
+
+
+def _said(error: Exception) -> str:
+    """An error of a user's file, with the line that raised it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if isinstance(error, SyntaxError) else f" ({Path(last.filename).name}, line {last.lineno})"
+    return f"{type(error).__name__}: {error}{where}"
 
 
 # A study of plain data -----------------------------------------------------------------------------------------------
@@ -102,21 +115,36 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
         raise InputError(f"study={str(path)!r}: must be a mapping with at least 'space'")
     if unknown := sorted(data.keys() - set(_KEYS)):
         raise InputError(f"{unknown[0]}: unknown key of a study; known: {', '.join(_KEYS)}")
-    common = {"corpus": corpus, "vocab": vocab, **data.get("common", {})}
-    derived = {k: common.pop(k) for k in ("ff_ratio", "tokens_per_param") if k in common}
-    return Study(
-        name=path.stem,
-        question=str(data.get("question", "")),
-        expectation=str(data.get("expectation", "")),
-        trials=tuple(space.trials(points(data["space"]), lambda p: _derived(p, **derived), **common)),
-        refine=data.get("refine", ""),
-        rounds=data.get("rounds", 1 if data.get("refine") else 0),
-    )
+    try:
+        common = {"corpus": corpus, "vocab": vocab, **{k: _number(v) for k, v in data.get("common", {}).items()}}
+        derived = {k: common.pop(k) for k in ("ff_ratio", "tokens_per_param") if k in common}
+        return Study(
+            name=path.stem,
+            question=str(data.get("question", "")),
+            expectation=str(data.get("expectation", "")),
+            trials=tuple(space.trials(points(data["space"]), lambda p: _derived(p, **derived), **common)),
+            refine=data.get("refine", ""),
+            rounds=int(data.get("rounds", 1 if data.get("refine") else 0)),
+        )
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(f"study={str(path)!r}: {error} is missing") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"study={str(path)!r}: not of the form that sweeps/studies/__init__.py shows ({error})") from None
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-3, without a point, for text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _derived(point: dict[str, Any], ff_ratio: float = 0, tokens_per_param: float = 0) -> dict[str, Any]:
     out: dict[str, Any] = {}
-    if ff_ratio:
+    if ff_ratio and "width" in point:
         out["ff"] = round(ff_ratio * point["width"])
     if tokens_per_param:
         from lab.counts import params
@@ -134,14 +162,14 @@ def _values(value: Any) -> Any:
         (name, arguments), *rest = value.items()
         if name not in makers or rest:
             raise InputError(f"space: {value!r}: values are a list, log_grid: [low, high, count] or powers: [low, high, step]")
-        return makers[name](*arguments)
-    return value if isinstance(value, list) else [value]
+        return makers[name](*map(_number, arguments))
+    return [_number(v) for v in (value if isinstance(value, list) else [value])]
 
 
 def points(node: Any) -> list[space.Point]:
     """The points of a space given as plain data: a list of points, or one combinator and its arguments."""
     if isinstance(node, list):
-        return node
+        return [{field: _number(value) for field, value in point.items()} for point in node]
     if not isinstance(node, dict) or len(node) != 1:
         raise InputError(f"space: {node!r}: must be a list of points or one of product, zip, cross, chain, subsample, random, sobol")
     ((name, body),) = node.items()
@@ -155,5 +183,5 @@ def points(node: Any) -> list[space.Point]:
         return space.subsample(points(body["space"]), body["count"], body.get("seed", 0))
     if name in ("random", "sobol"):
         draw = space.random if name == "random" else space.sobol
-        return draw(body["count"], body.get("seed", 0), **body["ranges"])
+        return draw(body["count"], body.get("seed", 0), **{field: [_number(v) for v in range_] for field, range_ in body["ranges"].items()})
     raise InputError(f"space: {name!r}: must be one of product, zip, cross, chain, subsample, random, sobol")

@@ -68,6 +68,12 @@ def test_intervals_widen_with_reach_and_level():
         auto.predict(found, {"params": params, "tokens": tokens}, 1.0)
 
 
+def test_fewer_runs_widen_the_interval_and_a_bad_last_cut_too():
+    assert auto._quantile(6, 0.9) > auto._quantile(12, 0.9) > auto._quantile(400, 0.9) > 1.64
+    good, bad = ([{"miss": 9.0}, {"miss": miss}] for miss in (auto.SCALE, 3.0))  # only the last cut counts
+    assert auto._scale(good) == pytest.approx(auto.SCALE) and auto._scale(bad) > 1.2 * auto.SCALE
+
+
 def test_says_how_it_chose_and_survives_json(tmp_path):
     points = surface("chinchilla", TEX, n=60, seed=1)
     found = auto.fit_auto(points, source="made")
@@ -103,7 +109,7 @@ def test_losses_in_another_unit_give_the_same_answer():
 def test_few_runs_are_predicted_with_a_warning_and_fewer_are_refused():
     points = surface("chinchilla", EPOCH, n=6)
     found = auto.fit_auto(points)
-    assert found.scale == 1 and any("not tested" in w for w in found.warnings)
+    assert found.scale == auto.SCALE and any("not tested" in w for w in found.warnings)
     import pandas as pd
 
     with pytest.raises(InputError, match="rows=5"):

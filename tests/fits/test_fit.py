@@ -217,6 +217,13 @@ def test_fit_is_deterministic_and_survives_its_file(tmp_path) -> None:
         load(tmp_path / "other.json")
 
 
+@pytest.mark.parametrize("objective", ["log-huber", "log-mse", "mse", "lad"])
+def test_runs_that_follow_a_law_exactly_return_it(objective: str) -> None:
+    """The minimum is zero up to rounding: no relative tolerance is ever met there."""
+    found = fit(surface("chinchilla", EPOCH, n=60, noise=0.0), "chinchilla", objective=objective)
+    assert found.params == pytest.approx(EPOCH, rel=1e-9) and found.starts["agree"] >= 5
+
+
 def test_unit_of_the_columns_does_not_change_the_optimum() -> None:
     """Rescaling N and D only moves A and B: the search is centred."""
     points = surface("chinchilla", EPOCH)

@@ -151,6 +151,24 @@ def test_exports_of_trackers_are_understood(tmp_path) -> None:
     assert list(table.read(board).frame.columns) == ["seconds", "steps", "loss"]
 
 
+def test_an_export_can_be_mapped_by_its_own_names() -> None:
+    board = pd.DataFrame({"Wall time": [1e9, 2e9], "Step": [10, 20], "Value": [3.0, 2.0]})
+    assert table.read(board, {"x": "Step", "loss": "Value"}).frame.x.tolist() == [10, 20]
+    with pytest.raises(InputError, match="map x='Steps': no such column"):
+        table.read(board, {"x": "Steps"})
+
+
+def test_a_refusal_for_want_of_rows_says_what_was_left_out() -> None:
+    with pytest.raises(InputError, match="rows=0.*left out: 12 loss missing or not finite"):
+        table.select(frame().assign(loss=np.inf), CHINCHILLA)
+
+
+def test_losses_worse_than_knowing_nothing_are_a_warning() -> None:
+    assert not table.select(frame(), CHINCHILLA).warnings
+    (warning,) = table.select(frame().assign(loss=lambda t: np.exp(t.loss)), CHINCHILLA).warnings
+    assert warning.endswith("perplexity, or diverged runs?")
+
+
 def test_groups_label_runs_and_sizes() -> None:
     points = table.select(pd.concat([frame(), frame().assign(tokens=lambda d: d["tokens"] * 2)]), CHINCHILLA)
     assert len(np.unique(points.groups["run"])) == 12 and len(np.unique(points.groups["size"])) == 3

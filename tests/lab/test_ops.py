@@ -45,7 +45,7 @@ CASES = {
     "embed": (lambda table: ops.UNIT.embed(INDEX, table, 1.0), (4096, 64)),
 }
 for a in (0.25, 1.0, 4.0):
-    CASES[f"glu {a:g}"] = (lambda x, g, a=a: ops.UNIT.glu(x, g, a), (1024, 512), (1024, 512))
+    CASES[f"glu {a:g}"] = (lambda x, g, a=a: ops.times(ops.glu(x, g, a), ops.UNIT.glu_factor(a)), (1024, 512), (1024, 512))
     CASES[f"gelu {a:g}"] = (lambda x, a=a: ops.UNIT.gelu(x, a), (1024, 512))
     for s in (128, 512):
         CASES[f"attention {s} {a:g}"] = (lambda q, k, v, a=a: attention(q, k, v, a), *[(2, 4, s, 64)] * 3)
@@ -97,12 +97,16 @@ def test_scale_primitives():
     assert mapped.tolist() == [2.0, 5.0]
 
 
+def into_loss(logits, alpha):
+    return ops.scale_bwd(logits, ops.UNIT.loss_gradient(logits.shape[0] * logits.shape[1], logits.shape[-1], alpha))
+
+
 @pytest.mark.parametrize("logit_std", [0.01, 1.0])
 def test_gradient_of_the_loss_has_unit_scale(logit_std):
     """V / sqrt(V - 1) on softmax - onehot makes its std 1; the loss of flat logits is ln V."""
     logits = logit_std * jax.random.normal(jax.random.key(0), (4, 64, 4096))
     targets = jax.random.randint(jax.random.key(1), (4, 64), 0, 4096)
-    loss, g = jax.value_and_grad(lambda x: cross_entropy(ops.UNIT.into_loss(x, 1.0), targets, 0.0, 1.0).mean())(logits)
+    loss, g = jax.value_and_grad(lambda x: cross_entropy(into_loss(x, 1.0), targets, 0.0, 1.0).mean())(logits)
     assert float(g.std()) == pytest.approx(1.0, rel=0.005)
     assert float(loss) == pytest.approx(math.log(4096) + logit_std**2 / 2, abs=0.06 if logit_std == 1 else 2e-3)
 
@@ -111,7 +115,7 @@ def test_alpha_of_the_loss_acts_forward_only():
     """alpha_loss changes softmax's argument; the gradient gets no further factor of alpha (2407.17465, reference code)."""
     logits = jax.random.normal(jax.random.key(0), (2, 8, 32))
     targets = jax.random.randint(jax.random.key(1), (2, 8), 0, 32)
-    g = jax.grad(lambda x: cross_entropy(ops.UNIT.into_loss(x, 3.0), targets, 0.0, 3.0).mean())(logits)
+    g = jax.grad(lambda x: cross_entropy(into_loss(x, 3.0), targets, 0.0, 3.0).mean())(logits)
     want = (jax.nn.softmax(3 * logits) - jax.nn.one_hot(targets, 32)) * 32 / math.sqrt(31)
     np.testing.assert_allclose(g, want, rtol=1e-4, atol=1e-6)
 

@@ -188,3 +188,12 @@ def test_curves_go_to_a_viewer_behind_one_function(text: list[str]) -> None:
         result = records[name].result
         losses = [("train/loss", x, s) for s, x in zip(result.curve_steps, result.curve_losses, strict=True)]
         assert points == [*losses, *([("val/loss", result.loss, 20)] if result.loss is not None else [])]
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    """`scalelab laws --json | head`: no traceback."""
+    command = [sys.executable, "-m", "scalelab", "laws", "--json"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "" and process.wait() == 141

@@ -1,4 +1,7 @@
-"""A SLURM of one node on this machine, started and stopped by hand: munged, slurmctld, slurmd. Needs root and Debian's slurm-wlm, munge."""
+"""A SLURM of one node on this machine, started and stopped by hand: munged, slurmctld, slurmd. Needs root and Debian's slurm-wlm, munge.
+
+Two partitions: what is queued in `urgent` preempts what runs in `cpu`, which is queued again.
+"""
 
 import os
 import shutil
@@ -35,9 +38,14 @@ MpiDefault=none
 SwitchType=switch/none
 ReturnToService=2
 SchedulerParameters=sched_interval=5,batch_sched_delay=1
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
-PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Gres=gpu:2 State=UNKNOWN
+PartitionName=cpu Nodes={host} Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes={host} PriorityTier=9 MaxTime=INFINITE State=UP
 """
+GRES = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"  # two that SLURM counts and nobody opens: what `--gres` asks for
 
 
 def missing() -> str:
@@ -63,6 +71,7 @@ def cluster(folder: Path) -> Iterator[str]:
     for path in (folder, folder / "run"):
         path.chmod(0o755)
     key, conf = folder / "munge.key", folder / "slurm.conf"
+    (folder / "gres.conf").write_text(GRES)
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)
     host = socket.gethostname().split(".")[0]

@@ -112,6 +112,11 @@ def test_a_study_of_plain_data(tmp_path: Path) -> None:
     path.write_text(YAML)
     study = studies.load(str(path), "0" * 64, 16)
     assert (study.name, len(study.trials), study.refine, study.rounds) == ("mine", 14, "lr", 1)
+    path.write_text(
+        "space: {product: {width: [8], lr: [1e-3]}}\ncommon: {sequence: 8, batch: 2, steps: 1, depth: 1, head_dim: 4, ff: 8, eps: 1e-9}"
+    )
+    one = studies.load(str(path), "0" * 64, 16).trials[0]
+    assert (one.lr, one.eps) == (1e-3, 1e-9), "YAML takes 1e-3 for text"
     small = study.trials[0]
     from lab.counts import params
 
@@ -127,6 +132,11 @@ def test_a_study_of_plain_data(tmp_path: Path) -> None:
         ("space: []\nwidht: 3", "widht: unknown key"),
         ("space: !!python/object/apply:os.system ['touch PWNED']", "cannot be read"),
         ("space: {product: {lr: {eval: '1'}}}", "values are a list"),
+        ("space: {product: {widht: [8]}}\ncommon: {ff_ratio: 4}", "widht=8: a trial has no such field; did you mean width?"),
+        ("space: {product: [1, 2]}", "not of the form"),
+        ("space: {product: {lr: {powers: [1]}}}", "not of the form"),
+        ("space: {sobol: {count: 4}}", "'ranges' is missing"),
+        ("space: [{lr: 1}]\ncommon: [1]", "not of the form"),
     ],
 )
 def test_bad_plain_data_is_one_clear_line_and_runs_nothing(
@@ -146,6 +156,21 @@ def test_a_study_by_path_takes_options_and_refuses_unknown_ones() -> None:
         studies.load(path, "x", 16, cuont=3)
     with pytest.raises(InputError, match="must be one of .*lr_width"):
         studies.load("nope", "x", 16)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def study(corpus", "cannot be imported .SyntaxError.*line 1"),
+        ("def study(corpus, vocab):\n    return no", "study.. raised NameError.*mine.py, line 2"),
+        ("study = lambda corpus, vocab: 3", "returned a int"),
+        ("x = 1", "has no function study"),
+    ],
+)
+def test_a_users_bad_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(InputError, match=message):
+        studies.load(str(tmp_path / "mine.py"), "0" * 64, 16)
 
 
 @pytest.mark.parametrize("name", studies.names())

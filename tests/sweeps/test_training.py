@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,20 +47,30 @@ def a_store(path: Path, trials: Sequence[Trial]) -> Store:
     return store
 
 
-def test_memory_that_runs_out_splits_a_mapped_cohort_and_it_finishes(tmp_path: Path) -> None:
+def test_memory_that_runs_out_splits_a_mapped_cohort_and_it_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device refuses more than two trials at a time where it really does, in a dispatch; `scripts/out_of_memory.py` makes one do it."""
     import jax
 
-    trials, sizes = tiny.trials(4), list[int]()
+    from lab import population
 
-    def small(trials: Sequence[Trial], **hooks: Any) -> Iterable[Result]:
-        """On a device that refuses more than two at a time."""
-        sizes.append(len(trials))
-        if len(trials) > 2:
+    trials, sizes, held = tiny.trials(4), list[int](), list[weakref.ref[Any]]()
+    advance = population.advance
+
+    def small(program: Any, mapped: bool, inputs: Any, tokens_N: Any, state: Any, n: int) -> Any:
+        assert not any(ref() is not None for ref in held), "what the cohort that ran out had on the device is free again"
+        if n == 0:
+            sizes.append(len(state.step))
+        if len(state.step) > 2:
+            held.append(weakref.ref(state.step))
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 42 bytes")
+        return advance(program, mapped, inputs, tokens_N, state, n)
+
+    def mapped(trials: Sequence[Trial], **hooks: Any) -> Iterable[Result]:
         return tiny.train(trials, axis="map", **hooks)
 
+    monkeypatch.setattr(population, "advance", small)
     store = a_store(tmp_path / "store", trials)
-    summary = work(store, "tiny", trials, small)
+    summary = work(store, "tiny", trials, mapped)
     assert sizes == [4, 2, 2] and (summary.split, summary.done, summary.failed) == (1, 4, 0)
     losses = {r.trial.lr: (r.result.loss, r.result.loss_init) for r in store.records()}
     assert all(loss is not None and init is not None and loss < init for loss, init in losses.values())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lab import InputError
 from scalelab.cli.args import parse, print_json
 from scalelab.cli.sweep.source import Source, open_study
 from scalelab.cli.sweep.status import console, duration
@@ -28,6 +29,8 @@ class Plan(Source):
 
 def main(args: list[str]) -> int:
     options = parse(Plan, "scalelab sweep plan", args)
+    if options.workers < 1:
+        raise InputError(f"workers={options.workers}: must be at least 1")
     from lab import population, runtime
 
     runtime.start()

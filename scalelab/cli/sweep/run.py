@@ -88,7 +88,7 @@ def _launch(options: Run, job: "Job") -> "Running":
     if options.launcher == "slurm":
         return slurm.launch(job, job.workers, logs, options.slurm)
     if options.launcher == "ray":
-        return ray.launch(job, job.workers, options.ray)
+        return ray.launch(job, job.workers, logs, options.ray)
     return local.launch(job, job.workers, logs)
 
 

@@ -1,0 +1,276 @@
+"""Chains of elementwise work as one kernel each, for one NVIDIA GPU: Pallas, lowered through Triton.
+
+XLA leaves three measured gaps in the step (H200, bf16; results/LOG.md, 2026-11-24): what goes back into a stacked product (position embedding,
+gated MLP) is written through pads and additions at 1.1 to 2.1 TB/s of 4.3, a norm costs two kernels each way, and the loss three passes
+over the logits. Each function here has the plain one's value and gradient, up to rounding, and says which plain code it stands for.
+On a CPU the kernels run interpreted, which is for tests.
+
+Letters: N rows (tokens), D width, H heads, K entries of a head, F MLP width, V vocabulary, R rows and C columns of one program's block.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from lab import ops
+from lab.attention import rotate, rotation
+from lab.ops import EPS, Number
+
+try:
+    from jax.experimental.pallas import triton
+except ImportError:  # JAX speaks of replacing it; the plain code stays
+    triton = None
+
+GLU = (512, 2048, 4)  # most columns, entries and warps of a block, each the fastest of those timed on an H200
+ROTATE = (2048, 4)  # entries, warps
+NORM = (4096, 1024)  # entries of a block, entries a warp
+LOSS = (8192, 4, 8)  # most columns of a block; warps for a row of one block, and of several
+LEAST = 16  # columns of the narrowest block that is worth a kernel
+_f32 = jnp.float32
+
+
+def fits(width: int, ff: int, head_dim: int, tokens: int) -> bool:
+    """Whether kernels exist for a model of these sizes: blocks are powers of two, and a grid has an end."""
+    return (
+        triton is not None
+        and min(_divisor(width), _divisor(ff), _divisor(head_dim) // 2) >= LEAST
+        and _divisor(tokens) >= LEAST
+        and tokens < 1 << 20
+    )
+
+
+def _divisor(n: int, most: int = 1 << 30) -> int:
+    """The largest power of two that divides n, at most `most`."""
+    return min(n & -n, most)
+
+
+def call(kernel: Callable[..., None], warps: int, stages: int = 1, **kwargs: Any) -> Callable[..., Any]:
+    """`pl.pallas_call` through Triton, interpreted on a CPU."""
+    parameters = triton.CompilerParams(num_warps=warps, num_stages=stages)
+    return pl.pallas_call(kernel, compiler_params=parameters, interpret=jax.default_backend() == "cpu", **kwargs)
+
+
+def barrier() -> None:
+    """All threads of a program wait for each other."""
+    if jax.default_backend() != "cpu":
+        triton.debug_barrier()
+
+
+def _rows(*shape: int | None) -> pl.BlockSpec:
+    """Block i of the first axis, the other axes whole."""
+    return pl.BlockSpec(shape, lambda i: (i, *(0,) * (len(shape) - 1)))
+
+
+def number(s: Number) -> jax.Array:
+    """A trial's number as a kernel takes it, in the place of `NUMBER`."""
+    return jnp.reshape(jnp.asarray(s, _f32), 1)
+
+
+NUMBER = pl.BlockSpec((1,), lambda *_: (0,))
+
+
+# 1. the gated MLP's activation: `ops.glu` on a stacked product, times a factor ---------------------------------------------
+
+
+@jax.custom_vjp
+def glu(both_NnF: jax.Array, alpha: Number, factor: Number) -> jax.Array:
+    """factor x up x gate x sigmoid(alpha gate) of (N, 2, F): up, then gate; (N, F)."""
+    return ops.times(ops.glu(both_NnF[:, 0], both_NnF[:, 1], alpha), factor)
+
+
+def _glu_backward_kernel(both_ref: Any, dout_ref: Any, alpha_ref: Any, factor_ref: Any, dboth_ref: Any) -> None:
+    up, gate, dout = (x.astype(_f32) for x in (both_ref[:, 0, :], both_ref[:, 1, :], dout_ref[...]))
+    s = jax.nn.sigmoid(alpha_ref[0] * gate)
+    dout *= factor_ref[0] * s
+    dboth_ref[:, 0, :] = (dout * gate).astype(dboth_ref.dtype)
+    dboth_ref[:, 1, :] = (dout * up * (1 + alpha_ref[0] * gate * (1 - s))).astype(dboth_ref.dtype)
+
+
+def _glu_backward(saved: tuple[Any, ...], dout_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    both_NnF, alpha, factor = saved
+    N, F = dout_NF.shape
+    C = _divisor(F, GLU[0])
+    R = _divisor(N, GLU[1] // C)
+    stacked = pl.BlockSpec((R, 2, C), lambda i, j: (i, 0, j))
+    run = call(
+        _glu_backward_kernel, GLU[2], grid=(N // R, F // C), out_specs=stacked, out_shape=jax.ShapeDtypeStruct(both_NnF.shape, both_NnF.dtype),
+        in_specs=[stacked, pl.BlockSpec((R, C), lambda i, j: (i, j)), NUMBER, NUMBER],
+    )  # fmt: skip
+    return run(both_NnF, dout_NF, number(alpha), number(factor)), jnp.zeros_like(alpha), jnp.zeros_like(factor)
+
+
+glu.defvjp(lambda both, alpha, factor: (glu(both, alpha, factor), (both, alpha, factor)), _glu_backward)
+
+
+# 2. position embedding of a stacked product: `attention.rotate` of queries, with their scale, and of keys -------------------
+
+
+@jax.custom_vjp
+def rotate_pair(qk_BTnHK: jax.Array, scale: Number) -> tuple[jax.Array, jax.Array]:
+    """Queries, times `scale`, and keys, (B, T, H, K) each, from (B, T, 2, H, K)."""
+    return rotate(qk_BTnHK[:, :, 0], scale), rotate(qk_BTnHK[:, :, 1], 1.0)
+
+
+def _rotate_backward_kernel(dq_ref: Any, dk_ref: Any, cos_ref: Any, sin_ref: Any, scale_ref: Any, out_ref: Any) -> None:
+    cos, sin = cos_ref[...][:, None, :], sin_ref[...][:, None, :]
+    for i, (ref, scale) in enumerate(((dq_ref, scale_ref[0]), (dk_ref, 1.0))):
+        a, b = ref[:, :, 0, :].astype(_f32), ref[:, :, 1, :].astype(_f32)
+        out_ref[:, i, :, 0, :] = (scale * (a * cos + b * sin)).astype(out_ref.dtype)
+        out_ref[:, i, :, 1, :] = (scale * (b * cos - a * sin)).astype(out_ref.dtype)
+
+
+def _rotate_backward(scale: Number, grads: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    B, T, H, K = grads[0].shape
+    h = _divisor(H, 4)
+    R = _divisor(T, max(1, ROTATE[0] // (h * K)))
+    half = pl.BlockSpec((R, h, 2, K // 2), lambda i, j: (i, j, 0, 0))
+    angle = pl.BlockSpec((R, K // 2), lambda i, j: (i % (T // R), 0))
+    run = call(
+        _rotate_backward_kernel, ROTATE[1], grid=(B * T // R, H // h), in_specs=[half, half, angle, angle, NUMBER],
+        out_specs=pl.BlockSpec((R, 2, h, 2, K // 2), lambda i, j: (i, 0, j, 0, 0)),
+        out_shape=jax.ShapeDtypeStruct((B * T, 2, H, 2, K // 2), grads[0].dtype),
+    )  # fmt: skip
+    d = run(*(g.reshape(B * T, H, 2, K // 2) for g in grads), *rotation(T, K, _f32), number(scale))
+    return d.reshape(B, T, 2, H, K), jnp.zeros_like(scale)
+
+
+rotate_pair.defvjp(lambda qk, scale: (rotate_pair(qk, scale), scale), _rotate_backward)
+
+
+# 3. the end of one residual branch and the start of the next: `add`, `split` and `rms_norm` ---------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def add_norm(branch_ND: jax.Array, skip_ND: jax.Array, before: tuple[Number, Number], after: tuple[Number, Number], unit: bool) -> Any:
+    """(rms_norm(x), x) of the stream x = branch' branch + skip' skip, with `before` = (branch', skip') and `after` those of the branch that
+    starts. Backward, unit-scaled ops apply `after` where the stream splits, plain ones `before` where it was added."""
+    return _add_norm_forward(branch_ND, skip_ND, before, after, unit)[0]
+
+
+def _columns(D: int) -> list[slice]:
+    """A row as blocks of a power of two, so that no entry is masked."""
+    C = _divisor(D)
+    return [slice(i, i + C) for i in range(0, D, C)]
+
+
+def _add_norm_kernel(branch_ref: Any, skip_ref: Any, branch_scale_ref: Any, skip_scale_ref: Any, norm_ref: Any, x_ref: Any) -> None:
+    D = norm_ref.shape[1]
+    parts = []
+    for c in _columns(D):
+        x = branch_scale_ref[0] * branch_ref[:, c].astype(_f32) + skip_scale_ref[0] * skip_ref[:, c].astype(_f32)
+        x = x.astype(x_ref.dtype)
+        x_ref[:, c] = x
+        parts.append(x.astype(_f32))
+    r = jax.lax.rsqrt(sum(jnp.sum(x * x, 1) for x in parts) / D + EPS)[:, None]
+    for c, x in zip(_columns(D), parts, strict=True):
+        norm_ref[:, c] = (x * r).astype(norm_ref.dtype)
+
+
+def _norm_block(N: int, D: int) -> tuple[int, int]:
+    """(rows, warps) of one program."""
+    R = _divisor(N, max(1, NORM[0] // (1 << (D - 1).bit_length())))
+    return R, min(16, max(1, _divisor(1 << (R * D // NORM[1]).bit_length() - 1)))
+
+
+def _add_norm_forward(branch_ND: jax.Array, skip_ND: jax.Array, before: Any, after: Any, unit: bool) -> tuple[Any, tuple[Any, ...]]:
+    (N, D), dtype = branch_ND.shape, branch_ND.dtype
+    R, warps = _norm_block(N, D)
+    like = jax.ShapeDtypeStruct((N, D), dtype)
+    run = call(
+        _add_norm_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D), _rows(R, D), NUMBER, NUMBER],
+        out_specs=[_rows(R, D), _rows(R, D)], out_shape=[like, like],
+    )  # fmt: skip
+    norm_ND, x_ND = run(branch_ND, skip_ND, *map(number, before))
+    return (norm_ND, x_ND), (x_ND, before, after)
+
+
+def _add_norm_backward_kernel(x_ref: Any, dnorm_ref: Any, dx_ref: Any, a_ref: Any, b_ref: Any, *out_refs: Any, unit: bool) -> None:
+    D = x_ref.shape[1]
+    xs = [x_ref[:, c].astype(_f32) for c in _columns(D)]
+    ds = [dnorm_ref[:, c].astype(_f32) for c in _columns(D)]
+    r = jax.lax.rsqrt(sum(jnp.sum(x * x, 1) for x in xs) / D + EPS)[:, None]
+    mean = (sum(jnp.sum(x * d, 1) for x, d in zip(xs, ds, strict=True)) / D)[:, None]
+    for c, x, d in zip(_columns(D), xs, ds, strict=True):
+        d, dx = r * (d - x * (r * r * mean)), dx_ref[:, c].astype(_f32)
+        if unit:  # the branch that starts scales its gradient here, the addition passes it on
+            out_refs[0][:, c] = (a_ref[0] * d + b_ref[0] * dx).astype(dx_ref.dtype)
+        else:
+            out_refs[0][:, c] = (a_ref[0] * (d + dx)).astype(dx_ref.dtype)
+            out_refs[1][:, c] = (b_ref[0] * (d + dx)).astype(dx_ref.dtype)
+
+
+def _add_norm_backward(unit: bool, saved: tuple[Any, ...], grads: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
+    x_ND, before, after = saved
+    N, D = x_ND.shape
+    R, warps = _norm_block(N, D)
+    count = 1 if unit else 2
+    run = call(
+        functools.partial(_add_norm_backward_kernel, unit=unit), warps, grid=(N // R,),
+        in_specs=[_rows(R, D)] * 3 + [NUMBER] * 2, out_specs=[_rows(R, D)] * count,
+        out_shape=[jax.ShapeDtypeStruct((N, D), x_ND.dtype)] * count,
+    )  # fmt: skip
+    out = run(x_ND, *grads, *map(number, after if unit else before))
+    return out[0], out[-1], jax.tree.map(jnp.zeros_like, before), jax.tree.map(jnp.zeros_like, after)
+
+
+add_norm.defvjp(_add_norm_forward, _add_norm_backward)
+
+
+# 4. the mean loss and its gradient: `xent.cross_entropy(...).mean()` in one pass over the logits ----------------------------
+
+
+@jax.custom_vjp
+def mean_cross_entropy(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Number, scale: Number, gradient: Number) -> jax.Array:
+    """Mean of `cross_entropy`; `gradient` multiplies the logits' gradient. Differentiated, the logits' memory is reused for their gradient."""
+    return _mean_cross_entropy_forward(logits_NV, targets_N, z_loss, scale, gradient)[0]
+
+
+def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, gradient_ref: Any, loss_ref: Any, out_ref: Any) -> None:
+    V = logits_ref.shape[0]
+    C = min(LOSS[0], 1 << (V.bit_length() - 1))
+    # starts of the blocks of a row; the last one ends where the row does, and what it has in common with the one before counts once
+    blocks = [(i, min(i, V - C)) for i in range(0, V, C)]
+    scale, target = scale_ref[0], targets_ref[0]
+    iota = jax.lax.broadcasted_iota(jnp.int32, (C,), 0)
+
+    def block(start: int) -> jax.Array:
+        return scale * logits_ref[pl.ds(start, C)].astype(_f32)
+
+    hit = scale * logits_ref[target].astype(_f32)
+    top, total = -math.inf, 0.0
+    for own, start in blocks:
+        l = jnp.where(iota >= own - start, block(start), -math.inf)
+        higher = jnp.maximum(top, jnp.max(l))
+        total = total * jnp.exp(top - higher) + jnp.sum(jnp.exp(l - higher))
+        top = higher
+    log_z = top + jnp.log(total)
+    loss_ref[0] = log_z - hit
+    share = (1 + 2 * z_ref[0] * log_z) / total
+    for own, start in blocks:
+        p = jnp.exp(block(start) - top) * share - (iota + start == target).astype(_f32)
+        triton.store(out_ref.at[pl.ds(start, C)], (scale * gradient_ref[0] * p).astype(out_ref.dtype), mask=iota >= own - start)
+
+
+def _mean_cross_entropy_forward(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Any, scale: Any, gradient: Any) -> Any:
+    N, V = logits_NV.shape
+    C = min(LOSS[0], 1 << (V.bit_length() - 1))
+    run = call(
+        _loss_kernel, LOSS[1] if V == C else LOSS[2], grid=(N,), in_specs=[_rows(None, V), _rows(1), NUMBER, NUMBER, NUMBER],
+        out_specs=[_rows(1), _rows(None, V)], input_output_aliases={0: 1},
+        out_shape=[jax.ShapeDtypeStruct((N,), _f32), jax.ShapeDtypeStruct((N, V), logits_NV.dtype)],
+    )  # fmt: skip
+    loss_N, dlogits_NV = run(logits_NV, targets_N, number(z_loss), number(scale), number(gradient / N))
+    return loss_N.mean(), (dlogits_NV, z_loss, scale, gradient)
+
+
+def _mean_cross_entropy_backward(saved: tuple[Any, ...], dloss: jax.Array) -> tuple[Any, ...]:
+    dlogits_NV, *numbers = saved
+    return ops.times(dlogits_NV, dloss), None, *(jnp.zeros_like(n) for n in numbers)
+
+
+mean_cross_entropy.defvjp(_mean_cross_entropy_forward, _mean_cross_entropy_backward)

@@ -1,0 +1,130 @@
+"""The fused kernels, interpreted, against the plain code that each stands for: values and gradients, alone and mapped over trials."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lab import fused, model, ops
+from lab.attention import rotate
+from lab.parametrization import numbers
+from lab.records import Trial
+from lab.xent import cross_entropy
+
+SEED = int(np.random.SeedSequence().generate_state(1)[0])  # fresh inputs in every run; a failure names it
+TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+
+
+def draw(*shapes, dtype="float32"):
+    rng = np.random.default_rng(SEED)
+    return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+def distance(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def worst(one, other):
+    """The largest relative distance of two trees."""
+    return max(jax.tree.leaves(jax.tree.map(distance, one, other)))
+
+
+def with_gradients(f, args, into):
+    """f(*args), and the gradients of its product with `into`."""
+    out, back = jax.vjp(f, *args)
+    return out, back(jax.tree.map(lambda o, i: i.astype(o.dtype), out, into))
+
+
+def plain_glu(both, alpha):
+    return ops.times(ops.glu(both[:, 0], both[:, 1], alpha), 1.7)
+
+
+def plain_pair(qk, scale):
+    return rotate(qk[:, :, 0], scale), rotate(qk[:, :, 1], 1.0)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("ff", [192, 1024])
+def test_glu(dtype, ff):
+    both, into = draw((64, 2, ff), (64, ff), dtype=dtype)
+    expected = with_gradients(lambda x: plain_glu(x, 0.6), [both], into)
+    assert worst(with_gradients(lambda x: fused.glu(x, 0.6, 1.7), [both], into), expected) < TOLERANCE[dtype]
+    assert worst(with_gradients(lambda x: fused.glu(x, 0.7, 1.7), [both], into), expected) > 1e-2  # the check has power
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("heads", [2, 12])
+def test_rotate_pair(dtype, heads):
+    qk, dq, dk = draw((2, 16, 2, heads, 64), (2, 16, heads, 64), (2, 16, heads, 64), dtype=dtype)
+    ours = with_gradients(lambda x: fused.rotate_pair(x, 0.3), [qk], (dq, dk))
+    assert worst(ours, with_gradients(lambda x: plain_pair(x, 0.3), [qk], (dq, dk))) < TOLERANCE[dtype]
+    assert worst(ours, with_gradients(lambda x: plain_pair(x[::-1], 0.3), [qk], (dq, dk))) > 0.1
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("width", [64, 192])
+def test_add_norm(dtype, unit, width):
+    branch, skip, dnorm, dx = draw(*[(32, width)] * 4, dtype=dtype)
+    before, after = (0.3, 0.9), (0.7, 0.8)
+    op = ops.UNIT if unit else ops.PLAIN
+
+    def plain(branch, skip):
+        into, skip = op.split(op.add(branch, skip, *before), *after)
+        return ops.rms_norm(into), skip
+
+    ours = with_gradients(lambda b, s: tuple(fused.add_norm(b, s, before, after, unit)), [branch, skip], (dnorm, dx))
+    assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, dx))) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("vocab", [501, 1024, 20_000])  # a row in blocks that overlap, in one block, in several
+def test_mean_cross_entropy(dtype, vocab):
+    (logits,) = draw((8, vocab), dtype=dtype)
+    logits = 4 * logits
+    targets = jnp.asarray(np.random.default_rng(SEED).integers(0, vocab, 8)).at[0].set(vocab - 1)
+
+    def plain(logits, z_loss=1e-2, gradient=3.0):
+        return cross_entropy(ops.scale_bwd(logits, gradient), targets, z_loss, 0.7).mean()
+
+    ours = jax.jit(jax.value_and_grad(lambda l: fused.mean_cross_entropy(l, targets, 1e-2, 0.7, 3.0)))(logits)
+    assert worst(ours, jax.value_and_grad(plain)(logits)) < TOLERANCE[dtype]
+    assert worst(ours, jax.value_and_grad(lambda l: plain(l, 0.0))(logits)) > 1e-2
+    assert not np.isfinite(fused.mean_cross_entropy(logits.at[3, 5].set(jnp.nan), targets, 1e-2, 0.7, 3.0))
+
+
+def trial(parametrization, **fields):
+    shape = {"width": 64, "depth": 2, "head_dim": 32, "ff": 192, "vocab": 300, "sequence": 16, "batch": 2}
+    return Trial(corpus="0" * 64, steps=10, lr=1e-3, parametrization=parametrization, **(shape | fields))
+
+
+@pytest.mark.parametrize("parametrization", ["sp", "u-mup"])
+def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrization):
+    """Two trials with numbers of their own; the mapped fused model against each of them alone and plain."""
+    one = trial(parametrization)
+    both = [numbers(one), numbers(trial(parametrization, z_loss=1e-3))]
+    stacked = jax.tree.map(lambda *n: jnp.asarray(n, jnp.float32), *both)
+    shape = model.shape_of(one)
+    params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(stacked, jnp.arange(2) + SEED % 1000)
+    tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 300, (2, 17)))
+
+    def both_ways(fused):
+        return jax.vmap(jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=fused)))(params, stacked)
+
+    assert fused.fits(shape.width, shape.ff, shape.head_dim, 32)
+    assert worst(both_ways(True), both_ways(False)) < 1e-5
+    for i in range(2):
+        alone = jax.tree.map(lambda x, i=i: x[i], (params, stacked))
+        plain = jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=False))(*alone)
+        assert worst(jax.tree.map(lambda x, i=i: x[i], both_ways(True)), plain) < 1e-5
+
+
+def test_what_has_no_kernel_takes_the_plain_path():
+    assert not fused.fits(width=60, ff=192, head_dim=32, tokens=32)
+    odd = trial("sp", width=24, head_dim=24, ff=72)
+    shape = model.shape_of(odd)
+    params = model.init(shape, jax.random.key(0), numbers(odd))
+    tokens = jnp.arange(34).reshape(2, 17)
+    losses = [float(model.loss(shape, params, tokens, numbers(odd), fused=way)) for way in (True, False, None)]
+    assert losses[0] == losses[1] == losses[2]
