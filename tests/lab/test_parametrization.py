@@ -80,6 +80,14 @@ def test_worked_numbers_of_u_mup():
     assert rules(trial("u-mup", embed_lr_exponent=0.0))["embed"].lr == 1
 
 
+def test_factors_and_stored_decay_of_u_mup():
+    """Width 256, 4 layers, LR 1, independent decay 0.1: what unit-scaling 0.3.5 has in its groups (lambda / LR is what it stores)."""
+    rows = {row["tensor"]: row for row in explain(trial("u-mup", width=256, depth=4, norm_gains=True, lr=1.0, weight_decay=0.1))}
+    got = {name: (rows[name]["lr"], rows[name]["weight_decay_coupled"]) for name in ("embed", "q", "unembed")}
+    assert got == {"embed": (0.0625, 1.6), "q": (0.03125, 3.2), "unembed": (1.0, 0.1)}
+    assert rows["attn_gain"]["lr"] == 0.5  # as a bias in the stack
+
+
 def test_lr_decay_and_std_equal_the_mup_package():
     want = json.loads((GOLDEN / "mup.json").read_text())
     size = {**oracle.SIZE, "base_width": oracle.MUP_BASE_WIDTH, "lr": oracle.LR, "weight_decay": oracle.DECAY}
