@@ -12,9 +12,10 @@ def delta(spectrum: np.ndarray, n: int) -> float:
     return np.exp(brentq(lambda u: np.sum(spectrum / (spectrum + np.exp(u))) - n, -60, 5))
 
 
-@pytest.mark.parametrize(
-    ("n", "t", "alpha", "quoted"), [(100, 400, 0.5, 0.423), (400, 100, 0.5, 0.423), (200, 2000, 1.0, 0.0129), (150, 1500, 0.3, 0.865), (600, 150, 1.0, 0.0209)]
-)  # fmt: skip
+SETTINGS = [(100, 400, 0.5, 0.423), (400, 100, 0.5, 0.423), (200, 2000, 1.0, 0.0129), (150, 1500, 0.3, 0.865), (600, 150, 1.0, 0.0209)]
+
+
+@pytest.mark.parametrize(("n", "t", "alpha", "quoted"), SETTINGS)
 def test_solvable_model(n: int, t: int, alpha: float, quoted: float) -> None:
     """Check 21 (2210.16859): ridgeless regression on n random features of t samples; the closed form is symmetric in n and t."""
     rng, m = np.random.default_rng(0), 3000
@@ -25,8 +26,8 @@ def test_solvable_model(n: int, t: int, alpha: float, quoted: float) -> None:
     losses = []
     repeats = 3 if t < 1000 else 2
     for _ in range(repeats):
-        x = rng.standard_normal((t, m)) * np.sqrt(spectrum)
-        u = rng.standard_normal((n, m)) / np.sqrt(m)
+        x = rng.standard_normal((t, m), dtype=np.float32) * np.sqrt(spectrum).astype(np.float32)
+        u = rng.standard_normal((n, m), dtype=np.float32) / np.float32(np.sqrt(m))
         # over labels y = w x with w iid of unit variance the expected loss is |sqrt(spectrum) (1 - u' pinv(x u') x)|^2
         left = np.linalg.pinv(x @ u.T) @ x
         diagonal, square = np.sum(u * left, axis=0), np.sum(u * (left @ left.T @ u), axis=0)  # of u' left and its rows
