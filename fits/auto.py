@@ -28,10 +28,11 @@ LEAST_WEIGHT = 1e-3  # members below it are left out
 CUTS = (0.4, 0.6, 0.8)  # share of the runs, cheapest first, that a leave-largest-out fit sees
 GAP = 2.0  # compute of the runs it is tested on, over its dearest run, at least
 FEWEST = 12  # runs of a leave-largest-out fit; twice the parameters of the largest form
-# The standard deviation of what lies between the runs and a new one (not of its noise) is multiplied by SCALE. Over 41 tables of eleven families of public sweeps, each cut at
-# K = 2 to 64 and each family counted once, 0.70 gives the least interval score (Gneiting and Raftery 2007), 0.79 a mean coverage of 90 %;
-# without any one family 0.60 to 0.74 and 0.76 to 0.84. The last cut's own miss counts as one in SCALE_CUTS + 1 (geometrically): that
-# lowered the score by 1 %, and the earlier cuts', whose misses do not go with the test runs' (correlation -0.1 against 0.3), raised it.
+# The standard deviation of what lies between the runs and a new one (not of its noise) is multiplied by SCALE. Over 41 tables of eleven
+# families of public sweeps, each cut at K = 2 to 64 and each family counted once, 0.70 gives the least interval score (Gneiting and Raftery
+# 2007), 0.79 a mean coverage of 90 %; without any one family 0.60 to 0.74 and 0.76 to 0.84. The last cut's own miss counts as one in
+# SCALE_CUTS + 1 (geometrically): that lowered the score by 1 %; the earlier cuts', whose misses do not go with the test runs'
+# (correlation -0.1 against 0.3), raised it.
 SCALE, SCALE_CUTS = 0.75, 4.0
 LEAST_MISS = 0.1  # of a cut: a lucky one does not close the interval
 LEVEL = 0.9  # of the coverage that a cut is reported with

@@ -32,14 +32,15 @@ def dot(x_ND: jax.Array, w_DE: jax.Array) -> jax.Array:
 
 def _forward(x_ND: jax.Array, w_DE: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     x8_ND, w8_DE = cast(x_ND, E4M3), cast(w_DE, E4M3)
-    empty = jnp.zeros((0,), x_ND.dtype), jnp.zeros((0,), w_DE.dtype)  # carry the dtypes of the gradients
+    empty = jnp.zeros((0,), x_ND.dtype), jnp.zeros((0,), w_DE.dtype)  # carry dtypes
     return _product(x8_ND, w8_DE, 1, 0, x_ND.dtype), (x8_ND, w8_DE, *empty)
 
 
 def _backward(saved: tuple[jax.Array, ...], g_NE: jax.Array) -> tuple[jax.Array, jax.Array]:
     x8_ND, w8_DE, x_empty, w_empty = saved
     g8_NE = cast(g_NE, E5M2)
-    return _product(g8_NE, w8_DE, 1, 1, x_empty.dtype), _product(x8_ND, g8_NE, 0, 0, w_empty.dtype)
+    # both leave the product in the activations' dtype, as a bfloat16 model's do: half the bytes of float32
+    return _product(g8_NE, w8_DE, 1, 1, x_empty.dtype), _product(x8_ND, g8_NE, 0, 0, x_empty.dtype).astype(w_empty.dtype)
 
 
 dot.defvjp(_forward, _backward)

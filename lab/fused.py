@@ -1,9 +1,9 @@
 """Chains of elementwise work as one kernel each, for one NVIDIA GPU: Pallas, lowered through Triton.
 
-XLA leaves three measured gaps in the step (H200, bf16; results/LOG.md, 2026-11-24): what goes back into a stacked product (position embedding,
-gated MLP) is written through pads and additions at 1.1 to 2.1 TB/s of 4.3, a norm costs two kernels each way, and the loss three passes
-over the logits. Each function here has the plain one's value and gradient, up to rounding, and says which plain code it stands for.
-On a CPU the kernels run interpreted, which is for tests.
+XLA leaves three measured gaps in the step (H200, bf16; results/LOG.md, 2026-11-24): what goes back into a stacked product (position
+embedding, gated MLP) is written through pads and additions at half the memory's speed or less, an addition with its norm takes two kernels
+each way, and the loss four passes over the logits. Each function here has the plain code's value and gradient, up to rounding. On a CPU
+the kernels run interpreted, which is for tests.
 
 Letters: N rows (tokens), D width, H heads, K entries of a head, F MLP width, V vocabulary, R rows and C columns of one program's block.
 """
@@ -23,10 +23,11 @@ from lab.ops import EPS, Number
 
 try:
     from jax.experimental.pallas import triton
-except ImportError:  # JAX speaks of replacing it; the plain code stays
-    triton = None
+except ImportError:  # JAX means to replace it; the plain code stays
+    triton = None  # type: ignore[assignment]
 
-GLU = (512, 2048, 4)  # most columns, entries and warps of a block, each the fastest of those timed on an H200
+# Blocks, the fastest of those timed on an H200 or within its noise
+GLU = (512, 2048, 4)  # most columns, entries, warps
 ROTATE = (2048, 4)  # entries, warps
 NORM = (4096, 1024)  # entries of a block, entries a warp
 LOSS = (8192, 4, 8)  # most columns of a block; warps for a row of one block, and of several
@@ -49,16 +50,10 @@ def _divisor(n: int, most: int = 1 << 30) -> int:
     return min(n & -n, most)
 
 
-def call(kernel: Callable[..., None], warps: int, stages: int = 1, **kwargs: Any) -> Callable[..., Any]:
+def _call(kernel: Callable[..., None], warps: int, **kwargs: Any) -> Callable[..., Any]:
     """`pl.pallas_call` through Triton, interpreted on a CPU."""
-    parameters = triton.CompilerParams(num_warps=warps, num_stages=stages)
+    parameters = triton.CompilerParams(num_warps=warps, num_stages=1)
     return pl.pallas_call(kernel, compiler_params=parameters, interpret=jax.default_backend() == "cpu", **kwargs)
-
-
-def barrier() -> None:
-    """All threads of a program wait for each other."""
-    if jax.default_backend() != "cpu":
-        triton.debug_barrier()
 
 
 def _rows(*shape: int | None) -> pl.BlockSpec:
@@ -66,12 +61,12 @@ def _rows(*shape: int | None) -> pl.BlockSpec:
     return pl.BlockSpec(shape, lambda i: (i, *(0,) * (len(shape) - 1)))
 
 
-def number(s: Number) -> jax.Array:
-    """A trial's number as a kernel takes it, in the place of `NUMBER`."""
+def _number(s: Number) -> jax.Array:
+    """A trial's number as a kernel takes it, in the place of `_NUMBER`."""
     return jnp.reshape(jnp.asarray(s, _f32), 1)
 
 
-NUMBER = pl.BlockSpec((1,), lambda *_: (0,))
+_NUMBER = pl.BlockSpec((1,), lambda *_: (0,))
 
 
 # 1. the gated MLP's activation: `ops.glu` on a stacked product, times a factor ---------------------------------------------
@@ -97,11 +92,12 @@ def _glu_backward(saved: tuple[Any, ...], dout_NF: jax.Array) -> tuple[jax.Array
     C = _divisor(F, GLU[0])
     R = _divisor(N, GLU[1] // C)
     stacked = pl.BlockSpec((R, 2, C), lambda i, j: (i, 0, j))
-    run = call(
-        _glu_backward_kernel, GLU[2], grid=(N // R, F // C), out_specs=stacked, out_shape=jax.ShapeDtypeStruct(both_NnF.shape, both_NnF.dtype),
-        in_specs=[stacked, pl.BlockSpec((R, C), lambda i, j: (i, j)), NUMBER, NUMBER],
+    run = _call(
+        _glu_backward_kernel, GLU[2], grid=(N // R, F // C),
+        out_specs=stacked, out_shape=jax.ShapeDtypeStruct(both_NnF.shape, both_NnF.dtype),
+        in_specs=[stacked, pl.BlockSpec((R, C), lambda i, j: (i, j)), _NUMBER, _NUMBER],
     )  # fmt: skip
-    return run(both_NnF, dout_NF, number(alpha), number(factor)), jnp.zeros_like(alpha), jnp.zeros_like(factor)
+    return run(both_NnF, dout_NF, _number(alpha), _number(factor)), jnp.zeros_like(alpha), jnp.zeros_like(factor)
 
 
 glu.defvjp(lambda both, alpha, factor: (glu(both, alpha, factor), (both, alpha, factor)), _glu_backward)
@@ -130,12 +126,12 @@ def _rotate_backward(scale: Number, grads: tuple[jax.Array, jax.Array]) -> tuple
     R = _divisor(T, max(1, ROTATE[0] // (h * K)))
     half = pl.BlockSpec((R, h, 2, K // 2), lambda i, j: (i, j, 0, 0))
     angle = pl.BlockSpec((R, K // 2), lambda i, j: (i % (T // R), 0))
-    run = call(
-        _rotate_backward_kernel, ROTATE[1], grid=(B * T // R, H // h), in_specs=[half, half, angle, angle, NUMBER],
+    run = _call(
+        _rotate_backward_kernel, ROTATE[1], grid=(B * T // R, H // h), in_specs=[half, half, angle, angle, _NUMBER],
         out_specs=pl.BlockSpec((R, 2, h, 2, K // 2), lambda i, j: (i, 0, j, 0, 0)),
         out_shape=jax.ShapeDtypeStruct((B * T, 2, H, 2, K // 2), grads[0].dtype),
     )  # fmt: skip
-    d = run(*(g.reshape(B * T, H, 2, K // 2) for g in grads), *rotation(T, K, _f32), number(scale))
+    d = run(*(g.reshape(B * T, H, 2, K // 2) for g in grads), *rotation(T, K, _f32), _number(scale))
     return d.reshape(B, T, 2, H, K), jnp.zeros_like(scale)
 
 
@@ -181,11 +177,11 @@ def _add_norm_forward(branch_ND: jax.Array, skip_ND: jax.Array, before: Any, aft
     (N, D), dtype = branch_ND.shape, branch_ND.dtype
     R, warps = _norm_block(N, D)
     like = jax.ShapeDtypeStruct((N, D), dtype)
-    run = call(
-        _add_norm_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D), _rows(R, D), NUMBER, NUMBER],
+    run = _call(
+        _add_norm_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D), _rows(R, D), _NUMBER, _NUMBER],
         out_specs=[_rows(R, D), _rows(R, D)], out_shape=[like, like],
     )  # fmt: skip
-    norm_ND, x_ND = run(branch_ND, skip_ND, *map(number, before))
+    norm_ND, x_ND = run(branch_ND, skip_ND, *map(_number, before))
     return (norm_ND, x_ND), (x_ND, before, after)
 
 
@@ -209,12 +205,12 @@ def _add_norm_backward(unit: bool, saved: tuple[Any, ...], grads: tuple[jax.Arra
     N, D = x_ND.shape
     R, warps = _norm_block(N, D)
     count = 1 if unit else 2
-    run = call(
+    run = _call(
         functools.partial(_add_norm_backward_kernel, unit=unit), warps, grid=(N // R,),
-        in_specs=[_rows(R, D)] * 3 + [NUMBER] * 2, out_specs=[_rows(R, D)] * count,
+        in_specs=[_rows(R, D)] * 3 + [_NUMBER] * 2, out_specs=[_rows(R, D)] * count,
         out_shape=[jax.ShapeDtypeStruct((N, D), x_ND.dtype)] * count,
     )  # fmt: skip
-    out = run(x_ND, *grads, *map(number, after if unit else before))
+    out = run(x_ND, *grads, *map(_number, after if unit else before))
     return out[0], out[-1], jax.tree.map(jnp.zeros_like, before), jax.tree.map(jnp.zeros_like, after)
 
 
@@ -226,7 +222,7 @@ add_norm.defvjp(_add_norm_forward, _add_norm_backward)
 
 @jax.custom_vjp
 def mean_cross_entropy(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Number, scale: Number, gradient: Number) -> jax.Array:
-    """Mean of `cross_entropy`; `gradient` multiplies the logits' gradient. Differentiated, the logits' memory is reused for their gradient."""
+    """Mean of `xent.cross_entropy`; `gradient` multiplies the logits' gradient, which takes the logits' place in memory."""
     return _mean_cross_entropy_forward(logits_NV, targets_N, z_loss, scale, gradient)[0]
 
 
@@ -242,7 +238,7 @@ def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, 
         return scale * logits_ref[pl.ds(start, C)].astype(_f32)
 
     hit = scale * logits_ref[target].astype(_f32)
-    top, total = -math.inf, 0.0
+    top, total = jnp.asarray(-math.inf, _f32), jnp.asarray(0.0, _f32)
     for own, start in blocks:
         l = jnp.where(iota >= own - start, block(start), -math.inf)
         higher = jnp.maximum(top, jnp.max(l))
@@ -259,12 +255,12 @@ def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, 
 def _mean_cross_entropy_forward(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Any, scale: Any, gradient: Any) -> Any:
     N, V = logits_NV.shape
     C = min(LOSS[0], 1 << (V.bit_length() - 1))
-    run = call(
-        _loss_kernel, LOSS[1] if V == C else LOSS[2], grid=(N,), in_specs=[_rows(None, V), _rows(1), NUMBER, NUMBER, NUMBER],
+    run = _call(
+        _loss_kernel, LOSS[1] if V == C else LOSS[2], grid=(N,), in_specs=[_rows(None, V), _rows(1), _NUMBER, _NUMBER, _NUMBER],
         out_specs=[_rows(1), _rows(None, V)], input_output_aliases={0: 1},
         out_shape=[jax.ShapeDtypeStruct((N,), _f32), jax.ShapeDtypeStruct((N, V), logits_NV.dtype)],
     )  # fmt: skip
-    loss_N, dlogits_NV = run(logits_NV, targets_N, number(z_loss), number(scale), number(gradient / N))
+    loss_N, dlogits_NV = run(logits_NV, targets_N, _number(z_loss), _number(scale), _number(gradient / N))
     return loss_N.mean(), (dlogits_NV, z_loss, scale, gradient)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lab import flash, fp8, mesh, ops
+from lab import fp8, mesh, ops
 from lab import fused as kernels
 from lab.attention import causal_attention, rotate
 from lab.parametrization import TENSORS, table_of
@@ -85,8 +85,9 @@ class Block(nnx.Module):
     def __call__(self, m: "Context", stream: "Stream", layer: int) -> "Stream":
         for i, name, branch in ((2 * layer, "attn", self.attention), (2 * layer + 1, "mlp", self.mlp)):
             x_BTD, skip_BTD = m.enter(stream, i, getattr(self, f"{name}_gain", None))
-            stream = Stream(skip_BTD, branch(m, x_BTD, layer))
-            m.tap(f"{name}.{layer}", stream.branch_BTD)
+            out_BTD = branch(m, x_BTD, layer)
+            m.tap(f"{name}.{layer}", out_BTD)
+            stream = Stream(skip_BTD, out_BTD)
         return stream
 
     def attention(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
@@ -94,12 +95,6 @@ class Block(nnx.Module):
         # q and k together, since the position embedding copies both anyway; v alone, so that nothing has to cut it out
         qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(*heads[:-2], 2, *heads[-2:])
         v_BTHK = m.linear(x_BTD, self, "v").reshape(heads)
-        out_BTHK = m.ops.attention_out(self._attend(m, qk_BTnHK, v_BTHK, layer), m.numbers["attention"] * m.shape.head_dim)
-        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o")
-
-    def _attend(self, m: "Context", qk_BTnHK: jax.Array, v_BTHK: jax.Array, layer: int) -> jax.Array:
-        if m.fused and not m.shape.qk_norm and flash.fits(*v_BTHK.shape[1::2]):
-            return flash.attention(qk_BTnHK, v_BTHK, m.numbers["attention"])
         if m.fused and not m.shape.qk_norm:
             q_BTHK, k_BTHK = kernels.rotate_pair(qk_BTnHK, m.numbers["attention"])
         else:
@@ -110,7 +105,8 @@ class Block(nnx.Module):
             q_BTHK, k_BTHK = rotate(q_BTHK, m.numbers["attention"]), rotate(k_BTHK, 1.0)
         m.tap(f"q.{layer}", q_BTHK)
         m.tap(f"k.{layer}", k_BTHK)
-        return causal_attention(q_BTHK, k_BTHK, v_BTHK)
+        out_BTHK = m.ops.attention_out(causal_attention(q_BTHK, k_BTHK, v_BTHK), m.numbers["attention"] * m.shape.head_dim)
+        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o")
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
         alpha = m.numbers["ffn_act"]

@@ -7,7 +7,7 @@ Letters: B sequences, T tokens of each, D width in, E width out, H heads, K entr
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +122,7 @@ def _unit_product(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Nu
     return _linear(x_BTD, w_DE, scale)
 
 
-def _unit_product_backward(saved: tuple[Number, ...], dy_BTE: jax.Array) -> tuple[jax.Array, ...]:
+def _unit_product_backward(saved: tuple[Any, ...], dy_BTE: jax.Array) -> tuple[Any, ...]:
     x_BTD, w_DE, scale, backward = saved
     dx_BTD, dw_DE = jax.vjp(product, x_BTD, times(w_DE, backward).astype(x_BTD.dtype))[1](dy_BTE)
     dw_DE = times(dw_DE.astype(w_DE.dtype), _rows(x_BTD) ** -0.5)

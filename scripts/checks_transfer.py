@@ -124,8 +124,8 @@ def stack(depth: int, alpha: float, width: int = 256, rows: int = 64, seed: int 
     return float(np.sqrt((x**2).mean())), float(np.sqrt(((x - start) ** 2).mean()))
 
 
-def trained(alpha: float, depth: int, width: int, updates: int = 10) -> float:
-    """Mean |x| of the real model's final residual stream after `updates` of AdamW at LR 1e-3; init stds of 0.02, as published."""
+def trained(alpha: float, depth: int, width: int, seeds: int, updates: int = 10) -> list[float]:
+    """For each seed mean |x| of the real model's final residual stream after `updates` of AdamW at LR 1e-3; init stds of 0.02, as published."""
     data = to_data(TABLES["completep"]) | {"name": "std 0.02"}
     for role in ("input", "hidden", "output"):
         data["rows"][role]["std"] = "0.02"
@@ -138,7 +138,9 @@ def trained(alpha: float, depth: int, width: int, updates: int = 10) -> float:
         )
     from scalelab.cli.check import text_tokens
 
-    return measure.trajectory(t, text_tokens(t.batch * t.sequence + 1), updates)["residual last", "size", updates]
+    tokens = text_tokens(t.batch * t.sequence + 1)
+    runs = [measure.trajectory(dataclasses.replace(t, init_seed=seed), tokens, updates) for seed in range(seeds)]
+    return [run["residual last", "size", updates] for run in runs]
 
 
 def _mup_rows() -> dict[str, Any]:
@@ -146,7 +148,7 @@ def _mup_rows() -> dict[str, Any]:
     return {role: {**rows[role], **({"std": "0.02"} if role in ("input", "hidden", "output") else {})} for role in rows}
 
 
-def depth(width: int) -> dict[str, Any]:
+def depth(width: int, seeds: int) -> dict[str, Any]:
     out: dict[str, Any] = {"width": width, "init": {}, "trained": {}}
     for alpha in ALPHAS:
         for n, residual, change in zip(DEPTHS, RESIDUAL[alpha], CHANGE[alpha], strict=True):
@@ -157,10 +159,11 @@ def depth(width: int) -> dict[str, Any]:
                 flush=True,
             )
     for alpha in ALPHAS:
-        sizes = {n: trained(alpha, n, width) for n in TRAINED_DEPTHS}
-        spread = max(sizes.values()) / min(sizes.values())
-        out["trained"][f"{alpha:g}"] = {"mean_abs": sizes, "spread": spread}
-        listed = ", ".join(f"{n}: {v:.3f}" for n, v in sizes.items())
+        sizes = {n: trained(alpha, n, width, seeds) for n in TRAINED_DEPTHS}
+        means = {n: float(np.mean(each)) for n, each in sizes.items()}
+        spread = max(means.values()) / min(means.values())
+        out["trained"][f"{alpha:g}"] = {"mean_abs": sizes, "mean": means, "spread": spread}
+        listed = ", ".join(f"{n}: {v:.3f}" for n, v in means.items())
         print(f"ten updates, exponent {alpha:g}: mean |x| {listed}; largest / smallest {spread:.2f}", flush=True)
     return out
 
@@ -169,11 +172,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("which", choices=("mlp", "depth"))
     parser.add_argument("--width", type=int, default=128, help="of the model that depth trains")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     name = options.which if options.which == "mlp" or options.width == 128 else f"depth_{options.width}"
     begun = time.perf_counter()
-    found = mlp() if options.which == "mlp" else depth(options.width)
+    found = mlp() if options.which == "mlp" else depth(options.width, options.seeds)
     made_by = {"command": f"python -m scripts.checks_transfer {name.replace('_', ' --width ')}", "device": jax.devices()[0].device_kind}
     made_by |= {"versions": {name: version(name) for name in ("jax", "optax", "numpy")}, "seconds": round(time.perf_counter() - begun, 1)}
     options.out.mkdir(parents=True, exist_ok=True)

@@ -154,6 +154,8 @@ def show(made: "Recipe") -> None:
             f"laws disagree on {name} by a factor {spread['ratio']:.3g}: "
             + ", ".join(f"{k} {_spell(v)}" for k, v in spread["laws"].items())
         )
+    if len(made.laws) > 1 and not made.disagreement:
+        print("no two of these laws predict the same quantity, so they cannot disagree (`scalelab laws` lists others)")
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 

@@ -45,18 +45,18 @@ def plain_pair(qk, scale):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("ff", [192, 1024])
+@pytest.mark.parametrize("ff", [48, 1024])
 def test_glu(dtype, ff):
-    both, into = draw((64, 2, ff), (64, ff), dtype=dtype)
+    both, into = draw((16, 2, ff), (16, ff), dtype=dtype)
     expected = with_gradients(lambda x: plain_glu(x, 0.6), [both], into)
     assert worst(with_gradients(lambda x: fused.glu(x, 0.6, 1.7), [both], into), expected) < TOLERANCE[dtype]
     assert worst(with_gradients(lambda x: fused.glu(x, 0.7, 1.7), [both], into), expected) > 1e-2  # the check has power
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("heads", [2, 12])
+@pytest.mark.parametrize("heads", [2, 6])
 def test_rotate_pair(dtype, heads):
-    qk, dq, dk = draw((2, 16, 2, heads, 64), (2, 16, heads, 64), (2, 16, heads, 64), dtype=dtype)
+    qk, dq, dk = draw((2, 16, 2, heads, 32), (2, 16, heads, 32), (2, 16, heads, 32), dtype=dtype)
     ours = with_gradients(lambda x: fused.rotate_pair(x, 0.3), [qk], (dq, dk))
     assert worst(ours, with_gradients(lambda x: plain_pair(x, 0.3), [qk], (dq, dk))) < TOLERANCE[dtype]
     assert worst(ours, with_gradients(lambda x: plain_pair(x[::-1], 0.3), [qk], (dq, dk))) > 0.1
@@ -66,7 +66,7 @@ def test_rotate_pair(dtype, heads):
 @pytest.mark.parametrize("unit", [False, True])
 @pytest.mark.parametrize("width", [64, 192])
 def test_add_norm(dtype, unit, width):
-    branch, skip, dnorm, dx = draw(*[(32, width)] * 4, dtype=dtype)
+    branch, skip, dnorm, dx = draw(*[(16, width)] * 4, dtype=dtype)
     before, after = (0.3, 0.9), (0.7, 0.8)
     op = ops.UNIT if unit else ops.PLAIN
 
@@ -81,9 +81,9 @@ def test_add_norm(dtype, unit, width):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("vocab", [501, 1024, 20_000])  # a row in blocks that overlap, in one block, in several
 def test_mean_cross_entropy(dtype, vocab):
-    (logits,) = draw((8, vocab), dtype=dtype)
+    (logits,) = draw((4, vocab), dtype=dtype)
     logits = 4 * logits
-    targets = jnp.asarray(np.random.default_rng(SEED).integers(0, vocab, 8)).at[0].set(vocab - 1)
+    targets = jnp.asarray(np.random.default_rng(SEED).integers(0, vocab, 4)).at[0].set(vocab - 1)
 
     def plain(logits, z_loss=1e-2, gradient=3.0):
         return cross_entropy(ops.scale_bwd(logits, gradient), targets, z_loss, 0.7).mean()
@@ -91,11 +91,11 @@ def test_mean_cross_entropy(dtype, vocab):
     ours = jax.jit(jax.value_and_grad(lambda l: fused.mean_cross_entropy(l, targets, 1e-2, 0.7, 3.0)))(logits)
     assert worst(ours, jax.value_and_grad(plain)(logits)) < TOLERANCE[dtype]
     assert worst(ours, jax.value_and_grad(lambda l: plain(l, 0.0))(logits)) > 1e-2
-    assert not np.isfinite(fused.mean_cross_entropy(logits.at[3, 5].set(jnp.nan), targets, 1e-2, 0.7, 3.0))
+    assert not np.isfinite(fused.mean_cross_entropy(logits.at[1, 5].set(jnp.nan), targets, 1e-2, 0.7, 3.0))
 
 
 def trial(parametrization, **fields):
-    shape = {"width": 64, "depth": 2, "head_dim": 32, "ff": 192, "vocab": 300, "sequence": 16, "batch": 2}
+    shape = {"width": 32, "depth": 1, "head_dim": 32, "ff": 48, "vocab": 70, "sequence": 16, "batch": 1}
     return Trial(corpus="0" * 64, steps=10, lr=1e-3, parametrization=parametrization, **(shape | fields))
 
 
@@ -107,12 +107,12 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
     stacked = jax.tree.map(lambda *n: jnp.asarray(n, jnp.float32), *both)
     shape = model.shape_of(one)
     params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(stacked, jnp.arange(2) + SEED % 1000)
-    tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 300, (2, 17)))
+    tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (1, 17)))
 
     def both_ways(fused):
         return jax.vmap(jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=fused)))(params, stacked)
 
-    assert fused.fits(shape.width, shape.ff, shape.head_dim, 32)
+    assert fused.fits(shape.width, shape.ff, shape.head_dim, 16)
     assert worst(both_ways(True), both_ways(False)) < 1e-5
     for i in range(2):
         alone = jax.tree.map(lambda x, i=i: x[i], (params, stacked))
@@ -122,7 +122,7 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
 
 def test_what_has_no_kernel_takes_the_plain_path():
     assert not fused.fits(width=60, ff=192, head_dim=32, tokens=32)
-    odd = trial("sp", width=24, head_dim=24, ff=72)
+    odd = trial("sp", width=24, head_dim=24, ff=72, batch=2)
     shape = model.shape_of(odd)
     params = model.init(shape, jax.random.key(0), numbers(odd))
     tokens = jnp.arange(34).reshape(2, 17)
