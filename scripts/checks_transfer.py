@@ -125,7 +125,7 @@ def stack(depth: int, alpha: float, width: int = 256, rows: int = 64, seed: int 
 
 
 def trained(alpha: float, depth: int, width: int, seeds: int, updates: int = 10) -> list[float]:
-    """For each seed mean |x| of the real model's final residual stream after `updates` of AdamW at LR 1e-3; init stds of 0.02, as published."""
+    """For each seed mean |x| of the final residual stream after `updates` of AdamW at LR 1e-3; init stds of 0.02, as published."""
     data = to_data(TABLES["completep"]) | {"name": "std 0.02"}
     for role in ("input", "hidden", "output"):
         data["rows"][role]["std"] = "0.02"
