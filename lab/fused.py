@@ -170,7 +170,7 @@ def _add_norm_kernel(branch_ref: Any, skip_ref: Any, branch_scale_ref: Any, skip
 def _norm_block(N: int, D: int) -> tuple[int, int]:
     """(rows, warps) of one program."""
     R = _divisor(N, max(1, NORM[0] // (1 << (D - 1).bit_length())))
-    return R, min(16, max(1, _divisor(1 << (R * D // NORM[1]).bit_length() - 1)))
+    return R, min(16, 1 << max(0, (R * D // NORM[1]).bit_length() - 1))
 
 
 def _add_norm_forward(branch_ND: jax.Array, skip_ND: jax.Array, before: Any, after: Any, unit: bool) -> tuple[Any, tuple[Any, ...]]:

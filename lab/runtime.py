@@ -60,10 +60,10 @@ def environment() -> dict[str, Any]:
 
 
 def revision() -> str:
-    """The git revision of this source, "+dirty" when its tree has changes.
-
-    Outside a repository (an export, an image) SCALELAB_REVISION says it, as whoever made the copy set it; "" when it is not set.
-    """
+    """SCALELAB_REVISION, as whoever made a copy (an export, an image) set it; else the git revision of this source, "+dirty" when its
+    tree has changes; "" outside a repository."""
+    if said := os.environ.get("SCALELAB_REVISION"):
+        return said
     root = Path(__file__).resolve().parents[1]
     try:
         top, head = _git(root, "rev-parse", "--show-toplevel", "HEAD").splitlines()
@@ -71,7 +71,7 @@ def revision() -> str:
             return head + ("+dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         pass
-    return os.environ.get("SCALELAB_REVISION", "")
+    return ""
 
 
 def _git(root: Path, *args: str) -> str:

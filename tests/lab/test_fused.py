@@ -1,5 +1,7 @@
 """The fused kernels, interpreted, against the plain code that each stands for: values and gradients, alone and mapped over trials."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,22 +111,21 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
     params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(stacked, jnp.arange(2) + SEED % 1000)
     tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (1, 17)))
 
-    def both_ways(fused):
-        return jax.vmap(jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=fused)))(params, stacked)
+    def gradients(fused):
+        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=fused))
 
     assert fused.fits(shape.width, shape.ff, shape.head_dim, 16)
-    assert worst(both_ways(True), both_ways(False)) < 1e-5
+    mapped, plain = jax.jit(jax.vmap(gradients(True)))(params, stacked), jax.jit(gradients(False))
     for i in range(2):
-        alone = jax.tree.map(lambda x, i=i: x[i], (params, stacked))
-        plain = jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=False))(*alone)
-        assert worst(jax.tree.map(lambda x, i=i: x[i], both_ways(True)), plain) < 1e-5
+        one_of = functools.partial(jax.tree.map, lambda x, i=i: x[i])
+        assert worst(one_of(mapped), plain(one_of(params), one_of(stacked))) < 1e-5
 
 
 def test_what_has_no_kernel_takes_the_plain_path():
     assert not fused.fits(width=60, ff=192, head_dim=32, tokens=32)
-    odd = trial("sp", width=24, head_dim=24, ff=72, batch=2)
+    odd = trial("sp", width=24, head_dim=24, ff=72)
     shape = model.shape_of(odd)
     params = model.init(shape, jax.random.key(0), numbers(odd))
-    tokens = jnp.arange(34).reshape(2, 17)
-    losses = [float(model.loss(shape, params, tokens, numbers(odd), fused=way)) for way in (True, False, None)]
-    assert losses[0] == losses[1] == losses[2]
+    with jax.disable_jit():
+        losses = [float(model.loss(shape, params, jnp.arange(17)[None], numbers(odd), fused=way)) for way in (True, False)]
+    assert losses[0] == losses[1]

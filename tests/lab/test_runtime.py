@@ -49,8 +49,6 @@ def test_environment_says_where_a_number_came_from():
 def test_revision(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "__file__", str(tmp_path / "lab" / "runtime.py"))
     assert runtime.revision() == ""
-    monkeypatch.setenv("SCALELAB_REVISION", "0123abc")
-    assert runtime.revision() == "0123abc", "a copy without its repository"
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", str(tmp_path)]
     (tmp_path / "file").write_text("1")
     for args in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "x"]):
@@ -61,4 +59,6 @@ def test_revision(tmp_path, monkeypatch):
     assert runtime.revision() == clean + "+dirty"
     monkeypatch.setattr(runtime, "__file__", str(tmp_path / "vendored" / "lab" / "runtime.py"))
     (tmp_path / "vendored").mkdir()
-    assert runtime.revision() == "0123abc", "a copy inside another project's repository"
+    assert runtime.revision() == "", "a copy inside another project's repository"
+    monkeypatch.setenv("SCALELAB_REVISION", "0123abc")
+    assert runtime.revision() == "0123abc", "a copy that says it"

@@ -91,15 +91,17 @@ def test_a_child_waits_to_be_told_and_is_ended_at_the_deadline(capsys):
     import time
 
     child = bench_train.Child([sys.executable, "-c", FAKE], {})
-    stream = child.rows(time.monotonic() + 30)
-    assert next(stream) == {"ready": True}
+    assert child.ready(time.monotonic() + 30)
     child.go()
-    assert list(stream) == [{"n": 1}] and "a warning" in capsys.readouterr().out
+    assert list(child.rows(time.monotonic() + 30)) == [{"n": 1}] and "a warning" in capsys.readouterr().out
     stuck = bench_train.Child([sys.executable, "-c", FAKE], {})
     begun = time.monotonic()
     assert list(stuck.rows(begun + 2)) == [{"ready": True}]
     assert time.monotonic() - begun < 10 and stuck.process.poll() is not None
     assert "the time is up" in capsys.readouterr().err
+    slow = bench_train.Child([sys.executable, "-c", "import time; time.sleep(60)"], {})
+    assert not slow.ready(time.monotonic() + 0.5) and slow.process.poll() is not None
+    assert not bench_train.Child([sys.executable, "-c", "1 / 0"], {}).ready(time.monotonic() + 30)
 
 
 def test_shapes_are_picked_by_how_they_start():
