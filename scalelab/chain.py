@@ -139,8 +139,8 @@ def run(chain: Chain) -> Json:
     # with the length of run as u-muP's
     longer = lrs[size.target_steps]["value"] / lrs[size.steps[0]]["value"]
     standard_trial = demo.target(size, corpus, "sp", round_lr(by_width["sp"]["rows"][0]["optimum"] * longer))
-    both = chain.train("target", [target, standard_trial], stamp=sha256).set_index("parametrization")
-    measured, standard = both.loc["u-mup"], both.loc["sp"]
+    both = chain.train("target", [target, standard_trial], stamp=sha256)
+    measured, standard = (both[both["run_id"] == t.run_id].iloc[0] for t in (target, standard_trial))
 
     # 6. the answer, the recipe, the report
     answer = {**stated, "prediction_sha256": sha256, **judged(stated, measured, cells)}
