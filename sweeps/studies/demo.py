@@ -33,11 +33,11 @@ FULL = Size(
     log2_lrs={"sp": tuple(range(-11, -3)), "u-mup": tuple(range(-5, 3))},
     steps=(300, 1470, 7200),
     ladder_steps=(900, 1800, 3600, 7200),  # shorter runs are all first transient (results/LOG.md)
-    ladder_widths=(16, 24, 32, 48),
+    ladder_widths=(16, 24, 40, 64),
     ladder_seeds=4,  # seeds differ by 1.1 % of the loss: one run a cell would leave the prediction at the mercy of four runs
     head_dim=8,
     tuning_width=16,
-    target_width=96,
+    target_width=120,
     target_steps=10800,
 )
 SMALL = Size(  # the same chain in about a minute: what CI runs
