@@ -21,7 +21,6 @@ NOT_NUMBERS = ["seconds", "device", "code"]
 
 
 def command(out):
-    """With XLA's own settings, as users have them, and programs of its own."""
     return [sys.executable, "-m", "scalelab", "demo", "--size", "small", "--out", str(out), "--json"]
 
 
@@ -32,7 +31,7 @@ def published(out):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer)."""
+    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer), with XLA's own settings, as users have."""
     root = tmp_path_factory.mktemp("demo")
     killed, alone = root / "killed", root / "alone"
     env = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
