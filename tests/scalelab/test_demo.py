@@ -31,7 +31,7 @@ def published(out):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer), with XLA's own settings, as users have."""
+    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer), under XLA's own settings."""
     root = tmp_path_factory.mktemp("demo")
     killed, alone = root / "killed", root / "alone"
     env = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
