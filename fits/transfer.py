@@ -34,6 +34,8 @@ def check(
         raise InputError(f"axis={axis!r}: must be one of {', '.join(AXES)}")
     if not tolerance > 0:
         raise InputError(f"tolerance={tolerance!r}: must be above 0 (log2 of the optimum's total drift)")
+    if table.empty:
+        raise InputError("rows=0: there is no run to check")
     found = {name: cells.of(rows, AXES[axis], hyperparameter, loss_init) for name, rows in _groups(table).items()}
     sd, dof, source = cells.pooled_noise([cell for group in found.values() for cell in group], noise)
     rng = np.random.default_rng(seed)

@@ -249,19 +249,20 @@ def work(
     beat_seconds: float = BEAT_SECONDS,
     on_result: Callable[[Trial, Result], None] | None = None,
     parent: int = 0,
+    halt: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Train what is missing of `trials`, with `workers` such workers on the store in all; skips what is published.
 
-    Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, after SIGTERM, or once the process
-    `parent` (when given) is no longer this one's parent: no worker outlives the command that started it. What the store cannot
-    take (a full disk) is raised as OSError; nothing that was published is lost by it.
+    Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, after SIGTERM, once `halt()` turns true, or
+    once the process `parent` (when given) is no longer this one's parent: no worker outlives the command that started it. What the
+    store cannot take (a full disk) is raised as OSError; nothing that was published is lost by it.
     """
     begun = time.perf_counter()
     summary = Summary()
     with stop_on_signals() as asked, Worker(store, beat_seconds) as worker:
 
         def stop() -> bool:
-            return asked() or (parent > 0 and os.getppid() != parent)
+            return asked() or halt() or (parent > 0 and os.getppid() != parent)
 
         wanted = {t.run_id: t for t in trials}
         _Run(store, study, wanted, train, worker, stop, workers, limits or Limits(), on_result, summary).loop()

@@ -25,6 +25,8 @@ def parse(kind: type[T], prog: str, args: list[str]) -> T:
             raise
         text = re.sub(r"\x1b\[[0-9;]*m", "", captured.getvalue())
         words = re.sub(r"[╭╮╰╯│─\s]+", " ", text).strip()
+        words = words.replace("Invalid choice invalid choice", "invalid choice")
+        words = re.sub(r"\.? (For full helptext|Perhaps you meant)", lambda m: f"; {m[1].lower()}", words)
         raise InputError(re.sub(r"^(Parsing error|Unrecognized options|Value error) ", "", words) or "bad arguments") from None
 
 

@@ -27,7 +27,7 @@ class Prepare:
 
 def main(args: list[str]) -> int:
     if not args or args[0] not in ("prepare", "-h", "--help"):
-        raise InputError(f"data {args[0] if args else ''!r}: must be: prepare SOURCE --out DIR")
+        raise InputError(f"command={args[0] if args else ''!r}: must be prepare (scalelab data prepare SOURCE --out DIR)")
     options = parse(Prepare, "scalelab data prepare", args[1:] if args[0] == "prepare" else args)
     from lab import data
 

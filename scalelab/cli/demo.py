@@ -9,7 +9,10 @@ from typing import Any, Literal
 from lab import InputError
 from scalelab.cli.args import parse, print_json
 
-PUBLISHED = ("demo.json", "prediction.json", "loss.json", "transfer.json", "recipe.json", "report.html", "trials.parquet", "transfer.png")
+PUBLISHED = (
+    "demo.json", "prediction.json", "loss.json", "loss-chinchilla-tied.json", "loss-chinchilla-outer.json", "transfer.json", "recipe.json",
+    "report.html", "trials.parquet", "transfer.png",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

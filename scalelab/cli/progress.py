@@ -1,5 +1,6 @@
 """Progress of a sweep on the terminal: trials done of all, tokens/s, time left. On stderr, so that --json stays clean."""
 
+import threading
 import time
 from collections.abc import Collection, Sequence
 from types import TracebackType
@@ -11,9 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from lab.counts import flops
 from lab.records import Result, Trial
 
+FRESH = 3.0  # seconds that a worker's last word on its speed counts
+
 
 class Bar:
-    """One line per stage. Time left is the FLOPs left at the pace of this stage so far."""
+    """One line per stage, whatever thread reports. Time left is the FLOPs left at the pace of this stage so far."""
 
     def __init__(self) -> None:
         self._rich = Progress(
@@ -22,6 +25,8 @@ class Bar:
         )  # fmt: skip
         self._task: Any = None
         self._flops: dict[str, float] = {}
+        self._speeds: dict[int, tuple[float, float]] = {}  # thread -> when it last said, tokens/s
+        self._lock = threading.Lock()
 
     def __enter__(self) -> "Bar":
         self._rich.start()
@@ -40,10 +45,15 @@ class Bar:
         )
 
     def steps(self, state: Any) -> None:
-        self._rich.update(self._task, speed=f"{state.tokens_per_second:>10,.0f} tokens/s")
+        with self._lock:
+            now = time.perf_counter()
+            self._speeds[threading.get_ident()] = (now, state.tokens_per_second)
+            speed = sum(of_one for said, of_one in self._speeds.values() if now - said < FRESH)
+            self._rich.update(self._task, speed=f"{speed:>10,.0f} tokens/s")
 
     def result(self, trial: Trial, result: Result) -> None:
-        self._done += self._flops[trial.run_id]
-        spent = time.perf_counter() - self._begun
-        seconds = spent * (self._todo - self._done) / self._done
-        self._rich.update(self._task, advance=1, left=f"{seconds:5.0f} s left" if seconds > 0.5 else f"{spent:5.0f} s")
+        with self._lock:
+            self._done += self._flops[trial.run_id]
+            spent = time.perf_counter() - self._begun
+            seconds = spent * (self._todo - self._done) / self._done
+            self._rich.update(self._task, advance=1, left=f"{seconds:5.0f} s left" if seconds > 0.5 else f"{spent:5.0f} s")

@@ -8,7 +8,8 @@ from lab.records import Trial
 from sweeps.space import product, trials
 
 SEQUENCE, BATCH = 64, 4
-SEED = 1000  # not a seed that any choice was made on
+TUNED = slice(2, -1)  # of u-muP's LRs, where longer runs are tuned: the sweep's ends are far from any optimum
+SEED = 3000  # not a seed that any choice was made on
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class Size:
 FULL = Size(
     widths=(16, 32, 64, 128),
     log2_lrs={"sp": tuple(range(-11, -3)), "u-mup": tuple(range(-5, 3))},
-    steps=(300, 1040, 3600),
-    ladder_steps=(450, 900, 1800, 3600),
-    ladder_widths=(16, 32, 48, 64),
-    ladder_seeds=1,
-    head_dim=16,
-    tuning_width=32,
-    target_width=128,
-    target_steps=5400,
+    steps=(300, 1470, 7200),
+    ladder_steps=(900, 1800, 3600, 7200),  # shorter runs are all first transient (results/LOG.md)
+    ladder_widths=(16, 24, 40, 64),
+    ladder_seeds=4,  # seeds differ by 1.1 % of the loss: one run a cell would leave the prediction at the mercy of four runs
+    head_dim=8,
+    tuning_width=16,
+    target_width=120,
+    target_steps=10800,
 )
 SMALL = Size(  # the same chain in about a minute: what CI runs
     widths=(8, 16),
@@ -87,7 +88,7 @@ def lr_width(size: Size, corpus: str) -> list[Trial]:
 
 def lr_steps(size: Size, corpus: str) -> list[Trial]:
     """u-muP's LR at the longer lengths of the ladder, at one small width; longer runs want smaller ones."""
-    lrs = [2.0**e for e in size.log2_lrs["u-mup"][1:-1]]
+    lrs = [2.0**e for e in size.log2_lrs["u-mup"][TUNED]]
     return _trials(size, corpus, product(parametrization=["u-mup"], width=[size.tuning_width], steps=size.steps[1:], lr=lrs))
 
 

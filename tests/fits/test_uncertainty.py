@@ -10,7 +10,7 @@ from fits import InputError, laws, uncertainty
 from fits.fit import fit
 from fits.solve import minimise
 from fits.table import Points
-from tests.fits.runs import EPOCH, epoch, surface
+from tests.fits.runs import EPOCH, TEX, epoch, surface
 from tests.fits.test_fit import as_theta
 
 SD = {"A": 116.0, "B": 1427.0, "E": 0.0261, "alpha": 0.0147, "beta": 0.0208}  # check 5
@@ -154,3 +154,16 @@ def test_a_fit_without_replicates_has_no_interval_to_give() -> None:
         uncertainty.predict(found, {"params": np.array([1e9]), "tokens": np.array([2e10])})
     with pytest.raises(InputError, match="bootstrap=1"):
         uncertainty.bootstrap(surface("chinchilla", EPOCH), found, 1)
+
+
+def test_pooled_forms_hold_their_own_doubt_and_their_disagreement() -> None:
+    """Two fits that say 10 % different things: the middle lies between them, the interval reaches over both; one alone is itself."""
+    points = surface("chinchilla", TEX, n=30, noise=0.01)
+    both = [uncertainty.bootstrap(p, fit(p, "chinchilla-tied"), 200) for p in (points, replace(points, y=1.1 * points.y))]
+    far = {name: np.array([10 * values.max()]) for name, values in points.x.items()}
+    low, high = (uncertainty.predict(found, far) for found in both)
+    pooled = uncertainty.pooled(both, far)
+    assert low["high"] < pooled["value"] < high["low"]
+    assert low["low"] < pooled["low"] < low["value"] and high["value"] < pooled["high"] < high["high"]
+    alone = uncertainty.pooled(both[:1], far)
+    assert (alone["low"], alone["high"]) == (low["low"], low["high"])

@@ -14,7 +14,11 @@ runtime.start(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 import jax
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
-jax.jit(lambda x: jax.numpy.linalg.solve(x, jax.random.normal(jax.random.key(0), (8, 8))))(jax.numpy.eye(8))
+def f(x):
+    for i in range(12):  # long enough to compile that it is worth keeping, on a fast machine too
+        x = jax.numpy.linalg.solve(x, jax.random.normal(jax.random.key(i), (8, 8)))
+    return x
+jax.jit(f)(jax.numpy.eye(8))
 print(os.environ["XLA_FLAGS"], len(hits), jax.config.jax_compilation_cache_dir, sep="|")
 """
 

@@ -22,4 +22,4 @@ def test_bad_input_is_one_line(tmp_path, capsys):
     assert main(["data", "cook"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 3
-    assert "no such file" in lines[0] and "val_share=2.0" in lines[1] and "must be: prepare" in lines[2]
+    assert "no such file" in lines[0] and "val_share=2.0" in lines[1] and "must be prepare" in lines[2]

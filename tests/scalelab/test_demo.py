@@ -11,7 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lab import counts
 from scalelab.__main__ import main
+from sweeps.studies import demo
 from sweeps.table import read_table
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +31,11 @@ def published(out):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer)."""
+    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer), under XLA's own settings."""
     root = tmp_path_factory.mktemp("demo")
     killed, alone = root / "killed", root / "alone"
-    process = subprocess.Popen(command(killed), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    env = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
+    process = subprocess.Popen(command(killed), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 300
     while len(published(killed)) < 12 and time.monotonic() < until:
         assert process.poll() is None, "the demo ended before it could be killed"
@@ -40,9 +43,22 @@ def runs(tmp_path_factory):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     had = published(killed)
-    subprocess.run(command(killed), cwd=ROOT, check=True, capture_output=True)
-    done = subprocess.run(command(alone), cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command(killed), cwd=ROOT, env=env, check=True, capture_output=True)
+    done = subprocess.run(command(alone), cwd=ROOT, env=env, check=True, capture_output=True)
     return killed, had, alone, json.loads(done.stdout)
+
+
+def test_the_full_demo_is_as_large_as_it_says():
+    """What the law sees spans 8x in N and in D, the target lies at least 3x and 1.5x beyond it, and widths span 8x."""
+    size = demo.FULL
+    cells = demo.ladder(size, "0" * 64, dict.fromkeys(size.ladder_steps, 0.5))
+    target = demo.target(size, "0" * 64, "u-mup", 0.5)
+    for measure, reach in ((counts.params, 3), (lambda t: t.tokens, 1.5)):
+        found = [measure(t) for t in cells]
+        assert max(found) >= 8 * min(found) and measure(target) >= reach * max(found)
+    assert len({(t.width, t.steps) for t in cells}) >= 9
+    every = [*cells, target, *demo.lr_width(size, "0" * 64), *demo.lr_steps(size, "0" * 64)]
+    assert min(t.steps for t in every) >= 90 and max(size.widths) == 8 * min(size.widths)
 
 
 def test_no_finished_trial_is_trained_again_after_a_kill(runs):

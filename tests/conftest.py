@@ -1,0 +1,25 @@
+"""What every process of a test run shares: programs compiled fast rather than to run fast, once for all of them.
+
+Most of the suite's time is LLVM's. tests/scalelab/test_demo.py trains as users do, with XLA's own settings.
+"""
+
+import os
+import shutil
+import tempfile
+
+
+def pytest_configure(config):
+    if "PYTEST_XDIST_WORKER" in os.environ:  # inherits all this, as the children of tests do
+        return
+    config.compile_cache = tempfile.mkdtemp(prefix="scalelab-xla-")  # thrown away at the end: every run of the tests compiles
+    os.environ |= {
+        "XLA_FLAGS": f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}",
+        "JAX_COMPILATION_CACHE_DIR": config.compile_cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def pytest_unconfigure(config):
+    if folder := getattr(config, "compile_cache", None):
+        shutil.rmtree(folder, ignore_errors=True)
