@@ -1,7 +1,4 @@
-"""What every process of a test run shares: programs compiled fast rather than to run fast, once for all of them.
-
-Most of the suite's time is LLVM's. tests/scalelab/test_demo.py trains as users do, with XLA's own settings.
-"""
+"""What every process of a test run shares: a compile cache, thrown away at the end. Most of the suite's time is the compiler's."""
 
 import os
 import shutil
@@ -13,7 +10,6 @@ def pytest_configure(config):
         return
     config.compile_cache = tempfile.mkdtemp(prefix="scalelab-xla-")  # thrown away at the end: every run of the tests compiles
     os.environ |= {
-        "XLA_FLAGS": f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}",
         "JAX_COMPILATION_CACHE_DIR": config.compile_cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

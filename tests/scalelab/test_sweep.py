@@ -176,20 +176,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in error and "\n" not in error and "Traceback" not in error
 
 
-def test_curves_go_to_a_viewer_behind_one_function(text: list[str]) -> None:
-    from sweeps.curves import send
-
-    assert run(text, "--option", "count", "3") == 0
-    seen: dict[str, list[tuple[str, float, int]]] = {}
-    count = send(open_store("store").records(), lambda name, settings, summary: lambda *point: seen.setdefault(name, []).append(point))
-    records = {f"toy/{r.trial.run_id}": r for r in open_store("store").records()}
-    assert count == 3 and seen.keys() == records.keys()
-    for name, points in seen.items():
-        result = records[name].result
-        losses = [("train/loss", x, s) for s, x in zip(result.curve_steps, result.curve_losses, strict=True)]
-        assert points == [*losses, *([("val/loss", result.loss, 20)] if result.loss is not None else [])]
-
-
 def test_a_reader_that_has_read_enough_is_no_error() -> None:
     """`scalelab laws --json | head`: no traceback."""
     command = [sys.executable, "-m", "scalelab", "laws", "--json"]
