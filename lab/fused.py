@@ -2,8 +2,8 @@
 
 XLA leaves three measured gaps in the step (H200, bf16; results/LOG.md, 2026-11-24): what goes back into a stacked product (position
 embedding, gated MLP) is written through pads and additions at half the memory's speed or less, an addition with its norm takes two kernels
-each way, and the loss four passes over the logits. Each function here has the plain code's value and gradient, up to rounding. On a CPU
-the kernels run interpreted, which is for tests.
+each way, and the loss four passes over the logits. Each function here has the plain code's value and gradient, up to rounding; no
+gradient flows to a trial's numbers. On a CPU the kernels run interpreted, which is for tests.
 
 Letters: N rows (tokens), D width, H heads, K entries of a head, F MLP width, V vocabulary, R rows and C columns of one program's block.
 """
@@ -36,11 +36,11 @@ _f32 = jnp.float32
 
 
 def fits(width: int, ff: int, head_dim: int, tokens: int) -> bool:
-    """Whether kernels exist for a model of these sizes: blocks are powers of two, and a grid has an end."""
+    """Whether kernels exist for a model of these sizes: blocks are powers of two (a head is not divided), and a grid has an end."""
     return (
         triton is not None
-        and min(_divisor(width), _divisor(ff), _divisor(head_dim) // 2) >= LEAST
-        and _divisor(tokens) >= LEAST
+        and min(map(_divisor, (width, ff, tokens))) >= LEAST
+        and _divisor(head_dim) == head_dim >= 2 * LEAST
         and tokens < 1 << 20
     )
 

@@ -134,8 +134,10 @@ class Decoder(nnx.Module):
         x_BTD = mesh.split_batch(x_BTD)
         stream = Stream(x_BTD)
         for i, block in enumerate(self.layers.values()):
-            layer = partial(block, m, layer=i)
-            stream = (jax.checkpoint(layer, policy=REMAT[m.remat]) if m.remat else layer)(stream)
+            layer: Callable[[Stream], Stream] = partial(block, m, layer=i)
+            if m.remat:  # what goes into the layer is kept: the sum, not its two terms
+                layer, stream = jax.checkpoint(layer, policy=REMAT[m.remat]), Stream(m.close(stream, 2 * i))
+            stream = layer(stream)
             stream = stream._replace(skip_BTD=mesh.split_batch(stream.skip_BTD))
         x_BTD = m.norm(m.close(stream, 2 * m.shape.depth), getattr(self, "final_gain", None))
         w_DV = self.embed[...].T if m.shape.tied else self.unembed[...]
@@ -174,7 +176,10 @@ class Context:
 
     def close(self, stream: Stream, i: int) -> jax.Array:
         """The stream after i branches, the last of them added."""
-        x_BTD = self.ops.add(stream.branch_BTD, stream.skip_BTD, *self.scales(i - 1)) if i else stream.skip_BTD
+        if stream.branch_BTD is None:
+            x_BTD = stream.skip_BTD
+        else:
+            x_BTD = self.ops.add(stream.branch_BTD, stream.skip_BTD, *self.scales(i - 1))
         self.tap(f"residual.{i}", x_BTD)
         return x_BTD
 

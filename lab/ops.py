@@ -129,7 +129,7 @@ def _unit_product_backward(saved: tuple[Any, ...], dy_BTE: jax.Array) -> tuple[A
     return dx_BTD, dw_DE, *(jax.tree.map(jnp.zeros_like, s) for s in (scale, backward))
 
 
-_unit_product.defvjp(lambda *args: (_unit_product(*args), args), _unit_product_backward)
+_unit_product.defvjp(lambda *args: (_linear(*args[:3]), args), _unit_product_backward)
 
 
 def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, fp8: bool = False) -> jax.Array:

@@ -78,7 +78,9 @@ class Child:
         except queue.Empty:
             print(f"{self.name} ... stopped: the time is up", file=sys.stderr)
             self.process.kill()
-        if self.process.wait() > 0:
+            self.process.wait()
+            return
+        if self.process.wait():  # below 0: a signal, as of XLA's aborts
             print(f"{self.name} ... ended with exit code {self.process.returncode}", file=sys.stderr)
 
     def go(self) -> None:

@@ -65,8 +65,9 @@ def sweep(folder: Path, trials: Sequence[Trial], corpus: Corpus, limits: Limits)
 
 def apart(ours: Sequence[Result], theirs: Sequence[Result]) -> dict[str, float]:
     """The largest relative difference of the first steps' losses and of the final loss."""
-    first = max(np.max(np.abs(np.divide(a.curve_losses[:FIRST], b.curve_losses[:FIRST]) - 1)) for a, b in zip(ours, theirs, strict=True))
-    final = max(abs((a.loss or np.nan) / (b.loss or np.nan) - 1) for a, b in zip(ours, theirs, strict=True))
+    pairs = list(zip(ours, theirs, strict=True))
+    first = np.max([np.max(np.abs(np.divide(a.curve_losses[:FIRST], b.curve_losses[:FIRST]) - 1)) for a, b in pairs])
+    final = np.max([abs((a.loss or np.nan) / (b.loss or np.nan) - 1) for a, b in pairs])  # NaN where one has no loss
     return {"first_steps": float(first), "final": float(final)}
 
 

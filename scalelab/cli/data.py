@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lab import InputError
 from scalelab.cli.args import parse, print_json
@@ -13,7 +14,7 @@ from scalelab.cli.args import parse, print_json
 class Prepare:
     """Text to token shards, with a manifest (bytes, tokens, tokenizer, hashes) and a validation split by document."""
 
-    source: Positional[str]
+    source: Annotated[Positional[str], arg(metavar="TEXT")]
     """A text file (documents separated by NUL, else cut every 8 kB), a folder of text files, or "python": its own documentation."""
     out: Path
     """The folder to write."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import fused, model, ops
+from lab import fused, mesh, model, ops
 from lab.attention import rotate
 from lab.parametrization import numbers
 from lab.records import Trial
@@ -121,8 +121,32 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
         assert worst(one_of(mapped), plain(one_of(params), one_of(stacked))) < 1e-5
 
 
+def test_kernels_are_for_one_gpu_in_low_precision_and_for_no_tap(monkeypatch):
+    def chosen(**fields):
+        return model._fused(model.shape_of(trial("sp", precision="bfloat16") if not fields else trial("sp", **fields)), tokens, None)
+
+    tokens = jnp.zeros((1, 16), jnp.int32)
+    assert not chosen()  # a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert chosen()
+    assert not chosen(precision="float32") and not chosen(precision="bfloat16", activation="gelu")
+    with mesh.scope(mesh.make()):
+        assert not chosen()
+    monkeypatch.undo()
+    one = trial("sp")
+    shape = model.shape_of(one)
+    params = jax.eval_shape(lambda: model.init(shape, jax.random.key(0), numbers(one)))
+
+    def program(*tap):
+        return str(jax.make_jaxpr(lambda p: model.forward(shape, p, tokens, numbers(one), *tap, fused=True))(params))
+
+    assert "pallas_call" in program() and "pallas_call" not in program(lambda name, x: None)
+
+
 def test_what_has_no_kernel_takes_the_plain_path():
-    assert not fused.fits(width=60, ff=192, head_dim=32, tokens=32)
+    assert fused.fits(width=192, ff=192, head_dim=64, tokens=32)
+    for odd_size in ({"width": 200}, {"ff": 200}, {"tokens": 24}, {"head_dim": 16}, {"head_dim": 96}):
+        assert not fused.fits(**({"width": 192, "ff": 192, "head_dim": 64, "tokens": 32} | odd_size)), odd_size
     odd = trial("sp", width=24, head_dim=24, ff=72)
     shape = model.shape_of(odd)
     params = model.init(shape, jax.random.key(0), numbers(odd))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import print_saved_residuals
 
 from lab import model, train
 from lab.attention import attention_logits, rotate
@@ -408,6 +409,28 @@ def test_sequence_losses_average_to_the_loss():
     shape, n, params = start(t)
     each = jax.jit(model.sequence_losses, static_argnums=0)(shape, params, draw_tokens(t), n)
     assert each.shape == (t.batch,) and float(each.mean()) == pytest.approx(float(gradient(shape, params, draw_tokens(t), n)[0]), rel=1e-6)
+
+
+@pytest.mark.parametrize("parametrization", ["sp", "u-mup"])
+def test_remat_keeps_what_it_says(parametrization, capsys):
+    """ "elementwise" computes no matrix product a second time; "layers" keeps one residual stream a layer."""
+
+    def loss_of(remat, depth=2):
+        t = trial(parametrization, depth=depth)
+        shape, n = model.shape_of(t), numbers(t)
+        params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(partial(model.init, shape), jax.random.key(0), n))
+        return lambda p: model.loss(shape, p, np.zeros((4, 17), int), n, remat), params
+
+    def products(remat):
+        loss, params = loss_of(remat)
+        return jax.jit(jax.grad(loss)).lower(params).as_text().count("dot_general")
+
+    def streams(depth):
+        print_saved_residuals(*loss_of("layers", depth))
+        return capsys.readouterr().out.count("f32[4,16,32]")
+
+    assert products("elementwise") == products("") < products("layers")
+    assert streams(4) - streams(2) == 2
 
 
 def test_an_oracle_made_now_is_the_committed_one():

@@ -51,6 +51,7 @@ def test_environment_says_where_a_number_came_from():
 
 
 def test_revision(tmp_path, monkeypatch):
+    monkeypatch.delenv("SCALELAB_REVISION", raising=False)
     monkeypatch.setattr(runtime, "__file__", str(tmp_path / "lab" / "runtime.py"))
     assert runtime.revision() == ""
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "-C", str(tmp_path)]

@@ -102,6 +102,8 @@ def test_a_child_waits_to_be_told_and_is_ended_at_the_deadline(capsys):
     slow = bench_train.Child([sys.executable, "-c", "import time; time.sleep(60)"], {})
     assert not slow.ready(time.monotonic() + 0.5) and slow.process.poll() is not None
     assert not bench_train.Child([sys.executable, "-c", "1 / 0"], {}).ready(time.monotonic() + 30)
+    assert not bench_train.Child([sys.executable, "-c", "import os; os.abort()"], {}).ready(time.monotonic() + 30)
+    assert "ended with exit code -6" in capsys.readouterr().err
 
 
 def test_shapes_are_picked_by_how_they_start():

@@ -3,8 +3,9 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from lab import InputError
 from scalelab.cli.args import parse, print_json
@@ -14,7 +15,7 @@ from scalelab.cli.args import parse, print_json
 class Export:
     """A store to a table, one row a trial; or its training curves to a viewer."""
 
-    store: Positional[Path]
+    store: Annotated[Positional[Path], arg(metavar="STORE")]
     """The folder of results, or a Parquet or CSV to convert."""
     out: Path | None = None
     """A .csv (the table's columns) or a .parquet (everything, curves included: `sweep run --parquet` takes it)."""

@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 if TYPE_CHECKING:
     from lab.data import Corpus
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    study: Positional[str]
+    study: Annotated[Positional[str], arg(metavar="STUDY")]
     """A built-in study by name, or a path to a study of your own (.py, or .yaml of plain data)."""
     corpus: str = "python"
     """"python" (its own documentation), a text file, a folder of text, or a corpus made by `scalelab data prepare`."""

@@ -4,9 +4,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from scalelab.cli.args import parse, print_json
 
@@ -23,7 +23,7 @@ GROUPS_SHOWN = 40
 class Status:
     """How far a store is: trials done, running, waiting, diverged, failed; tokens/s; time left; the best trial of each group."""
 
-    store: Positional[Path]
+    store: Annotated[Positional[Path], arg(metavar="STORE")]
     """The folder of results."""
     watch: bool = False
     """Look again every two seconds until nothing runs or waits."""
