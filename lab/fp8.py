@@ -32,7 +32,7 @@ def dot(x_ND: jax.Array, w_DE: jax.Array) -> jax.Array:
 
 def _forward(x_ND: jax.Array, w_DE: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     x8_ND, w8_DE = cast(x_ND, E4M3), cast(w_DE, E4M3)
-    empty = jnp.zeros((0,), x_ND.dtype), jnp.zeros((0,), w_DE.dtype)  # carry dtypes
+    empty = jnp.zeros((0,), x_ND.dtype), jnp.zeros((0,), w_DE.dtype)  # carry the dtypes of x and w
     return _product(x8_ND, w8_DE, 1, 0, x_ND.dtype), (x8_ND, w8_DE, *empty)
 
 

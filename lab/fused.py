@@ -226,9 +226,14 @@ def mean_cross_entropy(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Numbe
     return _mean_cross_entropy_forward(logits_NV, targets_N, z_loss, scale, gradient)[0]
 
 
+def _loss_columns(V: int) -> int:
+    """Of one block of a row: a power of two, at most V."""
+    return min(LOSS[0], 1 << (V.bit_length() - 1))
+
+
 def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, gradient_ref: Any, loss_ref: Any, out_ref: Any) -> None:
     V = logits_ref.shape[0]
-    C = min(LOSS[0], 1 << (V.bit_length() - 1))
+    C = _loss_columns(V)
     # starts of the blocks of a row; the last one ends where the row does, and what it has in common with the one before counts once
     blocks = [(i, min(i, V - C)) for i in range(0, V, C)]
     scale, target = scale_ref[0], targets_ref[0]
@@ -254,7 +259,7 @@ def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, 
 
 def _mean_cross_entropy_forward(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Any, scale: Any, gradient: Any) -> Any:
     N, V = logits_NV.shape
-    C = min(LOSS[0], 1 << (V.bit_length() - 1))
+    C = _loss_columns(V)
     run = _call(
         _loss_kernel, LOSS[1] if V == C else LOSS[2], grid=(N,), in_specs=[_rows(None, V), _rows(1), _NUMBER, _NUMBER, _NUMBER],
         out_specs=[_rows(1), _rows(None, V)], input_output_aliases={0: 1},

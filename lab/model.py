@@ -188,8 +188,7 @@ class Context:
         if self.fused and gain is None and stream.branch_BTD is not None:
             branch_ND, skip_ND = (x.reshape(-1, self.shape.width) for x in (stream.branch_BTD, stream.skip_BTD))
             both = kernels.add_norm(branch_ND, skip_ND, self.scales(i - 1), self.scales(i), self.shape.unit)
-            norm_BTD, x_BTD = (x.reshape(stream.skip_BTD.shape) for x in both)
-            return norm_BTD, x_BTD
+            return both[0].reshape(stream.skip_BTD.shape), both[1].reshape(stream.skip_BTD.shape)
         into_BTD, skip_BTD = self.ops.split(self.close(stream, i), *self.scales(i))
         return self.norm(into_BTD, gain), skip_BTD
 

@@ -133,6 +133,7 @@ _unit_product.defvjp(lambda *args: (_linear(*args[:3]), args), _unit_product_bac
 
 
 def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, fp8: bool = False) -> jax.Array:
+    """As `_unit_product`; in FP8 weights stay at unit scale, where its range is, and the factors go onto what comes out."""
     if not fp8:
         return _unit_product(x_BTD, w_DE, scale, backward)
     x = scale_bwd(x_BTD, backward)

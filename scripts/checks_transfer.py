@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -178,7 +179,7 @@ def main() -> None:
     name = options.which if options.which == "mlp" or options.width == 128 else f"depth_{options.width}"
     begun = time.perf_counter()
     found = mlp() if options.which == "mlp" else depth(options.width, options.seeds)
-    made_by = {"command": f"python -m scripts.checks_transfer {name.replace('_', ' --width ')}", "device": jax.devices()[0].device_kind}
+    made_by = {"command": f"python -m scripts.checks_transfer {' '.join(sys.argv[1:])}", "device": jax.devices()[0].device_kind}
     made_by |= {"versions": {name: version(name) for name in ("jax", "optax", "numpy")}, "seconds": round(time.perf_counter() - begun, 1)}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{name}.json").write_text(json.dumps({"made_by": made_by, **found}, indent=1) + "\n")
