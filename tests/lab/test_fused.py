@@ -78,7 +78,7 @@ def test_add_norm(dtype, unit, width):
 
     ours = with_gradients(lambda b, s: tuple(fused.add_norm(b, s, before, after, unit)), [branch, skip], (dnorm, dx))
     assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, dx))) < TOLERANCE[dtype]
-    assert worst(ours, with_gradients(plain, [branch, skip], (dx, dnorm))) > 0.1  # the check has power
+    assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, -dx))) > 0.5  # the check has power
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
