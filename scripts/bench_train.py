@@ -7,8 +7,8 @@
 Each row goes to results/bench/train.json as it ends, in place of an older one that agrees in KEY. Speeds are medians of `--repeats`
 runs. Model FLOPs are `lab.counts.flops_per_token`; the ceiling is a bf16 8192^3 matmul, timed in this run.
 
-PyTorch's processes (one a shape) and ours (one for all) compile at the same time, wait for each other, and then time one after the other,
-alone on the device. `--together` says how many shapes share the device's memory meanwhile. On a CPU the shapes are tiny.
+PyTorch's processes (one a shape and compile mode) and ours (one for all) compile at the same time, wait for each other, and then time one
+after the other, alone on the device. `--together` says how many shapes share the device's memory meanwhile. On a CPU the shapes are tiny.
 """
 
 import argparse
@@ -90,9 +90,9 @@ class Child:
             self.process.stdin.flush()
 
 
-def start_torch(s: Shape, options: argparse.Namespace) -> Child:
+def start_torch(s: Shape, mode: str, options: argparse.Namespace) -> Child:
     command = [sys.executable, "-m", "scripts.torch_yardstick", "--shape", str(s), "--repeats", str(options.repeats), "--wait"]
-    return Child([*command, "--seconds", str(options.repeat_seconds), "--modes", *options.torch_modes], {})
+    return Child([*command, "--seconds", str(options.repeat_seconds), "--mode", mode], {})
 
 
 def torch_part(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -165,22 +165,23 @@ def bench(options: argparse.Namespace) -> int:
         if time.monotonic() > end:
             print(f"{'  '.join(map(str, shapes))}: not started, the time is up", file=sys.stderr)
             continue
-        references = {str(s): start_torch(s, options) for s in shapes} if options.torch and not options.profile else {}
+        modes = options.torch_modes if options.torch and not options.profile else []
+        references = {(str(s), mode): start_torch(s, mode, options) for s in shapes for mode in modes}
         child = start_ours(shapes, options)
         # a compiler that takes too long costs its own rows alone
         by = time.monotonic() + COMPILING * (end - time.monotonic())
-        compiled = {name: one for name, one in references.items() if one.ready(by)}
+        compiled = [(name, one) for (name, _), one in references.items() if one.ready(by)]
         child.ready(end)
-        timed = {}
-        for name, one in compiled.items():
+        timed: dict[str, list[dict[str, Any]]] = {}
+        for name, one in compiled:
             one.go()
-            timed[name] = torch_part(list(one.rows(end)))
+            timed.setdefault(name, []).extend(one.rows(end))
         child.go()
         for row in child.rows(end):
             if options.profile:
                 continue
             row |= {"precision": options.precision, "parametrization": options.parametrization}
-            row |= timed.get(row["shape"], {"torch_tokens_per_second": None})
+            row |= torch_part(timed.get(row["shape"], []))
             speed = row["torch_tokens_per_second"]
             row |= {"ratio": row["ours_tokens_per_second"] / speed if speed else None, "date": datetime.date.today().isoformat()}
             print(show(store(options.out, row)), flush=True)
@@ -202,9 +203,7 @@ def parse(args: list[str]) -> argparse.Namespace:
     add_arguments(parser)
     parser.add_argument("--no-torch", dest="torch", action="store_false")
     parser.add_argument("--torch-modes", nargs="+", default=["default", "reduce-overhead"])
-    parser.add_argument(
-        "--together", type=int, default=2, help="shapes that compile at the same time (default 2; five on 16 cores took over 3.5 minutes)"
-    )
+    parser.add_argument("--together", type=int, default=2, help="shapes that compile at the same time (default 2)")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args(args)
     known = LADDER if has_gpu() else TINY

@@ -2,9 +2,9 @@
 
 The same model as ours (pre-norm decoder, RMSNorm without gains, RoPE, SwiGLU, causal attention, untied head) in the usual fast form:
 float32 weights under bf16 autocast, fused QKV and gate/up projections, scaled_dot_product_attention, fused AdamW, torch.compile.
-Prints one JSON line for each compile mode: {"mode", "tokens_per_second", "compile_seconds", "peak_bytes", "losses", "torch", "device"}.
+Prints one JSON line: {"mode", "tokens_per_second", "compile_seconds", "peak_bytes", "losses", "torch", "device"}.
 
-    python -m scripts.torch_yardstick --shape 8192,512,8,1536,64x512 --modes default reduce-overhead
+    python -m scripts.torch_yardstick --shape 8192,512,8,1536,64x512 --mode reduce-overhead
 """
 
 import argparse
@@ -119,7 +119,7 @@ class Trainer:
 def main(args: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", required=True, help="vocab,width,depth,ff,BATCHxSEQUENCE")
-    parser.add_argument("--modes", nargs="+", default=["default", "reduce-overhead"], choices=["eager", "default", "reduce-overhead"])
+    parser.add_argument("--mode", default="default", choices=["eager", "default", "reduce-overhead"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of one repeat")
     parser.add_argument("--wait", action="store_true", help='compile, print {"ready": true}, and time once a line has been read')
@@ -127,14 +127,13 @@ def main(args: list[str]) -> int:
     torch.set_float32_matmul_precision("high")
     shape = tuple(int(n) for n in parsed.shape.replace("x", ",").split(","))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    trainers = [Trainer(shape, mode, device) for mode in parsed.modes]
+    trainer = Trainer(shape, parsed.mode, device)
     if parsed.wait:
         if device == "cuda":
             torch.cuda.empty_cache()
         print(json.dumps({"ready": True}), flush=True)
         sys.stdin.readline()
-    for trainer in trainers:
-        print(json.dumps(trainer.measure(parsed.repeats, parsed.seconds)), flush=True)
+    print(json.dumps(trainer.measure(parsed.repeats, parsed.seconds)), flush=True)
     return 0
 
 
