@@ -1,4 +1,4 @@
-"""Chains of elementwise work as one kernel each, for one NVIDIA GPU: Pallas, lowered through Triton.
+"""Chains of elementwise work as one kernel each, for NVIDIA GPUs: Pallas, lowered through Triton.
 
 XLA leaves three measured gaps in the step (H200, bf16; results/LOG.md, 2026-11-24): what goes back into a stacked product (position
 embedding, gated MLP) is written through pads and additions at half the memory's speed or less, an addition with its norm takes two kernels
@@ -16,8 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.sharding import PartitionSpec
 
-from lab import ops
+from lab import mesh, ops
 from lab.attention import rotate, rotation
 from lab.ops import EPS, Number
 
@@ -56,6 +57,25 @@ def _call(kernel: Callable[..., None], warps: int, **kwargs: Any) -> Callable[..
     return pl.pallas_call(kernel, compiler_params=parameters, interpret=jax.default_backend() == "cpu", **kwargs)
 
 
+# How an array that a kernel reads or writes lies on a mesh: its rows (of whole sequences) with the batch, heads and the MLP over `tensor`
+ROWS, TOKENS, ONE = PartitionSpec(mesh.BATCH, None), PartitionSpec(mesh.BATCH), PartitionSpec(None)
+FF, FF_STACK = PartitionSpec(mesh.BATCH, "tensor"), PartitionSpec(mesh.BATCH, None, "tensor")
+HEADS, HEAD_PAIRS = PartitionSpec(mesh.BATCH, None, "tensor", None), PartitionSpec(mesh.BATCH, None, None, "tensor", None)
+
+
+def _on_each_device(inputs: tuple[PartitionSpec, ...], outputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Over a mesh each device runs the function on its own part, since XLA cannot divide a kernel; without one it runs as it is."""
+
+    def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(f)
+        def run(*args: jax.Array) -> Any:
+            return mesh.on_each_device(f, inputs, outputs)(*args)
+
+        return run
+
+    return wrap
+
+
 def _rows(*shape: int | None) -> pl.BlockSpec:
     """Block i of the first axis, the other axes whole."""
     return pl.BlockSpec(shape, lambda i: (i, *(0,) * (len(shape) - 1)))
@@ -86,8 +106,8 @@ def _glu_backward_kernel(both_ref: Any, dout_ref: Any, alpha_ref: Any, factor_re
     dboth_ref[:, 1, :] = (dout * up * (1 + alpha_ref[0] * gate * (1 - s))).astype(dboth_ref.dtype)
 
 
-def _glu_backward(saved: tuple[Any, ...], dout_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    both_NnF, alpha, factor = saved
+@_on_each_device((FF_STACK, FF, ONE, ONE), FF_STACK)
+def _glu_gradient(both_NnF: jax.Array, dout_NF: jax.Array, alpha: jax.Array, factor: jax.Array) -> jax.Array:
     N, F = dout_NF.shape
     C = _divisor(F, GLU[0])
     R = _divisor(N, GLU[1] // C)
@@ -97,7 +117,13 @@ def _glu_backward(saved: tuple[Any, ...], dout_NF: jax.Array) -> tuple[jax.Array
         out_specs=stacked, out_shape=jax.ShapeDtypeStruct(both_NnF.shape, both_NnF.dtype),
         in_specs=[stacked, pl.BlockSpec((R, C), lambda i, j: (i, j)), _NUMBER, _NUMBER],
     )  # fmt: skip
-    return run(both_NnF, dout_NF, _number(alpha), _number(factor)), jnp.zeros_like(alpha), jnp.zeros_like(factor)
+    return run(both_NnF, dout_NF, alpha, factor)
+
+
+def _glu_backward(saved: tuple[Any, ...], dout_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    both_NnF, alpha, factor = saved
+    dboth_NnF = _glu_gradient(both_NnF, dout_NF, _number(alpha), _number(factor))
+    return dboth_NnF, jnp.zeros_like(alpha), jnp.zeros_like(factor)
 
 
 glu.defvjp(lambda both, alpha, factor: (glu(both, alpha, factor), (both, alpha, factor)), _glu_backward)
@@ -120,8 +146,9 @@ def _rotate_backward_kernel(dq_ref: Any, dk_ref: Any, cos_ref: Any, sin_ref: Any
         out_ref[:, i, :, 1, :] = (scale * (b * cos - a * sin)).astype(out_ref.dtype)
 
 
-def _rotate_backward(scale: Number, grads: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    B, T, H, K = grads[0].shape
+@_on_each_device((HEADS, HEADS, ONE), HEAD_PAIRS)
+def _rotate_gradient(dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array) -> jax.Array:
+    B, T, H, K = dq_BTHK.shape
     h = _divisor(H, 4)
     R = _divisor(T, max(1, ROTATE[0] // (h * K)))
     half = pl.BlockSpec((R, h, 2, K // 2), lambda i, j: (i, j, 0, 0))
@@ -129,10 +156,14 @@ def _rotate_backward(scale: Number, grads: tuple[jax.Array, jax.Array]) -> tuple
     run = _call(
         _rotate_backward_kernel, ROTATE[1], grid=(B * T // R, H // h), in_specs=[half, half, angle, angle, _NUMBER],
         out_specs=pl.BlockSpec((R, 2, h, 2, K // 2), lambda i, j: (i, 0, j, 0, 0)),
-        out_shape=jax.ShapeDtypeStruct((B * T, 2, H, 2, K // 2), grads[0].dtype),
+        out_shape=jax.ShapeDtypeStruct((B * T, 2, H, 2, K // 2), dq_BTHK.dtype),
     )  # fmt: skip
-    d = run(*(g.reshape(B * T, H, 2, K // 2) for g in grads), *rotation(T, K, _f32), _number(scale))
-    return d.reshape(B, T, 2, H, K), jnp.zeros_like(scale)
+    dqk = run(*(d.reshape(B * T, H, 2, K // 2) for d in (dq_BTHK, dk_BTHK)), *rotation(T, K, _f32), scale)
+    return dqk.reshape(B, T, 2, H, K)
+
+
+def _rotate_backward(scale: Number, grads: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _rotate_gradient(*grads, _number(scale)), jnp.zeros_like(scale)
 
 
 rotate_pair.defvjp(lambda qk, scale: (rotate_pair(qk, scale), scale), _rotate_backward)
@@ -141,17 +172,23 @@ rotate_pair.defvjp(lambda qk, scale: (rotate_pair(qk, scale), scale), _rotate_ba
 # 3. the end of one residual branch and the start of the next: `add`, `split` and `rms_norm` ---------------------------------
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def add_norm(branch_ND: jax.Array, skip_ND: jax.Array, before: tuple[Number, Number], after: tuple[Number, Number], unit: bool) -> Any:
+@jax.custom_vjp
+def add_norm(branch_ND: jax.Array, skip_ND: jax.Array, before: tuple[Number, Number], after: tuple[Number, Number]) -> Any:
     """(rms_norm(x), x) of the stream x = branch' branch + skip' skip, with `before` = (branch', skip') and `after` those of the branch that
-    starts. Backward, unit-scaled ops apply `after` where the stream splits, plain ones `before` where it was added."""
-    return _add_norm_forward(branch_ND, skip_ND, before, after, unit)[0]
+    starts: as in unit-scaled ops, `before` acts forward only, where the stream is added, and `after` backward only, where it splits."""
+    return _add_norm_forward(branch_ND, skip_ND, before, after)[0]
 
 
 def _columns(D: int) -> list[slice]:
     """A row as blocks of a power of two, so that no entry is masked."""
     C = _divisor(D)
     return [slice(i, i + C) for i in range(0, D, C)]
+
+
+def _norm_block(N: int, D: int) -> tuple[int, int]:
+    """(rows, warps) of one program."""
+    R = _divisor(N, max(1, NORM[0] // (1 << (D - 1).bit_length())))
+    return R, min(16, 1 << max(0, (R * D // NORM[1]).bit_length() - 1))
 
 
 def _add_norm_kernel(branch_ref: Any, skip_ref: Any, branch_scale_ref: Any, skip_scale_ref: Any, norm_ref: Any, x_ref: Any) -> None:
@@ -167,51 +204,49 @@ def _add_norm_kernel(branch_ref: Any, skip_ref: Any, branch_scale_ref: Any, skip
         norm_ref[:, c] = (x * r).astype(norm_ref.dtype)
 
 
-def _norm_block(N: int, D: int) -> tuple[int, int]:
-    """(rows, warps) of one program."""
-    R = _divisor(N, max(1, NORM[0] // (1 << (D - 1).bit_length())))
-    return R, min(16, 1 << max(0, (R * D // NORM[1]).bit_length() - 1))
-
-
-def _add_norm_forward(branch_ND: jax.Array, skip_ND: jax.Array, before: Any, after: Any, unit: bool) -> tuple[Any, tuple[Any, ...]]:
+@_on_each_device((ROWS, ROWS, ONE, ONE), (ROWS, ROWS))
+def _add_norm(branch_ND: jax.Array, skip_ND: jax.Array, branch: jax.Array, skip: jax.Array) -> tuple[jax.Array, ...]:
     (N, D), dtype = branch_ND.shape, branch_ND.dtype
     R, warps = _norm_block(N, D)
-    like = jax.ShapeDtypeStruct((N, D), dtype)
     run = _call(
         _add_norm_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D), _rows(R, D), _NUMBER, _NUMBER],
-        out_specs=[_rows(R, D), _rows(R, D)], out_shape=[like, like],
+        out_specs=[_rows(R, D), _rows(R, D)], out_shape=[jax.ShapeDtypeStruct((N, D), dtype)] * 2,
     )  # fmt: skip
-    norm_ND, x_ND = run(branch_ND, skip_ND, *map(_number, before))
+    return tuple(run(branch_ND, skip_ND, branch, skip))
+
+
+def _add_norm_forward(branch_ND: jax.Array, skip_ND: jax.Array, before: Any, after: Any) -> tuple[Any, tuple[Any, ...]]:
+    norm_ND, x_ND = _add_norm(branch_ND, skip_ND, *map(_number, before))
     return (norm_ND, x_ND), (x_ND, before, after)
 
 
-def _add_norm_backward_kernel(x_ref: Any, dnorm_ref: Any, dx_ref: Any, a_ref: Any, b_ref: Any, *out_refs: Any, unit: bool) -> None:
+def _norm_split_kernel(x_ref: Any, dnorm_ref: Any, dskip_ref: Any, branch_scale_ref: Any, skip_scale_ref: Any, dx_ref: Any) -> None:
     D = x_ref.shape[1]
     xs = [x_ref[:, c].astype(_f32) for c in _columns(D)]
     ds = [dnorm_ref[:, c].astype(_f32) for c in _columns(D)]
     r = jax.lax.rsqrt(sum(jnp.sum(x * x, 1) for x in xs) / D + EPS)[:, None]
     mean = (sum(jnp.sum(x * d, 1) for x, d in zip(xs, ds, strict=True)) / D)[:, None]
     for c, x, d in zip(_columns(D), xs, ds, strict=True):
-        d, dx = r * (d - x * (r * r * mean)), dx_ref[:, c].astype(_f32)
-        if unit:  # the branch that starts scales its gradient here, the addition passes it on
-            out_refs[0][:, c] = (a_ref[0] * d + b_ref[0] * dx).astype(dx_ref.dtype)
-        else:
-            out_refs[0][:, c] = (a_ref[0] * (d + dx)).astype(dx_ref.dtype)
-            out_refs[1][:, c] = (b_ref[0] * (d + dx)).astype(dx_ref.dtype)
+        dx = branch_scale_ref[0] * (r * (d - x * (r * r * mean))) + skip_scale_ref[0] * dskip_ref[:, c].astype(_f32)
+        dx_ref[:, c] = dx.astype(dx_ref.dtype)
 
 
-def _add_norm_backward(unit: bool, saved: tuple[Any, ...], grads: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
-    x_ND, before, after = saved
+@_on_each_device((ROWS, ROWS, ROWS, ONE, ONE), ROWS)
+def _norm_split(x_ND: jax.Array, dnorm_ND: jax.Array, dskip_ND: jax.Array, branch: jax.Array, skip: jax.Array) -> jax.Array:
+    """The gradient of the stream from those of its norm and of its skip."""
     N, D = x_ND.shape
     R, warps = _norm_block(N, D)
-    count = 1 if unit else 2
     run = _call(
-        functools.partial(_add_norm_backward_kernel, unit=unit), warps, grid=(N // R,),
-        in_specs=[_rows(R, D)] * 3 + [_NUMBER] * 2, out_specs=[_rows(R, D)] * count,
-        out_shape=[jax.ShapeDtypeStruct((N, D), x_ND.dtype)] * count,
+        _norm_split_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D)] * 3 + [_NUMBER] * 2,
+        out_specs=_rows(R, D), out_shape=jax.ShapeDtypeStruct((N, D), x_ND.dtype),
     )  # fmt: skip
-    out = run(x_ND, *grads, *map(_number, after if unit else before))
-    return out[0], out[-1], jax.tree.map(jnp.zeros_like, before), jax.tree.map(jnp.zeros_like, after)
+    return run(x_ND, dnorm_ND, dskip_ND, branch, skip)
+
+
+def _add_norm_backward(saved: tuple[Any, ...], grads: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
+    x_ND, before, after = saved
+    dx_ND = _norm_split(x_ND, *grads, *map(_number, after))
+    return dx_ND, dx_ND, jax.tree.map(jnp.zeros_like, before), jax.tree.map(jnp.zeros_like, after)
 
 
 add_norm.defvjp(_add_norm_forward, _add_norm_backward)
@@ -247,25 +282,33 @@ def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, 
     for own, start in blocks:
         l = jnp.where(iota >= own - start, block(start), -math.inf)
         higher = jnp.maximum(top, jnp.max(l))
-        total = total * jnp.exp(top - higher) + jnp.sum(jnp.exp(l - higher))
+        e = jnp.exp(l - higher)
+        total = total * jnp.exp(top - higher) + jnp.sum(e)
         top = higher
     log_z = top + jnp.log(total)
     loss_ref[0] = log_z - hit
     share = (1 + 2 * z_ref[0] * log_z) / total
     for own, start in blocks:
-        p = jnp.exp(block(start) - top) * share - (iota + start == target).astype(_f32)
+        e = e if V == C else jnp.exp(block(start) - top)  # a row of one block is still at hand, others are read again
+        p = e * share - (iota + start == target).astype(_f32)
         triton.store(out_ref.at[pl.ds(start, C)], (scale * gradient_ref[0] * p).astype(out_ref.dtype), mask=iota >= own - start)
 
 
-def _mean_cross_entropy_forward(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Any, scale: Any, gradient: Any) -> Any:
+@_on_each_device((ROWS, TOKENS, ONE, ONE, ONE), (TOKENS, ROWS))
+def _loss(logits_NV: jax.Array, targets_N: jax.Array, z_loss: jax.Array, scale: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
+    """Each row's loss, and its gradient by the logits, in their place in memory."""
     N, V = logits_NV.shape
-    C = _loss_columns(V)
     run = _call(
-        _loss_kernel, LOSS[1] if V == C else LOSS[2], grid=(N,), in_specs=[_rows(None, V), _rows(1), _NUMBER, _NUMBER, _NUMBER],
-        out_specs=[_rows(1), _rows(None, V)], input_output_aliases={0: 1},
+        _loss_kernel, LOSS[1] if V == _loss_columns(V) else LOSS[2], grid=(N,),
+        in_specs=[_rows(None, V), _rows(1), _NUMBER, _NUMBER, _NUMBER], out_specs=[_rows(1), _rows(None, V)], input_output_aliases={0: 1},
         out_shape=[jax.ShapeDtypeStruct((N,), _f32), jax.ShapeDtypeStruct((N, V), logits_NV.dtype)],
     )  # fmt: skip
-    loss_N, dlogits_NV = run(logits_NV, targets_N, _number(z_loss), _number(scale), _number(gradient / N))
+    return tuple(run(logits_NV, targets_N, z_loss, scale, gradient))
+
+
+def _mean_cross_entropy_forward(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Any, scale: Any, gradient: Any) -> Any:
+    numbers = map(_number, (z_loss, scale, gradient / len(targets_N)))
+    loss_N, dlogits_NV = _loss(logits_NV, targets_N, *numbers)
     return loss_N.mean(), (dlogits_NV, z_loss, scale, gradient)
 
 

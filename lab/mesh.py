@@ -5,6 +5,8 @@ Mesh axes: `trial` (a population; no communication), `data` (batch), `fsdp` (bat
 Code inside `jit` asks the mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
 """
 
+import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -102,7 +104,24 @@ def whole(x: jax.Array) -> jax.Array:
 def split_batch(x_B: jax.Array) -> jax.Array:
     """An array whose first axis is the sequences of a batch, split over the batch's mesh axes."""
     mesh = jax.sharding.get_abstract_mesh()
-    sizes = dict(mesh.shape)
-    if mesh.empty or x_B.shape[0] % (sizes["data"] * sizes["fsdp"]):
+    if mesh.empty or x_B.shape[0] % batch_parts():
         return x_B
     return jax.lax.with_sharding_constraint(x_B, PartitionSpec(BATCH, *(PartitionSpec.UNCONSTRAINED,) * (x_B.ndim - 1)))
+
+
+def on_each_device(f: Callable[..., Any], inputs: Any, outputs: Any) -> Callable[..., Any]:
+    """`f` run by each device on its own part of the arguments, which lie as `inputs` say; without a mesh `f` itself."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return f
+    return jax.shard_map(f, in_specs=inputs, out_specs=outputs, check_vma=False)
+
+
+def batch_parts() -> int:
+    """In how many parts `split_batch` cuts a batch."""
+    sizes = dict(jax.sharding.get_abstract_mesh().shape)
+    return math.prod(sizes.get(name, 1) for name in BATCH)
+
+
+def tensor_parts() -> int:
+    """In how many parts heads, the MLP and the vocabulary are."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get("tensor", 1)

@@ -106,18 +106,18 @@ class Block(nnx.Module):
         m.tap(f"q.{layer}", q_BTHK)
         m.tap(f"k.{layer}", k_BTHK)
         out_BTHK = m.ops.attention_out(causal_attention(q_BTHK, k_BTHK, v_BTHK), m.numbers["attention"] * m.shape.head_dim)
-        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o")
+        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=m.folded(2 * layer))
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
         alpha = m.numbers["ffn_act"]
         if m.shape.activation == "gelu":
-            return m.linear(m.ops.gelu(m.linear(x_BTD, self, "up"), alpha), self, "down")
+            return m.linear(m.ops.gelu(m.linear(x_BTD, self, "up"), alpha), self, "down", factor=m.folded(2 * layer + 1))
         both_BTnF = m.linear(x_BTD, self, "up", "gate")
         if m.fused:
             hidden_NF = kernels.glu(both_BTnF.reshape(-1, 2, m.shape.ff), alpha, m.ops.glu_factor(alpha))
-            return m.linear(hidden_NF.reshape(*x_BTD.shape[:-1], m.shape.ff), self, "down")
+            return m.linear(hidden_NF.reshape(*x_BTD.shape[:-1], m.shape.ff), self, "down", factor=m.folded(2 * layer + 1))
         hidden_BTF = ops.times(ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), m.ops.glu_factor(alpha))
-        return m.linear(hidden_BTF, self, "down")
+        return m.linear(hidden_BTF, self, "down", factor=m.folded(2 * layer + 1))
 
 
 class Decoder(nnx.Module):
@@ -174,12 +174,21 @@ class Context:
         """Of branch i: its own, and the skip's beside it."""
         return self.numbers["branch"][i], self.numbers["skip"][i]
 
+    def folded(self, i: int) -> Any:
+        """What the last matrix of branch i takes over from the addition: with kernels and plain ops (whose skips are 1) the branch's scale,
+        so that branch and skip have one gradient."""
+        return self.scales(i)[0] if self.fused and not self.shape.unit else 1.0
+
+    def left(self, i: int) -> tuple[Any, Any]:
+        """What the addition of branch i still multiplies by."""
+        return (1.0, 1.0) if self.fused and not self.shape.unit else self.scales(i)
+
     def close(self, stream: Stream, i: int) -> jax.Array:
         """The stream after i branches, the last of them added."""
         if stream.branch_BTD is None:
             x_BTD = stream.skip_BTD
         else:
-            x_BTD = self.ops.add(stream.branch_BTD, stream.skip_BTD, *self.scales(i - 1))
+            x_BTD = self.ops.add(stream.branch_BTD, stream.skip_BTD, *self.left(i - 1))
         self.tap(f"residual.{i}", x_BTD)
         return x_BTD
 
@@ -187,7 +196,7 @@ class Context:
         """(the input of branch i, normed; the skip beside it)."""
         if self.fused and gain is None and stream.branch_BTD is not None:
             branch_ND, skip_ND = (x.reshape(-1, self.shape.width) for x in (stream.branch_BTD, stream.skip_BTD))
-            both = kernels.add_norm(branch_ND, skip_ND, self.scales(i - 1), self.scales(i), self.shape.unit)
+            both = kernels.add_norm(branch_ND, skip_ND, self.left(i - 1), self.left(i))
             return both[0].reshape(stream.skip_BTD.shape), both[1].reshape(stream.skip_BTD.shape)
         into_BTD, skip_BTD = self.ops.split(self.close(stream, i), *self.scales(i))
         return self.norm(into_BTD, gain), skip_BTD
@@ -196,12 +205,12 @@ class Context:
         """Compute in bfloat16 when asked to, else in the parameters' own dtype."""
         return param.dtype if self.shape.precision == "float32" else jnp.bfloat16
 
-    def linear(self, x: jax.Array, block: Block, *names: str) -> jax.Array:
-        """x times a matrix, or times several of equal rules in one product, along a new axis before the last."""
+    def linear(self, x: jax.Array, block: Block, *names: str, factor: Any = 1.0) -> jax.Array:
+        """x times a matrix and a factor, or times several of equal rules in one product, along a new axis before the last."""
         w = jnp.stack([getattr(block, name)[...] for name in names], 1) if len(names) > 1 else getattr(block, names[0])[...]
         op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
         in_fp8 = self.shape.precision == "float8" and names[0] in fp8.TENSORS
-        return op(x, w, self.rule(names[0])["multiplier"], in_fp8)
+        return op(x, w, self.rule(names[0])["multiplier"] * factor, in_fp8)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])
@@ -257,11 +266,13 @@ def _ignore(name: str, value: jax.Array) -> None:
 
 
 def _fused(shape: Shape, tokens_BT: jax.Array, fused: bool | None) -> bool:
-    """Whether to use the kernels of `lab.fused`; None: on one GPU in bfloat16, wherever they fit."""
-    fits = shape.activation == "swiglu" and kernels.fits(shape.width, shape.ff, shape.head_dim, tokens_BT.size)
-    if fused is not None:
-        return fused and fits
-    return fits and jax.default_backend() == "gpu" and shape.precision != "float32" and jax.sharding.get_abstract_mesh().empty
+    """Whether to use the kernels of `lab.fused`; None: on a GPU in bfloat16, wherever they fit."""
+    (sequences, T), batch, tensor = tokens_BT.shape, mesh.batch_parts(), mesh.tensor_parts()
+    divides = not (sequences % batch or shape.heads % tensor or shape.ff % tensor)
+    fits = (
+        shape.activation == "swiglu" and divides and kernels.fits(shape.width, shape.ff // tensor, shape.head_dim, sequences // batch * T)
+    )
+    return fits and (fused if fused is not None else jax.default_backend() == "gpu" and shape.precision != "float32")
 
 
 def forward(
@@ -291,7 +302,7 @@ def loss(
     tokens_BT, targets_BT = tokens_BS[:, :-1], tokens_BS[:, 1:]
     logits_BTV = forward(shape, params, tokens_BT, numbers, remat=remat, fused=fused)
     gradient = (ops.UNIT if shape.unit else ops.PLAIN).loss_gradient(targets_BT.size, shape.vocab, numbers["loss"])
-    if _fused(shape, tokens_BT, fused):
+    if _fused(shape, tokens_BT, fused) and mesh.tensor_parts() == 1:  # the kernel takes whole rows of logits
         flat = logits_BTV.reshape(-1, shape.vocab), targets_BT.reshape(-1)
         return kernels.mean_cross_entropy(*flat, numbers["z_loss"], numbers["loss"], gradient)
     return cross_entropy(ops.scale_bwd(logits_BTV, gradient), targets_BT, numbers["z_loss"], numbers["loss"]).mean()

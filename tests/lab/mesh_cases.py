@@ -11,7 +11,7 @@ import sys
 import jax
 import numpy as np
 
-from lab import mesh, population, runtime
+from lab import mesh, model, population, runtime
 from lab.records import Trial
 from lab.train import inputs_of, program_of
 
@@ -54,12 +54,41 @@ def steps(trials: list[Trial], mapped: bool, over: jax.sharding.Mesh | None) -> 
     }
 
 
+def fused(over: jax.sharding.Mesh | None, mapped: bool) -> dict:
+    """The loss and its gradient by the kernels of `lab.fused`, of trials mapped or of one."""
+    one = dataclasses.replace(TRIAL, width=64, head_dim=32, parametrization="completep", base_width=32, base_depth=4)
+    shape, n = model.shape_of(one), inputs_of(one, 100).numbers
+    tokens_BS = np.random.default_rng(0).integers(0, one.vocab, (8, 17))
+
+    def start(lr: jax.Array) -> dict:
+        return model.init(shape, jax.random.key(0), n | {"lr": lr})
+
+    def gradients(params: dict, readout: jax.Array) -> tuple:
+        return jax.value_and_grad(lambda p: model.loss(shape, p, tokens_BS, n | {"readout": readout}, fused=True))(params)
+
+    if mapped:
+        start, gradients = jax.vmap(start), jax.vmap(gradients, spmd_axis_name=mesh.TRIAL)
+    readout = np.float32([0.5, 1.0]) if mapped else np.float32(1.0)
+    params = mesh.put(over, jax.jit(start)(readout), mapped)
+    with mesh.scope(over):
+        text = str(jax.make_jaxpr(gradients)(params, readout))
+        loss, grads = jax.jit(gradients)(params, readout)
+    return {
+        "losses": np.ravel(mesh.to_host(loss)).tolist(),
+        "params": [mesh.to_host(leaf).tolist() for leaf in jax.tree.leaves(grads)],
+        "kernels": text.count("pallas_call["),
+        "on each device": text.count("shard_map["),
+    }
+
+
 def layouts() -> dict:
     alone = [steps([trial], False, None) for trial in (COHORT[0], COHORT[7])]
     found = {"one": alone[0], "last": alone[1], "wrong": steps([dataclasses.replace(TRIAL, lr=1.01 * TRIAL.lr)], False, None)}
     for name, layout in LAYOUTS.items():
         mapped = "trial" in layout
         found[name] = steps(COHORT if mapped else [TRIAL], mapped, mesh.make(**layout))
+    found |= {f"fused {mapped}": fused(None, mapped) for mapped in (False, True)}
+    found |= {f"fused {name}": fused(mesh.make(**LAYOUTS[name]), "trial" in LAYOUTS[name]) for name in ("data", "fsdp", "inside", "all")}
     return found
 
 

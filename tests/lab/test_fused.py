@@ -65,18 +65,16 @@ def test_rotate_pair(dtype, heads):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize(("op", "before", "after"), [(ops.UNIT, (0.3, 0.9), (0.7, 0.8)), (ops.PLAIN, (1.0, 1.0), (1.0, 1.0))])
 @pytest.mark.parametrize("width", [64, 192])
-def test_add_norm(dtype, unit, width):
+def test_add_norm(dtype, op, before, after, width):
     branch, skip, dnorm, dx = draw(*[(16, width)] * 4, dtype=dtype)
-    before, after = (0.3, 0.9), (0.7, 0.8)
-    op = ops.UNIT if unit else ops.PLAIN
 
     def plain(branch, skip):
         into, skip = op.split(op.add(branch, skip, *before), *after)
         return ops.rms_norm(into), skip
 
-    ours = with_gradients(lambda b, s: tuple(fused.add_norm(b, s, before, after, unit)), [branch, skip], (dnorm, dx))
+    ours = with_gradients(lambda b, s: tuple(fused.add_norm(b, s, before, after)), [branch, skip], (dnorm, dx))
     assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, dx))) < TOLERANCE[dtype]
     assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, -dx))) > 0.5  # the check has power
 
@@ -102,11 +100,12 @@ def trial(parametrization, **fields):
     return Trial(corpus="0" * 64, steps=10, lr=1e-3, parametrization=parametrization, **(shape | fields))
 
 
-@pytest.mark.parametrize("parametrization", ["sp", "u-mup"])
+@pytest.mark.parametrize("parametrization", ["sp", "completep", "u-mup"])
 def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrization):
     """Two trials with numbers of their own; the mapped fused model against each of them alone and plain."""
-    one = trial(parametrization)
-    both = [numbers(one), numbers(trial(parametrization, z_loss=1e-3))]
+    bases = {"base_width": 16, "base_depth": 4} if parametrization == "completep" else {}
+    one = trial(parametrization, **bases)
+    both = [numbers(one), numbers(trial(parametrization, z_loss=1e-3, **bases))]
     stacked = jax.tree.map(lambda *n: jnp.asarray(n, jnp.float32), *both)
     shape = model.shape_of(one)
     params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(stacked, jnp.arange(2) + SEED % 1000)
@@ -122,7 +121,7 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
         assert worst(one_of(mapped), plain(one_of(params), one_of(stacked))) < 1e-5
 
 
-def test_kernels_are_for_one_gpu_in_low_precision_and_for_no_tap(monkeypatch):
+def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
     def chosen(**fields):
         return model._fused(model.shape_of(trial("sp", precision="bfloat16") if not fields else trial("sp", **fields)), tokens, None)
 
@@ -131,9 +130,13 @@ def test_kernels_are_for_one_gpu_in_low_precision_and_for_no_tap(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert chosen()
     assert not chosen(precision="float32") and not chosen(precision="bfloat16", activation="gelu")
-    with mesh.scope(mesh.make()):
+    over = jax.sharding.AbstractMesh((1, 2, 1, 1), mesh.AXES)
+    with jax.sharding.use_abstract_mesh(over):  # one sequence cannot be shared by two devices
         assert not chosen()
+        tokens = jnp.zeros((2, 16), jnp.int32)
+        assert chosen()
     monkeypatch.undo()
+    tokens = jnp.zeros((1, 16), jnp.int32)
     one = trial("sp")
     shape = model.shape_of(one)
     params = jax.eval_shape(lambda: model.init(shape, jax.random.key(0), numbers(one)))

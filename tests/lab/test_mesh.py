@@ -61,6 +61,14 @@ def test_the_comparison_sees_a_learning_rate_that_is_one_per_cent_off(found):
     assert loss > LOSS and params > PARAMS
 
 
+@pytest.mark.parametrize("layout", ["data", "fsdp", "inside", "all"])
+def test_kernels_run_on_each_device_and_change_rounding_only(found, layout):
+    got, one = found[f"fused {layout}"], found[f"fused {'trial' in LAYOUTS[layout]}"]
+    loss, grads = differences(got, one)
+    assert loss < LOSS and grads < 1e-5
+    assert got["kernels"] == got["on each device"] > 0 == one["on each device"] < one["kernels"]
+
+
 def test_parameters_are_in_as_many_parts_as_their_axes_say(found):
     assert found["data"]["parts"] == [1]
     assert found["fsdp"]["parts"] == [8]
