@@ -19,7 +19,7 @@ def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.clip(x, -top, top).astype(dtype)
 
 
-def _product(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int, out: jnp.dtype) -> jax.Array:
+def product(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int, out: jnp.dtype) -> jax.Array:
     """Both stay FP8 in the matmul, so that hardware with an FP8 unit uses it; casting back first would not."""
     return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=out)
 
@@ -30,17 +30,21 @@ def dot(x_ND: jax.Array, w_DE: jax.Array) -> jax.Array:
     return _forward(x_ND, w_DE)[0]
 
 
+def dtypes(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Empty arrays of the same dtypes: what a backward pass may keep of them."""
+    return tuple(jnp.zeros((0,), a.dtype) for a in arrays)
+
+
 def _forward(x_ND: jax.Array, w_DE: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     x8_ND, w8_DE = cast(x_ND, E4M3), cast(w_DE, E4M3)
-    empty = jnp.zeros((0,), x_ND.dtype), jnp.zeros((0,), w_DE.dtype)  # carry the dtypes of x and w
-    return _product(x8_ND, w8_DE, 1, 0, x_ND.dtype), (x8_ND, w8_DE, *empty)
+    return product(x8_ND, w8_DE, 1, 0, x_ND.dtype), (x8_ND, w8_DE, *dtypes(x_ND, w_DE))
 
 
 def _backward(saved: tuple[jax.Array, ...], g_NE: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x8_ND, w8_DE, x_empty, w_empty = saved
+    x8_ND, w8_DE, x_like, w_like = saved
     g8_NE = cast(g_NE, E5M2)
     # both leave the product in the activations' dtype, as a bfloat16 model's do: half the bytes of float32
-    return _product(g8_NE, w8_DE, 1, 1, x_empty.dtype), _product(x8_ND, g8_NE, 0, 0, x_empty.dtype).astype(w_empty.dtype)
+    return product(g8_NE, w8_DE, 1, 1, x_like.dtype), product(x8_ND, g8_NE, 0, 0, x_like.dtype).astype(w_like.dtype)
 
 
 dot.defvjp(_forward, _backward)

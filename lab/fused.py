@@ -40,18 +40,18 @@ def fits(width: int, ff: int, head_dim: int, tokens: int) -> bool:
     """Whether kernels exist for a model of these sizes: blocks are powers of two (a head is not divided), and a grid has an end."""
     return (
         triton is not None
-        and min(map(_divisor, (width, ff, tokens))) >= LEAST
-        and _divisor(head_dim) == head_dim >= 2 * LEAST
+        and min(map(divisor, (width, ff, tokens))) >= LEAST
+        and divisor(head_dim) == head_dim >= 2 * LEAST
         and tokens < 1 << 20
     )
 
 
-def _divisor(n: int, most: int = 1 << 30) -> int:
+def divisor(n: int, most: int = 1 << 30) -> int:
     """The largest power of two that divides n, at most `most`."""
     return min(n & -n, most)
 
 
-def _call(kernel: Callable[..., None], warps: int, **kwargs: Any) -> Callable[..., Any]:
+def call(kernel: Callable[..., None], warps: int, **kwargs: Any) -> Callable[..., Any]:
     """`pl.pallas_call` through Triton, interpreted on a CPU."""
     parameters = triton.CompilerParams(num_warps=warps, num_stages=1)
     return pl.pallas_call(kernel, compiler_params=parameters, interpret=jax.default_backend() == "cpu", **kwargs)
@@ -60,10 +60,12 @@ def _call(kernel: Callable[..., None], warps: int, **kwargs: Any) -> Callable[..
 # How an array that a kernel reads or writes lies on a mesh: its rows (of whole sequences) with the batch, heads and the MLP over `tensor`
 ROWS, TOKENS, ONE = PartitionSpec(mesh.BATCH, None), PartitionSpec(mesh.BATCH), PartitionSpec(None)
 FF, FF_STACK = PartitionSpec(mesh.BATCH, "tensor"), PartitionSpec(mesh.BATCH, None, "tensor")
+COLUMNS, FF_COLUMNS = PartitionSpec(None, mesh.BATCH), PartitionSpec(None, "tensor", mesh.BATCH)
+HEAD_ROWS, HEAD_COLUMNS = PartitionSpec(mesh.BATCH, None, "tensor"), PartitionSpec(None, "tensor", None, None, mesh.BATCH)
 HEADS, HEAD_PAIRS = PartitionSpec(mesh.BATCH, None, "tensor", None), PartitionSpec(mesh.BATCH, None, None, "tensor", None)
 
 
-def _on_each_device(inputs: tuple[PartitionSpec, ...], outputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def on_each_device(inputs: tuple[PartitionSpec, ...], outputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Over a mesh each device runs the function on its own part, since XLA cannot divide a kernel; without one it runs as it is."""
 
     def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,12 +83,12 @@ def _rows(*shape: int | None) -> pl.BlockSpec:
     return pl.BlockSpec(shape, lambda i: (i, *(0,) * (len(shape) - 1)))
 
 
-def _number(s: Number) -> jax.Array:
-    """A trial's number as a kernel takes it, in the place of `_NUMBER`."""
+def number(s: Number) -> jax.Array:
+    """A trial's number as a kernel takes it, in the place of `NUMBER`."""
     return jnp.reshape(jnp.asarray(s, _f32), 1)
 
 
-_NUMBER = pl.BlockSpec((1,), lambda *_: (0,))
+NUMBER = pl.BlockSpec((1,), lambda *_: (0,))
 
 
 # 1. the gated MLP's activation: `ops.glu` on a stacked product, times a factor ---------------------------------------------
@@ -98,31 +100,36 @@ def glu(both_NnF: jax.Array, alpha: Number, factor: Number) -> jax.Array:
     return ops.times(ops.glu(both_NnF[:, 0], both_NnF[:, 1], alpha), factor)
 
 
+def glu_gradient(up: jax.Array, gate: jax.Array, dout: jax.Array, alpha: jax.Array, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """By up and by gate, inside a kernel."""
+    s = jax.nn.sigmoid(alpha * gate)
+    dout *= factor * s
+    return dout * gate, dout * up * (1 + alpha * gate * (1 - s))
+
+
 def _glu_backward_kernel(both_ref: Any, dout_ref: Any, alpha_ref: Any, factor_ref: Any, dboth_ref: Any) -> None:
     up, gate, dout = (x.astype(_f32) for x in (both_ref[:, 0, :], both_ref[:, 1, :], dout_ref[...]))
-    s = jax.nn.sigmoid(alpha_ref[0] * gate)
-    dout *= factor_ref[0] * s
-    dboth_ref[:, 0, :] = (dout * gate).astype(dboth_ref.dtype)
-    dboth_ref[:, 1, :] = (dout * up * (1 + alpha_ref[0] * gate * (1 - s))).astype(dboth_ref.dtype)
+    for i, d in enumerate(glu_gradient(up, gate, dout, alpha_ref[0], factor_ref[0])):
+        dboth_ref[:, i, :] = d.astype(dboth_ref.dtype)
 
 
-@_on_each_device((FF_STACK, FF, ONE, ONE), FF_STACK)
+@on_each_device((FF_STACK, FF, ONE, ONE), FF_STACK)
 def _glu_gradient(both_NnF: jax.Array, dout_NF: jax.Array, alpha: jax.Array, factor: jax.Array) -> jax.Array:
     N, F = dout_NF.shape
-    C = _divisor(F, GLU[0])
-    R = _divisor(N, GLU[1] // C)
+    C = divisor(F, GLU[0])
+    R = divisor(N, GLU[1] // C)
     stacked = pl.BlockSpec((R, 2, C), lambda i, j: (i, 0, j))
-    run = _call(
+    run = call(
         _glu_backward_kernel, GLU[2], grid=(N // R, F // C),
         out_specs=stacked, out_shape=jax.ShapeDtypeStruct(both_NnF.shape, both_NnF.dtype),
-        in_specs=[stacked, pl.BlockSpec((R, C), lambda i, j: (i, j)), _NUMBER, _NUMBER],
+        in_specs=[stacked, pl.BlockSpec((R, C), lambda i, j: (i, j)), NUMBER, NUMBER],
     )  # fmt: skip
     return run(both_NnF, dout_NF, alpha, factor)
 
 
 def _glu_backward(saved: tuple[Any, ...], dout_NF: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     both_NnF, alpha, factor = saved
-    dboth_NnF = _glu_gradient(both_NnF, dout_NF, _number(alpha), _number(factor))
+    dboth_NnF = _glu_gradient(both_NnF, dout_NF, number(alpha), number(factor))
     return dboth_NnF, jnp.zeros_like(alpha), jnp.zeros_like(factor)
 
 
@@ -138,23 +145,28 @@ def rotate_pair(qk_BTnHK: jax.Array, scale: Number) -> tuple[jax.Array, jax.Arra
     return rotate(qk_BTnHK[:, :, 0], scale), rotate(qk_BTnHK[:, :, 1], 1.0)
 
 
+def rotate_gradient(a: jax.Array, b: jax.Array, cos: jax.Array, sin: jax.Array, scale: Number) -> tuple[jax.Array, jax.Array]:
+    """By the two halves of a head, inside a kernel."""
+    return scale * (a * cos + b * sin), scale * (b * cos - a * sin)
+
+
 def _rotate_backward_kernel(dq_ref: Any, dk_ref: Any, cos_ref: Any, sin_ref: Any, scale_ref: Any, out_ref: Any) -> None:
     cos, sin = cos_ref[...][:, None, :], sin_ref[...][:, None, :]
     for i, (ref, scale) in enumerate(((dq_ref, scale_ref[0]), (dk_ref, 1.0))):
-        a, b = ref[:, :, 0, :].astype(_f32), ref[:, :, 1, :].astype(_f32)
-        out_ref[:, i, :, 0, :] = (scale * (a * cos + b * sin)).astype(out_ref.dtype)
-        out_ref[:, i, :, 1, :] = (scale * (b * cos - a * sin)).astype(out_ref.dtype)
+        turned = rotate_gradient(ref[:, :, 0, :].astype(_f32), ref[:, :, 1, :].astype(_f32), cos, sin, scale)
+        for half, d in enumerate(turned):
+            out_ref[:, i, :, half, :] = d.astype(out_ref.dtype)
 
 
-@_on_each_device((HEADS, HEADS, ONE), HEAD_PAIRS)
+@on_each_device((HEADS, HEADS, ONE), HEAD_PAIRS)
 def _rotate_gradient(dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array) -> jax.Array:
     B, T, H, K = dq_BTHK.shape
-    h = _divisor(H, 4)
-    R = _divisor(T, max(1, ROTATE[0] // (h * K)))
+    h = divisor(H, 4)
+    R = divisor(T, max(1, ROTATE[0] // (h * K)))
     half = pl.BlockSpec((R, h, 2, K // 2), lambda i, j: (i, j, 0, 0))
     angle = pl.BlockSpec((R, K // 2), lambda i, j: (i % (T // R), 0))
-    run = _call(
-        _rotate_backward_kernel, ROTATE[1], grid=(B * T // R, H // h), in_specs=[half, half, angle, angle, _NUMBER],
+    run = call(
+        _rotate_backward_kernel, ROTATE[1], grid=(B * T // R, H // h), in_specs=[half, half, angle, angle, NUMBER],
         out_specs=pl.BlockSpec((R, 2, h, 2, K // 2), lambda i, j: (i, 0, j, 0, 0)),
         out_shape=jax.ShapeDtypeStruct((B * T, 2, H, 2, K // 2), dq_BTHK.dtype),
     )  # fmt: skip
@@ -163,7 +175,7 @@ def _rotate_gradient(dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array) -
 
 
 def _rotate_backward(scale: Number, grads: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    return _rotate_gradient(*grads, _number(scale)), jnp.zeros_like(scale)
+    return _rotate_gradient(*grads, number(scale)), jnp.zeros_like(scale)
 
 
 rotate_pair.defvjp(lambda qk, scale: (rotate_pair(qk, scale), scale), _rotate_backward)
@@ -181,13 +193,13 @@ def add_norm(branch_ND: jax.Array, skip_ND: jax.Array, before: tuple[Number, Num
 
 def _columns(D: int) -> list[slice]:
     """A row as blocks of a power of two, so that no entry is masked."""
-    C = _divisor(D)
+    C = divisor(D)
     return [slice(i, i + C) for i in range(0, D, C)]
 
 
 def _norm_block(N: int, D: int) -> tuple[int, int]:
     """(rows, warps) of one program."""
-    R = _divisor(N, max(1, NORM[0] // (1 << (D - 1).bit_length())))
+    R = divisor(N, max(1, NORM[0] // (1 << (D - 1).bit_length())))
     return R, min(16, 1 << max(0, (R * D // NORM[1]).bit_length() - 1))
 
 
@@ -204,19 +216,19 @@ def _add_norm_kernel(branch_ref: Any, skip_ref: Any, branch_scale_ref: Any, skip
         norm_ref[:, c] = (x * r).astype(norm_ref.dtype)
 
 
-@_on_each_device((ROWS, ROWS, ONE, ONE), (ROWS, ROWS))
+@on_each_device((ROWS, ROWS, ONE, ONE), (ROWS, ROWS))
 def _add_norm(branch_ND: jax.Array, skip_ND: jax.Array, branch: jax.Array, skip: jax.Array) -> tuple[jax.Array, ...]:
     (N, D), dtype = branch_ND.shape, branch_ND.dtype
     R, warps = _norm_block(N, D)
-    run = _call(
-        _add_norm_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D), _rows(R, D), _NUMBER, _NUMBER],
+    run = call(
+        _add_norm_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D), _rows(R, D), NUMBER, NUMBER],
         out_specs=[_rows(R, D), _rows(R, D)], out_shape=[jax.ShapeDtypeStruct((N, D), dtype)] * 2,
     )  # fmt: skip
     return tuple(run(branch_ND, skip_ND, branch, skip))
 
 
 def _add_norm_forward(branch_ND: jax.Array, skip_ND: jax.Array, before: Any, after: Any) -> tuple[Any, tuple[Any, ...]]:
-    norm_ND, x_ND = _add_norm(branch_ND, skip_ND, *map(_number, before))
+    norm_ND, x_ND = _add_norm(branch_ND, skip_ND, *map(number, before))
     return (norm_ND, x_ND), (x_ND, before, after)
 
 
@@ -231,13 +243,13 @@ def _norm_split_kernel(x_ref: Any, dnorm_ref: Any, dskip_ref: Any, branch_scale_
         dx_ref[:, c] = dx.astype(dx_ref.dtype)
 
 
-@_on_each_device((ROWS, ROWS, ROWS, ONE, ONE), ROWS)
+@on_each_device((ROWS, ROWS, ROWS, ONE, ONE), ROWS)
 def _norm_split(x_ND: jax.Array, dnorm_ND: jax.Array, dskip_ND: jax.Array, branch: jax.Array, skip: jax.Array) -> jax.Array:
     """The gradient of the stream from those of its norm and of its skip."""
     N, D = x_ND.shape
     R, warps = _norm_block(N, D)
-    run = _call(
-        _norm_split_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D)] * 3 + [_NUMBER] * 2,
+    run = call(
+        _norm_split_kernel, warps, grid=(N // R,), in_specs=[_rows(R, D)] * 3 + [NUMBER] * 2,
         out_specs=_rows(R, D), out_shape=jax.ShapeDtypeStruct((N, D), x_ND.dtype),
     )  # fmt: skip
     return run(x_ND, dnorm_ND, dskip_ND, branch, skip)
@@ -245,7 +257,7 @@ def _norm_split(x_ND: jax.Array, dnorm_ND: jax.Array, dskip_ND: jax.Array, branc
 
 def _add_norm_backward(saved: tuple[Any, ...], grads: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
     x_ND, before, after = saved
-    dx_ND = _norm_split(x_ND, *grads, *map(_number, after))
+    dx_ND = _norm_split(x_ND, *grads, *map(number, after))
     return dx_ND, dx_ND, jax.tree.map(jnp.zeros_like, before), jax.tree.map(jnp.zeros_like, after)
 
 
@@ -294,20 +306,20 @@ def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, 
         triton.store(out_ref.at[pl.ds(start, C)], (scale * gradient_ref[0] * p).astype(out_ref.dtype), mask=iota >= own - start)
 
 
-@_on_each_device((ROWS, TOKENS, ONE, ONE, ONE), (TOKENS, ROWS))
+@on_each_device((ROWS, TOKENS, ONE, ONE, ONE), (TOKENS, ROWS))
 def _loss(logits_NV: jax.Array, targets_N: jax.Array, z_loss: jax.Array, scale: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
     """Each row's loss, and its gradient by the logits, in their place in memory."""
     N, V = logits_NV.shape
-    run = _call(
+    run = call(
         _loss_kernel, LOSS[1] if V == _loss_columns(V) else LOSS[2], grid=(N,),
-        in_specs=[_rows(None, V), _rows(1), _NUMBER, _NUMBER, _NUMBER], out_specs=[_rows(1), _rows(None, V)], input_output_aliases={0: 1},
+        in_specs=[_rows(None, V), _rows(1), NUMBER, NUMBER, NUMBER], out_specs=[_rows(1), _rows(None, V)], input_output_aliases={0: 1},
         out_shape=[jax.ShapeDtypeStruct((N,), _f32), jax.ShapeDtypeStruct((N, V), logits_NV.dtype)],
     )  # fmt: skip
     return tuple(run(logits_NV, targets_N, z_loss, scale, gradient))
 
 
 def _mean_cross_entropy_forward(logits_NV: jax.Array, targets_N: jax.Array, z_loss: Any, scale: Any, gradient: Any) -> Any:
-    numbers = map(_number, (z_loss, scale, gradient / len(targets_N)))
+    numbers = map(number, (z_loss, scale, gradient / len(targets_N)))
     loss_N, dlogits_NV = _loss(logits_NV, targets_N, *numbers)
     return loss_N.mean(), (dlogits_NV, z_loss, scale, gradient)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lab import fp8, mesh, ops
+from lab import fp8, fused_fp8, mesh, ops
 from lab import fused as kernels
 from lab.attention import causal_attention, rotate
 from lab.parametrization import TENSORS, table_of
@@ -92,12 +92,16 @@ class Block(nnx.Module):
 
     def attention(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
         heads = (*x_BTD.shape[:-1], m.shape.heads, m.shape.head_dim)
-        # q and k together, since the position embedding copies both anyway; v alone, so that nothing has to cut it out
-        qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(*heads[:-2], 2, *heads[-2:])
         v_BTHK = m.linear(x_BTD, self, "v").reshape(heads)
-        if m.fused and not m.shape.qk_norm:
+        # q and k together, since the position embedding copies both anyway; v alone, so that nothing has to cut it out
+        if m.fused and m.in_fp8("q") and not m.shape.qk_norm:
+            scale = m.rule("q")["multiplier"]
+            q_BTHK, k_BTHK = fused_fp8.rotate_pair(x_BTD, m.stack(self, "q", "k"), (scale, scale), m.numbers["attention"], m.shape.head_dim)
+        elif m.fused and not m.shape.qk_norm:
+            qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(*heads[:-2], 2, *heads[-2:])
             q_BTHK, k_BTHK = kernels.rotate_pair(qk_BTnHK, m.numbers["attention"])
         else:
+            qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(*heads[:-2], 2, *heads[-2:])
             q_BTHK, k_BTHK = qk_BTnHK[..., 0, :, :], qk_BTnHK[..., 1, :, :]
             if m.shape.qk_norm:
                 q_BTHK = m.norm(q_BTHK, getattr(self, "q_gain", None))
@@ -112,11 +116,17 @@ class Block(nnx.Module):
         alpha = m.numbers["ffn_act"]
         if m.shape.activation == "gelu":
             return m.linear(m.ops.gelu(m.linear(x_BTD, self, "up"), alpha), self, "down", factor=m.folded(2 * layer + 1))
-        both_BTnF = m.linear(x_BTD, self, "up", "gate")
-        if m.fused:
-            hidden_NF = kernels.glu(both_BTnF.reshape(-1, 2, m.shape.ff), alpha, m.ops.glu_factor(alpha))
-            return m.linear(hidden_NF.reshape(*x_BTD.shape[:-1], m.shape.ff), self, "down", factor=m.folded(2 * layer + 1))
-        hidden_BTF = ops.times(ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), m.ops.glu_factor(alpha))
+        if m.fused and m.in_fp8("up"):
+            scales = m.rule("up")["multiplier"], m.shape.ff**-0.5
+            x_ND = x_BTD.reshape(-1, m.shape.width)
+            hidden_BTF = fused_fp8.glu(x_ND, m.stack(self, "up", "gate"), scales, alpha, m.ops.glu_factor(alpha))
+        elif m.fused:
+            both_NnF = m.linear(x_BTD, self, "up", "gate").reshape(-1, 2, m.shape.ff)
+            hidden_BTF = kernels.glu(both_NnF, alpha, m.ops.glu_factor(alpha))
+        else:
+            both_BTnF = m.linear(x_BTD, self, "up", "gate")
+            hidden_BTF = ops.times(ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), m.ops.glu_factor(alpha))
+        hidden_BTF = hidden_BTF.reshape(*x_BTD.shape[:-1], m.shape.ff)
         return m.linear(hidden_BTF, self, "down", factor=m.folded(2 * layer + 1))
 
 
@@ -207,10 +217,17 @@ class Context:
 
     def linear(self, x: jax.Array, block: Block, *names: str, factor: Any = 1.0) -> jax.Array:
         """x times a matrix and a factor, or times several of equal rules in one product, along a new axis before the last."""
-        w = jnp.stack([getattr(block, name)[...] for name in names], 1) if len(names) > 1 else getattr(block, names[0])[...]
+        w = self.stack(block, *names) if len(names) > 1 else getattr(block, names[0])[...]
         op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
-        in_fp8 = self.shape.precision == "float8" and names[0] in fp8.TENSORS
-        return op(x, w, self.rule(names[0])["multiplier"] * factor, in_fp8)
+        dot = (fused_fp8.dot if self.fused else fp8.dot) if self.in_fp8(names[0]) else None
+        return op(x, w, self.rule(names[0])["multiplier"] * factor, dot)
+
+    def in_fp8(self, name: str) -> bool:
+        return self.shape.unit and self.shape.precision == "float8" and name in fp8.TENSORS
+
+    def stack(self, block: Block, *names: str) -> jax.Array:
+        """Matrices of equal rules side by side, (D, n, E)."""
+        return jnp.stack([getattr(block, name)[...] for name in names], 1)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lab.fp8 import dot as dot8
-
 Number = jax.Array | float
 EPS = 1e-5  # under the root of RMSNorm
 
@@ -60,7 +58,7 @@ class Ops(NamedTuple):
     """One set of ops. `scale` arguments are the parametrization's numbers, traced."""
 
     embed: Callable[..., jax.Array]  # (tokens_BT, table_VD, scale) -> BTD
-    # (x_BTD, w_DE, scale, fp8) -> BTE, constrained; w may be a stack DnE, giving BTnE; fp8: unit ops multiply in it
+    # (x_BTD, w_DE, scale, dot) -> BTE, constrained; w may be a stack DnE, giving BTnE; dot: unit ops' product in FP8, None in x's dtype
     linear: Callable[..., jax.Array]
     linear_free: Callable[..., jax.Array]  # the same, its input gradient scaled on its own: the MLP's
     readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
@@ -95,8 +93,8 @@ def _linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
 
 PLAIN = Ops(
     embed=lambda tokens_BT, table_VD, scale: times(table_VD[tokens_BT], scale),
-    linear=lambda x_BTD, w_DE, scale, fp8=False: _linear(x_BTD, w_DE, scale),
-    linear_free=lambda x_BTD, w_DE, scale, fp8=False: _linear(x_BTD, w_DE, scale),
+    linear=lambda x_BTD, w_DE, scale, dot=None: _linear(x_BTD, w_DE, scale),
+    linear_free=lambda x_BTD, w_DE, scale, dot=None: _linear(x_BTD, w_DE, scale),
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
     gain=lambda x, gain: x * gain.astype(x.dtype),
     glu_factor=lambda alpha: 1.0,
@@ -132,13 +130,15 @@ def _unit_product_backward(saved: tuple[Any, ...], dy_BTE: jax.Array) -> tuple[A
 _unit_product.defvjp(lambda *args: (_linear(*args[:3]), args), _unit_product_backward)
 
 
-def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, fp8: bool = False) -> jax.Array:
-    """As `_unit_product`; in FP8 weights stay at unit scale, where its range is, and the factors go onto what comes out."""
-    if not fp8:
+def _unit_linear(
+    x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, dot: Callable[..., jax.Array] | None = None
+) -> jax.Array:
+    """As `_unit_product`; with `dot`, in FP8, weights stay at unit scale, where its range is, and the factors go onto what comes out."""
+    if dot is None:
         return _unit_product(x_BTD, w_DE, scale, backward)
     x = scale_bwd(x_BTD, backward)
     w = scale_bwd(w_DE, _rows(x_BTD) ** -0.5)
-    y_NE = dot8(x.reshape(-1, x.shape[-1]), w.reshape(len(w), -1))
+    y_NE = dot(x.reshape(-1, x.shape[-1]), w.reshape(len(w), -1))
     return scale_fwd(y_NE.reshape(*x.shape[:-1], *w.shape[1:]), scale)
 
 
@@ -175,8 +175,8 @@ def _unit_loss_gradient(tokens: int, V: int, alpha: Number) -> Number:
 
 UNIT = Ops(
     embed=_unit_embed,
-    linear=lambda x_BTD, w_DE, scale, fp8=False: _unit_linear(x_BTD, w_DE, scale, scale, fp8),
-    linear_free=lambda x_BTD, w_DE, scale, fp8=False: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, fp8),
+    linear=lambda x_BTD, w_DE, scale, dot=None: _unit_linear(x_BTD, w_DE, scale, scale, dot),
+    linear_free=lambda x_BTD, w_DE, scale, dot=None: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, dot),
     readout=_unit_linear,
     gain=_unit_gain,
     glu_factor=_unit_glu_factor,

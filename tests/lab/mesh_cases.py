@@ -54,9 +54,13 @@ def steps(trials: list[Trial], mapped: bool, over: jax.sharding.Mesh | None) -> 
     }
 
 
-def fused(over: jax.sharding.Mesh | None, mapped: bool) -> dict:
-    """The loss and its gradient by the kernels of `lab.fused`, of trials mapped or of one."""
-    one = dataclasses.replace(TRIAL, width=64, head_dim=32, parametrization="completep", base_width=32, base_depth=4)
+SCALED = {"parametrization": "completep", "base_width": 32, "base_depth": 4}
+FP8 = {"parametrization": "u-mup", "precision": "float8"}
+
+
+def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
+    """The loss and its gradient by the kernels of `lab.fused` and `lab.fused_fp8`, of trials mapped or of one."""
+    one = dataclasses.replace(TRIAL, width=64, head_dim=32, **fields)
     shape, n = model.shape_of(one), inputs_of(one, 100).numbers
     tokens_BS = np.random.default_rng(0).integers(0, one.vocab, (8, 17))
 
@@ -87,8 +91,10 @@ def layouts() -> dict:
     for name, layout in LAYOUTS.items():
         mapped = "trial" in layout
         found[name] = steps(COHORT if mapped else [TRIAL], mapped, mesh.make(**layout))
-    found |= {f"fused {mapped}": fused(None, mapped) for mapped in (False, True)}
-    found |= {f"fused {name}": fused(mesh.make(**LAYOUTS[name]), "trial" in LAYOUTS[name]) for name in ("data", "fsdp", "inside", "all")}
+    found |= {f"fused {mapped}": fused(None, mapped, SCALED) for mapped in (False, True)} | {"float8": fused(None, False, FP8)}
+    for name in ("data", "fsdp", "inside", "all"):
+        found[f"fused {name}"] = fused(mesh.make(**LAYOUTS[name]), "trial" in LAYOUTS[name], SCALED)
+    found["float8 inside"] = fused(mesh.make(**LAYOUTS["inside"]), False, FP8)
     return found
 
 

@@ -1,0 +1,187 @@
+"""u-muP's FP8 products with the elementwise work around them as kernels: `lab.fp8`'s recipe, for NVIDIA GPUs.
+
+Hopper's FP8 unit contracts over the last axis of both operands, so every activation and every gradient is needed as it is and transposed.
+XLA casts and transposes at half the memory's speed or less (H200; results/LOG.md, 2026-11-24). Here one kernel writes both, and where the
+operand comes out of a chain of its own (the gated MLP's gradient, the position embedding's) that chain's kernel writes it. A unit-scaled
+factor on what a product gives goes onto what follows it.
+
+Letters: N rows (tokens), D width, E entries out, F MLP width, H heads, K entries of a head, R rows and C columns of one program's block.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from lab import fp8, fused, ops
+from lab.attention import rotate, rotation
+from lab.fp8 import E4M3, E5M2
+from lab.ops import Number
+
+# Blocks: rows, columns, warps
+CAST = (128, 128, 8)
+GLU = (64, 128, 8)
+ROTATE = (128, 4)  # rows, warps
+_f32 = jnp.float32
+
+
+# 1. an operand in both layouts ----------------------------------------------------------------------------------------
+
+
+def _cast_kernel(x_ref: Any, rows_ref: Any, columns_ref: Any) -> None:
+    x = fp8.cast(x_ref[...].astype(_f32), rows_ref.dtype)
+    rows_ref[...], columns_ref[...] = x, x.T
+
+
+def cast(x_NE: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """`fp8.cast` of x, (N, E), and the same transposed, (E, N)."""
+
+    @fused.on_each_device((fused.ROWS,), (fused.ROWS, fused.COLUMNS))
+    def run(x_NE: jax.Array) -> tuple[jax.Array, ...]:
+        N, E = x_NE.shape
+        R, C = fused.divisor(N, CAST[0]), fused.divisor(E, CAST[1])
+        both = fused.call(
+            _cast_kernel, CAST[2], grid=(N // R, E // C), in_specs=[pl.BlockSpec((R, C), lambda i, j: (i, j))],
+            out_specs=[pl.BlockSpec((R, C), lambda i, j: (i, j)), pl.BlockSpec((C, R), lambda i, j: (j, i))],
+            out_shape=[jax.ShapeDtypeStruct((N, E), dtype), jax.ShapeDtypeStruct((E, N), dtype)],
+        )  # fmt: skip
+        return tuple(both(x_NE))
+
+    return run(x_NE)
+
+
+@jax.custom_vjp
+def dot(x_ND: jax.Array, w_DE: jax.Array) -> jax.Array:
+    """`fp8.dot`."""
+    return _dot_forward(x_ND, w_DE)[0]
+
+
+def _dot_forward(x_ND: jax.Array, w_DE: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    x8_ND, x8_DN = cast(x_ND, E4M3)
+    w8_DE = fp8.cast(w_DE, E4M3)
+    return fp8.product(x8_ND, w8_DE, 1, 0, x_ND.dtype), (x8_DN, w8_DE, *fp8.dtypes(x_ND, w_DE))
+
+
+def _gradients(saved: tuple[jax.Array, ...], g8_NE: jax.Array, g8_EN: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of x and of w, from the two layouts of the product's gradient."""
+    x8_DN, w8_DE, x_like, w_like = saved
+    return fp8.product(g8_NE, w8_DE, 1, 1, x_like.dtype), fp8.product(x8_DN, g8_EN, 1, 1, x_like.dtype).astype(w_like.dtype)
+
+
+dot.defvjp(_dot_forward, lambda saved, g_NE: _gradients(saved, *cast(g_NE, E5M2)))
+
+
+def _stacked_gradients(
+    saved: tuple[jax.Array, ...], g8: tuple[jax.Array, jax.Array], n: int, backward: Number
+) -> tuple[jax.Array, jax.Array]:
+    """As `_gradients`, of a product with a stack of n matrices, with the factors of a unit-scaled product."""
+    dx_ND, dw_DE = _gradients(saved, *g8)
+    return ops.times(dx_ND, backward), ops.times(dw_DE, len(dx_ND) ** -0.5).reshape(len(dw_DE), n, -1)
+
+
+# 2. the gated MLP up to its activation --------------------------------------------------------------------------------
+
+
+@jax.custom_vjp
+def glu(x_ND: jax.Array, w_DnF: jax.Array, scales: tuple[Number, Number], alpha: Number, factor: Number) -> jax.Array:
+    """`fused.glu` of the unit-scaled FP8 product of x with up and gate, whose output and input gradient have `scales`; (N, F)."""
+    return _glu_forward(x_ND, w_DnF, scales, alpha, factor)[0]
+
+
+def _glu_forward(x_ND: jax.Array, w_DnF: jax.Array, scales: tuple[Number, Number], alpha: Number, factor: Number) -> Any:
+    D, n, F = w_DnF.shape
+    y_NE, saved = _dot_forward(x_ND, w_DnF.reshape(D, n * F))
+    both_NnF = y_NE.reshape(-1, n, F)
+    up_NF, gate_NF = (ops.times(both_NnF[:, i], scales[0]) for i in range(n))
+    return ops.times(ops.glu(up_NF, gate_NF, alpha), factor), (saved, both_NnF, scales, alpha, factor)
+
+
+def _glu_kernel(
+    up_ref: Any, gate_ref: Any, dout_ref: Any, scale_ref: Any, alpha_ref: Any, factor_ref: Any, rows_ref: Any, columns_ref: Any
+) -> None:
+    up, gate, dout = (ref[...].astype(_f32) for ref in (up_ref, gate_ref, dout_ref))
+    both = fused.glu_gradient(scale_ref[0] * up, scale_ref[0] * gate, dout, alpha_ref[0], factor_ref[0])
+    for i, d in enumerate(both):
+        d8 = fp8.cast(d, E5M2)
+        rows_ref[:, i, :], columns_ref[i, :, :] = d8, d8.T
+
+
+@fused.on_each_device((fused.FF_STACK, fused.FF, fused.ONE, fused.ONE, fused.ONE), (fused.FF_STACK, fused.FF_COLUMNS))
+def _glu_gradient(both_NnF: jax.Array, dout_NF: jax.Array, scale: jax.Array, alpha: jax.Array, factor: jax.Array) -> tuple[jax.Array, ...]:
+    N, F = dout_NF.shape
+    R, C = fused.divisor(N, GLU[0]), fused.divisor(F, GLU[1])
+    run = fused.call(
+        _glu_kernel, GLU[2], grid=(N // R, F // C),
+        in_specs=[pl.BlockSpec((R, None, C), lambda i, j, n=n: (i, n, j)) for n in range(2)]
+        + [pl.BlockSpec((R, C), lambda i, j: (i, j))] + [fused.NUMBER] * 3,
+        out_specs=[pl.BlockSpec((R, 2, C), lambda i, j: (i, 0, j)), pl.BlockSpec((2, C, R), lambda i, j: (0, j, i))],
+        out_shape=[jax.ShapeDtypeStruct((N, 2, F), E5M2), jax.ShapeDtypeStruct((2, F, N), E5M2)],
+    )  # fmt: skip
+    return tuple(run(both_NnF, both_NnF, dout_NF, scale, alpha, factor))
+
+
+def _glu_backward(saved: Any, dout_NF: jax.Array) -> tuple[Any, ...]:
+    product, both_NnF, scales, alpha, factor = saved
+    N, n, F = both_NnF.shape
+    rows, columns = _glu_gradient(both_NnF, dout_NF, *map(fused.number, (scales[0], alpha, factor)))
+    dx_ND, dw_DnF = _stacked_gradients(product, (rows.reshape(N, n * F), columns.reshape(n * F, N)), n, scales[1])
+    return dx_ND, dw_DnF, *(jax.tree.map(jnp.zeros_like, s) for s in (scales, alpha, factor))
+
+
+glu.defvjp(_glu_forward, _glu_backward)
+
+
+# 3. queries and keys with their position embedding --------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def rotate_pair(
+    x_BTD: jax.Array, w_DnE: jax.Array, scales: tuple[Number, Number], scale: Number, head_dim: int
+) -> tuple[jax.Array, jax.Array]:
+    """`fused.rotate_pair` of the unit-scaled FP8 product of x with q and k, whose output and input gradient have `scales`."""
+    return _rotate_forward(x_BTD, w_DnE, scales, scale, head_dim)[0]
+
+
+def _rotate_forward(x_BTD: jax.Array, w_DnE: jax.Array, scales: tuple[Number, Number], scale: Number, head_dim: int) -> Any:
+    D, n, E = w_DnE.shape
+    y_NE, saved = _dot_forward(x_BTD.reshape(-1, D), w_DnE.reshape(D, n * E))
+    qk_BTnHK = y_NE.reshape(*x_BTD.shape[:2], n, E // head_dim, head_dim)
+    return (rotate(qk_BTnHK[:, :, 0], scales[0] * scale), rotate(qk_BTnHK[:, :, 1], scales[0])), (saved, scales, scale)
+
+
+def _rotate_kernel(dq_ref: Any, dk_ref: Any, cos_ref: Any, sin_ref: Any, scale_ref: Any, rows_ref: Any, columns_ref: Any) -> None:
+    for i, (ref, scale) in enumerate(((dq_ref, scale_ref[0]), (dk_ref, 1.0))):
+        turned = fused.rotate_gradient(ref[:, 0, :].astype(_f32), ref[:, 1, :].astype(_f32), cos_ref[...], sin_ref[...], scale)
+        for half, d in enumerate(turned):
+            d8 = fp8.cast(d, E5M2)
+            rows_ref[:, i, half, :], columns_ref[i, half, :, :] = d8, d8.T
+
+
+@fused.on_each_device((fused.HEADS, fused.HEADS, fused.ONE), (fused.HEAD_ROWS, fused.HEAD_COLUMNS))
+def _rotate_gradient(dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array) -> tuple[jax.Array, ...]:
+    B, T, H, K = dq_BTHK.shape
+    N, k = B * T, K // 2
+    R = fused.divisor(T, ROTATE[0])
+    half = pl.BlockSpec((R, None, 2, k), lambda i, j: (i, j, 0, 0))
+    angle = pl.BlockSpec((R, k), lambda i, j: (i % (T // R), 0))
+    run = fused.call(
+        _rotate_kernel, ROTATE[1], grid=(N // R, H), in_specs=[half, half, angle, angle, fused.NUMBER],
+        out_specs=[
+            pl.BlockSpec((R, 2, None, 2, k), lambda i, j: (i, 0, j, 0, 0)), pl.BlockSpec((2, None, 2, k, R), lambda i, j: (0, j, 0, 0, i))
+        ],
+        out_shape=[jax.ShapeDtypeStruct((N, 2, H, 2, k), E5M2), jax.ShapeDtypeStruct((2, H, 2, k, N), E5M2)],
+    )  # fmt: skip
+    return tuple(run(*(d.reshape(N, H, 2, k) for d in (dq_BTHK, dk_BTHK)), *rotation(T, K, _f32), scale))
+
+
+def _rotate_backward(head_dim: int, saved: Any, grads: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
+    product, scales, scale = saved
+    B, T = grads[0].shape[:2]
+    rows, columns = _rotate_gradient(*grads, fused.number(scale))
+    dx_ND, dw_DnE = _stacked_gradients(product, (rows.reshape(B * T, -1), columns.reshape(-1, B * T)), 2, scales[1])
+    return dx_ND.reshape(B, T, -1), dw_DnE, jax.tree.map(jnp.zeros_like, scales), jnp.zeros_like(scale)
+
+
+rotate_pair.defvjp(_rotate_forward, _rotate_backward)
