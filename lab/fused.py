@@ -63,6 +63,9 @@ FF, FF_STACK = PartitionSpec(mesh.BATCH, "tensor"), PartitionSpec(mesh.BATCH, No
 COLUMNS, FF_COLUMNS = PartitionSpec(None, mesh.BATCH), PartitionSpec(None, "tensor", mesh.BATCH)
 HEAD_ROWS, HEAD_COLUMNS = PartitionSpec(mesh.BATCH, None, "tensor"), PartitionSpec(None, "tensor", None, None, mesh.BATCH)
 HEADS, HEAD_PAIRS = PartitionSpec(mesh.BATCH, None, "tensor", None), PartitionSpec(mesh.BATCH, None, None, "tensor", None)
+# and a matrix (D, E), alone and in a stack, over `fsdp` and `tensor`
+MATRIX, MATRICES = PartitionSpec("fsdp", "tensor"), PartitionSpec("fsdp", None, "tensor")
+MATRICES_TRANSPOSED = PartitionSpec(None, "tensor", "fsdp")
 
 
 def on_each_device(inputs: tuple[PartitionSpec, ...], outputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -2,8 +2,7 @@
 
 Hopper's FP8 unit contracts over the last axis of both operands, so every activation and every gradient is needed as it is and transposed.
 XLA casts and transposes at half the memory's speed or less (H200; results/LOG.md, 2026-11-24). Here one kernel writes both, and where the
-operand comes out of a chain of its own (the gated MLP's gradient, the position embedding's) that chain's kernel writes it. A unit-scaled
-factor on what a product gives goes onto what follows it.
+operand comes out of a chain of its own (the gated MLP's gradient, the position embedding's) that chain's kernel writes it.
 
 Letters: N rows (tokens), D width, E entries out, F MLP width, H heads, K entries of a head, R rows and C columns of one program's block.
 """
@@ -22,6 +21,7 @@ from lab.ops import Number
 
 # Blocks: rows, columns, warps
 CAST = (128, 128, 8)
+MATRICES = (64, 128, 8)
 GLU = (64, 128, 8)
 ROTATE = (128, 4)  # rows, warps
 _f32 = jnp.float32
@@ -52,50 +52,87 @@ def cast(x_NE: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
     return run(x_NE)
 
 
-@jax.custom_vjp
-def dot(x_ND: jax.Array, w_DE: jax.Array) -> jax.Array:
-    """`fp8.dot`."""
-    return _dot_forward(x_ND, w_DE)[0]
+def _matrices_kernel(*refs: Any) -> None:
+    *w_refs, rows_ref, columns_ref = refs
+    for i, ref in enumerate(w_refs):
+        w = fp8.cast(ref[...].astype(_f32), E4M3)
+        rows_ref[:, i, :], columns_ref[i, :, :] = w, w.T
 
 
-def _dot_forward(x_ND: jax.Array, w_DE: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _matrices(ws: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    """n matrices (D, E) side by side in E4M3, (D, n E), and the same transposed, (n E, D)."""
+    n = len(ws)
+
+    @fused.on_each_device((fused.MATRIX,) * n, (fused.MATRICES, fused.MATRICES_TRANSPOSED))
+    def run(*ws: jax.Array) -> tuple[jax.Array, ...]:
+        D, E = ws[0].shape
+        R, C = fused.divisor(D, MATRICES[0]), fused.divisor(E, MATRICES[1])
+        both = fused.call(
+            _matrices_kernel, MATRICES[2], grid=(D // R, E // C), in_specs=[pl.BlockSpec((R, C), lambda i, j: (i, j))] * n,
+            out_specs=[pl.BlockSpec((R, n, C), lambda i, j: (i, 0, j)), pl.BlockSpec((n, C, R), lambda i, j: (0, j, i))],
+            out_shape=[jax.ShapeDtypeStruct((D, n, E), E4M3), jax.ShapeDtypeStruct((n, E, D), E4M3)],
+        )  # fmt: skip
+        return tuple(both(*ws))
+
+    rows, columns = run(*ws)
+    return rows.reshape(len(rows), -1), columns.reshape(-1, len(rows))
+
+
+# 2. products ----------------------------------------------------------------------------------------------------------
+# A unit-scaled product's factor on its output goes onto what follows. That on the gradient of its input is left to whoever made the
+# input, so that the gradients of several products can be added first: it is the same for all products of one branch.
+
+
+def _product(x_ND: jax.Array, ws: tuple[jax.Array, ...]) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """x times the matrices, (N, n E), without a factor; and what `_gradients` needs of it."""
     x8_ND, x8_DN = cast(x_ND, E4M3)
-    w8_DE = fp8.cast(w_DE, E4M3)
-    return fp8.product(x8_ND, w8_DE, 1, 0, x_ND.dtype), (x8_DN, w8_DE, *fp8.dtypes(x_ND, w_DE))
+    w8_DE, w8_ED = _matrices(ws)
+    return fp8.product(x8_ND, w8_ED, 1, 1, x_ND.dtype), (x8_DN, w8_DE, *fp8.dtypes(x_ND, *ws))
 
 
-def _gradients(saved: tuple[jax.Array, ...], g8_NE: jax.Array, g8_EN: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of x and of w, from the two layouts of the product's gradient."""
-    x8_DN, w8_DE, x_like, w_like = saved
-    return fp8.product(g8_NE, w8_DE, 1, 1, x_like.dtype), fp8.product(x8_DN, g8_EN, 1, 1, x_like.dtype).astype(w_like.dtype)
-
-
-dot.defvjp(_dot_forward, lambda saved, g_NE: _gradients(saved, *cast(g_NE, E5M2)))
-
-
-def _stacked_gradients(
-    saved: tuple[jax.Array, ...], g8: tuple[jax.Array, jax.Array], n: int, backward: Number
-) -> tuple[jax.Array, jax.Array]:
-    """As `_gradients`, of a product with a stack of n matrices, with the factors of a unit-scaled product."""
-    dx_ND, dw_DE = _gradients(saved, *g8)
-    return ops.times(dx_ND, backward), ops.times(dw_DE, len(dx_ND) ** -0.5).reshape(len(dw_DE), n, -1)
-
-
-# 2. the gated MLP up to its activation --------------------------------------------------------------------------------
+def _gradients(saved: tuple[jax.Array, ...], g8_NE: jax.Array, g8_EN: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Of x, without a factor, and of the unit-scaled matrices, from the two layouts of the product's gradient."""
+    x8_DN, w8_DE, x_like, *w_likes = saved
+    dw_DE = fp8.product(x8_DN, g8_EN, 1, 1, x_like.dtype)
+    dws = (
+        ops.times(dw.astype(like.dtype), len(g8_NE) ** -0.5) for dw, like in zip(jnp.split(dw_DE, len(w_likes), 1), w_likes, strict=True)
+    )
+    return fp8.product(g8_NE, w8_DE, 1, 1, x_like.dtype), tuple(dws)
 
 
 @jax.custom_vjp
-def glu(x_ND: jax.Array, w_DnF: jax.Array, scales: tuple[Number, Number], alpha: Number, factor: Number) -> jax.Array:
-    """`fused.glu` of the unit-scaled FP8 product of x with up and gate, whose output and input gradient have `scales`; (N, F)."""
-    return _glu_forward(x_ND, w_DnF, scales, alpha, factor)[0]
+def linear(x_ND: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
+    """The unit-scaled FP8 product of x with one matrix, `scale` on its output; the gradient of x has no factor yet."""
+    return _linear_forward(x_ND, w_DE, scale)[0]
 
 
-def _glu_forward(x_ND: jax.Array, w_DnF: jax.Array, scales: tuple[Number, Number], alpha: Number, factor: Number) -> Any:
-    D, n, F = w_DnF.shape
-    y_NE, saved = _dot_forward(x_ND, w_DnF.reshape(D, n * F))
-    both_NnF = y_NE.reshape(-1, n, F)
-    up_NF, gate_NF = (ops.times(both_NnF[:, i], scales[0]) for i in range(n))
-    return ops.times(ops.glu(up_NF, gate_NF, alpha), factor), (saved, both_NnF, scales, alpha, factor)
+def _linear_forward(x_ND: jax.Array, w_DE: jax.Array, scale: Number) -> tuple[jax.Array, Any]:
+    y_NE, saved = _product(x_ND, (w_DE,))
+    return ops.times(y_NE, scale), (saved, scale)
+
+
+def _linear_backward(saved: Any, g_NE: jax.Array) -> tuple[Any, ...]:
+    dx_ND, (dw_DE,) = _gradients(saved[0], *cast(g_NE, E5M2))
+    return dx_ND, dw_DE, jnp.zeros_like(saved[1])
+
+
+linear.defvjp(_linear_forward, _linear_backward)
+
+
+# 3. the gated MLP up to its activation --------------------------------------------------------------------------------
+
+
+@jax.custom_vjp
+def glu(x_ND: jax.Array, ws: tuple[jax.Array, ...], scale: Number, alpha: Number, factor: Number) -> jax.Array:
+    """`fused.glu` of the unit-scaled FP8 product of x with up and gate, (N, F); the gradient of x has no factor yet."""
+    return _glu_forward(x_ND, ws, scale, alpha, factor)[0]
+
+
+def _glu_forward(x_ND: jax.Array, ws: tuple[jax.Array, ...], scale: Number, alpha: Number, factor: Number) -> Any:
+    y_NE, saved = _product(x_ND, ws)
+    both_NnF = y_NE.reshape(len(x_ND), 2, -1)
+    up_NF, gate_NF = (ops.times(both_NnF[:, i], scale) for i in range(2))
+    return ops.times(ops.glu(up_NF, gate_NF, alpha), factor), (saved, both_NnF, (scale, alpha, factor))
 
 
 def _glu_kernel(
@@ -123,32 +160,28 @@ def _glu_gradient(both_NnF: jax.Array, dout_NF: jax.Array, scale: jax.Array, alp
 
 
 def _glu_backward(saved: Any, dout_NF: jax.Array) -> tuple[Any, ...]:
-    product, both_NnF, scales, alpha, factor = saved
-    N, n, F = both_NnF.shape
-    rows, columns = _glu_gradient(both_NnF, dout_NF, *map(fused.number, (scales[0], alpha, factor)))
-    dx_ND, dw_DnF = _stacked_gradients(product, (rows.reshape(N, n * F), columns.reshape(n * F, N)), n, scales[1])
-    return dx_ND, dw_DnF, *(jax.tree.map(jnp.zeros_like, s) for s in (scales, alpha, factor))
+    product, both_NnF, numbers = saved
+    rows, columns = _glu_gradient(both_NnF, dout_NF, *map(fused.number, numbers))
+    dx_ND, dws = _gradients(product, rows.reshape(len(rows), -1), columns.reshape(-1, len(rows)))
+    return dx_ND, dws, *map(jnp.zeros_like, numbers)
 
 
 glu.defvjp(_glu_forward, _glu_backward)
 
 
-# 3. queries and keys with their position embedding --------------------------------------------------------------------
+# 4. queries and keys with their position embedding --------------------------------------------------------------------
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def rotate_pair(
-    x_BTD: jax.Array, w_DnE: jax.Array, scales: tuple[Number, Number], scale: Number, head_dim: int
-) -> tuple[jax.Array, jax.Array]:
-    """`fused.rotate_pair` of the unit-scaled FP8 product of x with q and k, whose output and input gradient have `scales`."""
-    return _rotate_forward(x_BTD, w_DnE, scales, scale, head_dim)[0]
+def rotate_pair(x_BTD: jax.Array, ws: tuple[jax.Array, ...], scale: Number, q_scale: Number, head_dim: int) -> tuple[jax.Array, ...]:
+    """`fused.rotate_pair` of the unit-scaled FP8 product of x with q and k; the gradient of x has no factor yet."""
+    return _rotate_forward(x_BTD, ws, scale, q_scale, head_dim)[0]
 
 
-def _rotate_forward(x_BTD: jax.Array, w_DnE: jax.Array, scales: tuple[Number, Number], scale: Number, head_dim: int) -> Any:
-    D, n, E = w_DnE.shape
-    y_NE, saved = _dot_forward(x_BTD.reshape(-1, D), w_DnE.reshape(D, n * E))
-    qk_BTnHK = y_NE.reshape(*x_BTD.shape[:2], n, E // head_dim, head_dim)
-    return (rotate(qk_BTnHK[:, :, 0], scales[0] * scale), rotate(qk_BTnHK[:, :, 1], scales[0])), (saved, scales, scale)
+def _rotate_forward(x_BTD: jax.Array, ws: tuple[jax.Array, ...], scale: Number, q_scale: Number, head_dim: int) -> Any:
+    y_NE, saved = _product(x_BTD.reshape(-1, x_BTD.shape[-1]), ws)
+    qk_BTnHK = y_NE.reshape(*x_BTD.shape[:2], 2, -1, head_dim)
+    return (rotate(qk_BTnHK[:, :, 0], scale * q_scale), rotate(qk_BTnHK[:, :, 1], scale)), (saved, scale, q_scale)
 
 
 def _rotate_kernel(dq_ref: Any, dk_ref: Any, cos_ref: Any, sin_ref: Any, scale_ref: Any, rows_ref: Any, columns_ref: Any) -> None:
@@ -177,11 +210,11 @@ def _rotate_gradient(dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array) -
 
 
 def _rotate_backward(head_dim: int, saved: Any, grads: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
-    product, scales, scale = saved
+    product, *numbers = saved
     B, T = grads[0].shape[:2]
-    rows, columns = _rotate_gradient(*grads, fused.number(scale))
-    dx_ND, dw_DnE = _stacked_gradients(product, (rows.reshape(B * T, -1), columns.reshape(-1, B * T)), 2, scales[1])
-    return dx_ND.reshape(B, T, -1), dw_DnE, jax.tree.map(jnp.zeros_like, scales), jnp.zeros_like(scale)
+    rows, columns = _rotate_gradient(*grads, fused.number(numbers[1]))
+    dx_ND, dws = _gradients(product, rows.reshape(B * T, -1), columns.reshape(-1, B * T))
+    return dx_ND.reshape(B, T, -1), dws, *map(jnp.zeros_like, numbers)
 
 
 rotate_pair.defvjp(_rotate_forward, _rotate_backward)

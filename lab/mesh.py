@@ -104,7 +104,7 @@ def whole(x: jax.Array) -> jax.Array:
 def split_batch(x_B: jax.Array) -> jax.Array:
     """An array whose first axis is the sequences of a batch, split over the batch's mesh axes."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or x_B.shape[0] % batch_parts():
+    if mesh.empty or x_B.shape[0] % parts(*BATCH):
         return x_B
     return jax.lax.with_sharding_constraint(x_B, PartitionSpec(BATCH, *(PartitionSpec.UNCONSTRAINED,) * (x_B.ndim - 1)))
 
@@ -116,12 +116,7 @@ def on_each_device(f: Callable[..., Any], inputs: Any, outputs: Any) -> Callable
     return jax.shard_map(f, in_specs=inputs, out_specs=outputs, check_vma=False)
 
 
-def batch_parts() -> int:
-    """In how many parts `split_batch` cuts a batch."""
+def parts(*axes: str) -> int:
+    """In how many parts these axes of the mesh in scope cut what lies on them."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)
-    return math.prod(sizes.get(name, 1) for name in BATCH)
-
-
-def tensor_parts() -> int:
-    """In how many parts heads, the MLP and the vocabulary are."""
-    return dict(jax.sharding.get_abstract_mesh().shape).get("tensor", 1)
+    return math.prod(sizes.get(name, 1) for name in axes)

@@ -90,44 +90,46 @@ class Block(nnx.Module):
             stream = Stream(skip_BTD, out_BTD)
         return stream
 
+    def matrices(self, *names: str) -> tuple[jax.Array, ...]:
+        return tuple(getattr(self, name)[...] for name in names)
+
     def attention(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
-        heads = (*x_BTD.shape[:-1], m.shape.heads, m.shape.head_dim)
-        v_BTHK = m.linear(x_BTD, self, "v").reshape(heads)
+        (B, T, D), K, scale, q_scale = x_BTD.shape, m.shape.head_dim, m.rule("q")["multiplier"], m.numbers["attention"]
         # q and k together, since the position embedding copies both anyway; v alone, so that nothing has to cut it out
-        if m.fused and m.in_fp8("q") and not m.shape.qk_norm:
-            scale = m.rule("q")["multiplier"]
-            q_BTHK, k_BTHK = fused_fp8.rotate_pair(x_BTD, m.stack(self, "q", "k"), (scale, scale), m.numbers["attention"], m.shape.head_dim)
-        elif m.fused and not m.shape.qk_norm:
-            qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(*heads[:-2], 2, *heads[-2:])
-            q_BTHK, k_BTHK = kernels.rotate_pair(qk_BTnHK, m.numbers["attention"])
+        if m.joined(2 * layer):
+            q_BTHK, k_BTHK = fused_fp8.rotate_pair(x_BTD, self.matrices("q", "k"), scale, q_scale, K)
+            v_ND = fused_fp8.linear(x_BTD.reshape(-1, D), *self.matrices("v"), scale)
         else:
-            qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(*heads[:-2], 2, *heads[-2:])
-            q_BTHK, k_BTHK = qk_BTnHK[..., 0, :, :], qk_BTnHK[..., 1, :, :]
-            if m.shape.qk_norm:
-                q_BTHK = m.norm(q_BTHK, getattr(self, "q_gain", None))
-                k_BTHK = m.norm(k_BTHK, getattr(self, "k_gain", None))
-            q_BTHK, k_BTHK = rotate(q_BTHK, m.numbers["attention"]), rotate(k_BTHK, 1.0)
+            qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(B, T, 2, m.shape.heads, K)
+            if m.fused and not m.shape.qk_norm:
+                q_BTHK, k_BTHK = kernels.rotate_pair(qk_BTnHK, q_scale)
+            else:
+                q_BTHK, k_BTHK = qk_BTnHK[..., 0, :, :], qk_BTnHK[..., 1, :, :]
+                if m.shape.qk_norm:
+                    q_BTHK = m.norm(q_BTHK, getattr(self, "q_gain", None))
+                    k_BTHK = m.norm(k_BTHK, getattr(self, "k_gain", None))
+                q_BTHK, k_BTHK = rotate(q_BTHK, q_scale), rotate(k_BTHK, 1.0)
+            v_ND = m.linear(x_BTD, self, "v")
         m.tap(f"q.{layer}", q_BTHK)
         m.tap(f"k.{layer}", k_BTHK)
-        out_BTHK = m.ops.attention_out(causal_attention(q_BTHK, k_BTHK, v_BTHK), m.numbers["attention"] * m.shape.head_dim)
-        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=m.folded(2 * layer))
+        out_BTHK = causal_attention(q_BTHK, k_BTHK, v_ND.reshape(k_BTHK.shape))
+        factor = m.ops.attention_factor(T, K, q_scale * K) * m.folded(2 * layer)
+        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
-        alpha = m.numbers["ffn_act"]
+        alpha, factor = m.numbers["ffn_act"], m.folded(2 * layer + 1)
         if m.shape.activation == "gelu":
-            return m.linear(m.ops.gelu(m.linear(x_BTD, self, "up"), alpha), self, "down", factor=m.folded(2 * layer + 1))
-        if m.fused and m.in_fp8("up"):
-            scales = m.rule("up")["multiplier"], m.shape.ff**-0.5
-            x_ND = x_BTD.reshape(-1, m.shape.width)
-            hidden_BTF = fused_fp8.glu(x_ND, m.stack(self, "up", "gate"), scales, alpha, m.ops.glu_factor(alpha))
-        elif m.fused:
-            both_NnF = m.linear(x_BTD, self, "up", "gate").reshape(-1, 2, m.shape.ff)
-            hidden_BTF = kernels.glu(both_NnF, alpha, m.ops.glu_factor(alpha))
+            return m.linear(m.ops.gelu(m.linear(x_BTD, self, "up"), alpha), self, "down", factor=factor)
+        if m.joined(2 * layer + 1):
+            up_gate, scale = self.matrices("up", "gate"), m.rule("up")["multiplier"]
+            hidden_BTF = fused_fp8.glu(x_BTD.reshape(-1, m.shape.width), up_gate, scale, alpha, m.ops.glu_factor(alpha))
         else:
             both_BTnF = m.linear(x_BTD, self, "up", "gate")
-            hidden_BTF = ops.times(ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), m.ops.glu_factor(alpha))
-        hidden_BTF = hidden_BTF.reshape(*x_BTD.shape[:-1], m.shape.ff)
-        return m.linear(hidden_BTF, self, "down", factor=m.folded(2 * layer + 1))
+            if m.fused:
+                hidden_BTF = kernels.glu(both_BTnF.reshape(-1, 2, m.shape.ff), alpha, m.ops.glu_factor(alpha))
+            else:
+                hidden_BTF = ops.times(ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), m.ops.glu_factor(alpha))
+        return m.linear(hidden_BTF.reshape(*x_BTD.shape[:-1], m.shape.ff), self, "down", factor=factor)
 
 
 class Decoder(nnx.Module):
@@ -202,14 +204,25 @@ class Context:
         self.tap(f"residual.{i}", x_BTD)
         return x_BTD
 
+    def joined(self, i: int) -> bool:
+        """Whether branch i takes its first products from `lab.fused_fp8`."""
+        return self.fused and self.shape.precision == "float8" and not (i % 2 == 0 and self.shape.qk_norm)
+
+    def owed(self, i: int) -> Any:
+        """What the products at the start of branch i have not yet multiplied onto the gradient of their input."""
+        if not self.joined(i):
+            return 1.0
+        return self.shape.ff**-0.5 if i % 2 else self.rule("q")["multiplier"]
+
     def enter(self, stream: Stream, i: int, gain: nnx.Param | None) -> tuple[jax.Array, jax.Array]:
         """(the input of branch i, normed; the skip beside it)."""
         if self.fused and gain is None and stream.branch_BTD is not None:
             branch_ND, skip_ND = (x.reshape(-1, self.shape.width) for x in (stream.branch_BTD, stream.skip_BTD))
-            both = kernels.add_norm(branch_ND, skip_ND, self.left(i - 1), self.left(i))
+            branch, skip = self.left(i)
+            both = kernels.add_norm(branch_ND, skip_ND, self.left(i - 1), (branch * self.owed(i), skip))
             return both[0].reshape(stream.skip_BTD.shape), both[1].reshape(stream.skip_BTD.shape)
         into_BTD, skip_BTD = self.ops.split(self.close(stream, i), *self.scales(i))
-        return self.norm(into_BTD, gain), skip_BTD
+        return ops.scale_bwd(self.norm(into_BTD, gain), self.owed(i)) if self.joined(i) else self.norm(into_BTD, gain), skip_BTD
 
     def dtype(self, param: nnx.Param) -> Any:
         """Compute in bfloat16 when asked to, else in the parameters' own dtype."""
@@ -217,17 +230,10 @@ class Context:
 
     def linear(self, x: jax.Array, block: Block, *names: str, factor: Any = 1.0) -> jax.Array:
         """x times a matrix and a factor, or times several of equal rules in one product, along a new axis before the last."""
-        w = self.stack(block, *names) if len(names) > 1 else getattr(block, names[0])[...]
+        ws = block.matrices(*names)
+        w = jnp.stack(ws, 1) if len(ws) > 1 else ws[0]
         op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
-        dot = (fused_fp8.dot if self.fused else fp8.dot) if self.in_fp8(names[0]) else None
-        return op(x, w, self.rule(names[0])["multiplier"] * factor, dot)
-
-    def in_fp8(self, name: str) -> bool:
-        return self.shape.unit and self.shape.precision == "float8" and name in fp8.TENSORS
-
-    def stack(self, block: Block, *names: str) -> jax.Array:
-        """Matrices of equal rules side by side, (D, n, E)."""
-        return jnp.stack([getattr(block, name)[...] for name in names], 1)
+        return op(x, w, self.rule(names[0])["multiplier"], factor, self.shape.precision == "float8" and names[0] in fp8.TENSORS)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])
@@ -284,8 +290,8 @@ def _ignore(name: str, value: jax.Array) -> None:
 
 def _fused(shape: Shape, tokens_BT: jax.Array, fused: bool | None) -> bool:
     """Whether to use the kernels of `lab.fused`; None: on a GPU in bfloat16, wherever they fit."""
-    (sequences, T), batch, tensor = tokens_BT.shape, mesh.batch_parts(), mesh.tensor_parts()
-    divides = not (sequences % batch or shape.heads % tensor or shape.ff % tensor)
+    (sequences, T), batch, tensor = tokens_BT.shape, mesh.parts(*mesh.BATCH), mesh.parts("tensor")
+    divides = not (sequences % batch or shape.heads % tensor or shape.ff % tensor or shape.width % mesh.parts("fsdp"))
     fits = (
         shape.activation == "swiglu" and divides and kernels.fits(shape.width, shape.ff // tensor, shape.head_dim, sequences // batch * T)
     )
@@ -319,7 +325,7 @@ def loss(
     tokens_BT, targets_BT = tokens_BS[:, :-1], tokens_BS[:, 1:]
     logits_BTV = forward(shape, params, tokens_BT, numbers, remat=remat, fused=fused)
     gradient = (ops.UNIT if shape.unit else ops.PLAIN).loss_gradient(targets_BT.size, shape.vocab, numbers["loss"])
-    if _fused(shape, tokens_BT, fused) and mesh.tensor_parts() == 1:  # the kernel takes whole rows of logits
+    if _fused(shape, tokens_BT, fused) and mesh.parts("tensor") == 1:  # the kernel takes whole rows of logits
         flat = logits_BTV.reshape(-1, shape.vocab), targets_BT.reshape(-1)
         return kernels.mean_cross_entropy(*flat, numbers["z_loss"], numbers["loss"], gradient)
     return cross_entropy(ops.scale_bwd(logits_BTV, gradient), targets_BT, numbers["z_loss"], numbers["loss"]).mean()

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lab.fp8 import dot as dot8
+
 Number = jax.Array | float
 EPS = 1e-5  # under the root of RMSNorm
 
@@ -58,14 +60,15 @@ class Ops(NamedTuple):
     """One set of ops. `scale` arguments are the parametrization's numbers, traced."""
 
     embed: Callable[..., jax.Array]  # (tokens_BT, table_VD, scale) -> BTD
-    # (x_BTD, w_DE, scale, dot) -> BTE, constrained; w may be a stack DnE, giving BTnE; dot: unit ops' product in FP8, None in x's dtype
+    # (x_BTD, w_DE, scale, factor, fp8) -> BTE, constrained; w may be a stack DnE, giving BTnE; factor: on the input, by value and
+    # gradient; fp8: unit ops multiply in it
     linear: Callable[..., jax.Array]
     linear_free: Callable[..., jax.Array]  # the same, its input gradient scaled on its own: the MLP's
     readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
     glu_factor: Callable[[Number], Number]  # (alpha) -> the factor on `glu`, x gate sigmoid(alpha gate)
     gelu: Callable[..., jax.Array]  # (x, alpha) -> gelu(alpha x) / alpha
-    attention_out: Callable[..., jax.Array]  # (out_BTHK, alpha): what softmax attention's output still needs
+    attention_factor: Callable[..., Number]  # (T, K, alpha) -> the factor that softmax attention's output still needs
     split: Callable[..., tuple[jax.Array, jax.Array]]  # (x, branch, skip) -> the branch's input, the skip's
     add: Callable[..., jax.Array]  # (branch_x, skip_x, branch, skip) -> the sum
     loss_gradient: Callable[[int, int, Number], Number]  # (tokens, V, alpha) -> the factor on the mean loss's gradient by the logits
@@ -93,13 +96,13 @@ def _linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
 
 PLAIN = Ops(
     embed=lambda tokens_BT, table_VD, scale: times(table_VD[tokens_BT], scale),
-    linear=lambda x_BTD, w_DE, scale, dot=None: _linear(x_BTD, w_DE, scale),
-    linear_free=lambda x_BTD, w_DE, scale, dot=None: _linear(x_BTD, w_DE, scale),
+    linear=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(x_BTD, w_DE, scale * factor),
+    linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(x_BTD, w_DE, scale * factor),
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
     gain=lambda x, gain: x * gain.astype(x.dtype),
     glu_factor=lambda alpha: 1.0,
     gelu=_gelu,
-    attention_out=lambda out_BTHK, alpha: out_BTHK,
+    attention_factor=lambda T, K, alpha: 1.0,
     split=lambda x, branch, skip: (x, x),
     add=lambda branch_x, skip_x, branch, skip: times(branch_x, branch) + times(skip_x, skip),
     loss_gradient=lambda tokens, V, alpha: 1.0,
@@ -114,31 +117,29 @@ def _rows(x: jax.Array) -> int:
 
 
 @jax.custom_vjp
-def _unit_product(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number) -> jax.Array:
-    """Output times `scale`, input gradient times `backward`, weight gradient over sqrt(rows); the first two factors go onto the weights,
-    which have fewer entries than the activations'."""
-    return _linear(x_BTD, w_DE, scale)
+def _unit_product(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, factor: Number) -> jax.Array:
+    """Of factor x with w: output times `scale`, input gradient times `backward`, weight gradient over sqrt(rows). What can goes onto the
+    weights, which have fewer entries than the activations'."""
+    return _linear(x_BTD, w_DE, scale * factor)
 
 
 def _unit_product_backward(saved: tuple[Any, ...], dy_BTE: jax.Array) -> tuple[Any, ...]:
-    x_BTD, w_DE, scale, backward = saved
-    dx_BTD, dw_DE = jax.vjp(product, x_BTD, times(w_DE, backward).astype(x_BTD.dtype))[1](dy_BTE)
-    dw_DE = times(dw_DE.astype(w_DE.dtype), _rows(x_BTD) ** -0.5)
-    return dx_BTD, dw_DE, *(jax.tree.map(jnp.zeros_like, s) for s in (scale, backward))
+    x_BTD, w_DE, scale, backward, factor = saved
+    dx_BTD, dw_DE = jax.vjp(product, x_BTD, times(w_DE, backward * factor).astype(x_BTD.dtype))[1](dy_BTE)
+    dw_DE = times(dw_DE.astype(w_DE.dtype), _rows(x_BTD) ** -0.5 * factor)
+    return dx_BTD, dw_DE, *(jax.tree.map(jnp.zeros_like, s) for s in (scale, backward, factor))
 
 
-_unit_product.defvjp(lambda *args: (_linear(*args[:3]), args), _unit_product_backward)
+_unit_product.defvjp(lambda *args: (_linear(args[0], args[1], args[2] * args[4]), args), _unit_product_backward)
 
 
-def _unit_linear(
-    x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, dot: Callable[..., jax.Array] | None = None
-) -> jax.Array:
-    """As `_unit_product`; with `dot`, in FP8, weights stay at unit scale, where its range is, and the factors go onto what comes out."""
-    if dot is None:
-        return _unit_product(x_BTD, w_DE, scale, backward)
-    x = scale_bwd(x_BTD, backward)
+def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, factor: Number, fp8: bool) -> jax.Array:
+    """As `_unit_product`; in FP8 weights stay at unit scale, where its range is, and the factors go onto what comes in and out."""
+    if not fp8:
+        return _unit_product(x_BTD, w_DE, scale, backward, factor)
+    x = scale_bwd(times(x_BTD, factor), backward)
     w = scale_bwd(w_DE, _rows(x_BTD) ** -0.5)
-    y_NE = dot(x.reshape(-1, x.shape[-1]), w.reshape(len(w), -1))
+    y_NE = dot8(x.reshape(-1, x.shape[-1]), w.reshape(len(w), -1))
     return scale_fwd(y_NE.reshape(*x.shape[:-1], *w.shape[1:]), scale)
 
 
@@ -160,12 +161,12 @@ def _unit_gelu(x: jax.Array, alpha: Number) -> jax.Array:
     return times(_gelu(x, alpha), log_interpolate(1 / (1 + 0.25 / a**2), 2.0, (2 / (1 - 1 / math.pi)) ** 0.5))
 
 
-def _unit_attention_out(out_BTHK: jax.Array, alpha: Number) -> jax.Array:
+def _unit_attention_factor(T: int, K: int, alpha: Number) -> Number:
     """Causal attention averages values; the factor undoes it, by a fit over sequence length and the logits' spread."""
-    T, _, K = out_BTHK.shape[-3:]
-    low = (max(math.log(T), 1e-6) / T) ** 0.5  # at T = 1 the fit has no meaning; nothing is averaged there
+    if T == 1:  # the fit has no meaning; nothing is averaged there
+        return 1.0
     a = jnp.asarray(alpha, float)
-    return times(out_BTHK, 1.0 if T == 1 else 1 / log_interpolate(1 / (1 + 4 * K / a**2), low, 1.0))
+    return 1 / log_interpolate(1 / (1 + 4 * K / a**2), (math.log(T) / T) ** 0.5, 1.0)
 
 
 def _unit_loss_gradient(tokens: int, V: int, alpha: Number) -> Number:
@@ -175,13 +176,13 @@ def _unit_loss_gradient(tokens: int, V: int, alpha: Number) -> Number:
 
 UNIT = Ops(
     embed=_unit_embed,
-    linear=lambda x_BTD, w_DE, scale, dot=None: _unit_linear(x_BTD, w_DE, scale, scale, dot),
-    linear_free=lambda x_BTD, w_DE, scale, dot=None: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, dot),
-    readout=_unit_linear,
+    linear=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(x_BTD, w_DE, scale, scale, factor, fp8),
+    linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, factor, fp8),
+    readout=lambda x_BTD, w_DV, scale, backward: _unit_linear(x_BTD, w_DV, scale, backward, 1.0, False),
     gain=_unit_gain,
     glu_factor=_unit_glu_factor,
     gelu=_unit_gelu,
-    attention_out=_unit_attention_out,
+    attention_factor=_unit_attention_factor,
     # the branch's factor acts at its end going forward and at its start going back, so gradients inside have unit scale
     split=lambda x, branch, skip: (scale_bwd(x, branch), scale_bwd(x, skip)),
     add=lambda branch_x, skip_x, branch, skip: scale_fwd(branch_x, branch) + scale_fwd(skip_x, skip),

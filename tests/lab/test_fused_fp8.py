@@ -24,23 +24,28 @@ def test_cast_saturates_and_gives_both_layouts(dtype, top):
     assert float(rows[0, 0]) == top and float(rows[1, 1]) == -top
 
 
-def test_dot():
+def owing(f, backward):
+    """f of x whose gradient gets the factor that the kernels leave out."""
+    return lambda x, *rest: f(ops.scale_bwd(x, backward), *rest)
+
+
+def test_linear():
     x, w, dy = draw((32, 48), (48, 16), (32, 16))
-    ours, plain = (with_gradients(dot, [x, w], dy) for dot in (fused_fp8.dot, fp8.dot))
-    assert worst(ours, plain) < 1e-6
-    assert distance(ours[0], x @ w) > 1e-2  # FP8 it is
+    ours = with_gradients(owing(lambda x, w: fused_fp8.linear(x, w, 0.8), 0.8), [x, w], dy)
+    assert worst(ours, with_gradients(lambda x, w: ops.UNIT.linear(x, w, 0.8, 1.0, True), [x, w], dy)) < 1e-6
+    assert distance(ours[0], 0.8 * x @ w) > 1e-2  # FP8 it is
 
 
 def test_glu():
     x, w, into = draw((32, 48), (48, 2, 64), (32, 64))
-    w, scales, alpha, factor = w / 7, (0.8, 0.3), 0.6, 1.7
+    w, scale, alpha, factor = w / 7, 0.8, 0.6, 1.7
 
     def plain(x, w):
-        both = ops.UNIT.linear_free(x, w, scales[0], fp8.dot)
+        both = ops.UNIT.linear_free(x, w, scale, 1.0, True)
         return ops.times(ops.glu(both[:, 0], both[:, 1], alpha), factor)
 
     def ours(alpha):
-        return with_gradients(lambda x, w: fused_fp8.glu(x, w, (scales[0], 64**-0.5), alpha, factor), [x, w], into)
+        return with_gradients(owing(lambda x, w: fused_fp8.glu(x, (w[:, 0], w[:, 1]), scale, alpha, factor), 64**-0.5), [x, w], into)
 
     expected = with_gradients(plain, [x, w], into)
     assert worst(ours(0.6), expected) < TOLERANCE
@@ -52,29 +57,30 @@ def test_rotate_pair():
     w, scale = w / 7, 0.8
 
     def plain(x, w):
-        qk = ops.UNIT.linear(x, w, scale, fp8.dot).reshape(2, 16, 2, 2, 32)
+        qk = ops.UNIT.linear(x, w, scale, 1.0, True).reshape(2, 16, 2, 2, 32)
         return rotate(qk[:, :, 0], 0.3), rotate(qk[:, :, 1], 1.0)
 
     def ours(q_scale):
-        return with_gradients(lambda x, w: fused_fp8.rotate_pair(x, w, (scale, scale), q_scale, 32), [x, w], (dq, dk))
+        return with_gradients(owing(lambda x, w: fused_fp8.rotate_pair(x, (w[:, 0], w[:, 1]), scale, q_scale, 32), scale), [x, w], (dq, dk))
 
     expected = with_gradients(plain, [x, w], (dq, dk))
     assert worst(ours(0.3), expected) < TOLERANCE
     assert worst(ours(0.4), expected) > 1e-2
 
 
-def test_a_model_in_fp8_takes_these_kernels_and_its_gradients_stay_those_of_plain_fp8():
+@pytest.mark.parametrize(("fields", "kernels"), [({}, 12), ({"qk_norm": True, "norm_gains": True}, 4)])
+def test_a_model_in_fp8_takes_these_kernels_and_its_gradients_stay_those_of_plain_fp8(fields, kernels):
     """Both in FP8: they are no farther apart than either is from float32, and their losses agree to bfloat16's rounding."""
-    one = trial("u-mup", precision="float8", width=64, ff=64, batch=4)
+    one = trial("u-mup", precision="float8", width=64, ff=64, batch=4, **fields)
     shape, n = model.shape_of(one), numbers(one)
     params = model.init(shape, jax.random.key(SEED % 1000), n)
     tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (4, 17)))
-    exact = model.shape_of(trial("u-mup", width=64, ff=64, batch=4))
+    exact = model.shape_of(trial("u-mup", width=64, ff=64, batch=4, **fields))
 
     def gradients(shape, fused):
         return jax.jit(jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, fused=fused)))
 
-    assert str(jax.make_jaxpr(gradients(shape, True))(params)).count("pallas_call[") == 9
+    assert str(jax.make_jaxpr(gradients(shape, True))(params)).count("pallas_call[") == kernels
     (loss, grads), plain, reference = (gradients(*how)(params) for how in ((shape, True), (shape, False), (exact, False)))
     flat, flat_plain, flat_exact = (np.concatenate([np.ravel(g) for g in jax.tree.leaves(t)]) for t in (grads, plain[1], reference[1]))
     assert float(loss) == pytest.approx(float(plain[0]), rel=1e-3)

@@ -33,7 +33,8 @@ def stds(name, f, *shapes):
 def attention(q_BHTK, k_BHTK, v_BHTK, alpha):
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q_BHTK, k_BHTK, v_BHTK))
     out_BTHK = causal_attention(ops.times(q, alpha / q.shape[-1]), k, v)
-    return jnp.swapaxes(ops.UNIT.attention_out(out_BTHK, alpha), 1, 2)
+    factor = ops.UNIT.attention_factor(q.shape[1], q.shape[-1], alpha)
+    return jnp.swapaxes(ops.times(out_BTHK, factor), 1, 2)
 
 
 INDEX = np.random.RandomState(7).randint(0, 4096, (8, 256))
