@@ -257,7 +257,9 @@ def _ignore(name: str, value: jax.Array) -> None:
 
 
 def _fused(shape: Shape, tokens_BT: jax.Array, fused: bool | None) -> bool:
-    """Whether to use the kernels of `lab.fused`; None: on one GPU in bfloat16, wherever they fit."""
+    """Whether to use the kernels of `lab.fused`; None: on one GPU in bfloat16, wherever they fit. Never in float64: theirs is float32."""
+    if shape.precision == "float32" and jax.dtypes.canonicalize_dtype(float) == jnp.float64:
+        return False
     fits = shape.activation == "swiglu" and kernels.fits(shape.width, shape.ff, shape.head_dim, tokens_BT.size)
     if fused is not None:
         return fused and fits
