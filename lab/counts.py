@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lab.parametrization import Rule, rules, scales, tensor_shape, tensors
+from lab.parametrization import FP8, Rule, rules, scales, tensor_shape, tensors
 from lab.records import COLUMNS, Result, Trial
 
 HIDDEN = "q"  # the tensor whose LR stands for all hidden ones in the table
@@ -60,32 +60,47 @@ def state_bytes(trial: Trial) -> int:
 def step_bytes(trial: Trial) -> dict[str, float]:
     """The least that one optimizer step moves to and from memory, by `matmul`, `attention` and `elementwise`.
 
-    Convention: a kernel reads its operands and writes its result once; every chain of elementwise operations between two products is one
-    kernel; queries with keys, and up with gate, are one product each; the loss takes one pass over the logits forward and one back; the
-    optimizer is one pass. Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4.
+    Convention: a kernel reads its operands once and writes its result once; every chain of elementwise operations between two products is
+    one kernel; queries with keys, and up with gate, are one product each; the loss and its gradient are one kernel; so is the optimizer.
+    Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4. An operand in FP8 takes 1 byte
+    where a product reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two layouts that the
+    products forward and back need. Only the gradient of values, which attention makes, takes a cast of its own.
     """
     size = 4 if trial.precision == "float32" else 2
-    wide, glu = trial.width, trial.activation == "swiglu"
+    tokens, wide, glu = trial.batch_tokens, trial.width, trial.activation == "swiglu"
     ff = trial.ff * (2 if glu else 1)
-    products = [(wide, 2 * wide), (wide, wide), (wide, wide), (wide, ff), (trial.ff, wide)] * trial.depth + [(wide, trial.vocab)]
-    # each product three times: forward, gradient of its input, gradient of its matrix
-    matmul = 3 * sum(trial.batch_tokens * (i + o) + i * o for i, o in products)
-    attention = trial.depth * trial.batch_tokens * wide * (4 + 8)  # q, k, v, out; and going back their gradients, q, k, v, out
+    layer = [("q", wide, 2 * wide), ("v", wide, wide), ("o", wide, wide), ("up", wide, ff), ("down", trial.ff, wide)]
+    products = layer * trial.depth + [("unembed", wide, trial.vocab)]
+    # forward, gradient of its input, gradient of its matrix: each of a product's three arrays is twice an operand and once a result
+    in_fp8 = _in_fp8(trial)
+    matmul = sum((tokens * (i + o) + i * o) * (2 * (1 if name in in_fp8 else size) + size) for name, i, o in products)
+    attention = size * trial.depth * tokens * wide * (4 + 8)  # q, k, v, out; and going back their gradients, q, k, v, out
     # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; position embedding: 4 and 4
     mlp = trial.ff * (3 + 5 if glu else 2 + 3)
-    elementwise = trial.batch_tokens * (trial.depth * (wide * (2 * 8 + 8) + mlp) + 3 * trial.vocab + 8 * wide)  # loss; last norm
+    # the last norm; the loss: logits in, their gradient out
+    elementwise = size * tokens * (trial.depth * (wide * (2 * 8 + 8) + mlp) + 8 * wide + 2 * trial.vocab)
+    casts = trial.depth * tokens * wide * (size + 2) if "v" in in_fp8 else 0
     matrices = params_no_embed(trial) + params_head(trial)
     # state in and out; a matrix's gradient in and its cast out; the table's gradient out and in, float32
     optimizer = 2 * state_bytes(trial) + 2 * size * matrices + 8 * trial.vocab * wide
-    table = trial.batch_tokens * wide * (4 + 2 * size + 4)  # rows out of the table, gradients into it
-    return {"matmul": size * matmul, "attention": size * attention, "elementwise": size * elementwise + optimizer + table}
+    table = tokens * wide * (4 + 2 * size + 4)  # rows out of the table, gradients into it
+    return {"matmul": matmul, "attention": attention, "elementwise": elementwise + casts + optimizer + table}
+
+
+def _in_fp8(trial: Trial) -> frozenset[str]:
+    """The tensors whose products are in FP8."""
+    return FP8 if trial.precision == "float8" else frozenset()
 
 
 def step_floor(trial: Trial, flops_per_second: float, bytes_per_second: float) -> float:
-    """Seconds that a step takes at least on a device of these speeds: products at whichever limit binds them, the rest at its bytes."""
-    moved = step_bytes(trial)
+    """Seconds that a step takes at least on a device of these speeds: products at whichever limit binds them, the rest at its bytes.
+
+    `flops_per_second` is of bfloat16 products; those in FP8 run at twice that (H100 data sheet: 1,979 against 989 TFLOP/s, dense).
+    """
+    moved, sizes = step_bytes(trial), _sizes(trial)
     attention = 6.0 * trial.depth * trial.sequence * trial.width * trial.batch_tokens
-    products = flops_per_token(trial) * trial.batch_tokens - attention
+    saved = 6.0 * sum(sizes.get(name, 0) for name in _in_fp8(trial)) * trial.batch_tokens / 2
+    products = flops_per_token(trial) * trial.batch_tokens - attention - saved
     seconds = max(products / flops_per_second, moved["matmul"] / bytes_per_second)
     return seconds + max(attention / flops_per_second, moved["attention"] / bytes_per_second) + moved["elementwise"] / bytes_per_second
 

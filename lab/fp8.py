@@ -6,10 +6,9 @@ Letters: N tokens, D entries in, E entries out.
 import jax
 import jax.numpy as jnp
 
-# The matrices multiplied in FP8. The inputs of `o` and `down` grow during training (the paper's critical matmuls), and the readout decides
-# the loss directly: these three stay in bfloat16.
-TENSORS = frozenset(("q", "k", "v", "gate", "up"))
+from lab import parametrization
 
+TENSORS = parametrization.FP8
 E4M3, E5M2 = jnp.float8_e4m3fn, jnp.float8_e5m2
 
 

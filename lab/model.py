@@ -289,12 +289,13 @@ def _ignore(name: str, value: jax.Array) -> None:
 
 
 def _fused(shape: Shape, tokens_BT: jax.Array, fused: bool | None) -> bool:
-    """Whether to use the kernels of `lab.fused`; None: on a GPU in bfloat16, wherever they fit."""
+    """Whether to use the kernels of `lab.fused`; None: on a GPU in bfloat16, wherever they fit. Never in float64: theirs is float32."""
+    if shape.precision == "float32" and jax.dtypes.canonicalize_dtype(float) == jnp.float64:
+        return False
     (sequences, T), batch, tensor = tokens_BT.shape, mesh.parts(*mesh.BATCH), mesh.parts("tensor")
     divides = not (sequences % batch or shape.heads % tensor or shape.ff % tensor or shape.width % mesh.parts("fsdp"))
-    fits = (
-        shape.activation == "swiglu" and divides and kernels.fits(shape.width, shape.ff // tensor, shape.head_dim, sequences // batch * T)
-    )
+    rows = sequences // batch * T
+    fits = shape.activation == "swiglu" and divides and kernels.fits(shape.width, shape.ff // tensor, shape.head_dim, rows)
     return fits and (fused if fused is not None else jax.default_backend() == "gpu" and shape.precision != "float32")
 
 

@@ -3,28 +3,24 @@
 Any number of workers may share a store, come and go, and be killed.
 """
 
-import contextlib
 import logging
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from lab.records import Result, Trial, signature
 from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
 from sweeps.cohorts import Limits, even, group
 from sweeps.record import head, make_record
+from sweeps.signals import stop_on_signals
 from sweeps.store import Store
 from sweeps.summary import Summary
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
 POLL_SECONDS = 1.0  # between looks at what other workers still hold
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # the second is what submitit has SLURM send ahead of the time limit
 log = logging.getLogger("sweeps")
 
 
@@ -38,25 +34,6 @@ class Train(Protocol):
     def __call__(
         self, trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]
     ) -> Iterable[Result]: ...
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A function that turns true once one of `STOP_SIGNALS` has come; always false outside the main thread: no signals there."""
-    seen: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {s: signal.signal(s, note) for s in STOP_SIGNALS}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def reason_of(error: Exception) -> str:

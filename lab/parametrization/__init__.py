@@ -7,10 +7,10 @@ numbers(trial)  both, and the trial's own numbers, as the nested dict that the c
 
 from lab.parametrization.builtin import TABLES
 from lab.parametrization.explain import explain
-from lab.parametrization.rules import TENSORS, Rule, Scales, Tensor, numbers, rules, scales, table_of, tensor_shape, tensors
+from lab.parametrization.rules import FP8, TENSORS, Rule, Scales, Tensor, numbers, rules, scales, table_of, tensor_shape, tensors
 from lab.parametrization.table import Table, from_json, to_data
 
 __all__ = [
-    "TABLES", "TENSORS", "Rule", "Scales", "Table", "Tensor", "explain", "from_json", "numbers", "rules", "scales", "table_of",
+    "FP8", "TABLES", "TENSORS", "Rule", "Scales", "Table", "Tensor", "explain", "from_json", "numbers", "rules", "scales", "table_of",
     "tensor_shape", "tensors", "to_data",
 ]  # fmt: skip

@@ -47,6 +47,9 @@ TENSORS = {
     "final_gain": Tensor(("width",)),
     "unembed": Tensor(("width", "vocab")),
 }
+# The matrices multiplied in FP8 (2407.17465, section 4.2). The inputs of `o` and `down` grow during training (the paper's critical
+# matmuls), and the readout decides the loss directly: these three stay in bfloat16.
+FP8 = frozenset(("q", "k", "v", "gate", "up"))
 
 
 @dataclass(frozen=True)

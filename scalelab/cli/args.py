@@ -19,7 +19,7 @@ def parse(kind: type[T], prog: str, args: list[str]) -> T:
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(kind, prog=prog, args=args)
+            return tyro.cli(kind, prog=prog, args=args, config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff))
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

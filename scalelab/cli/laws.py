@@ -14,7 +14,7 @@ from scalelab.cli.args import parse, print_json
 class Laws:
     """Lists forms (what `--law` takes) and published sets (what `--fit` takes); NAME shows one in full."""
 
-    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")] = None
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
     """a form, a published set, or a bundle of sets such as steplaw"""
     json: bool = False
     """one JSON document on stdout"""

@@ -148,6 +148,8 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
 
 
 def _head_dim(width: int) -> int:
+    if width > 0 and width % 2:
+        raise InputError(f"width={width}: must be even (heads have an even number of entries: rotary position embedding turns pairs)")
     return next((d for d in (64, 32, 16, 8, 4, 2) if width % d == 0 and width // d >= 2), width)
 
 
@@ -183,8 +185,9 @@ def _row(trial: Trial, result: Result) -> dict[str, Any]:
 
 def _print(trial: Trial, result: Result) -> None:
     row = _row(trial, result)
+    epochs = f"{row['epochs']:.2g}"
     print(f"trial {trial.run_id}: {row['params']:,} parameters ({row['params_no_embed']:,} without embedding and readout), "
-          f"{trial.tokens:,} tokens, {row['epochs']:.2g} epochs, {row['flops']:.3g} FLOPs (6ND)")  # fmt: skip
+          f"{trial.tokens:,} tokens, {epochs} epoch{'s' * (epochs != '1')}, {row['flops']:.3g} FLOPs (6ND)")  # fmt: skip
     if result.status == "diverged":
         print(f"diverged at step {result.diverged_step} of {trial.steps}: lr={trial.lr:g} is too high for this shape")
     else:
@@ -217,7 +220,7 @@ def _explain(trial: Trial, as_json: bool) -> int:
     console.print(table)
     for name, value in shared.items():
         text = ", ".join(f"{v:.4g}" for v in value) if isinstance(value, tuple) else f"{value:.6g}" if isinstance(value, float) else value
-        console.print(f"{name:<17} {text}")
+        console.print(f"{name:<23} {text}")
     for name, tokens in half_lives.items():
-        console.print(f"memory of {name:<12} half-life {tokens:,.0f} tokens")
+        console.print(f"memory of {name:<13} half-life {tokens:,.0f} tokens")
     return 0

@@ -97,7 +97,7 @@ def test_step_bytes_of_a_worked_example():
     got = counts.step_bytes(t)
     assert got["matmul"] == 2 * 3 * (tokens * sum(i + o for i, o in products) + weights)
     assert got["attention"] == 2 * tokens * 12 * 8
-    layer, loss, last_norm = 8 * 24 + 16 * 8, 3 * 32, 8 * 8
+    layer, loss, last_norm = 8 * 24 + 16 * 8, 2 * 32, 8 * 8
     state, table = 2 * 12 * (weights + 256), 8 * 256
     assert got["elementwise"] == 2 * tokens * (layer + loss + last_norm) + state + 4 * weights + table + tokens * 8 * 12
 
@@ -109,3 +109,32 @@ def test_a_step_takes_at_least_its_bytes_and_at_least_its_flops():
     assert counts.step_floor(t, 1e12, 1e30) == pytest.approx(work / 1e12)
     both = counts.step_floor(t, 1e12, 1e12)
     assert max(moved, work) / 1e12 <= both <= (moved + work) / 1e12
+
+
+def test_the_loss_is_one_read_of_the_logits_and_one_write_of_their_gradient():
+    """What one more entry of the vocabulary adds to a step: width 8, 64 tokens, bfloat16, SGD."""
+    t = trial(parametrization="sp", optimizer="sgd", width=8, head_dim=8, vocab=32, precision="bfloat16")
+    more = counts.step_bytes(dataclasses.replace(t, vocab=33))
+    added = {name: moved - counts.step_bytes(t)[name] for name, moved in more.items()}
+    loss, state, cast_and_gradient, table = 64 * (2 + 2), 2 * 2 * 4 * 16, 2 * 2 * 8, 8 * 8
+    assert added == {"matmul": 6 * (64 + 8), "attention": 0, "elementwise": loss + state + cast_and_gradient + table}
+
+
+def test_step_bytes_and_floor_in_fp8_of_a_worked_example():
+    """u-muP, one layer, width 8, MLP 16, vocabulary 32, 64 tokens: q, k, v, gate and up in FP8, worked out in numbers."""
+    t = trial(width=8, head_dim=8, ff=16, precision="float8")
+    wide = dataclasses.replace(t, precision="bfloat16")
+    got, bf16 = counts.step_bytes(t), counts.step_bytes(wide)
+    # entries of x, y and w: q with k 64 x 8, 64 x 16, 8 x 16; v 512, 512, 64; up with gate 512, 2048, 256
+    fp8 = (512 + 1024 + 128) + (512 + 512 + 64) + (512 + 2048 + 256)
+    rest = (512 + 512 + 64) + (1024 + 512 + 128) + (512 + 2048 + 256)  # o, down, readout
+    assert (fp8, rest) == (5568, 5568)
+    assert bf16["matmul"] == 6 * (fp8 + rest) and got["matmul"] == 4 * fp8 + 6 * rest == 55_680
+    assert got["attention"] == bf16["attention"]
+    assert got["elementwise"] - bf16["elementwise"] == 512 * (2 + 1 + 1)  # the gradient of values, read and written in two layouts
+    # matrices of 256 + 384 + 256 entries, half of them in FP8, at twice the speed; causal attention
+    assert counts.step_floor(wide, 1.0, 1e30) == 6 * 64 * 896 + 6 * 16 * 8 * 64 == 393_216
+    assert counts.step_floor(t, 1.0, 1e30) == 6 * 64 * (448 + 448 / 2) + 6 * 16 * 8 * 64 == 307_200
+    assert counts.step_floor(t, 1e30, 1.0) == sum(got.values())
+    gelu = dataclasses.replace(t, activation="gelu")  # no gate: 128 entries fewer in FP8
+    assert counts.step_floor(gelu, 1.0, 1e30) == 6 * 64 * (448 + 320 / 2) + 6 * 16 * 8 * 64

@@ -157,3 +157,20 @@ def test_what_has_no_kernel_takes_the_plain_path():
     with jax.disable_jit():
         losses = [float(model.loss(shape, params, jnp.arange(17)[None], numbers(odd), fused=way)) for way in (True, False)]
     assert losses[0] == losses[1]
+
+
+def test_float64_is_not_narrowed_to_the_kernels_float32():
+    t = trial("sp", vocab=64, width=32, head_dim=32, ff=64)
+    shape, n = model.shape_of(t), numbers(t)
+    tokens = jnp.arange(34).reshape(2, 17)
+
+    def program(params):
+        run = jax.make_jaxpr(lambda p: model.loss(shape, p, tokens, n, fused=True))(params)
+        return str(run), run.out_avals[0].dtype
+
+    params = model.init(shape, jax.random.key(0), n)
+    text, dtype = program(params)
+    assert "pallas_call" in text and dtype == jnp.float32  # the control: they are there to be refused
+    with jax.enable_x64(True):
+        text, dtype = program(jax.tree.map(lambda p: p.astype(jnp.float64), params))
+    assert "pallas_call" not in text and "f32[" not in text.split("let", 1)[1] and dtype == jnp.float64

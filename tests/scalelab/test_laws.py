@@ -67,3 +67,16 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, args, told):
     assert main(["laws", *args]) == 2
     out = capsys.readouterr()
     assert out.out == "" and out.err.count("\n") == 1 and told in out.err
+
+
+def test_help_shows_the_name_as_optional_and_no_values_that_nobody_types(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["laws", "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and "scalelab laws [-h] [NAME] [--json]" in text and "--no-json" not in text
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    assert "--params FLOAT" in (text := capsys.readouterr().out) and "{None}" not in text
+    with pytest.raises(SystemExit):
+        main(["report", "--help"])  # what has to be given stays without brackets
+    assert " DATA\n" in (text := capsys.readouterr().out) and "[DATA]" not in text

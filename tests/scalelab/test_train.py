@@ -64,7 +64,7 @@ def test_explain(train, capsys):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--width", "15"], "head_dim=15: must be even"),
+        (["--width", "15"], "width=15: must be even"),
         (["--width", "32", "--head-dim", "6"], "head_dim=6: must divide width=32"),
         (["--optimizer", "adamx"], "optimizer='adamx': must be one of adamw"),
         (["--parametrization", "mup"], "base_width=0"),
