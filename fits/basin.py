@@ -107,9 +107,10 @@ class Projector:
 class Basin:
     """A fitted basin over x = log2 of the hyperparameter.
 
-    `value`, `low`, `high`: the optimum and its interval at `level`; a bound beyond the grid is None. `censored` is "low" or "high" when
-    the best point lies on that edge of the grid: then `value` is the edge and the optimum lies at or beyond it. `floor`: log loss at the
-    optimum, with its interval. `draws` are optima and `floors` their log losses; `basins`, `l0`, `c` the basins they come from.
+    `value`, `low`, `high`: the optimum within the grid and its interval at `level`; a bound beyond the grid is None. `censored` is "low" or
+    "high" when the best point lies on that edge of the grid: the optimum may lie beyond it, and the further beyond, the closer `value` is
+    to the edge (it takes no step when the best point becomes the next one). `floor`: log loss at the optimum, with its interval. `draws`
+    are optima and `floors` their log losses; `basins`, `l0`, `c` the basins they come from.
     """
 
     x: Array
@@ -172,7 +173,7 @@ def fit(
     floors = float(share[0] @ l0[0]) - ((again * l0_again).sum(1) - l0_drawn)
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = (float(q) for q in np.quantile(optima, tails))
-    value = float(np.clip(np.median(optima), *bounds)) if edge is None else float(x[best])
+    value = float(np.clip(np.median(optima), *bounds))
     floor = float(np.median(floors)) if edge is None else float(y[best])
     floor_low, floor_high = (float(q) for q in np.quantile(floors, tails))
     return Basin(

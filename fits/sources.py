@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ MARK = "published, not measured here"
 LEVEL = 0.9
 AUTO = "auto"  # the law's name in a fit by `fits.auto`, which is no single form
 QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")  # targets that a recipe has use for
+# Mean and spread of published slopes d log optimum / d log size, by hyperparameter and axis; the sets are in published.json.
+SLOPES = {
+    # over steps at a fixed batch: -0.32 (2409.19913), 0.02 (2503.04715: D^0.307 along a batch growing as D^0.571, LR as its root), 0.11
+    # (misfitting-best-lr), -0.5 (theory, 1 / sqrt(steps)); our own runs, which had no part in it: -0.35 (results/LOG.md, 2026-11-24)
+    ("lr", "steps"): (-0.2, 0.3),
+    ("lr", "batch"): (0.5, 0.5),  # from none to linear; the square root for Adam (2205.10287)
+}
+STILL = (0.0, 0.5)  # else: transfer is the aim; 0 under muP, -0.6 to -1 over width under standard parametrization
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
 
@@ -100,7 +109,7 @@ def from_check(check: Mapping[str, Any], name: str) -> Source:
 def ask(source: Source, at: Mapping[str, Array], kind: str, extrapolate: bool = False, level: float = LEVEL) -> Answers:
     """The source's answer at columns `at` [n], whose `params` are of `kind`; other counts of N among the columns are used as they are."""
     if source.check is not None:
-        value, low, high, warnings = _transferred(source, at)
+        value, low, high, warnings = _transferred(source, at, level)
         return Answers(source, value, low, high, at["params"], warnings)
     assert source.fit is not None
     fit = source.fit
@@ -163,30 +172,28 @@ def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -
     return [text] if factor > 1 else []
 
 
-def _transferred(source: Source, at: Mapping[str, Array]) -> tuple[Array, Array, Array, list[str]]:
-    """A transfer check at the target's size: the mean of the sizes' optima, on the drift line where the drift's interval excludes zero.
+def _transferred(source: Source, at: Mapping[str, Array], level: float) -> tuple[Array, Array, Array, list[str]]:
+    """A transfer check at the target's size: the line through the sizes' optima, its slope weighed against published slopes (`SLOPES`).
 
-    The interval widens with the distance from the sizes that were measured, by the drift that their interval still allows.
+    The two count by their precision, so that a slope that few or close sizes leave open is followed in part. Nothing asks whether there
+    is a drift at all: the answer is as smooth as the optima are. The interval adds the line's doubt at its middle and, with the distance
+    from there, the slope's.
     """
     check = source.check
     assert check is not None
     drift = check["drift"]
     if drift is None:
         raise InputError(f"fit={source.name!r}: has no drift ({check['reason']})")
+    if "line" not in drift:
+        raise InputError(f"fit={source.name!r}: an answer of an older version, without the line of its drift; run `check transfer` again")
     axis = AXES[check["axis"]]
     if axis not in at:
         raise InputError(f"fit={source.name!r}: is a transfer over {check['axis']}; give --{axis.replace('_', '-')}")
-    rows = [row for row in check["rows"] if row["censored"] is None] or check["rows"]
-    half = np.array([_half(row["log2"]) for row in rows])
-    weight = half**-2 / (half**-2).sum()
-    away = np.log2(at[axis]) - weight @ np.log2([row["size"] for row in rows])
-    slope = drift["value"] if drift["low"] > 0 or drift["high"] < 0 else 0.0
-    middle = weight @ [row["log2"]["value"] for row in rows] + slope * away
-    wide = np.hypot((half**-2).sum() ** -0.5, max(drift["high"] - slope, slope - drift["low"]) * away)
+    line = drift["line"]
+    mean, spread = SLOPES.get((check["hyperparameter"], check["axis"]), STILL)
+    trust = spread**2 / (spread**2 + line["sd"] ** 2)
+    away = np.log2(at[axis] / line["size"])
+    middle = line["log2"] + (mean + trust * (drift["value"] - mean)) * away
+    wide = NormalDist().inv_cdf((1 + level) / 2) * np.hypot(line["log2_sd"], trust**0.5 * line["sd"] * away)
     warnings = [] if check["verdict"] == "pass" else [f"{source.name}: did not pass its transfer check ({check['reason']})"]
     return 2**middle, 2 ** (middle - wide), 2 ** (middle + wide), warnings
-
-
-def _half(number: Mapping[str, Any]) -> float:
-    ends = [abs(end - number["value"]) for end in (number["low"], number["high"]) if end is not None]
-    return max([0.1, *ends])
