@@ -61,13 +61,16 @@ class Answers:
     warnings: list[str]
 
 
-def sources(names: Sequence[str]) -> tuple[list[Source], list[str]]:
-    """The sources that names of published sets and files (saved fits, answers of `check transfer --json`) stand for, and warnings."""
+def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Source], list[str]]:
+    """The sources that names of published sets and files (saved fits, answers of `check transfer --json`) stand for, and warnings.
+
+    `parametrization`: which one's optima to take from transfer checks, where they hold several.
+    """
     found: list[Source] = []
     warnings: list[str] = []
     for name in names or DEFAULTS:
         if Path(name).suffix == ".json" or Path(name).is_file():
-            found += _file(Path(name))
+            found += _file(Path(name), parametrization)
             continue
         for one in published.get(name):
             if one.target not in QUANTITIES:
@@ -81,19 +84,23 @@ def sources(names: Sequence[str]) -> tuple[list[Source], list[str]]:
                 found.append(Source(one.name, one.target, one.as_fit(), ours=False, unit=one.unit))
     if not found:
         raise InputError(f"fit={', '.join(names)!r}: none of these predicts anything")
+    if parametrization and not any(source.check for source in found):
+        raise InputError(f"parametrization={parametrization!r}: chooses from a transfer check, and none is given")
     return found, warnings
 
 
-def _file(path: Path) -> list[Source]:
+def _file(path: Path, parametrization: str) -> list[Source]:
     try:
         document = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"fit={str(path)!r}: cannot be read ({error})") from None
-    if isinstance(document, dict) and "checks" in document:
-        usable = [check for check in document["checks"] if check["rows"]]
-        passed = [check for check in usable if check["verdict"] == "pass"]
-        return [from_check(check, f"{check['parametrization']} ({path.name})") for check in passed or usable]
-    return [from_fit(load(path), path.name)]
+    if not (isinstance(document, dict) and "checks" in document):
+        return [from_fit(load(path), path.name)]
+    names = dict.fromkeys(check["parametrization"] for check in document["checks"])
+    if parametrization not in names and (parametrization or len(names) > 1):
+        raise InputError(f"parametrization={parametrization!r}: {path} holds {', '.join(names)}; give one of them as --parametrization")
+    chosen = [check for check in document["checks"] if parametrization in ("", check["parametrization"])]
+    return [from_check(check, f"{check['parametrization']} ({path.name})") for check in chosen]
 
 
 def from_fit(fit: Fit, name: str) -> Source:
