@@ -239,7 +239,7 @@ def notes(corpus: Corpus) -> list[str]:
         "Weight decay is 0 in these runs; the recipe's weight decay and batch come from published laws, far outside their range.",
         f"The predicted loss pools {len(LAWS)} forms ({', '.join(LAWS)}), chosen before these runs on other seeds: its interval holds each "
         "form's own doubt and their disagreement. The sliders follow the first form alone.",
-        "Standard parametrization runs the target at the LR that its own runs of several lengths give at the smallest width, as u-muP does: "
+        "Standard parametrization runs the target at the LR that its own runs of several lengths give at the smallest width, as u-muP: "
         "that is what tuning small costs there. Whoever also follows its drift over width does better.",
         "u-muP has alpha_res_attn_ratio 1/4 and alpha_loss 4, found at width 32 beforehand; standard parametrization has no such choices.",
     ]

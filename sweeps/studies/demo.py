@@ -59,7 +59,7 @@ SIZES = {"full": FULL, "small": SMALL}
 EXTRA = {"u-mup": {"alpha_res_attn_ratio": 0.25, "alpha_loss": 4.0}, "sp": {}}
 
 
-def _shape(point: Mapping[str, Any]) -> dict[str, Any]:
+def shape(point: Mapping[str, Any]) -> dict[str, Any]:
     """Feed-forward of 3 x width; a tenth of the steps is warmup."""
     return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10, **EXTRA[point["parametrization"]]}
 
@@ -67,7 +67,7 @@ def _shape(point: Mapping[str, Any]) -> dict[str, Any]:
 def _trials(size: Size, corpus: str, points: Sequence[dict[str, Any]]) -> list[Trial]:
     return trials(
         points,
-        _shape,
+        shape,
         corpus=corpus,
         vocab=256,
         sequence=SEQUENCE,
