@@ -32,6 +32,7 @@ REACH, STEP = 1.5, 0.1  # grid of x* around the best point, in log2
 DRAWS = 200
 MIN_POINTS = 4  # l0, x* and a wall to either side
 NEGLIGIBLE = 1e-9  # share of a candidate below which new noise will not revive it
+LEAST_DOF = 1.0  # of the residuals that seed noise is read from
 TERMS = 3.5  # degrees of freedom that a skewed parabola takes: l0, c, x*, and a skew that its prior holds half
 
 
@@ -187,20 +188,21 @@ def fit(
 def residual_noise(cells: list[tuple[Array, Array, Ints]], near: float = 0.08) -> tuple[float, float]:
     """Seed noise where no seed was repeated: sd of the log loss of one run, and its degrees of freedom, pooled over cells.
 
-    A cell is (x, y, runs averaged in each y). The residuals are those of skewed parabolas through the points whose log loss lies within
-    `near` of the best; `near` doubles until there are more such points than terms. (nan, 0) when there never are.
+    A cell is (x, y, runs averaged in each y). The residuals are those of skewed parabolas through the points near the best: a point counts
+    whole where its log loss lies within `near` / 2 of the best, and less and less up to `near`, so that none enters at a step. `near`
+    doubles until there are enough such points for their terms. (nan, 0) when there never are.
     """
     while near < 8:
-        kept = [(x, y, runs, y < y.min() + near) for x, y, runs in cells]
-        kept = [cell for cell in kept if cell[3].sum() > MIN_POINTS]
-        if kept:
-            dof = sum(keep.sum() - TERMS for *_, keep in kept)
-            return float(np.sqrt(sum(_parabola_rss(*cell) for cell in kept) / dof)), float(dof)
+        shares = [np.clip(2 - 2 * (y - y.min()) / near, 0, 1) for _, y, _ in cells]
+        dofs = [float(share.sum() - TERMS * (share**2).sum() / share.sum()) for share in shares]
+        kept = [(cell, share, dof) for cell, share, dof in zip(cells, shares, dofs, strict=True) if dof > 0]
+        if (total := sum(dof for *_, dof in kept)) >= LEAST_DOF:
+            return float(np.sqrt(sum(_parabola_rss(*cell, share) for cell, share, _ in kept) / total)), total
         near *= 2
     return np.nan, 0.0
 
 
-def _parabola_rss(x: Array, y: Array, runs: Ints, keep: Flags) -> float:
+def _parabola_rss(x: Array, y: Array, runs: Ints, share: Array) -> float:
     shapes = candidates(float(x[y.argmin()]), float(x[0]), float(x[-1]), bends=False)
-    rss, _, _ = Projector(shapes, shapes.height(x[None, keep]), np.sqrt(runs[keep].astype(float))).solve(y[None, keep])
+    rss, _, _ = Projector(shapes, shapes.height(x[None, :]), np.sqrt(runs * share)).solve(y[None])
     return float(rss.min())
