@@ -17,6 +17,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaincinv
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -167,7 +168,8 @@ def fit(
     share, l0, c = project.weigh(y[None])
     k = rng.choice(share.shape[1], draws, p=share[0])
     drawn, l0_drawn, c_drawn = project.shapes.take(k), l0[0, k], c[0, k]
-    scale = np.sqrt(dof / rng.chisquare(dof, (draws, 1))) if np.isfinite(dof) else 1.0
+    u = rng.random((draws, 1))  # chi^2 by its quantiles: smooth in dof, where a rejection sampler jumps
+    scale = np.sqrt(dof / (2 * gammaincinv(dof / 2, u))) if np.isfinite(dof) else 1.0
     noise = rng.standard_normal((draws, len(x))) * se * scale
     again, l0_again, _ = project.weigh(l0_drawn[:, None] + c_drawn[:, None] * drawn.height(x[None, :]) + noise)
     optima = float(share[0] @ project.shapes.at) - (again @ project.shapes.at - drawn.at)
@@ -190,14 +192,18 @@ def residual_noise(cells: list[tuple[Array, Array, Ints]], near: float = 0.08) -
 
     A cell is (x, y, runs averaged in each y). The residuals are those of skewed parabolas through the points near the best: a point counts
     whole where its log loss lies within `near` / 2 of the best, and less and less up to `near`, so that none enters at a step. `near`
-    doubles until there are enough such points for their terms. (nan, 0) when there never are.
+    doubles until some cell has more such points than terms. (nan, 0) when there never are.
     """
     while near < 8:
-        shares = [np.clip(2 - 2 * (y - y.min()) / near, 0, 1) for _, y, _ in cells]
-        dofs = [float(share.sum() - TERMS * (share**2).sum() / share.sum()) for share in shares]
-        kept = [(cell, share, dof) for cell, share, dof in zip(cells, shares, dofs, strict=True) if dof > 0]
-        if (total := sum(dof for *_, dof in kept)) >= LEAST_DOF:
-            return float(np.sqrt(sum(_parabola_rss(*cell, share) for cell, share, _ in kept) / total)), total
+        rss = dof = 0.0
+        for x, y, runs in cells:
+            share = np.clip(2 - 2 * (y - y.min()) / near, 0, 1)
+            part = min(float(share.sum()) - MIN_POINTS, 1.0)  # of this cell: fewer points say nothing of the noise
+            if part > 0:
+                rss += part * _parabola_rss(x, y, runs, share)
+                dof += part * float(share.sum() - TERMS * (share**2).sum() / share.sum())
+        if dof >= LEAST_DOF:
+            return float(np.sqrt(rss / dof)), dof
         near *= 2
     return np.nan, 0.0
 
