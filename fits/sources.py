@@ -22,12 +22,12 @@ MARK = "published, not measured here"
 LEVEL = 0.9
 AUTO = "auto"  # the law's name in a fit by `fits.auto`, which is no single form
 QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")  # targets that a recipe has use for
-# Mean and spread of published slopes d log optimum / d log size, by hyperparameter and axis; the sets are in published.json.
+# Mean and spread of published slopes d log optimum / d log size, by hyperparameter and axis.
 SLOPES = {
     # over steps at a fixed batch: -0.32 (2409.19913), 0.02 (2503.04715: D^0.307 along a batch growing as D^0.571, LR as its root), 0.11
-    # (misfitting-best-lr), -0.5 (theory, 1 / sqrt(steps)); our own runs, which had no part in it: -0.35 (results/LOG.md, 2026-11-24)
+    # (the runs of 2502.18969, best LRs inside their grids), -0.5 (2512.22382, table 1); our own runs: -0.22 to -0.36 (results/lr_steps)
     ("lr", "steps"): (-0.2, 0.3),
-    ("lr", "batch"): (0.5, 0.5),  # from none to linear; the square root for Adam (2205.10287)
+    ("lr", "batch"): (0.5, 0.5),  # from none to linear; the square root for Adam (2512.22382, table 1)
 }
 STILL = (0.0, 0.5)  # else: transfer is the aim; 0 under muP, -0.6 to -1 over width under standard parametrization
 OPEN_E = "its irreducible loss E is not identified (open profile)"

@@ -240,6 +240,7 @@ def notes(corpus: Corpus) -> list[str]:
         f"The predicted loss pools {len(LAWS)} forms ({', '.join(LAWS)}), chosen before these runs on other seeds: its interval holds each "
         "form's own doubt and their disagreement. The sliders follow the first form alone.",
         "Standard parametrization runs the target at the LR that its own runs of several lengths give at the smallest width, as u-muP: "
-        "that is what tuning small costs there. Whoever also follows its drift over width does better.",
+        "that is what tuning small costs there, not the best it can do. With its drift over width followed too it had 1.29 instead of 1.44 "
+        "in runs beforehand, where u-muP had 1.26 (results/LOG.md, 2026-11-24).",
         "u-muP has alpha_res_attn_ratio 1/4 and alpha_loss 4, found at width 32 beforehand; standard parametrization has no such choices.",
     ]
