@@ -17,7 +17,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -160,6 +159,8 @@ def fit(
     `ceiling`: the lowest x that diverged; the optimum lies below it, and a best point next to it is no edge. `dof`: degrees of freedom
     behind `se`, which widen the interval as Student's t does.
     """
+    from scipy.special import gammaincinv  # here: `scalelab predict` starts without SciPy
+
     best = int(y.argmin())
     bounds = (float(x[0]), float(x[-1] if ceiling is None else ceiling))
     edge = "low" if best == 0 else "high" if best == len(x) - 1 and ceiling is None else None
