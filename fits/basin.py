@@ -32,6 +32,7 @@ REACH, STEP = 1.5, 0.1  # grid of x* around the best point, in log2
 DRAWS = 200
 MIN_POINTS = 4  # l0, x* and a wall to either side
 NEGLIGIBLE = 1e-9  # share of a candidate below which new noise will not revive it
+LEAST_DOF = 1.0  # of the residuals that seed noise is read from
 TERMS = 3.5  # degrees of freedom that a skewed parabola takes: l0, c, x*, and a skew that its prior holds half
 
 
@@ -107,9 +108,10 @@ class Projector:
 class Basin:
     """A fitted basin over x = log2 of the hyperparameter.
 
-    `value`, `low`, `high`: the optimum and its interval at `level`; a bound beyond the grid is None. `censored` is "low" or "high" when
-    the best point lies on that edge of the grid: then `value` is the edge and the optimum lies at or beyond it. `floor`: log loss at the
-    optimum, with its interval. `draws` are optima and `floors` their log losses; `basins`, `l0`, `c` the basins they come from.
+    `value`, `low`, `high`: the optimum within the grid and its interval at `level`; a bound beyond the grid is None. `censored` is "low" or
+    "high" when the best point lies on that edge of the grid: the optimum may lie beyond it, and the further beyond, the closer `value` is
+    to the edge (it takes no step when the best point becomes the next one). `floor`: log loss at the optimum, with its interval. `draws`
+    are optima and `floors` their log losses; `basins`, `l0`, `c` the basins they come from.
     """
 
     x: Array
@@ -157,6 +159,8 @@ def fit(
     `ceiling`: the lowest x that diverged; the optimum lies below it, and a best point next to it is no edge. `dof`: degrees of freedom
     behind `se`, which widen the interval as Student's t does.
     """
+    from scipy.special import gammaincinv  # here: `scalelab predict` starts without SciPy
+
     best = int(y.argmin())
     bounds = (float(x[0]), float(x[-1] if ceiling is None else ceiling))
     edge = "low" if best == 0 else "high" if best == len(x) - 1 and ceiling is None else None
@@ -165,14 +169,15 @@ def fit(
     share, l0, c = project.weigh(y[None])
     k = rng.choice(share.shape[1], draws, p=share[0])
     drawn, l0_drawn, c_drawn = project.shapes.take(k), l0[0, k], c[0, k]
-    scale = np.sqrt(dof / rng.chisquare(dof, (draws, 1))) if np.isfinite(dof) else 1.0
+    u = rng.random((draws, 1))  # chi^2 by its quantiles: smooth in dof, where a rejection sampler jumps
+    scale = np.sqrt(dof / (2 * gammaincinv(dof / 2, u))) if np.isfinite(dof) else 1.0
     noise = rng.standard_normal((draws, len(x))) * se * scale
     again, l0_again, _ = project.weigh(l0_drawn[:, None] + c_drawn[:, None] * drawn.height(x[None, :]) + noise)
     optima = float(share[0] @ project.shapes.at) - (again @ project.shapes.at - drawn.at)
     floors = float(share[0] @ l0[0]) - ((again * l0_again).sum(1) - l0_drawn)
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = (float(q) for q in np.quantile(optima, tails))
-    value = float(np.clip(np.median(optima), *bounds)) if edge is None else float(x[best])
+    value = float(np.clip(np.median(optima), *bounds))
     floor = float(np.median(floors)) if edge is None else float(y[best])
     floor_low, floor_high = (float(q) for q in np.quantile(floors, tails))
     return Basin(
@@ -186,20 +191,25 @@ def fit(
 def residual_noise(cells: list[tuple[Array, Array, Ints]], near: float = 0.08) -> tuple[float, float]:
     """Seed noise where no seed was repeated: sd of the log loss of one run, and its degrees of freedom, pooled over cells.
 
-    A cell is (x, y, runs averaged in each y). The residuals are those of skewed parabolas through the points whose log loss lies within
-    `near` of the best; `near` doubles until there are more such points than terms. (nan, 0) when there never are.
+    A cell is (x, y, runs averaged in each y). The residuals are those of skewed parabolas through the points near the best: a point counts
+    whole where its log loss lies within `near` / 2 of the best, and less and less up to `near`, so that none enters at a step. `near`
+    doubles until some cell has more such points than terms. (nan, 0) when there never are.
     """
     while near < 8:
-        kept = [(x, y, runs, y < y.min() + near) for x, y, runs in cells]
-        kept = [cell for cell in kept if cell[3].sum() > MIN_POINTS]
-        if kept:
-            dof = sum(keep.sum() - TERMS for *_, keep in kept)
-            return float(np.sqrt(sum(_parabola_rss(*cell) for cell in kept) / dof)), float(dof)
+        rss = dof = 0.0
+        for x, y, runs in cells:
+            share = np.clip(2 - 2 * (y - y.min()) / near, 0, 1)
+            part = min(float(share.sum()) - MIN_POINTS, 1.0)  # of this cell: fewer points say nothing of the noise
+            if part > 0:
+                rss += part * _parabola_rss(x, y, runs, share)
+                dof += part * float(share.sum() - TERMS * (share**2).sum() / share.sum())
+        if dof >= LEAST_DOF:
+            return float(np.sqrt(rss / dof)), dof
         near *= 2
     return np.nan, 0.0
 
 
-def _parabola_rss(x: Array, y: Array, runs: Ints, keep: Flags) -> float:
+def _parabola_rss(x: Array, y: Array, runs: Ints, share: Array) -> float:
     shapes = candidates(float(x[y.argmin()]), float(x[0]), float(x[-1]), bends=False)
-    rss, _, _ = Projector(shapes, shapes.height(x[None, keep]), np.sqrt(runs[keep].astype(float))).solve(y[None, keep])
+    rss, _, _ = Projector(shapes, shapes.height(x[None, :]), np.sqrt(runs * share)).solve(y[None])
     return float(rss.min())

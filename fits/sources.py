@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,14 @@ MARK = "published, not measured here"
 LEVEL = 0.9
 AUTO = "auto"  # the law's name in a fit by `fits.auto`, which is no single form
 QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")  # targets that a recipe has use for
+# Mean and spread of published slopes d log optimum / d log size, by hyperparameter and axis.
+SLOPES = {
+    # over steps at a fixed batch: -0.32 (2409.19913), 0.02 (2503.04715: D^0.307 along a batch growing as D^0.571, LR as its root), 0.11
+    # (the runs of 2502.18969, best LRs inside their grids), -0.5 (2512.22382, table 1); our own runs: -0.22 to -0.36 (results/lr_steps)
+    ("lr", "steps"): (-0.2, 0.3),
+    ("lr", "batch"): (0.5, 0.5),  # from none to linear; the square root for Adam (2512.22382, table 1)
+}
+STILL = (0.0, 0.5)  # else: transfer is the aim; 0 under muP, -0.6 to -1 over width under standard parametrization
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
 
@@ -52,13 +61,16 @@ class Answers:
     warnings: list[str]
 
 
-def sources(names: Sequence[str]) -> tuple[list[Source], list[str]]:
-    """The sources that names of published sets and files (saved fits, answers of `check transfer --json`) stand for, and warnings."""
+def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Source], list[str]]:
+    """The sources that names of published sets and files (saved fits, answers of `check transfer --json`) stand for, and warnings.
+
+    `parametrization`: which one's optima to take from transfer checks, where they hold several.
+    """
     found: list[Source] = []
     warnings: list[str] = []
     for name in names or DEFAULTS:
         if Path(name).suffix == ".json" or Path(name).is_file():
-            found += _file(Path(name))
+            found += _file(Path(name), parametrization)
             continue
         for one in published.get(name):
             if one.target not in QUANTITIES:
@@ -72,19 +84,23 @@ def sources(names: Sequence[str]) -> tuple[list[Source], list[str]]:
                 found.append(Source(one.name, one.target, one.as_fit(), ours=False, unit=one.unit))
     if not found:
         raise InputError(f"fit={', '.join(names)!r}: none of these predicts anything")
+    if parametrization and not any(source.check for source in found):
+        raise InputError(f"parametrization={parametrization!r}: chooses from a transfer check, and none is given")
     return found, warnings
 
 
-def _file(path: Path) -> list[Source]:
+def _file(path: Path, parametrization: str) -> list[Source]:
     try:
         document = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"fit={str(path)!r}: cannot be read ({error})") from None
-    if isinstance(document, dict) and "checks" in document:
-        usable = [check for check in document["checks"] if check["rows"]]
-        passed = [check for check in usable if check["verdict"] == "pass"]
-        return [from_check(check, f"{check['parametrization']} ({path.name})") for check in passed or usable]
-    return [from_fit(load(path), path.name)]
+    if not (isinstance(document, dict) and "checks" in document):
+        return [from_fit(load(path), path.name)]
+    names = dict.fromkeys(check["parametrization"] for check in document["checks"])
+    if parametrization not in names and (parametrization or len(names) > 1):
+        raise InputError(f"parametrization={parametrization!r}: {path} holds {', '.join(names)}; give one of them as --parametrization")
+    chosen = [check for check in document["checks"] if parametrization in ("", check["parametrization"])]
+    return [from_check(check, f"{check['parametrization']} ({path.name})") for check in chosen]
 
 
 def from_fit(fit: Fit, name: str) -> Source:
@@ -100,7 +116,7 @@ def from_check(check: Mapping[str, Any], name: str) -> Source:
 def ask(source: Source, at: Mapping[str, Array], kind: str, extrapolate: bool = False, level: float = LEVEL) -> Answers:
     """The source's answer at columns `at` [n], whose `params` are of `kind`; other counts of N among the columns are used as they are."""
     if source.check is not None:
-        value, low, high, warnings = _transferred(source, at)
+        value, low, high, warnings = _transferred(source, at, level)
         return Answers(source, value, low, high, at["params"], warnings)
     assert source.fit is not None
     fit = source.fit
@@ -163,30 +179,28 @@ def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -
     return [text] if factor > 1 else []
 
 
-def _transferred(source: Source, at: Mapping[str, Array]) -> tuple[Array, Array, Array, list[str]]:
-    """A transfer check at the target's size: the mean of the sizes' optima, on the drift line where the drift's interval excludes zero.
+def _transferred(source: Source, at: Mapping[str, Array], level: float) -> tuple[Array, Array, Array, list[str]]:
+    """A transfer check at the target's size: the line through the sizes' optima, its slope weighed against published slopes (`SLOPES`).
 
-    The interval widens with the distance from the sizes that were measured, by the drift that their interval still allows.
+    The two count by their precision, so that a slope that few or close sizes leave open is followed in part. Nothing asks whether there
+    is a drift at all: the answer is as smooth as the optima are. The interval adds the line's doubt at its middle and, with the distance
+    from there, the slope's.
     """
     check = source.check
     assert check is not None
     drift = check["drift"]
     if drift is None:
         raise InputError(f"fit={source.name!r}: has no drift ({check['reason']})")
+    if "line" not in drift:
+        raise InputError(f"fit={source.name!r}: an answer of an older version, without the line of its drift; run `check transfer` again")
     axis = AXES[check["axis"]]
     if axis not in at:
         raise InputError(f"fit={source.name!r}: is a transfer over {check['axis']}; give --{axis.replace('_', '-')}")
-    rows = [row for row in check["rows"] if row["censored"] is None] or check["rows"]
-    half = np.array([_half(row["log2"]) for row in rows])
-    weight = half**-2 / (half**-2).sum()
-    away = np.log2(at[axis]) - weight @ np.log2([row["size"] for row in rows])
-    slope = drift["value"] if drift["low"] > 0 or drift["high"] < 0 else 0.0
-    middle = weight @ [row["log2"]["value"] for row in rows] + slope * away
-    wide = np.hypot((half**-2).sum() ** -0.5, max(drift["high"] - slope, slope - drift["low"]) * away)
+    line = drift["line"]
+    mean, spread = SLOPES.get((check["hyperparameter"], check["axis"]), STILL)
+    trust = spread**2 / (spread**2 + line["sd"] ** 2)
+    away = np.log2(at[axis] / line["size"])
+    middle = line["log2"] + (mean + trust * (drift["value"] - mean)) * away
+    wide = NormalDist().inv_cdf((1 + level) / 2) * np.hypot(line["log2_sd"], trust**0.5 * line["sd"] * away)
     warnings = [] if check["verdict"] == "pass" else [f"{source.name}: did not pass its transfer check ({check['reason']})"]
     return 2**middle, 2 ** (middle - wide), 2 ** (middle + wide), warnings
-
-
-def _half(number: Mapping[str, Any]) -> float:
-    ends = [abs(end - number["value"]) for end in (number["low"], number["high"]) if end is not None]
-    return max([0.1, *ends])

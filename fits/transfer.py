@@ -1,7 +1,7 @@
 """Does the optimum of a hyperparameter stay where it is while the model, the batch or the run grows? A verdict with numbers.
 
 Per size the optimum comes from a fitted basin (`fits/basin.py`); seed noise is pooled over all cells, for two or three seeds of one cell
-say little. An optimum on the edge of its grid is censored: known to lie there or beyond, never extrapolated.
+say little. An optimum on the edge of its grid is censored: it may lie beyond, and is never extrapolated.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -77,27 +77,32 @@ def _decide(group: list[Cell], sd: float, dof: float, tolerance: float, level: f
 
 
 def _drift(fitted: list[tuple[Cell, Basin]], level: float) -> dict[str, Any] | None:
-    """Weighted slope of log2 optimum over log2 size, and the slope times the range (`total`).
+    """Weighted slope of log2 optimum over log2 size, the slope times the range (`total`), and the whole `line`, for predictions.
 
-    Scatter of the optima about the line beyond their own intervals widens the interval (by the Birge ratio). A censored optimum enters as
-    its edge, so that the drift towards that edge is a lower bound: `censored` lists those sizes.
+    The line passes through `log2` at `size`, the weighted mean of both; `log2_sd` and the slope's `sd` do not depend on each other, and
+    count each optimum's sd as at least MIN_SD. Scatter of the optima about the line beyond their own intervals widens all of these (by the
+    Birge ratio). An optimum at an edge enters as it was fitted within its grid, so that the drift towards that edge is a lower bound:
+    `censored` lists those sizes.
     """
     if len(fitted) < 2:
         return None
     size = np.log2([cell.size for cell, _ in fitted])
     best = np.array([b.value for _, b in fitted])
-    sd = np.array([MIN_SD if b.censored else max(float(b.draws.std()), MIN_SD) for _, b in fitted])
-    centred = size - np.average(size, weights=sd**-2)
+    sd = np.array([max(float(b.draws.std()), MIN_SD) for _, b in fitted])
+    centre, middle = np.average([size, best], axis=1, weights=sd**-2)
+    centred = size - centre
     lever = sd**-2 * centred / (sd**-2 * centred**2).sum()
     value = float(lever @ best)
-    residual = (best - np.average(best, weights=sd**-2) - value * centred) / sd
+    residual = (best - middle - value * centred) / sd
     birge = float(np.sqrt(max(1.0, (residual**2).sum() / (len(size) - 2)))) if len(size) > 2 else 1.0
     draws = value + birge * (lever @ np.stack([b.draws - b.value for _, b in fitted]))
     low, high = (float(q) for q in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]))
     low, high, span = min(low, value), max(high, value), float(np.ptp(size))
+    deviations = {"log2_sd": birge * float((sd**-2).sum() ** -0.5), "sd": birge * float((sd**-2 * centred**2).sum() ** -0.5)}
     return {
         **number(value, low, high, level),
         "total": number(value * span, low * span, high * span, level),
+        "line": {"size": float(2**centre), "log2": float(middle), **deviations},
         "censored": [cell.size for cell, b in fitted if b.censored],
     }
 

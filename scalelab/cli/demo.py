@@ -87,7 +87,8 @@ def tell(answer: dict[str, Any], out: Path) -> None:
         inside = "inside" if answer["interval_holds"] else "outside"
         print(f"measured:  loss {measured:.4f}, {100 * answer['error']:+.2f} % from the prediction, {inside} its 90 % interval")
     standard = answer["standard_loss"]
-    print(f"standard:  {'diverged' if standard is None else f'loss {standard:.4f}'} with the LR that was best at its smallest width")
+    got = "diverged" if standard is None else f"loss {standard:.4f}"
+    print(f"standard:  {got} with its LR tuned at its smallest width too; following its drift over width does better (see the report)")
     for name, n in answer["recipe"].items():
         print(f"recipe:    {name} {n['value']:.4g}  ({n['source']})")
     print(f"{answer['trials']} trials, {answer['seconds']:.0f} s; the report is {out / 'report.html'}")

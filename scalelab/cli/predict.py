@@ -22,6 +22,8 @@ class Predict:
     """Training tokens of the target, such as 1.4e12."""
     fit: tuple[str, ...] = ()
     """Saved fits, answers of `check transfer --json`, or published sets (repeatable; default: epoch, steplaw, powerlines)."""
+    parametrization: str = ""
+    """Whose LR to take from a transfer check that holds several parametrizations."""
     params_kind: Literal["total", "no_embed", "active"] = "total"
     """Which count --params is; each law gets the N it was made for, by the shape rule and the vocabulary."""
     vocab: int | None = None
@@ -63,7 +65,7 @@ def main(args: list[str]) -> int:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
     from fits.sources import sources
 
-    found, warnings = sources(options.fit)
+    found, warnings = sources(options.fit, options.parametrization)
     if options.at is not None:
         return _rows(options, found)
     at = {name: value for name in GIVEN if (value := getattr(options, name)) is not None}

@@ -8,8 +8,9 @@ from lab.records import Trial
 from sweeps.space import product, trials
 
 SEQUENCE, BATCH = 64, 4
-TUNED = slice(2, -1)  # of u-muP's LRs, where longer runs are tuned: the sweep's ends are far from any optimum
-SEED = 3000  # not a seed that any choice was made on
+# Of each one's LRs, where longer runs are tuned: the rest of the sweep is far from any optimum of the smallest width.
+TUNED = {"sp": slice(-5, None), "u-mup": slice(2, -1)}
+SEED = 4000  # not a seed that any choice was made on
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ SIZES = {"full": FULL, "small": SMALL}
 EXTRA = {"u-mup": {"alpha_res_attn_ratio": 0.25, "alpha_loss": 4.0}, "sp": {}}
 
 
-def _shape(point: Mapping[str, Any]) -> dict[str, Any]:
+def shape(point: Mapping[str, Any]) -> dict[str, Any]:
     """Feed-forward of 3 x width; a tenth of the steps is warmup."""
     return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10, **EXTRA[point["parametrization"]]}
 
@@ -66,7 +67,7 @@ def _shape(point: Mapping[str, Any]) -> dict[str, Any]:
 def _trials(size: Size, corpus: str, points: Sequence[dict[str, Any]]) -> list[Trial]:
     return trials(
         points,
-        _shape,
+        shape,
         corpus=corpus,
         vocab=256,
         sequence=SEQUENCE,
@@ -87,9 +88,12 @@ def lr_width(size: Size, corpus: str) -> list[Trial]:
 
 
 def lr_steps(size: Size, corpus: str) -> list[Trial]:
-    """u-muP's LR at the longer lengths of the ladder, at one small width; longer runs want smaller ones."""
-    lrs = [2.0**e for e in size.log2_lrs["u-mup"][TUNED]]
-    return _trials(size, corpus, product(parametrization=["u-mup"], width=[size.tuning_width], steps=size.steps[1:], lr=lrs))
+    """LR at the longer lengths of the ladder, at one small width, under each parametrization; longer runs want smaller LRs."""
+    points: list[dict[str, Any]] = []
+    for parametrization, exponents in size.log2_lrs.items():
+        lrs = [2.0**e for e in exponents[TUNED[parametrization]]]
+        points += product(parametrization=[parametrization], width=[size.tuning_width], steps=size.steps[1:], lr=lrs)
+    return _trials(size, corpus, points)
 
 
 def ladder(size: Size, corpus: str, lr_of_steps: Mapping[int, float]) -> list[Trial]:

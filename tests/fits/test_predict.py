@@ -10,7 +10,7 @@ from fits import InputError, auto
 from fits.fit import Fit
 from fits.predict import load_recipe, recipe, rows
 from fits.shape import shape
-from fits.sources import MARK, from_check, from_fit, sources
+from fits.sources import MARK, ask, from_check, from_fit, sources
 from fits.table import Points
 
 TARGET = {"params": 7e9, "tokens": 1.4e12}
@@ -29,21 +29,12 @@ def ours(replicates=True, identified=True):
                identified={"E": identified}, residual_sd=0.003)  # fmt: skip
 
 
-def check(verdict="pass", slope=0.0):
-    rows_ = [
-        {"size": w, "censored": None, "log2": {"value": -8 + slope * i, "low": -8.2 + slope * i, "high": -7.8 + slope * i, "level": 0.9}}
-        for i, w in enumerate((64.0, 128.0, 256.0))
-    ]
-    drift = {"value": slope, "low": slope - 0.05, "high": slope + 0.05}
-    return {
-        "parametrization": "u-mup",
-        "axis": "width",
-        "hyperparameter": "lr",
-        "verdict": verdict,
-        "reason": "",
-        "rows": rows_,
-        "drift": drift,
-    }
+def check(verdict="pass", slope=0.0, sd=0.02, axis="width"):
+    """A transfer check: a line through log2 LR -8 at 128 whose slope is known to `sd`."""
+    line = {"size": 128.0, "log2": -8.0, "log2_sd": 0.1, "sd": sd}
+    drift = {"value": slope, "low": slope - 1.6 * sd, "high": slope + 1.6 * sd, "line": line, "censored": []}
+    names = {"parametrization": "u-mup", "axis": axis, "hyperparameter": "lr"}
+    return {**names, "verdict": verdict, "reason": "", "rows": [], "drift": drift}
 
 
 def test_steplaw_gives_the_reference_numbers():
@@ -128,16 +119,40 @@ def test_our_transfer_gives_the_lr_and_its_interval_widens_with_distance():
     far = recipe(source, {**at, "width": 8192, "params": 1e11}).numbers["lr"]
     assert near["value"] == far["value"] == pytest.approx(2**-8)
     assert far["high"] / far["low"] > near["high"] / near["low"] > 1
+    half = recipe(source, at, level=0.5).numbers["lr"]
+    assert 1 < half["high"] / half["low"] < near["high"] / near["low"] and half["level"] == 0.5
     moved = recipe([from_check(check("fail", -0.5), "sp")], at)
-    assert np.log2(moved.numbers["lr"]["value"]) == pytest.approx(-9.5) and "did not pass" in moved.warnings[0]
-    drifting = recipe([from_check(check("pass", -0.25), "u-mup")], at)  # small, but more than noise: followed
-    assert np.log2(drifting.numbers["lr"]["value"]) == pytest.approx(-8.75) and not drifting.warnings
+    assert np.log2(moved.numbers["lr"]["value"]) == pytest.approx(-9, abs=0.01) and "did not pass" in moved.warnings[0]
+    with pytest.raises(InputError, match="older version"):
+        recipe([from_check({**check(), "drift": {"value": 0.0, "low": 0.0, "high": 0.0}}, "old.json")], at)
+
+
+@pytest.mark.parametrize("axis, mean, spread", [("width", 0.0, 0.5), ("steps", -0.2, 0.3), ("batch", 0.5, 0.5)])
+def test_a_drift_counts_by_its_precision_against_published_slopes(axis, mean, spread):
+    """A sure slope is followed, an open one hardly, and one as open as the published spread half; 8x beyond the line's middle."""
+    column = {"width": "width", "steps": "steps", "batch": "batch_tokens"}[axis]
+    columns = {"params": np.array([1e8]), column: np.array([1024.0])}
+
+    def slope(sd, value=-1.0):
+        answer = ask(from_check(check(slope=value, sd=sd, axis=axis), "ours"), columns, "total")
+        return float(np.log2(answer.value[0]) + 8) / 3, float(np.log2(answer.high[0] / answer.low[0])) / 2
+
+    assert slope(1e-6)[0] == pytest.approx(-1.0) and slope(1e6)[0] == pytest.approx(mean)
+    middle, half = slope(spread)
+    assert middle == pytest.approx((mean - 1) / 2)
+    assert half == pytest.approx(1.6449 * np.hypot(0.1, 3 * spread / 2**0.5), rel=1e-3)
 
 
 def test_files_and_names_mix_and_ours_come_first(tmp_path):
     ours().save(tmp_path / "loss.json")
     (tmp_path / "check.json").write_text(json.dumps({"checks": [check("fail", -0.5) | {"parametrization": "sp"}, check()]}))
-    found, _ = sources(["epoch", "steplaw", str(tmp_path / "loss.json"), str(tmp_path / "check.json")])
+    names = ["epoch", "steplaw", str(tmp_path / "loss.json"), str(tmp_path / "check.json")]
+    with pytest.raises(InputError, match="sp, u-mup.*--parametrization"):
+        sources(names)  # whether a check passes must not decide whose LR is told
+    for wrong, given in (("mup", names), ("u-mup", names[:3])):
+        with pytest.raises(InputError, match="parametrization="):
+            sources(given, wrong)
+    found, _ = sources(names, "u-mup")
     made = recipe(found, {"params": 2e8, "tokens": 2e10, "width": 512, "vocab": 256})
     assert made.numbers["loss"]["source"] == "loss.json" and made.numbers["lr"]["source"].startswith("u-mup")
     assert set(made.disagreement["loss"]["laws"]) == {"loss.json", "epoch"}

@@ -66,8 +66,8 @@ def test_optima_on_an_edge_are_censored_not_extrapolated():
     (answer,) = transfer.check(sweep([-10, -14.5, -4.0], rng))
     middle, low, high = answer["rows"]
     assert (middle["censored"], low["censored"], high["censored"]) == (None, "low", "high")
-    assert low["log2"]["value"] == GRID[0] and low["log2"]["low"] is None
-    assert high["log2"]["value"] == GRID[-1] and high["log2"]["high"] is None
+    assert 0 <= low["log2"]["value"] - GRID[0] < 0.1 and low["log2"]["low"] is None
+    assert 0 <= GRID[-1] - high["log2"]["value"] < 0.1 and high["log2"]["high"] is None
     assert answer["verdict"] == "fail" and answer["drift"]["censored"] == [128.0, 256.0]
 
 
