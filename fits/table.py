@@ -158,13 +158,17 @@ def _keep(frame: "pd.DataFrame", keep: "pd.Series", reason: str, left_out: dict[
 
 
 def _one_row_a_run(frame: "pd.DataFrame", left_out: dict[str, int]) -> "pd.DataFrame":
-    """A run counts once: exact copies go, and of several rows of one run_id the one with the most tokens (or steps) stays."""
+    """A run counts once: exact copies go, and of several rows of one run_id the one with the most tokens (or steps) stays.
+
+    A row without a run_id is a run of its own.
+    """
     frame = _keep(frame, ~frame.astype(str).duplicated(), "duplicate row", left_out)
     if "run_id" not in frame:
         return frame
     progress = next((c for c in ("tokens", "steps") if c in frame), None)
     last = frame.sort_values(progress, kind="stable") if progress else frame
-    return _keep(frame, ~last.duplicated("run_id", keep="last").reindex(frame.index), "earlier row of the same run_id", left_out)
+    earlier = last.duplicated("run_id", keep="last").reindex(frame.index) & frame["run_id"].notna()
+    return _keep(frame, ~earlier, "earlier row of the same run_id", left_out)
 
 
 def _best(frame: "pd.DataFrame", best_over: Sequence[str], keys: Sequence[str], left_out: dict[str, int]) -> "pd.DataFrame":
@@ -254,5 +258,6 @@ def _groups(frame: "pd.DataFrame") -> dict[str, Labels]:
     import pandas as pd
 
     run = pd.factorize(frame["run_id"])[0] if "run_id" in frame else np.arange(len(frame))
+    run = np.where(run < 0, len(run) + np.arange(len(run)), run)  # without an id: a run of its own
     size = pd.factorize(frame["params"])[0] if "params" in frame else run
     return {"run": run, "size": size}

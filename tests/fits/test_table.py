@@ -172,3 +172,11 @@ def test_losses_worse_than_knowing_nothing_are_a_warning() -> None:
 def test_groups_label_runs_and_sizes() -> None:
     points = table.select(pd.concat([frame(), frame().assign(tokens=lambda d: d["tokens"] * 2)]), CHINCHILLA)
     assert len(np.unique(points.groups["run"])) == 12 and len(np.unique(points.groups["size"])) == 3
+
+
+def test_runs_without_an_id_are_runs_of_their_own() -> None:
+    runs = frame()
+    runs.loc[2:, "run_id"] = np.nan
+    read = table.read(runs)
+    assert len(read.frame) == 12 and read.left_out == {}
+    assert len(np.unique(table.select(read.frame, CHINCHILLA).groups["run"])) == 12
