@@ -25,8 +25,9 @@ class BestBatch:
 def best_batch(batch_tokens: Array, loss: Array, within: float = 0.02) -> BestBatch:
     """The best batch of one sweep (one N, one D): a parabola in log2 B through the points within 2 % of the least loss.
 
-    Seeds of one batch each count. At least the batch of the least loss and one on either side of it are used. A vertex outside the swept batches, a parabola that opens downward,
-    or a least loss on the edge is censored: the batch given is then the edge. Errors: InputError below three batches.
+    Seeds of one batch each count. At least the batch of the least loss and one on either side of it are used. A vertex outside the swept
+    batches, a parabola that opens downward, or a least loss on the edge is censored: the batch given is then the edge. Errors: InputError
+    below three batches.
     """
     order = np.argsort(batch_tokens)
     b, y = np.log2(np.asarray(batch_tokens, float)[order]), np.asarray(loss, float)[order]
