@@ -81,7 +81,10 @@ def _file(path: Path) -> list[Source]:
     except (OSError, ValueError) as error:
         raise InputError(f"fit={str(path)!r}: cannot be read ({error})") from None
     if isinstance(document, dict) and "checks" in document:
-        usable = [check for check in document["checks"] if check["rows"]]
+        try:
+            usable = [check for check in document["checks"] if check["rows"] and check["hyperparameter"]]
+        except (TypeError, KeyError):
+            raise InputError(f"fit={str(path)!r}: holds no transfer check (`scalelab check transfer --json` writes one)") from None
         passed = [check for check in usable if check["verdict"] == "pass"]
         return [from_check(check, f"{check['parametrization']} ({path.name})") for check in passed or usable]
     return [from_fit(load(path), path.name)]

@@ -185,6 +185,23 @@ def test_bad_input_is_refused_by_name(names, at, names_it):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"checks": [{}]},
+        {"checks": 3},
+        {"checks": [{"parametrization": "mup", "axis": "width", "verdict": "pass", "rows": [{"width": 64}]}]},  # of `check coords`
+        {"law": "chinchilla", "params": {}, "objective": {}, "n": 3},
+        {"law": "nope", "params": {}, "objective": {}, "n": 3},
+    ],
+)
+def test_a_file_that_is_no_source_is_refused_by_its_name(document, tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="x.json.*: not a saved fit|x.json.*: holds no transfer check") as error:
+        sources([str(tmp_path / "x.json")])
+    assert "\n" not in str(error.value)
+
+
 def test_an_unstated_n_is_said():
     fit = replace(ours(), params_kind="unstated")
     assert "do not state" in recipe([from_fit(fit, "x")], {"params": 1e8, "tokens": 1e10, "vocab": 256}).warnings[0]
