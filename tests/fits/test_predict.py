@@ -177,6 +177,8 @@ def test_rows_equal_single_recipes():
         (["epoch"], {"params": 7e9}, "tokens"),
         (["epoch"], {"params": -1.0, "tokens": 1e9}, "params=-1"),
         (["clark"], TARGET, "experts"),
+        (["epoch"], {**TARGET, "batch_tokens": 2e12}, r"batch_tokens=2e\+12: must be at most tokens=1.4e\+12"),
+        (["epoch"], {**TARGET, "batch_tokens": 0.0}, "batch_tokens=0: must be above 0"),
     ],
 )
 def test_bad_input_is_refused_by_name(names, at, names_it):
