@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # One value each within a size: what else would pass for seeds.
 HELD = (
-    "width", "depth", "params", "params_no_embed", "vocab", "sparsity", "experts", "batch_tokens", "steps", "sequence", "lr", "weight_decay",
+    "width", "depth", "params", "params_no_embed", "vocab", "sparsity", "experts", "batch_tokens", "steps", "sequence", "lr",
+    "weight_decay",
 )  # fmt: skip
 SEED_DOF = 3  # repeated seeds give the noise from this many degrees of freedom on; below it residuals do
 SEED_NEAR = 0.1  # seeds count towards the pooled noise where the log loss is within this of the size's best
