@@ -159,6 +159,14 @@ def test_models_of_other_sizes_are_no_seeds():
     assert rows.sweeps(both, "steps")[0]["params"].nunique() == 1
 
 
+def test_checkpoints_of_a_run_are_no_seeds():
+    runs = sweep([-10, -10, -10], np.random.default_rng(8))
+    checkpoints = pd.concat([runs.assign(loss=runs["loss"] * times, epoch=epoch) for epoch, times in enumerate((1.0, 0.6, 0.3))])
+    with pytest.raises(InputError, match=r"runs=63: those that agree in size and hyperparameter differ by .*%, which no seed explains"):
+        transfer.check(checkpoints)
+    assert transfer.check(checkpoints[checkpoints["epoch"] == 2])[0]["verdict"] == "pass"
+
+
 @pytest.mark.parametrize(
     "change, options, names",
     [
