@@ -46,7 +46,7 @@ def prediction(runs, law) -> dict:
 
 @pytest.fixture(scope="module")
 def page(runs, checks, law, prediction) -> str:
-    flags = {"flags": [{"name": "few tokens per parameter", "value": 1.25, "threshold": 4}]}
+    flags = {"flags": [{"name": "tokens_per_param_span", "value": 1.25, "threshold": 4, "meaning": "N & D in lockstep"}]}
     return report.render("A study", runs, checks, law, prediction, study.RECIPE, ["Text: made up."], audit=flags)
 
 
@@ -77,7 +77,7 @@ def test_every_section_has_its_numbers(page, runs, law) -> None:
     assert f"{law.objective['value']:.7g}" in text and f"{law.starts['agree']} of {law.starts['tried']} starts agree" in text
     assert page.count(f'<span class="flag">{words.NOT_MEASURED}</span>') == 2
     assert "steplaw (2503.04715)" in text and "tokens / batch_tokens (steplaw (2503.04715))" in text
-    assert "few tokens per parameter 1.25 4" in text and "Text: made up." in text
+    assert "tokens_per_param_span 1.25 4 N &amp; D in lockstep" in text and "Text: made up." in text
     assert page.count("<figure") == page.count("<svg ") == 4
 
 
