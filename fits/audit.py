@@ -46,8 +46,8 @@ class Audit:
     law: str
     n: int
     source: str
-    holdout: list[dict[str, Any]]  # one row a cut and form: form, flops, n, tested, reach, error, bias, coverage, params (failed: why not)
-    rivals: list[dict[str, Any]]  # form, parameters, objective, residual_sd, loss (at REACH), holdout_error
+    holdout: list[dict[str, Any]]  # one row a cut and form: form, share, flops, n, tested, reach, error, bias, coverage, params (failed)
+    rivals: list[dict[str, Any]]  # form, parameters, objective, residual_sd, loss (at REACH), holdout_error (failed: why there is none)
     sensitivity: list[dict[str, Any]]  # choice, n, params, loss, moved (relative change of that loss)
     checklist: list[dict[str, Any]]  # item, question, answer, missing
     flags: list[dict[str, Any]]  # name, value, threshold, meaning
@@ -79,9 +79,7 @@ def audit(
     base = fit(points, form, source=source)
     forms = list(dict.fromkeys((form.name, *rivals)))
     held = [row for name in forms for row in _held_out(points, laws.law(name))] + [_auto_row(row, whole) for row in whole.holdout]
-    compared = [_rival(base if name == base.law else fit(points, name), points, held) for name in forms] + [
-        _auto_rival(whole, points, held)
-    ]
+    compared = [_rival(name, points, held, base) for name in forms] + [_auto_rival(whole, points, held)]
     choices = _choices(points, form, rows.frame, table, params_kind, base)
     edge = checklist.rates(table)
     flags = _flags(base, law, points, held, choices, edge)
@@ -107,7 +105,14 @@ def _held_out(points: Points, form: type[Law]) -> list[dict[str, Any]]:
         seen, tested = flops <= cut, flops > auto.GAP * cut
         if seen.sum() < auto.FEWEST or tested.sum() < 2:
             continue
-        row = {"form": form.name, "flops": cut, "n": int(seen.sum()), "tested": int(tested.sum()), "reach": float(flops.max() / cut)}
+        row = {
+            "form": form.name,
+            "share": share,
+            "flops": cut,
+            "n": int(seen.sum()),
+            "tested": int(tested.sum()),
+            "reach": float(flops.max() / cut),
+        }
         out.append({**row, **_measured(take(points, seen), take(points, tested), form)})
     return out
 
@@ -141,20 +146,36 @@ def _loss(form: type[Law], params: Mapping[str, float], points: Points) -> float
     return float(form.predict(params, _far(points))[0])
 
 
+def _errors(held: list[dict[str, Any]], name: str) -> dict[float, float]:
+    """By cut; a cut that the form could not be fitted to has none."""
+    return {row["share"]: row["error"] for row in held if row["form"] == name and row["error"] is not None}
+
+
 def _mean_error(held: list[dict[str, Any]], name: str) -> float | None:
-    errors = [row["error"] for row in held if row["form"] == name and row["error"] is not None]
-    return float(np.mean(errors)) if errors else None
+    """Over all cuts; None where one is missing: it is the hardest, and without it the form would look better than it is."""
+    errors = _errors(held, name)
+    return float(np.mean(list(errors.values()))) if errors and errors.keys() == {row["share"] for row in held} else None
 
 
-def _rival(found: Fit, points: Points, held: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "form": found.law,
-        "parameters": len(found.params),
-        "objective": found.objective["value"],
-        "residual_sd": found.residual_sd,
-        "loss": _loss(laws.law(found.law), found.params, points),
-        "holdout_error": _mean_error(held, found.law),
-    }
+def better_rival(held: list[dict[str, Any]], name: str) -> float | None:
+    """The form's mean error over its best rival's, each over the cuts that both answer; None without such a cut."""
+    own, ratios = _errors(held, name), []
+    for form in {row["form"] for row in held} - {name}:
+        theirs = _errors(held, form)
+        both = [cut for cut in own if theirs.get(cut)]
+        ratios += [sum(own[c] for c in both) / sum(theirs[c] for c in both)] if both else []
+    return float(max(ratios)) if ratios else None
+
+
+def _rival(name: str, points: Points, held: list[dict[str, Any]], base: Fit) -> dict[str, Any]:
+    """A form on all runs; where it cannot be fitted to them its numbers are None, with the reason in `failed`."""
+    row = {"form": name, "parameters": len(laws.law(name).parameters), "holdout_error": _mean_error(held, name)}
+    try:
+        found = base if name == base.law else fit(points, name)
+    except InputError as error:
+        return {**row, "objective": None, "residual_sd": None, "loss": None, "failed": str(error)}
+    loss = _loss(laws.law(name), found.params, points)
+    return {**row, "objective": found.objective["value"], "residual_sd": found.residual_sd, "loss": loss}
 
 
 def _auto_rival(whole: auto.Auto, points: Points, held: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,7 +218,10 @@ def _choice(
 ) -> dict[str, Any]:
     """The form under one choice; `at` has the runs whose dearest the loss refers to, where they are not `points`."""
     problem = pose(form, points, objective or Objective("log-huber", DELTA), {}, {})
-    found = solve(problem, None)
+    try:
+        found = solve(problem, None)
+    except InputError as error:
+        return {"choice": name, "n": len(points.y), "params": {}, "derived": {}, "loss": None, "moved": None, "failed": str(error)}
     params = {k: float(v) for k, v in problem.to_params(found.z[int(np.argmin(found.value))]).items()}
     loss = _loss(form, params, at or points)
     same = points.params_kind == base.params_kind
@@ -223,9 +247,8 @@ def _flags(
     if own:
         values["holdout_error"] = float(np.mean([row["error"] for row in own]))
         values["holdout_coverage"] = float(np.mean([row["coverage"] for row in own]))
-        others = [e for form in {row["form"] for row in held} - {name} if (e := _mean_error(held, form))]
-        if others:
-            values["better_rival"] = (_mean_error(held, name) or 0.0) / min(others)
+    if (ratio := better_rival(held, name)) is not None:
+        values["better_rival"] = ratio
     if edge is not None:
         values["lr_on_edge"] = edge["on_edge"]
     out = []

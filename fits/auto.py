@@ -47,7 +47,9 @@ class Auto(Fit):
     form: str = ""
     members: list[dict[str, Any]] = field(default_factory=list)  # law, params, weight, length, ratio, sigma
     runs: dict[str, list[float]] = field(default_factory=dict)  # params, tokens, loss, noise: what the discrepancy is conditioned on
-    holdout: list[dict[str, float]] = field(default_factory=list)  # one row a cut: flops, n, tested, reach, error, bias, coverage, miss
+    holdout: list[dict[str, float]] = field(
+        default_factory=list
+    )  # one row a cut: share, flops, n, tested, reach, error, bias, coverage, miss
     scale: float = SCALE  # of the intervals
     weights: dict[str, float] = field(default_factory=dict)  # by form, and of the law alone
 
@@ -156,6 +158,7 @@ def _left_out(runs: Runs, share: float) -> dict[str, float] | None:
     half = _quantile(int(seen.sum()), LEVEL) * mixture(chosen, *at, SCALE)[1]
     miss = mean - np.log(runs.loss[tested])
     return {
+        "share": share,
         "flops": cut,
         "n": int(seen.sum()),
         "tested": int(tested.sum()),

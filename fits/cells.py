@@ -12,8 +12,13 @@ from fits.basin import Array, Basin, Flags, Ints
 if TYPE_CHECKING:
     import pandas as pd
 
-HELD = ("width", "depth", "batch_tokens", "steps", "sequence", "lr", "weight_decay")  # one value each within a size
+# One value each within a size: what else would pass for seeds.
+HELD = (
+    "width", "depth", "params", "params_no_embed", "vocab", "sparsity", "experts", "batch_tokens", "steps", "sequence", "lr",
+    "weight_decay",
+)  # fmt: skip
 SEED_DOF = 3  # repeated seeds give the noise from this many degrees of freedom on; below it residuals do
+SEED_MOST = 0.25  # of log loss between seeds: published ones reach 0.04 (2410.11840); more are checkpoints, or other settings
 SEED_NEAR = 0.1  # seeds count towards the pooled noise where the log loss is within this of the size's best
 
 
@@ -116,7 +121,13 @@ def pooled_noise(cells: list[Cell], given: float | None) -> tuple[float, float, 
         return given, np.inf, "given"
     dof = sum(cell.spread_dof for cell in cells)
     if dof >= SEED_DOF and (total := sum(cell.spread for cell in cells)) > 0:
-        return float(np.sqrt(total / dof)), float(dof), "seeds, pooled over all sizes and groups"
+        sd = float(np.sqrt(total / dof))
+        if sd > SEED_MOST:
+            raise InputError(
+                f"runs={sum(int(c.runs.sum()) for c in cells)}: those that agree in size and hyperparameter differ by {sd:.0%}, which no "
+                "seed explains; select one checkpoint or setting (--where COLUMN=VALUE)"
+            )
+        return sd, float(dof), "seeds, pooled over all sizes and groups"
     sd, rest = basin.residual_noise([points(cell) for cell in cells if cell.finite.sum() >= basin.MIN_POINTS])
     if not sd > 0:
         raise InputError(f"runs={sum(int(c.runs.sum()) for c in cells)}: seed noise cannot be estimated; repeat seeds, add LRs, or give it")

@@ -64,8 +64,11 @@ def load(path: str | Path) -> Fit:
             from fits.auto import Auto
 
             return Auto(**data)
-        return Fit(**data)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        found = Fit(**data)
+        if lacking := set(laws.law(found.law).names()) - found.params.keys():
+            raise ValueError(f"its params lack {', '.join(sorted(lacking))} of {found.law}")
+        return found
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"fit={str(path)!r}: not a saved fit ({error})") from None
 
 

@@ -19,6 +19,7 @@ Evaluate = Callable[[Array, Rows], tuple[Array, Array, Array, Array]]
 TOLERANCE = 1e-12  # of the decrease that one more Newton step promises, relative to the value
 RIDGE = 1e-11  # of the metric at unit diagonal: where it acts a direction is not identified, and the condition number says so
 NO_EFFECT = 1e-12  # of the largest slope: a parameter that changes no prediction stays where it is
+NEAR = 1e-9  # of a bound, in search coordinates: a parameter that close and pushed outwards is put on it
 STEPS = 300
 
 
@@ -75,7 +76,8 @@ def _where(mask: NDArray[np.bool_], a: Array, b: Array) -> Array:
 
 def _step(z: Array, gradient: Array, hessian: Array, metric: Array, low: Array, high: Array, trust: Array) -> tuple[Array, Array, Array]:
     """The step of every problem, the decrease that a full Newton step promises, and the one expected of this damped step."""
-    bound = ((z <= low) & (gradient > 0)) | ((z >= high) & (gradient < 0)) | (low == high)
+    below, above = (z <= low + NEAR) & (gradient > 0), (z >= high - NEAR) & (gradient < 0)
+    bound = below | above | (low == high)
     g = np.where(bound, 0.0, gradient)
     values, vectors, root = whitened(hessian, metric, bound)
     along = np.einsum("rki,rk->ri", vectors, np.linalg.solve(root, g[..., None])[..., 0])
@@ -86,7 +88,7 @@ def _step(z: Array, gradient: Array, hessian: Array, metric: Array, low: Array, 
     expected = np.sum(short * (along - 0.5 * size * short), axis=-1)
     move = -np.einsum("rki,ri->rk", vectors, short)
     step = np.linalg.solve(np.swapaxes(root, -1, -2), move[..., None])[..., 0]
-    return np.where(bound, 0.0, step), promised, expected
+    return np.where(below, low - z, np.where(above, high - z, np.where(bound, 0.0, step))), promised, expected
 
 
 def whitened(hessian: Array, metric: Array, bound: NDArray[np.bool_]) -> tuple[Array, Array, Array]:

@@ -50,8 +50,12 @@ def fill(at: Mapping[str, Any], kind: str = "total") -> tuple[dict[str, Array], 
     for name in ("params", "tokens"):
         if name not in columns:
             raise InputError(f"{name}: missing; a prediction needs params and tokens")
-        if not (np.isfinite(columns[name]) & (columns[name] > 0)).all():
+    for name in ("params", "tokens", "batch_tokens"):
+        if name in columns and not (np.isfinite(columns[name]) & (columns[name] > 0)).all():
             raise InputError(f"{name}={columns[name].min():g}: must be above 0")
+    if (over := columns.get("batch_tokens", 0.0) > columns["tokens"]).any():
+        batch, tokens = (np.broadcast_to(columns[name], over.shape)[over][0] for name in ("batch_tokens", "tokens"))
+        raise InputError(f"batch_tokens={batch:g}: must be at most tokens={tokens:g}, or the run has no step")
     made = shape(columns["params"], kind, columns.get("vocab", VOCAB), columns.get("width"), columns.get("depth"))
     counts = {"params_total": made.counts["total"], **{f"params_{k}": made.counts[k] for k in ("active", "no_embed", "no_embed_head")}}
     return {"width": made.width, "depth": made.depth, **counts, **columns}, made

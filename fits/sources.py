@@ -96,10 +96,14 @@ def _file(path: Path, parametrization: str) -> list[Source]:
         raise InputError(f"fit={str(path)!r}: cannot be read ({error})") from None
     if not (isinstance(document, dict) and "checks" in document):
         return [from_fit(load(path), path.name)]
-    names = dict.fromkeys(check["parametrization"] for check in document["checks"])
+    try:
+        usable = [check for check in document["checks"] if check["rows"] and check["hyperparameter"]]
+        names = dict.fromkeys(check["parametrization"] for check in usable)
+    except (TypeError, KeyError):
+        raise InputError(f"fit={str(path)!r}: holds no transfer check (`scalelab check transfer --json` writes one)") from None
     if parametrization not in names and (parametrization or len(names) > 1):
         raise InputError(f"parametrization={parametrization!r}: {path} holds {', '.join(names)}; give one of them as --parametrization")
-    chosen = [check for check in document["checks"] if parametrization in ("", check["parametrization"])]
+    chosen = [check for check in usable if parametrization in ("", check["parametrization"])]
     return [from_check(check, f"{check['parametrization']} ({path.name})") for check in chosen]
 
 

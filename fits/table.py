@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fits import InputError
 from fits.laws import Array, Law
+from fits.trackers import EXPORTED, ended, exports
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,6 @@ RANGES = {
 }
 
 
-EXPORTED = {"Step": "steps", "Value": "loss", "Wall time": "seconds", "Name": "run_id", "ID": "run_id"}  # by TensorBoard and W&B
 WORST_LOSS = 12.5  # nats: ln of a vocabulary of 270,000, what a model that knows nothing has
 
 
@@ -76,11 +76,13 @@ def read(
     """
     frame, source = _load(path)
     left_out: dict[str, int] = {}
-    frame = _rename(_exports(frame), map or {})
+    frame = _rename(exports(frame), map or {})
     for condition in where:
         frame = _keep(frame, _matches(frame, condition), f"not {condition}", left_out)
-    if "status" in frame and not every_status:
-        for status in ("diverged", "failed"):
+    if "status" in frame:
+        frame, unfinished = ended(frame)
+        left_out |= unfinished
+        for status in () if every_status else ("diverged", "failed"):
             frame = _keep(frame, frame["status"] != status, status, left_out)
     if one_row_a_run:
         frame = _one_row_a_run(frame, left_out)
@@ -106,28 +108,12 @@ def _load(path: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
         raise InputError(f"data={str(path)!r}: cannot be read as {file.suffix or 'CSV'}: {str(error).splitlines()[0]}") from None
     if frame.empty:
         raise InputError(f"data={str(path)!r}: has no rows")
+    frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
     return frame, f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _exports(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """TensorBoard's scalar CSV, W&B's chart CSV (one column a run) and W&B's runs CSV under our names."""
-    import pandas as pd
-
-    if set(frame.columns) == {"Wall time", "Step", "Value"}:
-        return frame.rename(columns={"Step": "steps", "Value": "loss", "Wall time": "seconds"})
-    charts = [c for c in frame.columns if " - " in c and not c.endswith(("__MIN", "__MAX"))]
-    if frame.columns[0] == "Step" and charts:
-        runs = [pd.DataFrame({"run_id": c.split(" - ")[0], "steps": frame["Step"], "loss": frame[c]}) for c in charts]
-        return pd.concat(runs).dropna(subset=["loss"]).reset_index(drop=True)
-    if {"Name", "State"} <= set(frame.columns):
-        states = {"finished": "done", "crashed": "failed", "failed": "failed", "killed": "failed"}
-        frame = frame.rename(columns={"ID": "run_id"} if "ID" in frame else {"Name": "run_id"})
-        return frame.assign(status=frame["State"].map(states).fillna("done"))
-    return frame
-
-
 def _rename(frame: "pd.DataFrame", names: Mapping[str, str]) -> "pd.DataFrame":
-    """The frame under our names; a column that `_exports` has renamed is also known by its own."""
+    """The frame under our names; a column that `exports` has renamed is also known by its own."""
     names = {ours: theirs if theirs in frame else EXPORTED.get(theirs, theirs) for ours, theirs in names.items()}
     for ours, theirs in names.items():
         if theirs not in frame:
@@ -158,13 +144,17 @@ def _keep(frame: "pd.DataFrame", keep: "pd.Series", reason: str, left_out: dict[
 
 
 def _one_row_a_run(frame: "pd.DataFrame", left_out: dict[str, int]) -> "pd.DataFrame":
-    """A run counts once: exact copies go, and of several rows of one run_id the one with the most tokens (or steps) stays."""
+    """A run counts once: exact copies go, and of several rows of one run_id the one with the most tokens (or steps) stays.
+
+    A row without a run_id is a run of its own.
+    """
     frame = _keep(frame, ~frame.astype(str).duplicated(), "duplicate row", left_out)
     if "run_id" not in frame:
         return frame
     progress = next((c for c in ("tokens", "steps") if c in frame), None)
     last = frame.sort_values(progress, kind="stable") if progress else frame
-    return _keep(frame, ~last.duplicated("run_id", keep="last").reindex(frame.index), "earlier row of the same run_id", left_out)
+    earlier = last.duplicated("run_id", keep="last").reindex(frame.index) & frame["run_id"].notna()
+    return _keep(frame, ~earlier, "earlier row of the same run_id", left_out)
 
 
 def _best(frame: "pd.DataFrame", best_over: Sequence[str], keys: Sequence[str], left_out: dict[str, int]) -> "pd.DataFrame":
@@ -190,14 +180,14 @@ def select(frame: "pd.DataFrame", law: type[Law], params_kind: str = "total", le
     warnings: list[str] = []
     source = {c: PARAMS_KINDS[params_kind] if c == "params" else c for c in law.inputs}
     if "flops" in source and "flops" not in frame and {"params", "tokens"} <= set(frame.columns):
-        frame = frame.assign(flops=6.0 * frame["params"] * frame["tokens"])
+        frame = frame.assign(flops=6.0 * _numbers(frame, "params") * _numbers(frame, "tokens"))
         warnings.append("flops: not in the table, taken as 6 params tokens")
     _require(frame, [*source.values(), law.target])
     columns = {name: _numbers(frame, column) for name, column in {**source, law.target: law.target}.items()}
     good = _usable(columns, counted, law.fractions)
     columns = {name: values[good] for name, values in columns.items()}
     y = columns.pop(law.target)
-    _check_units({**columns, law.target: y}, source)
+    warnings += _check_units({**columns, law.target: y}, source)
     _check_enough(columns, y, law, counted)
     if law.target == "loss" and "x" not in law.inputs and (worse := int((y > WORST_LOSS).sum())):
         warnings.append(f"loss: {worse} of {len(y)} above {WORST_LOSS:g} nats, worse than knowing nothing: perplexity, or diverged runs?")
@@ -229,7 +219,9 @@ def _usable(columns: Mapping[str, Array], counted: dict[str, int], fractions: tu
     return good
 
 
-def _check_units(columns: Mapping[str, Array], source: Mapping[str, str]) -> None:
+def _check_units(columns: Mapping[str, Array], source: Mapping[str, str]) -> list[str]:
+    """Refuses a column that is in another unit; a warning where only some of its rows are (but for the loss, which `select` judges)."""
+    warnings = []
     for name, values in columns.items():
         if name not in RANGES or not len(values):
             continue
@@ -237,6 +229,10 @@ def _check_units(columns: Mapping[str, Array], source: Mapping[str, str]) -> Non
         if values.max() < low or values.min() > high:
             span = f"{values.min():.4g} to {values.max():.4g}"
             raise InputError(f"{source.get(name, name)}={span}: must be {meaning}, expected within {low:g} to {high:g}")
+        outside = int(((values < low) | (values > high)).sum())
+        if outside and name != "loss":
+            warnings.append(f"{source.get(name, name)}: {outside} of {len(values)} rows outside {low:g} to {high:g}; must be {meaning}")
+    return warnings
 
 
 def _check_enough(columns: Mapping[str, Array], y: Array, law: type[Law], counted: Mapping[str, int]) -> None:
@@ -254,5 +250,6 @@ def _groups(frame: "pd.DataFrame") -> dict[str, Labels]:
     import pandas as pd
 
     run = pd.factorize(frame["run_id"])[0] if "run_id" in frame else np.arange(len(frame))
+    run = np.unique(np.where(run < 0, len(run) + np.arange(len(run)), run), return_inverse=True)[1]  # without an id: a run of its own
     size = pd.factorize(frame["params"])[0] if "params" in frame else run
     return {"run": run, "size": size}

@@ -197,22 +197,32 @@ def prepare(source: str, out: Path, vocab: int = 256, val_share: float = VAL_SHA
     corpus = Corpus(streams["train"][1], streams["val"][1], manifest)
     save(corpus, out)
     if tokenizer is not None:
-        tokenizer.save(str(out / "tokenizer.json"))
+        _write(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
     return corpus
 
 
 def save(corpus: Corpus, out: Path, level: int = 9) -> None:
-    """Shards `train-00000.u16.zst` ... (little-endian uint16 under zstd), then manifest.json, so a manifest means a whole corpus."""
+    """Shards `train-00000.u16.zst` ... (little-endian uint16 under zstd), then manifest.json, so a manifest means a whole corpus.
+
+    Each file appears whole: another process may prepare the same corpus, or read it. What an earlier corpus left in `out` goes.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    shards = set()
     for name in ("train", "val"):
         tokens = getattr(corpus, name)
         for i in range(0, max(len(tokens), 1), SHARD_TOKENS):
             raw = tokens[i : i + SHARD_TOKENS].astype("<u2").tobytes()
-            frame = pa.Codec("zstd", level).compress(raw, asbytes=True)
-            (out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst").write_bytes(frame)
-    temporary = out / f".manifest.{os.getpid()}"
-    temporary.write_text(json.dumps(corpus.manifest, indent=1, sort_keys=True) + "\n")
-    temporary.replace(out / "manifest.json")
+            shards.add(out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst")
+            _write(out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst", pa.Codec("zstd", level).compress(raw, asbytes=True))
+    for stale in {*out.glob("train-*.u16.zst"), *out.glob("val-*.u16.zst"), out / "tokenizer.json"} - shards:
+        stale.unlink(missing_ok=True)
+    _write(out / "manifest.json", (json.dumps(corpus.manifest, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def load(folder: Path) -> Corpus:

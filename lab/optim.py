@@ -183,6 +183,11 @@ def check(trial: Trial) -> None:
         raise InputError("beta1=0.0: must be above 0 under schedule_free_adamw (the weight of the average)")
     if trial.schedule == "one_cycle" and trial.warmup_steps:
         raise InputError(f"warmup_steps={trial.warmup_steps}: must be 0 under one_cycle, which rises over {ONE_CYCLE_TOP:.0%} of the run")
+    flat = int((1 - WSD_DECAY) * trial.steps)
+    if trial.schedule == "wsd" and trial.warmup_steps > flat:
+        raise InputError(
+            f"warmup_steps={trial.warmup_steps}: must be at most {flat} of {trial.steps} steps under wsd, or its cooldown jumps"
+        )
 
 
 def evaluated(optimizer: str, state: Tree, params: Tree) -> Tree:

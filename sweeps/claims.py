@@ -66,6 +66,8 @@ def tops(store: Store) -> dict[str, int]:
     found: dict[str, int] = {}
     for entry in os.scandir(store.path / "claims"):
         run_id, _, generation = entry.name.partition(".")
+        if not (run_id and generation.isdigit()):  # a file server's or an editor's
+            continue
         found[run_id] = max(found.get(run_id, -1), int(generation))
     return found
 

@@ -62,7 +62,7 @@ def temporary(folder: Path) -> Path:
 def sweep_temporary(folder: Path) -> None:
     """Remove what processes of this place that have ended left half-written."""
     for entry in os.scandir(folder):
-        mark, pid, since, *_ = entry.name.split(".")
+        mark, pid, since, *_ = [*entry.name.split("."), "", ""]
         if mark == _mark() and gone(place(), int(pid), since):
             Path(entry.path).unlink(missing_ok=True)
 

@@ -50,6 +50,10 @@ class Store:
     def _publish(self, final: Path, record: Record) -> bool:
         return files.publish(self.path / "tmp", final, encode(record))
 
+    def _names(self, folder: str) -> list[str]:
+        """Names of its JSON files, without the suffix; hidden files are a file server's or a file browser's, never ours."""
+        return [e.name[:-5] for e in os.scandir(self.path / folder) if e.name.endswith(".json") and e.name[0] != "."]
+
     # 1. trials -----------------------------------------------------------------------------------------------------
 
     def has(self, run_id: str) -> bool:
@@ -57,7 +61,7 @@ class Store:
 
     def ids(self) -> set[str]:
         """run_ids of the published trials: done and diverged."""
-        return {e.name[:-5] for e in os.scandir(self.path / "trials") if e.name.endswith(".json")}
+        return set(self._names("trials"))
 
     def publish(self, record: Record) -> bool:
         """Store a trial that is done or diverged; False when another writer was first: then its result holds."""
@@ -108,8 +112,8 @@ class Store:
     def failures(self) -> dict[str, int]:
         """How often each trial has failed."""
         found: dict[str, int] = {}
-        for entry in os.scandir(self.path / "failed"):
-            run_id = entry.name.split(".")[0]
+        for name in self._names("failed"):
+            run_id = name.split(".")[0]
             found[run_id] = found.get(run_id, 0) + 1
         return found
 
@@ -122,8 +126,9 @@ class Store:
     def reasons(self) -> dict[str, str]:
         """The reason of each trial's last failure."""
         out: dict[str, tuple[int, str]] = {}
-        for path in (self.path / "failed").glob("*.json"):
-            run_id, attempt = path.name.split(".")[0], int(path.name.split(".")[1])
+        for name in self._names("failed"):
+            run_id, _, number = name.partition(".")
+            path, attempt = self.path / "failed" / f"{name}.json", int(number)
             if attempt < out.get(run_id, (-1, ""))[0]:
                 continue
             try:
@@ -142,7 +147,7 @@ class Store:
 
     def declared(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The trials of each declared study, by run_id, as plain data."""
-        return {path.stem: self._declared(path) for path in sorted((self.path / "studies").glob("*.json"))}
+        return {name: self._declared(self.path / "studies" / f"{name}.json") for name in sorted(self._names("studies"))}
 
     def trials_of(self, study: str) -> list[Trial]:
         """The trials that a declared study asks for."""

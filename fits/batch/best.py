@@ -25,17 +25,19 @@ class BestBatch:
 def best_batch(batch_tokens: Array, loss: Array, within: float = 0.02) -> BestBatch:
     """The best batch of one sweep (one N, one D): a parabola in log2 B through the points within 2 % of the least loss.
 
-    At least three points and one on either side of the least are used. A vertex outside the swept batches, a parabola that opens downward,
-    or a least loss on the edge is censored: the batch given is then the edge. Errors: InputError below three batches.
+    Seeds of one batch each count. At least the batch of the least loss and one on either side of it are used. A vertex outside the swept
+    batches, a parabola that opens downward, or a least loss on the edge is censored: the batch given is then the edge. Errors: InputError
+    below three batches.
     """
     order = np.argsort(batch_tokens)
     b, y = np.log2(np.asarray(batch_tokens, float)[order]), np.asarray(loss, float)[order]
-    if len(np.unique(b)) < 3:
-        raise InputError(f"batch_tokens: {len(np.unique(b))} distinct batches; at least 3 are needed to find the best")
+    grid, cell = np.unique(b, return_inverse=True)
+    if len(grid) < 3:
+        raise InputError(f"batch_tokens: {len(grid)} distinct batches; at least 3 are needed to find the best")
     at = int(np.argmin(y))
-    if at in (0, len(y) - 1):
-        return BestBatch(float(2 ** b[at]), None, float(y[at]), len(y), "censored-low" if at == 0 else "censored-high")
-    used = (y <= y[at] * (1 + within)) | np.isin(np.arange(len(y)), [at - 1, at, at + 1])
+    if cell[at] in (0, len(grid) - 1):
+        return BestBatch(float(2 ** b[at]), None, float(y[at]), len(y), "censored-low" if cell[at] == 0 else "censored-high")
+    used = (y <= y[at] * (1 + within)) | (np.abs(cell - cell[at]) <= 1)
     center = b[at]
     coefficients = np.polyfit(b[used] - center, y[used], 2)
     vertex = center - coefficients[1] / (2 * coefficients[0]) if coefficients[0] > 0 else np.inf

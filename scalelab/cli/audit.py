@@ -97,6 +97,10 @@ def _grid(console: Any, kind: Any, title: str, rows: list[dict[str, Any]], colum
     for row in rows:
         grid.add_row(*(_cell(row[key], style) for key, style in columns.values()))
     console.print(grid)
+    for row in rows:
+        if "failed" in row:
+            at = f" up to {row['flops']:.3g} FLOP" if "flops" in row else ""
+            console.print(f"  [dim]{row.get('form', row.get('choice'))}{at}: {row['failed']}[/dim]", soft_wrap=True)
 
 
 def _cell(value: Any, style: str) -> str:

@@ -261,7 +261,10 @@ def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame
         from sweeps.table import read_table
 
         source = read_table(data)
-    return read(source, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True).frame
+    found = read(source, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True)
+    if found.left_out:
+        _say("left out: " + ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items()))
+    return found.frame
 
 
 def _say(text: str) -> None:

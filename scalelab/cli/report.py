@@ -101,10 +101,13 @@ def _table(options: Report) -> "pd.DataFrame":
         if not (sep and ours and theirs):
             raise InputError(f"map={entry!r}: must be NAME=VALUE")
         names[ours] = theirs
-    table = read(data, names, options.where, one_row_a_run=False, every_status=True).frame
-    if table.empty:
-        raise InputError(f"data={str(options.data)!r}: no row is left{' after --where' if options.where else ''}")
-    return table
+    found = read(data, names, options.where, one_row_a_run=False, every_status=True)
+    told = ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())
+    if found.frame.empty:
+        raise InputError(f"data={str(options.data)!r}: no row is left{' after --where' if options.where else ''}; left out: {told}")
+    if told:
+        print(f"left out: {told}", file=sys.stderr)
+    return found.frame
 
 
 def _document(name: str, path: Path | None) -> Mapping[str, Any] | None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fits import InputError
-from fits.audit import audit
+from fits.audit import audit, better_rival
 from fits.table import read
 from tests.fits.runs import EPOCH, TEX, published, surface
 
@@ -50,6 +50,42 @@ def test_every_part_of_a_full_audit():
     assert "corpus" in missing["data: corpus, mixture, order, repeats"]
     assert not names(found)
     json.dumps(asdict(found), allow_nan=False)
+
+
+def test_a_rival_that_fits_nothing_or_misses_a_cut_is_said_and_not_compared(monkeypatch):
+    """Its mean over the cuts that it did answer is not the others' mean: the cut it could not fit is the hardest."""
+    from fits import audit as module
+
+    real, solve = module.fit, module.solve
+
+    def failing(points, form, **options):
+        name = form if isinstance(form, str) else form.name
+        if name == "chinchilla-outer" or (name == "chinchilla-tied" and len(points.y) == 24):
+            raise InputError(f"{name}: none of 64 starts converged")
+        return real(points, form, **options)
+
+    def never(problem, starts):
+        if problem.objective.name == "mse":
+            raise InputError("chinchilla: none of 64 starts converged")
+        return solve(problem, starts)
+
+    monkeypatch.setattr(module, "fit", failing)
+    monkeypatch.setattr(module, "solve", never)
+    found = audit(frame(0, 60))
+    rivals = {row["form"]: row for row in found.rivals}
+    assert rivals["chinchilla"]["holdout_error"] is not None
+    assert rivals["chinchilla-tied"]["loss"] is not None and rivals["chinchilla-tied"]["holdout_error"] is None
+    assert [row["choice"] for row in found.sensitivity if row["loss"] is None] == ["least squares of loss"]
+    assert rivals["chinchilla-outer"]["loss"] is None and "none of 64 starts" in rivals["chinchilla-outer"]["failed"]
+    json.dumps(asdict(found), allow_nan=False)
+
+
+def test_the_audited_form_is_compared_over_the_cuts_that_both_answer():
+    held = [{"form": form, "share": cut, "error": error} for form, errors in (("own", (None, 0.02, 0.04)), ("rival", (0.2, 0.01, 0.01)))
+            for cut, error in zip((0.4, 0.6, 0.8), errors, strict=True)]  # fmt: skip
+    assert better_rival(held, "own") == pytest.approx(3.0)
+    assert better_rival(held, "rival") == pytest.approx(1 / 3)
+    assert better_rival(held[:3], "own") is None
 
 
 def test_runs_at_one_ratio_and_noise_are_flagged():

@@ -83,6 +83,16 @@ def test_best_batch_on_the_edge_is_censored():
         batch.best_batch(grid[:2], np.array([3.0, 3.1]))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("truth", "status"), [(2**12, "censored-low"), (2**18, "interior"), (2**24, "censored-high")])
+def test_repeated_seeds_of_a_batch_are_no_neighbours_of_each_other(truth, status):
+    rng = np.random.default_rng(4)
+    grid = np.repeat(2.0 ** np.arange(15, 22), 3)
+    for _ in range(50):
+        one = batch.best_batch(grid, 3 * (1 + 0.002 * np.log2(grid / truth) ** 2) * np.exp(3e-4 * rng.standard_normal(len(grid))))
+        assert one.status == status
+
+
 def test_best_batch_law_leaves_censored_sweeps_out():
     tokens, grid = np.geomspace(1e9, 1e11, 7), 2.0 ** np.arange(14, 24)
     bests = [batch.best_batch(grid, 3 * (1 + 0.002 * np.log2(grid / (0.58 * d**0.571)) ** 2)) for d in tokens]

@@ -192,11 +192,30 @@ def test_rows_equal_single_recipes():
         (["epoch"], {"params": 7e9}, "tokens"),
         (["epoch"], {"params": -1.0, "tokens": 1e9}, "params=-1"),
         (["clark"], TARGET, "experts"),
+        (["epoch"], {**TARGET, "batch_tokens": 2e12}, r"batch_tokens=2e\+12: must be at most tokens=1.4e\+12"),
+        (["epoch"], {**TARGET, "batch_tokens": 0.0}, "batch_tokens=0: must be above 0"),
     ],
 )
 def test_bad_input_is_refused_by_name(names, at, names_it):
     with pytest.raises(InputError, match=names_it) as error:
         published(*names, at=at)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"checks": [{}]},
+        {"checks": 3},
+        {"checks": [{"parametrization": "mup", "axis": "width", "verdict": "pass", "rows": [{"width": 64}]}]},  # of `check coords`
+        {"law": "chinchilla", "params": {}, "objective": {}, "n": 3},
+        {"law": "nope", "params": {}, "objective": {}, "n": 3},
+    ],
+)
+def test_a_file_that_is_no_source_is_refused_by_its_name(document, tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="x.json.*: not a saved fit|x.json.*: holds no transfer check") as error:
+        sources([str(tmp_path / "x.json")])
     assert "\n" not in str(error.value)
 
 

@@ -11,6 +11,7 @@ import pytest
 from fits import auto, report
 from fits.fit import Fit, fit
 from fits.report import model, plots, rows, whatif, words
+from fits.report.plots import style
 from fits.report.plots.sweeps import shared_range, swept
 from tests.fits import study
 from tests.fits.runs import EPOCH, surface
@@ -45,7 +46,7 @@ def prediction(runs, law) -> dict:
 
 @pytest.fixture(scope="module")
 def page(runs, checks, law, prediction) -> str:
-    flags = {"flags": [{"name": "few tokens per parameter", "value": 1.25, "threshold": 4}]}
+    flags = {"flags": [{"name": "tokens_per_param_span", "value": 1.25, "threshold": 4, "meaning": "N & D in lockstep"}]}
     return report.render("A study", runs, checks, law, prediction, study.RECIPE, ["Text: made up."], audit=flags)
 
 
@@ -76,7 +77,7 @@ def test_every_section_has_its_numbers(page, runs, law) -> None:
     assert f"{law.objective['value']:.7g}" in text and f"{law.starts['agree']} of {law.starts['tried']} starts agree" in text
     assert page.count(f'<span class="flag">{words.NOT_MEASURED}</span>') == 2
     assert "steplaw (2503.04715)" in text and "tokens / batch_tokens (steplaw (2503.04715))" in text
-    assert "few tokens per parameter 1.25 4" in text and "Text: made up." in text
+    assert "tokens_per_param_span 1.25 4 N &amp; D in lockstep" in text and "Text: made up." in text
     assert page.count("<figure") == page.count("<svg ") == 4
 
 
@@ -159,6 +160,16 @@ def test_panels_share_their_range_and_show_every_optimum(runs, checks) -> None:
     assert all(low < row["loss"]["value"] < high for check in checks for row in check["rows"])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["width 16", "width 32", "width 64", "width 128", "optimum, 90 %"]
+
+
+def test_a_legend_of_many_long_labels_stays_inside_its_figure() -> None:
+    def draw(axes) -> None:
+        for i in range(13):
+            axes.plot([0, 1], [0, i], label=f"training length {i + 10}.0 k")
+
+    figure = style.make([draw])
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

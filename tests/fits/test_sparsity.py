@@ -208,6 +208,8 @@ def test_joint_law_falls_with_experts_under_the_reconstructed_signs_only():
     loss = routed.RoutedJoint.predict(p, x)
     assert loss == pytest.approx([2.578, 2.559, 2.535, 2.509, 2.481], abs=1e-3) and np.all(np.diff(loss) < 0)
     assert not np.all(np.diff(routed.RoutedJoint.predict({**p, "delta": -p["delta"]}, x)) < 0)
+    dense = routed.RoutedJoint.predict({**p, "E_start": 1.0}, {**x, "experts": np.ones(5)})  # one expert then counts as one: Ehat = 1
+    assert dense == pytest.approx([2.61414] * 5, abs=1e-5)
 
 
 def test_rows_with_no_zero_weights_are_kept():

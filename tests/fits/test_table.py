@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import InputError, laws, table
+from fits import InputError, laws, table, uncertainty
 from lab.records import COLUMNS
 
 CHINCHILLA = laws.law("chinchilla")
@@ -172,3 +172,40 @@ def test_losses_worse_than_knowing_nothing_are_a_warning() -> None:
 def test_groups_label_runs_and_sizes() -> None:
     points = table.select(pd.concat([frame(), frame().assign(tokens=lambda d: d["tokens"] * 2)]), CHINCHILLA)
     assert len(np.unique(points.groups["run"])) == 12 and len(np.unique(points.groups["size"])) == 3
+
+
+def test_runs_without_an_id_are_runs_of_their_own() -> None:
+    runs = frame()
+    runs.loc[2:, "run_id"] = np.nan
+    read = table.read(runs)
+    assert len(read.frame) == 12 and read.left_out == {}
+    points = table.select(read.frame, CHINCHILLA)
+    assert sorted(points.groups["run"]) == list(range(12))
+    assert uncertainty.resample(points, 50, 0).sum(axis=1).tolist() == [12] * 50
+
+
+def test_a_run_that_is_not_done_is_left_out_whatever_its_tracker_calls_that() -> None:
+    words = ["finished", "Done", "COMPLETED", None, "success", "done", "done", "crashed", "killed", "running", "Diverged", "paused"]
+    kept = {"failed": 2, "diverged": 1, "status running": 1, "status paused": 1}
+    assert table.read(frame().assign(status=words)).left_out == kept
+    assert table.read(frame().assign(Name="sweep", State=words).rename(columns={"run_id": "ID"})).left_out == kept
+    every = table.read(frame().assign(status=words), every_status=True)
+    assert every.left_out == {"status running": 1, "status paused": 1}
+    assert list(every.frame["status"]) == ["done"] * 7 + ["failed"] * 2 + ["diverged"]
+
+
+def test_a_size_in_words_is_refused_where_compute_is_derived_from_it() -> None:
+    with pytest.raises(InputError, match="params: must be numbers: Unable to parse string '1M'"):
+        table.select(frame().assign(params="1M"), laws.law("power-c"))
+
+
+def test_column_names_may_stand_between_spaces(tmp_path) -> None:
+    (tmp_path / "runs.csv").write_bytes(b"params, tokens ,loss\r\n1e8,2e9,3.1\r\n")
+    assert list(table.read(tmp_path / "runs.csv").frame.columns) == ["params", "tokens", "loss"]
+
+
+def test_rows_of_another_unit_among_the_rest_are_a_warning() -> None:
+    runs = frame()
+    runs.loc[:2, "params"] /= 1e6
+    (warning,) = table.select(runs, CHINCHILLA).warnings
+    assert warning.startswith("params: 3 of 12 rows outside 20000 to 1e+14")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from fits import InputError, cells, joint, transfer
+from fits.report import rows
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "mup_mlp_cifar10.csv"
 NOISE = 0.003
@@ -146,6 +147,24 @@ def test_lr_coupled_decay_is_one_value_and_other_decay_is_not():
     for other in (table["lr"] ** 0.5, np.where(table["lr"] < 2.0**-10, 0.1, 0.0) * table["lr"]):
         with pytest.raises(InputError, match="weight_decay="):
             transfer.check(table.assign(weight_decay=other), noise=NOISE)
+
+
+def test_models_of_other_sizes_are_no_seeds():
+    """A table of other people's runs has params and no width: over training length its model sizes are to be told apart."""
+    one = sweep([-10, -10], np.random.default_rng(8)).rename(columns={"width": "steps"})
+    both = pd.concat([one.assign(params=1e7), one.assign(params=3e7, loss=one["loss"] * 0.9)])
+    with pytest.raises(InputError, match=r"params=1e\+07, 3e\+07: must take one value at steps=64"):
+        transfer.check(both, "steps", noise=NOISE)
+    assert [len(part) for part in rows.sweeps(both, "steps")] == [len(one)] * 2
+    assert rows.sweeps(both, "steps")[0]["params"].nunique() == 1
+
+
+def test_checkpoints_of_a_run_are_no_seeds():
+    runs = sweep([-10, -10, -10], np.random.default_rng(8))
+    checkpoints = pd.concat([runs.assign(loss=runs["loss"] * times, epoch=epoch) for epoch, times in enumerate((1.0, 0.6, 0.3))])
+    with pytest.raises(InputError, match=r"runs=63: those that agree in size and hyperparameter differ by .*%, which no seed explains"):
+        transfer.check(checkpoints)
+    assert transfer.check(checkpoints[checkpoints["epoch"] == 2])[0]["verdict"] == "pass"
 
 
 @pytest.mark.parametrize(

@@ -167,3 +167,13 @@ def test_pooled_forms_hold_their_own_doubt_and_their_disagreement() -> None:
     assert low["low"] < pooled["low"] < low["value"] and high["value"] < pooled["high"] < high["high"]
     alone = uncertainty.pooled(both[:1], far)
     assert (alone["low"], alone["high"]) == (low["low"], low["high"])
+
+
+def test_replicates_whose_floor_goes_to_zero_are_part_of_the_interval() -> None:
+    """They all lie at one end: without them the interval of E, and of every prediction beyond the runs, would be too narrow."""
+    params, tokens = np.repeat(np.geomspace(1e7, 1e9, 6), 4), np.tile(np.geomspace(1e8, 2e10, 4), 6)
+    loss = (20 * params**-0.13 + 8e5 * tokens**-0.67) * np.exp(0.01 * np.random.default_rng(0).standard_normal(24))
+    points = Points({"params": params, "tokens": tokens}, loss, {}, [])
+    found = uncertainty.bootstrap(points, fit(points, "chinchilla"), 400)
+    assert found.bootstrap["failed"] == 0
+    assert 0.1 < np.mean(np.array(found.replicates["E"]) == 0) < 0.2

@@ -39,6 +39,16 @@ def test_prepare_load_round_trip_and_hash(folder, tmp_path):
         data.load(tmp_path / "c")
 
 
+def test_a_smaller_corpus_replaces_a_larger_one(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "SHARD_TOKENS", 4096)
+    data.prepare(str(folder), tmp_path / "c")
+    (tmp_path / "few").mkdir()
+    for name, text in TEXTS[:60]:
+        (tmp_path / "few" / f"{name}.txt").write_text(text)
+    made = data.prepare(str(tmp_path / "few"), tmp_path / "c")
+    assert data.load(tmp_path / "c").sha256 == made.sha256
+
+
 def test_bpe_round_trip(folder, tmp_path):
     tokenizers = pytest.importorskip("tokenizers", reason="the extra 'text' is not installed")
     corpus = data.prepare(str(folder), tmp_path / "c", vocab=512)

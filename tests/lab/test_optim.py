@@ -224,6 +224,10 @@ def test_what_an_optimizer_cannot_do_is_refused():
     for bad, message in [
         (trial(optimizer="schedule_free_adamw"), "schedule='linear': must be constant"),
         (trial(schedule="one_cycle"), "warmup_steps=3: must be 0"),
+        (
+            dataclasses.replace(trial(schedule="wsd"), steps=20, warmup_steps=17),
+            "warmup_steps=17: must be at most 16 of 20 steps under wsd",
+        ),
         (dataclasses.replace(trial(optimizer="schedule_free_adamw", schedule="constant"), beta1=0.0), "beta1=0.0"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -57,6 +57,16 @@ def test_a_table_with_few_columns(files, tmp_path, columns, capsys) -> None:
     assert "What was run" in (tmp_path / "few.html").read_text()
 
 
+def test_what_is_left_out_is_said(files, tmp_path, capsys) -> None:
+    runs = pd.read_csv(files / "runs.csv")
+    runs.assign(status=["running", *runs["status"][1:]]).to_csv(tmp_path / "runs.csv", index=False)
+    assert main(["report", str(tmp_path / "runs.csv"), "--out", str(tmp_path / "p.html"), "--where", "study=lr_width"]) == 0
+    captured = capsys.readouterr()
+    assert "left out: " in captured.err and all(
+        f"{n} {reason}" in captured.err for n, reason in ((26, "not study=lr_width"), (1, "status running"))
+    )
+
+
 def test_foreign_names_are_mapped(files, tmp_path, capsys) -> None:
     table = pd.read_csv(files / "runs.csv")
     table[table["study"] == "lr_width"].rename(columns={"loss": "val_loss"}).to_csv(tmp_path / "theirs.csv", index=False)

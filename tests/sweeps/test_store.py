@@ -13,7 +13,7 @@ from sweeps import files
 from sweeps.record import make_record
 from sweeps.run import work
 from sweeps.status import Board
-from sweeps.store import Store, create, open_store
+from sweeps.store import FOLDERS, Store, create, open_store
 from tests.sweeps import toy
 
 TRIALS = toy.trials(12)
@@ -55,6 +55,17 @@ def test_names_stay_inside_the_store(store: Store, name: str) -> None:
         store.file(name)
     with pytest.raises(InputError, match="letters, digits"):
         store.declare(name, "q", "e", TRIALS)
+
+
+def test_files_of_other_programs_are_let_be(store: Store) -> None:
+    strangers = [store.path / folder / name for folder in FOLDERS for name in (".nfs00000000012a", "._toy.json", "notes.txt", "x.1.json~")]
+    for path in strangers:
+        path.write_text("not of the store\n")
+    summary = work(store, "toy", TRIALS, toy.train)
+    assert summary.done + summary.diverged == len(TRIALS) and not summary.set_aside
+    counts = Board(open_store(store.path)).look().counts()
+    assert counts == {"trials": 12, "done": summary.done, "diverged": summary.diverged, "running": 0, "waiting": 0, "failed": 0}
+    assert all(path.exists() for path in strangers)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"schema":2,"sha256":"00",\n"study":"toy"}\n', b"\x00" * 4096])

@@ -23,6 +23,7 @@ STYLE: dict[Any, Any] = {
 MARKERS = "osDv^<>pPX"
 VERMILLION, INK, MUTED, PLAIN = "#D55E00", "#111111", "#777777", "#31688e"
 PANEL = (4.8, 3.9)  # inches
+ENTRY = (0.45, 0.08)  # of a legend, inches: its mark and gap, and a letter
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -83,7 +84,8 @@ def make(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
             handles, labels = axes.get_legend_handles_labels()
             entries |= dict(zip(labels, handles, strict=True))
         if entries:
-            figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3 * len(draws))
+            across = PANEL[0] * len(draws) / (ENTRY[0] + ENTRY[1] * max(map(len, entries)))
+            figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=max(1, min(3 * len(draws), int(across))))
         figure.draw_without_rendering()  # ticks are made here, in this style
     return figure
 
