@@ -34,7 +34,7 @@ def check(verdict="pass", slope=0.0, sd=0.02, axis="width"):
     line = {"size": 128.0, "log2": -8.0, "log2_sd": 0.1, "sd": sd}
     drift = {"value": slope, "low": slope - 1.6 * sd, "high": slope + 1.6 * sd, "line": line, "censored": []}
     names = {"parametrization": "u-mup", "axis": axis, "hyperparameter": "lr"}
-    return {**names, "verdict": verdict, "reason": "", "rows": [], "drift": drift}
+    return {**names, "verdict": verdict, "reason": "", "rows": [{"size": 128.0}], "drift": drift}
 
 
 def test_steplaw_gives_the_reference_numbers():
