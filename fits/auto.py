@@ -47,9 +47,8 @@ class Auto(Fit):
     form: str = ""
     members: list[dict[str, Any]] = field(default_factory=list)  # law, params, weight, length, ratio, sigma
     runs: dict[str, list[float]] = field(default_factory=dict)  # params, tokens, loss, noise: what the discrepancy is conditioned on
-    holdout: list[dict[str, float]] = field(
-        default_factory=list
-    )  # one row a cut: share, flops, n, tested, reach, error, bias, coverage, miss
+    # one row a cut: share, flops, n, tested, reach, error, bias, coverage, miss
+    holdout: list[dict[str, float]] = field(default_factory=list)
     scale: float = SCALE  # of the intervals
     weights: dict[str, float] = field(default_factory=dict)  # by form, and of the law alone
 

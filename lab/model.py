@@ -222,7 +222,8 @@ class Context:
             both = kernels.add_norm(branch_ND, skip_ND, self.left(i - 1), (branch * self.owed(i), skip))
             return both[0].reshape(stream.skip_BTD.shape), both[1].reshape(stream.skip_BTD.shape)
         into_BTD, skip_BTD = self.ops.split(self.close(stream, i), *self.scales(i))
-        return ops.scale_bwd(self.norm(into_BTD, gain), self.owed(i)) if self.joined(i) else self.norm(into_BTD, gain), skip_BTD
+        into_BTD = self.norm(into_BTD, gain)
+        return ops.scale_bwd(into_BTD, self.owed(i)) if self.joined(i) else into_BTD, skip_BTD
 
     def dtype(self, param: nnx.Param) -> Any:
         """Compute in bfloat16 when asked to, else in the parameters' own dtype."""
