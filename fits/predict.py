@@ -17,6 +17,7 @@ from fits.shape import VOCAB, Shape, shape
 from fits.sources import LEVEL, MARK, Answers, Source, ask
 
 WARMUP_SHARE, WARMUP_TOKENS = 0.1, 375e6  # linear warmup over min(10 % of the run, 375M tokens): Celerity, 2509.25087
+FAR_BATCH = 2.0  # along a batch path with LR as its root that is a factor 1.4 of LR, about what a basin forgives
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,24 @@ def ask_all(
     answers: dict[str, list[Answers]] = {}
     for source in sorted(found, key=lambda s: (rank.get(s.target, 2), not s.ours)):
         reply = ask(source, columns, kind, extrapolate, level)
+        if source.target == "lr" and "batch_tokens" in at:
+            reply.warnings.extend(_off_its_batch(source, columns["batch_tokens"], answers.get("batch_tokens", [])))
         answers.setdefault(source.target, []).append(reply)
         columns.setdefault(source.target, reply.value)
         if "batch_tokens" in columns:
             columns.setdefault("steps", columns["tokens"] / columns["batch_tokens"])
     return columns, made, answers
+
+
+def _off_its_batch(source: Source, batch: Array, laws: Sequence[Answers]) -> list[str]:
+    """A study's law of the LR holds along its law of the batch: what to say where the given batch is far from that."""
+    study = source.name.rpartition("-")[0]
+    for law in laws:
+        if study and law.source.name.rpartition("-")[0] == study:
+            away = np.abs(np.log2(batch / law.value)).max()
+            if away > np.log2(FAR_BATCH):
+                return [f"{source.name}: its LR goes with the batch of {law.source.name}, a factor {2**away:.3g} from the one given"]
+    return []
 
 
 def recipe(

@@ -79,7 +79,7 @@ def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Sourc
                         f"fit={name!r}: predicts {one.target}, which a recipe has no use for (it takes {', '.join(QUANTITIES)})"
                     )
             elif one.missing and name != one.name:
-                warnings.append(f"{one.name}: left out, since no source was read for {', '.join(one.missing)}")
+                warnings.append(f"{one.name}: left out: no paper that was read gives its {', '.join(one.missing)}")
             else:
                 found.append(Source(one.name, one.target, one.as_fit(), ours=False, unit=one.unit))
     if not found:

@@ -219,6 +219,16 @@ def test_a_file_that_is_no_source_is_refused_by_its_name(document, tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("factor", [0.2, 0.7, 1.5, 4.0])
+def test_a_batch_far_from_the_one_that_a_published_lr_goes_with_is_said(factor):
+    at = {"params": 7e9, "tokens": 1.4e11, "vocab": 50304}
+    own = recipe(sources(["steplaw"])[0], at).numbers["batch_tokens"]["value"]
+    said = [w for w in recipe(sources(["steplaw"])[0], {**at, "batch_tokens": factor * own}).warnings if "goes with the batch" in w]
+    assert len(said) == (factor in (0.2, 4.0))
+    assert not said or ("steplaw-lr" in said[0] and f"factor {max(factor, 1 / factor):.3g} " in said[0])
+    assert not any("goes with the batch" in w for w in recipe(sources(["steplaw"])[0], at).warnings)
+
+
 def test_an_unstated_n_is_said():
     fit = replace(ours(), params_kind="unstated")
     assert "do not state" in recipe([from_fit(fit, "x")], {"params": 1e8, "tokens": 1e10, "vocab": 256}).warnings[0]
