@@ -6,9 +6,6 @@ Letters: N tokens, D entries in, E entries out.
 import jax
 import jax.numpy as jnp
 
-from lab import parametrization
-
-TENSORS = parametrization.FP8
 E4M3, E5M2 = jnp.float8_e4m3fn, jnp.float8_e5m2
 
 

@@ -8,7 +8,6 @@ gradient flows to a trial's numbers. On a CPU the kernels run interpreted, which
 Letters: N rows (tokens), D width, H heads, K entries of a head, F MLP width, V vocabulary, R rows and C columns of one program's block.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -68,19 +67,6 @@ MATRIX, MATRICES = PartitionSpec("fsdp", "tensor"), PartitionSpec("fsdp", None, 
 MATRICES_TRANSPOSED = PartitionSpec(None, "tensor", "fsdp")
 
 
-def on_each_device(inputs: tuple[PartitionSpec, ...], outputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Over a mesh each device runs the function on its own part, since XLA cannot divide a kernel; without one it runs as it is."""
-
-    def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(f)
-        def run(*args: jax.Array) -> Any:
-            return mesh.on_each_device(f, inputs, outputs)(*args)
-
-        return run
-
-    return wrap
-
-
 def _rows(*shape: int | None) -> pl.BlockSpec:
     """Block i of the first axis, the other axes whole."""
     return pl.BlockSpec(shape, lambda i: (i, *(0,) * (len(shape) - 1)))
@@ -116,7 +102,7 @@ def _glu_backward_kernel(both_ref: Any, dout_ref: Any, alpha_ref: Any, factor_re
         dboth_ref[:, i, :] = d.astype(dboth_ref.dtype)
 
 
-@on_each_device((FF_STACK, FF, ONE, ONE), FF_STACK)
+@mesh.on_each_device((FF_STACK, FF, ONE, ONE), FF_STACK)
 def _glu_gradient(both_NnF: jax.Array, dout_NF: jax.Array, alpha: jax.Array, factor: jax.Array) -> jax.Array:
     N, F = dout_NF.shape
     C = divisor(F, GLU[0])
@@ -161,7 +147,7 @@ def _rotate_backward_kernel(dq_ref: Any, dk_ref: Any, cos_ref: Any, sin_ref: Any
             out_ref[:, i, :, half, :] = d.astype(out_ref.dtype)
 
 
-@on_each_device((HEADS, HEADS, ONE), HEAD_PAIRS)
+@mesh.on_each_device((HEADS, HEADS, ONE), HEAD_PAIRS)
 def _rotate_gradient(dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array) -> jax.Array:
     B, T, H, K = dq_BTHK.shape
     h = divisor(H, 4)
@@ -219,7 +205,7 @@ def _add_norm_kernel(branch_ref: Any, skip_ref: Any, branch_scale_ref: Any, skip
         norm_ref[:, c] = (x * r).astype(norm_ref.dtype)
 
 
-@on_each_device((ROWS, ROWS, ONE, ONE), (ROWS, ROWS))
+@mesh.on_each_device((ROWS, ROWS, ONE, ONE), (ROWS, ROWS))
 def _add_norm(branch_ND: jax.Array, skip_ND: jax.Array, branch: jax.Array, skip: jax.Array) -> tuple[jax.Array, ...]:
     (N, D), dtype = branch_ND.shape, branch_ND.dtype
     R, warps = _norm_block(N, D)
@@ -246,7 +232,7 @@ def _norm_split_kernel(x_ref: Any, dnorm_ref: Any, dskip_ref: Any, branch_scale_
         dx_ref[:, c] = dx.astype(dx_ref.dtype)
 
 
-@on_each_device((ROWS, ROWS, ROWS, ONE, ONE), ROWS)
+@mesh.on_each_device((ROWS, ROWS, ROWS, ONE, ONE), ROWS)
 def _norm_split(x_ND: jax.Array, dnorm_ND: jax.Array, dskip_ND: jax.Array, branch: jax.Array, skip: jax.Array) -> jax.Array:
     """The gradient of the stream from those of its norm and of its skip."""
     N, D = x_ND.shape
@@ -309,7 +295,7 @@ def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, 
         triton.store(out_ref.at[pl.ds(start, C)], (scale * gradient_ref[0] * p).astype(out_ref.dtype), mask=iota >= own - start)
 
 
-@on_each_device((ROWS, TOKENS, ONE, ONE, ONE), (TOKENS, ROWS))
+@mesh.on_each_device((ROWS, TOKENS, ONE, ONE, ONE), (TOKENS, ROWS))
 def _loss(logits_NV: jax.Array, targets_N: jax.Array, z_loss: jax.Array, scale: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
     """Each row's loss, and its gradient by the logits, in their place in memory."""
     N, V = logits_NV.shape

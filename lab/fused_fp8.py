@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from lab import fp8, fused, ops
+from lab import fp8, fused, mesh, ops
 from lab.attention import rotate, rotation
 from lab.fp8 import E4M3, E5M2
 from lab.ops import Number
@@ -38,7 +38,7 @@ def _cast_kernel(x_ref: Any, rows_ref: Any, columns_ref: Any) -> None:
 def cast(x_NE: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
     """`fp8.cast` of x, (N, E), and the same transposed, (E, N)."""
 
-    @fused.on_each_device((fused.ROWS,), (fused.ROWS, fused.COLUMNS))
+    @mesh.on_each_device((fused.ROWS,), (fused.ROWS, fused.COLUMNS))
     def run(x_NE: jax.Array) -> tuple[jax.Array, ...]:
         N, E = x_NE.shape
         R, C = fused.divisor(N, CAST[0]), fused.divisor(E, CAST[1])
@@ -63,7 +63,7 @@ def _matrices(ws: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
     """n matrices (D, E) side by side in E4M3, (D, n E), and the same transposed, (n E, D)."""
     n = len(ws)
 
-    @fused.on_each_device((fused.MATRIX,) * n, (fused.MATRICES, fused.MATRICES_TRANSPOSED))
+    @mesh.on_each_device((fused.MATRIX,) * n, (fused.MATRICES, fused.MATRICES_TRANSPOSED))
     def run(*ws: jax.Array) -> tuple[jax.Array, ...]:
         D, E = ws[0].shape
         R, C = fused.divisor(D, MATRICES[0]), fused.divisor(E, MATRICES[1])
@@ -145,7 +145,7 @@ def _glu_kernel(
         rows_ref[:, i, :], columns_ref[i, :, :] = d8, d8.T
 
 
-@fused.on_each_device((fused.FF_STACK, fused.FF, fused.ONE, fused.ONE, fused.ONE), (fused.FF_STACK, fused.FF_COLUMNS))
+@mesh.on_each_device((fused.FF_STACK, fused.FF, fused.ONE, fused.ONE, fused.ONE), (fused.FF_STACK, fused.FF_COLUMNS))
 def _glu_gradient(both_NnF: jax.Array, dout_NF: jax.Array, scale: jax.Array, alpha: jax.Array, factor: jax.Array) -> tuple[jax.Array, ...]:
     N, F = dout_NF.shape
     R, C = fused.divisor(N, GLU[0]), fused.divisor(F, GLU[1])
@@ -192,7 +192,7 @@ def _rotate_kernel(dq_ref: Any, dk_ref: Any, cos_ref: Any, sin_ref: Any, scale_r
             rows_ref[:, i, half, :], columns_ref[i, half, :, :] = d8, d8.T
 
 
-@fused.on_each_device((fused.HEADS, fused.HEADS, fused.ONE), (fused.HEAD_ROWS, fused.HEAD_COLUMNS))
+@mesh.on_each_device((fused.HEADS, fused.HEADS, fused.ONE), (fused.HEAD_ROWS, fused.HEAD_COLUMNS))
 def _rotate_gradient(dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array) -> tuple[jax.Array, ...]:
     B, T, H, K = dq_BTHK.shape
     N, k = B * T, K // 2

@@ -5,6 +5,7 @@ Mesh axes: `trial` (a population; no communication), `data` (batch), `fsdp` (bat
 Code inside `jit` asks the mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -109,11 +110,20 @@ def split_batch(x_B: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x_B, PartitionSpec(BATCH, *(PartitionSpec.UNCONSTRAINED,) * (x_B.ndim - 1)))
 
 
-def on_each_device(f: Callable[..., Any], inputs: Any, outputs: Any) -> Callable[..., Any]:
-    """`f` run by each device on its own part of the arguments, which lie as `inputs` say; without a mesh `f` itself."""
-    if jax.sharding.get_abstract_mesh().empty:
-        return f
-    return jax.shard_map(f, in_specs=inputs, out_specs=outputs, check_vma=False)
+def on_each_device(inputs: Any, outputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Over a mesh each device runs the decorated function on its own part of arrays that lie as these specs say: for what XLA cannot
+    divide. Without a mesh it runs as it is."""
+
+    def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(f)
+        def run(*args: jax.Array) -> Any:
+            if jax.sharding.get_abstract_mesh().empty:
+                return f(*args)
+            return jax.shard_map(f, in_specs=inputs, out_specs=outputs, check_vma=False)(*args)
+
+        return run
+
+    return wrap
 
 
 def parts(*axes: str) -> int:

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lab import fp8, fused_fp8, mesh, ops
 from lab import fused as kernels
+from lab import fused_fp8, mesh, ops
 from lab.attention import causal_attention, rotate
-from lab.parametrization import TENSORS, table_of
+from lab.parametrization import FP8, TENSORS, table_of
 from lab.records import Trial
 from lab.xent import cross_entropy
 
@@ -234,7 +234,7 @@ class Context:
         ws = block.matrices(*names)
         w = jnp.stack(ws, 1) if len(ws) > 1 else ws[0]
         op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
-        return op(x, w, self.rule(names[0])["multiplier"], factor, self.shape.precision == "float8" and names[0] in fp8.TENSORS)
+        return op(x, w, self.rule(names[0])["multiplier"], factor, self.shape.precision == "float8" and names[0] in FP8)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])

@@ -50,9 +50,8 @@ def ceilings() -> dict[str, float]:
 
     n, repeats = (8192, 20) if jax.default_backend() == "gpu" else (512, 2)
     a = jax.random.normal(jax.random.key(0), (n, n), jnp.bfloat16)
-    big = jnp.zeros(
-        (4 * n, n), jnp.float32
-    )  # in bfloat16 XLA's loop reads too few bytes at once: 3.2 TB/s on an H200, whose kernels reach 4.2
+    # in bfloat16 XLA's loop reads too few bytes at once: 3.2 TB/s on an H200, whose kernels reach 4.2
+    big = jnp.zeros((4 * n, n), jnp.float32)
 
     def rate(f: Callable[[jax.Array], jax.Array], x: jax.Array, work: float) -> float:
         run = jax.jit(f)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lab import fp8, model, ops
-from lab.parametrization import numbers
+from lab.parametrization import FP8, numbers
 from tests.lab.tiny import trial
 
 TOKENS = jax.random.randint(jax.random.key(1), (4, 64), 0, 64)
@@ -30,9 +30,7 @@ def operands(name):
         return jnp.stack([ops.rms_norm(seen[f"residual.{i}"]) for i in range(2 * shape.depth)])
 
     params = model.init(shape, jax.random.key(0), n)
-    return streams(params), jnp.concatenate(
-        [w.ravel() for block in params["layers"].values() for k, w in block.items() if k in fp8.TENSORS]
-    )
+    return streams(params), jnp.concatenate([w.ravel() for block in params["layers"].values() for k, w in block.items() if k in FP8])
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(fp8.E4M3, 448.0), (fp8.E5M2, 57344.0)])
