@@ -31,6 +31,7 @@ GLU = (512, 2048, 4)  # most columns, entries, warps
 ROTATE = (2048, 4)  # entries, warps
 NORM = (4096, 1024)  # entries of a block, entries a warp
 LOSS = (8192, 4, 8)  # most columns of a block; warps for a row of one block, and of several
+LOG2E = math.log2(math.e)
 LEAST = 16  # columns of the narrowest block that is worth a kernel
 _f32 = jnp.float32
 
@@ -268,6 +269,7 @@ def _loss_columns(V: int) -> int:
 
 
 def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, gradient_ref: Any, loss_ref: Any, out_ref: Any) -> None:
+    """One row. It is bound by instructions as much as by bytes: powers of two, one multiplication an entry in front, one behind."""
     V = logits_ref.shape[0]
     C = _loss_columns(V)
     # starts of the blocks of a row; the last one ends where the row does, and what it has in common with the one before counts once
@@ -276,23 +278,28 @@ def _loss_kernel(logits_ref: Any, targets_ref: Any, z_ref: Any, scale_ref: Any, 
     iota = jax.lax.broadcasted_iota(jnp.int32, (C,), 0)
 
     def block(start: int) -> jax.Array:
-        return scale * logits_ref[pl.ds(start, C)].astype(_f32)
+        """log2 of exp(scale x logits)."""
+        return scale * LOG2E * logits_ref[pl.ds(start, C)].astype(_f32)
 
-    hit = scale * logits_ref[target].astype(_f32)
+    hit = scale * LOG2E * logits_ref[target].astype(_f32)
     top, total = jnp.asarray(-math.inf, _f32), jnp.asarray(0.0, _f32)
     for own, start in blocks:
-        l = jnp.where(iota >= own - start, block(start), -math.inf)
+        l = block(start)
         higher = jnp.maximum(top, jnp.max(l))
-        e = jnp.exp(l - higher)
-        total = total * jnp.exp(top - higher) + jnp.sum(e)
+        e = jnp.exp2(l - higher)
+        total = total * jnp.exp2(top - higher) + jnp.sum(e if own == start else jnp.where(iota >= own - start, e, 0.0))
         top = higher
-    log_z = top + jnp.log(total)
-    loss_ref[0] = log_z - hit
-    share = (1 + 2 * z_ref[0] * log_z) / total
+    log_z = (top + jnp.log2(total)) / LOG2E
+    loss_ref[0] = log_z - hit / LOG2E
+    factor = scale * gradient_ref[0]
+    share = factor * (1 + 2 * z_ref[0] * log_z) / total
     for own, start in blocks:
-        e = e if V == C else jnp.exp(block(start) - top)  # a row of one block is still at hand, others are read again
-        p = e * share - (iota + start == target).astype(_f32)
-        triton.store(out_ref.at[pl.ds(start, C)], (scale * gradient_ref[0] * p).astype(out_ref.dtype), mask=iota >= own - start)
+        e = e if V == C else jnp.exp2(block(start) - top)  # a row of one block is still at hand, others are read again
+        mask = None if own == start else iota >= own - start
+        triton.store(out_ref.at[pl.ds(start, C)], (share * e).astype(out_ref.dtype), mask=mask)
+    if jax.default_backend() != "cpu":
+        triton.debug_barrier()  # the target's entry has been written like the others, by another thread perhaps
+    out_ref[target] = (share * jnp.exp2(hit - top) - factor).astype(out_ref.dtype)
 
 
 @mesh.on_each_device((ROWS, TOKENS, ONE, ONE, ONE), (TOKENS, ROWS))
