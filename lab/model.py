@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from lab import fused as kernels
-from lab import fused_fp8, mesh, ops
+from lab import fused_fp8, hopper, mesh, ops
 from lab.attention import causal_attention, rotate
 from lab.parametrization import FP8, TENSORS, table_of
 from lab.records import Trial
@@ -123,6 +123,8 @@ class Block(nnx.Module):
         if m.joined(2 * layer + 1):
             up_gate, scale = self.matrices("up", "gate"), m.rule("up")["multiplier"]
             hidden_BTF = fused_fp8.glu(x_BTD.reshape(-1, m.shape.width), up_gate, scale, alpha, m.ops.glu_factor(alpha))
+        elif m.in_products(x_BTD):
+            return self.mlp_in_products(m, x_BTD, alpha, factor)
         else:
             both_BTnF = m.linear(x_BTD, self, "up", "gate")
             if m.fused:
@@ -130,6 +132,14 @@ class Block(nnx.Module):
             else:
                 hidden_BTF = ops.times(ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha), m.ops.glu_factor(alpha))
         return m.linear(hidden_BTF.reshape(*x_BTD.shape[:-1], m.shape.ff), self, "down", factor=factor)
+
+    def mlp_in_products(self, m: "Context", x_BTD: jax.Array, alpha: Any, factor: Any) -> jax.Array:
+        """The gated MLP of `lab.hopper`: the activation's numbers go onto the matrices before it."""
+        x_ND = x_BTD.reshape(-1, m.shape.width)
+        factors = {"up": m.ops.glu_factor(alpha) / alpha, "gate": alpha, "down": factor}
+        both = {n: m.ops.matrix_free(getattr(self, n)[...], m.rule(n)["multiplier"], f, len(x_ND), x_ND.dtype) for n, f in factors.items()}
+        up_gate, back = (jnp.stack([both["up"][i], both["gate"][i]], 1) for i in (0, 1))
+        return hopper.mlp(x_ND, up_gate, both["down"][0], back, both["down"][1].T).reshape(x_BTD.shape)
 
 
 class Decoder(nnx.Module):
@@ -203,6 +213,11 @@ class Context:
             x_BTD = self.ops.add(stream.branch_BTD, stream.skip_BTD, *self.left(i - 1))
         self.tap(f"residual.{i}", x_BTD)
         return x_BTD
+
+    def in_products(self, x_BTD: jax.Array) -> bool:
+        """Whether the gated MLP's elementwise work is done by its products."""
+        rows = x_BTD.size // self.shape.width // mesh.parts(*mesh.BATCH)
+        return self.fused and hopper.fits(self.shape.width, self.shape.ff // mesh.parts("tensor"), rows)
 
     def joined(self, i: int) -> bool:
         """Whether branch i takes its first products from `lab.fused_fp8`."""

@@ -64,6 +64,8 @@ class Ops(NamedTuple):
     # gradient; fp8: unit ops multiply in it
     linear: Callable[..., jax.Array]
     linear_free: Callable[..., jax.Array]  # the same, its input gradient scaled on its own: the MLP's
+    # (w, scale, factor, tokens, dtype) -> (w as the product of `linear_free` takes it, and as the gradient of its input does)
+    matrix_free: Callable[..., tuple[jax.Array, jax.Array]]
     readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
     glu_factor: Callable[[Number], Number]  # (alpha) -> the factor on `glu`, x gate sigmoid(alpha gate)
@@ -94,10 +96,16 @@ def _linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
     return product(x_BTD, times(w_DE, scale).astype(x_BTD.dtype))
 
 
+def _matrix(w: jax.Array, scale: Number, factor: Number, tokens: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    scaled = times(w, scale * factor).astype(dtype)
+    return scaled, jax.lax.stop_gradient(scaled)
+
+
 PLAIN = Ops(
     embed=lambda tokens_BT, table_VD, scale: times(table_VD[tokens_BT], scale),
     linear=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(x_BTD, w_DE, scale * factor),
     linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(x_BTD, w_DE, scale * factor),
+    matrix_free=_matrix,
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
     gain=lambda x, gain: x * gain.astype(x.dtype),
     glu_factor=lambda alpha: 1.0,
@@ -143,6 +151,11 @@ def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Num
     return scale_fwd(y_NE.reshape(*x.shape[:-1], *w.shape[1:]), scale)
 
 
+def _unit_matrix(w: jax.Array, scale: Number, factor: Number, tokens: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    forward = scale_fwd(scale_bwd(w, tokens**-0.5 * factor), scale * factor)
+    return forward.astype(dtype), jax.lax.stop_gradient(times(w, w.shape[-1] ** -0.5 * factor).astype(dtype))
+
+
 def _unit_embed(tokens_BT: jax.Array, table_VD: jax.Array, scale: Number) -> jax.Array:
     return times(scale_bwd(table_VD, (len(table_VD) / tokens_BT.size) ** 0.5)[tokens_BT], scale)
 
@@ -178,6 +191,7 @@ UNIT = Ops(
     embed=_unit_embed,
     linear=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(x_BTD, w_DE, scale, scale, factor, fp8),
     linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, factor, fp8),
+    matrix_free=_unit_matrix,
     readout=lambda x_BTD, w_DV, scale, backward: _unit_linear(x_BTD, w_DV, scale, backward, 1.0, False),
     gain=_unit_gain,
     glu_factor=_unit_glu_factor,

@@ -179,7 +179,6 @@ def main(args: list[str]) -> int:
     runtime.start(options.cache)
     import jax
 
-    ceiling = ceilings()
     compiled = []
     for s, layout in itertools.product(options.shapes, options.layouts):
         for trials in s.trials:
@@ -191,6 +190,7 @@ def main(args: list[str]) -> int:
                 print(f"{s} trials {trials} {layout}: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
     print(json.dumps({"ready": True}), flush=True)
     sys.stdin.readline()
+    ceiling = ceilings()
     for one in compiled:
         try:
             print(json.dumps(one.measure(options, ceiling) | runtime.environment()), flush=True)

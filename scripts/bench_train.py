@@ -7,7 +7,7 @@
 Each row goes to results/bench/train.json as it ends, in place of an older one that agrees in KEY. Speeds are medians of `--repeats`
 runs. Model FLOPs are `lab.counts.flops_per_token`; the ceiling is a bf16 8192^3 matmul, timed in this run.
 
-PyTorch's processes (one a shape and compile mode) and ours (one for all) compile at the same time, wait for each other, and then time one
+PyTorch's processes (one a shape and compile mode) and ours (one a shape) compile at the same time, wait for each other, and then time one
 after the other, alone on the device. `--together` says how many shapes share the device's memory meanwhile. On a CPU the shapes are tiny.
 """
 
@@ -167,25 +167,29 @@ def bench(options: argparse.Namespace) -> int:
             continue
         modes = options.torch_modes if options.torch and not options.profile else []
         references = {(str(s), mode): start_torch(s, mode, options) for s in shapes for mode in modes}
-        child = start_ours(shapes, options)
+        ours = [start_ours([s], options) for s in shapes]
         # a compiler that takes too long costs its own rows alone
         by = time.monotonic() + COMPILING * (end - time.monotonic())
         compiled = [(name, one) for (name, _), one in references.items() if one.ready(by)]
-        child.ready(end)
+        ours = [child for child in ours if child.ready(end)]
         timed: dict[str, list[dict[str, Any]]] = {}
         for name, one in compiled:
             one.go()
             timed.setdefault(name, []).extend(one.rows(end))
-        child.go()
-        for row in child.rows(end):
-            if options.profile:
-                continue
-            row |= {"precision": options.precision, "parametrization": options.parametrization}
-            row |= torch_part(timed.get(row["shape"], []))
-            speed = row["torch_tokens_per_second"]
-            row |= {"ratio": row["ours_tokens_per_second"] / speed if speed else None, "date": datetime.date.today().isoformat()}
-            print(show(store(options.out, row)), flush=True)
+        for child in ours:
+            child.go()
+            for row in child.rows(end):
+                if not options.profile:
+                    report(row, timed.get(row["shape"], []), options)
     return 0
+
+
+def report(row: dict[str, Any], torch: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Store and print one row, beside PyTorch's of its shape."""
+    row |= {"precision": options.precision, "parametrization": options.parametrization, **torch_part(torch)}
+    speed = row["torch_tokens_per_second"]
+    row |= {"ratio": row["ours_tokens_per_second"] / speed if speed else None, "date": datetime.date.today().isoformat()}
+    print(show(store(options.out, row)), flush=True)
 
 
 def has_gpu() -> bool:
