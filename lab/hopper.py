@@ -4,11 +4,12 @@ cuBLAS ends a product by writing it, so that what follows reads it back. Here a 
 or its gradient is computed, and leaves once: of 17 passes over (N, F) that a layer makes, forward and back, four go.
 The loop over the contracted axis, fed by a warpgroup that only copies, is that of JAX's own example of a product on Hopper.
 
-Letters: N rows (tokens), D width, F MLP width, n = 2 (up, gate); C columns of a tile, K entries of one step along the contracted axis.
+Letters: N rows (tokens), D width, F MLP width, n = 2 (up, gate). A warpgroup's tile has R rows and C columns and leaves in pieces of E
+columns; K entries are one step along the contracted axis.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,27 +25,19 @@ except ImportError:  # jaxlib without GPU support
     gpu = None  # type: ignore[assignment]
 
 
-class Tiling(NamedTuple):
-    rows: int  # of one warpgroup's tile
-    stages: int  # steps along the contracted axis that are on their way at once
-    cluster: int  # programs, with tiles one below the other, that fetch their common weights once
-    slots: int = 2  # pieces of a tile, E columns wide, that are on their way out at once
-
-
-# The fastest of those timed on an H200
-FORWARD, BACKWARD = Tiling(64, 4, 1), Tiling(64, 4, 2)
-C, K, E = 128, 64, 64
+# The fastest of those timed on an H200; larger tiles, or neighbours that fetch their common weights once, gained nothing
+R, C, K, E = 64, 128, 64, 64
 GROUPS = 2  # warpgroups that compute, one below the other
+STAGES = 4  # steps along the contracted axis that are on their way at once
 WIDE = 8  # columns of tiles that a sweep over the rows takes, so that operands stay in the L2 cache
 _f32 = jnp.float32
 
 
 def fits(width: int, ff: int, tokens: int) -> bool:
     """Whether the kernels exist for these sizes, on this device."""
-    rows = max(GROUPS * t.rows * t.cluster for t in (FORWARD, BACKWARD))
     device = jax.devices()[0]
     here = device.platform == "cpu" or getattr(device, "compute_capability", "") == "9.0"
-    return gpu is not None and here and not (width % K or ff % C or tokens % rows) and width >= 2 * K and ff >= 2 * C
+    return gpu is not None and here and not (width % K or ff % C or tokens % (GROUPS * R)) and width >= 2 * K and ff >= 2 * C
 
 
 @jax.custom_vjp
@@ -72,10 +65,9 @@ mlp.defvjp(_mlp_forward, _mlp_backward)
 # 1. what both kernels do: tiles dealt out to programs, each a loop over steps ------------------------------------------------
 
 SWIZZLED = (gpu.TilingTransform((8, E)), gpu.SwizzleTransform(128)) if gpu else ()
-PARAMETERS = {"grid_names": ("program",), "cluster_names": ("neighbour",), "num_threads": GROUPS + 1, "thread_name": "group"}
 
 
-def _launch(kernel: Callable[..., None], tiling: Tiling, outputs: Any, *args: jax.Array) -> Any:
+def _launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array) -> Any:
     """`kernel` on as many programs as there are processors; interpreted on a CPU."""
     semantics = gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup)
     device = jax.devices()[0]
@@ -85,32 +77,33 @@ def _launch(kernel: Callable[..., None], tiling: Tiling, outputs: Any, *args: ja
 
         interpret = InterpretGPUParams()
     else:
-        programs = device.core_count // tiling.cluster
-    grid: dict[str, Any] = {"grid": (programs,), "cluster": (tiling.cluster,), "interpret": interpret, **PARAMETERS}
-    return gpu.kernel(kernel, out_type=outputs, compiler_params=semantics, **grid)(*args)
+        programs = device.core_count
+    run = gpu.kernel(
+        kernel, out_type=outputs, grid=(programs,), grid_names=("program",), num_threads=GROUPS + 1, thread_name="group",
+        compiler_params=semantics, interpret=interpret,
+    )  # fmt: skip
+    return run(*args)
 
 
-def _tiles(tiling: Tiling, N: int, F: int, body: Callable[[Any, Any], None]) -> None:
+def _tiles(N: int, F: int, body: Callable[[Any, Any], None]) -> None:
     """body(rows, j) for every tile: the rows of its warpgroups, and the number of its columns."""
-    rows, columns = N // (GROUPS * tiling.rows * tiling.cluster), F // C
+    rows, columns = N // (GROUPS * R), F // C
 
     @gpu.nd_loop((rows * columns,), collective_axes="program")
     def _(loop: gpu.NDLoopInfo) -> None:
         i, j = gpu.planar_snake(loop.index[0], (rows, columns), 0, min(WIDE, columns))
-        i = i * tiling.cluster + jax.lax.axis_index("neighbour")
-        body(pl.ds(i * GROUPS * tiling.rows, GROUPS * tiling.rows), j)
+        body(pl.ds(i * GROUPS * R, GROUPS * R), j)
 
     gpu.wait_smem_to_gmem(0, wait_read_only=True)
 
 
-def _steps(tiling: Tiling, D: int, weights: int, body: Any, context: Any) -> Any:
+def _steps(D: int, weights: int, body: Any, context: Any) -> Any:
     """`body` for each block of K along D, given the rows' block and those of so many matrices."""
-    shared = ("neighbour",) if tiling.cluster > 1 else ()
-    rows = gpu.BlockSpec((GROUPS * tiling.rows, K), lambda k: (0, k), transforms=SWIZZLED)
-    matrix = gpu.BlockSpec((K, C), lambda k: (k, 0), transforms=SWIZZLED, collective_axes=shared)
+    rows = gpu.BlockSpec((GROUPS * R, K), lambda k: (0, k), transforms=SWIZZLED)
+    matrix = gpu.BlockSpec((K, C), lambda k: (k, 0), transforms=SWIZZLED)
     return gpu.emit_pipeline_warp_specialized(
         body, grid=(D // K,), in_specs=[rows] + [matrix] * weights,
-        compute_context=context, num_compute_wgs=GROUPS, wg_axis="group", max_concurrent_steps=min(tiling.stages, D // K),
+        compute_context=context, num_compute_wgs=GROUPS, wg_axis="group", max_concurrent_steps=min(STAGES, D // K),
         memory_registers=40,
     )  # fmt: skip
 
@@ -119,8 +112,8 @@ def _ignore(*_: Any, **__: Any) -> None:
     pass
 
 
-def _buffer(tiling: Tiling, pieces: int, dtype: Any) -> Any:
-    return gpu.SMEM((GROUPS, pieces, tiling.rows, E), dtype, transforms=SWIZZLED)
+def _buffer(pieces: int, dtype: Any) -> Any:
+    return gpu.SMEM((GROUPS, pieces, R, E), dtype, transforms=SWIZZLED)
 
 
 # 2. forward ------------------------------------------------------------------------------------------------------------------
@@ -128,11 +121,11 @@ def _buffer(tiling: Tiling, pieces: int, dtype: Any) -> Any:
 
 def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> None:
     """Tiles of up and of gate in two accumulators."""
-    (N, D), F, tiling = x_ref.shape, hidden_ref.shape[1], FORWARD
+    (N, D), F = x_ref.shape, hidden_ref.shape[1]
 
     def program(buffers: Any, out: Any) -> None:
         group = jax.lax.axis_index("group")
-        own = pl.ds(group * tiling.rows, tiling.rows)
+        own = pl.ds(group * R, R)
 
         def tile(rows: Any, j: Any) -> None:
             def leave(up: jax.Array, gate: jax.Array) -> None:
@@ -140,8 +133,8 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
                 places = (up, both_ref, 0), (gate, both_ref, F), (hidden, hidden_ref, 0)
                 pieces = [(x[:, e : e + E], ref, start + e) for x, ref, start in places for e in range(0, C, E)]
                 for n, (piece, ref, start) in enumerate(pieces):
-                    slot = out.at[group, n % tiling.slots]
-                    gpu.wait_smem_to_gmem(tiling.slots - 1, wait_read_only=True)
+                    slot = out.at[group, n % 2]
+                    gpu.wait_smem_to_gmem(1, wait_read_only=True)  # until the piece before the last has left
                     slot[...] = piece.astype(out.dtype)
                     gpu.commit_smem()
                     gpu.copy_smem_to_gmem(slot, ref.at[rows, pl.ds(j * C + start, E)].at[own])
@@ -151,7 +144,7 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
                     run((up, gate))
                     leave(up[...], gate[...])
 
-                pl.run_scoped(accumulate, *[gpu.ACC((tiling.rows, C), _f32)] * 2)
+                pl.run_scoped(accumulate, *[gpu.ACC((R, C), _f32)] * 2)
 
             def step(_: Any, x: Any, w_up: Any, w_gate: Any, sums: Any) -> Any:
                 for total, w in zip(sums, (w_up, w_gate), strict=True):
@@ -160,12 +153,12 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
                 return sums
 
             columns = [w_ref.at[:, pl.ds(start + j * C, C)] for start in (0, F)]
-            _steps(tiling, D, 2, step, context)(x_ref.at[rows, :], *columns, allocations=buffers)
+            _steps(D, 2, step, context)(x_ref.at[rows, :], *columns, allocations=buffers)
 
-        _tiles(tiling, N, F, tile)
+        _tiles(N, F, tile)
 
-    buffers = _steps(tiling, D, 2, _ignore, _ignore).get_allocations(x_ref, w_ref, w_ref)
-    pl.run_scoped(program, buffers, _buffer(tiling, tiling.slots, x_ref.dtype), collective_axes="group")
+    buffers = _steps(D, 2, _ignore, _ignore).get_allocations(x_ref, w_ref, w_ref)
+    pl.run_scoped(program, buffers, _buffer(2, x_ref.dtype), collective_axes="group")
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, None, "tensor")), (FF_STACK, FF))
@@ -173,7 +166,7 @@ def product_glu(x_ND: jax.Array, w_DnF: jax.Array) -> tuple[jax.Array, jax.Array
     """(up, gate) = x w, (N, 2, F), and up x gate x sigmoid(gate), (N, F)."""
     (N, D), F = x_ND.shape, w_DnF.shape[2]
     outputs = [jax.ShapeDtypeStruct((N, columns), x_ND.dtype) for columns in (2 * F, F)]
-    both, hidden_NF = _launch(_forward_kernel, FORWARD, outputs, x_ND, w_DnF.reshape(D, 2 * F))
+    both, hidden_NF = _launch(_forward_kernel, outputs, x_ND, w_DnF.reshape(D, 2 * F))
     return both.reshape(N, 2, F), hidden_NF
 
 
@@ -182,12 +175,12 @@ def product_glu(x_ND: jax.Array, w_DnF: jax.Array) -> tuple[jax.Array, jax.Array
 
 def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -> None:
     """A tile of the gradient by the hidden entries; up and gate come in meanwhile, and their gradients leave from where they were."""
-    (N, D), F, tiling = dout_ref.shape, w_ref.shape[1], BACKWARD
+    (N, D), F = dout_ref.shape, w_ref.shape[1]
     halves, pieces = range(2), range(C // E)
 
     def program(buffers: Any, both: Any, arrived: Any) -> None:
         group = jax.lax.axis_index("group")
-        own = pl.ds(group * tiling.rows, tiling.rows)
+        own = pl.ds(group * R, R)
 
         def tile(rows: Any, j: Any) -> None:
             def there(ref: Any, n: int, e: int) -> Any:
@@ -219,7 +212,7 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
                     gpu.barrier_wait(arrived.at[group])
                     leave(value)
 
-                pl.run_scoped(accumulate, gpu.ACC((tiling.rows, C), _f32))
+                pl.run_scoped(accumulate, gpu.ACC((R, C), _f32))
 
             def step(_: Any, dout: Any, w: Any, dhidden: Any) -> Any:
                 gpu.wgmma(dhidden, dout.at[own], w)
@@ -227,19 +220,19 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
                 return dhidden
 
             arrays = dout_ref.at[rows, :], w_ref.at[:, pl.ds(j * C, C)]
-            _steps(tiling, D, 1, step, context)(*arrays, allocations=buffers)
+            _steps(D, 1, step, context)(*arrays, allocations=buffers)
 
-        _tiles(tiling, N, F, tile)
+        _tiles(N, F, tile)
 
     count = len(halves) * len(pieces)
-    buffers = _steps(tiling, D, 1, _ignore, _ignore).get_allocations(dout_ref, w_ref)
+    buffers = _steps(D, 1, _ignore, _ignore).get_allocations(dout_ref, w_ref)
     arrived = gpu.Barrier(num_arrivals=count, num_barriers=GROUPS)
-    pl.run_scoped(program, buffers, _buffer(tiling, count, dout_ref.dtype), arrived, collective_axes="group")
+    pl.run_scoped(program, buffers, _buffer(count, dout_ref.dtype), arrived, collective_axes="group")
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, "tensor"), FF_STACK), FF_STACK)
 def gradient_product(dout_ND: jax.Array, w_DF: jax.Array, both_NnF: jax.Array) -> jax.Array:
     """The gradient by (up, gate), (N, 2, F), from that by the output of the matrix whose transpose is w."""
     N, n, F = both_NnF.shape
-    dboth = _launch(_backward_kernel, BACKWARD, jax.ShapeDtypeStruct((N, n * F), dout_ND.dtype), dout_ND, w_DF, both_NnF.reshape(N, n * F))
+    dboth = _launch(_backward_kernel, jax.ShapeDtypeStruct((N, n * F), dout_ND.dtype), dout_ND, w_DF, both_NnF.reshape(N, n * F))
     return dboth.reshape(N, n, F)

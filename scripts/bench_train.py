@@ -7,7 +7,7 @@
 Each row goes to results/bench/train.json as it ends, in place of an older one that agrees in KEY. Speeds are medians of `--repeats`
 runs. Model FLOPs are `lab.counts.flops_per_token`; the ceiling is a bf16 8192^3 matmul, timed in this run.
 
-PyTorch's processes (one a shape and compile mode) and ours (one a shape) compile at the same time, wait for each other, and then time one
+PyTorch's processes (one a shape and compile mode) and ours (one for all) compile at the same time, wait for each other, and then time one
 after the other, alone on the device. `--together` says how many shapes share the device's memory meanwhile. On a CPU the shapes are tiny.
 """
 
@@ -167,20 +167,19 @@ def bench(options: argparse.Namespace) -> int:
             continue
         modes = options.torch_modes if options.torch and not options.profile else []
         references = {(str(s), mode): start_torch(s, mode, options) for s in shapes for mode in modes}
-        ours = [start_ours([s], options) for s in shapes]
+        ours = start_ours(shapes, options)
         # a compiler that takes too long costs its own rows alone
         by = time.monotonic() + COMPILING * (end - time.monotonic())
         compiled = [(name, one) for (name, _), one in references.items() if one.ready(by)]
-        ours = [child for child in ours if child.ready(end)]
+        ours.ready(end)
         timed: dict[str, list[dict[str, Any]]] = {}
         for name, one in compiled:
             one.go()
             timed.setdefault(name, []).extend(one.rows(end))
-        for child in ours:
-            child.go()
-            for row in child.rows(end):
-                if not options.profile:
-                    report(row, timed.get(row["shape"], []), options)
+        ours.go()
+        for row in ours.rows(end):
+            if not options.profile:
+                report(row, timed.get(row["shape"], []), options)
     return 0
 
 

@@ -125,7 +125,7 @@ def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
     def chosen(**fields):
         return model._fused(model.shape_of(trial("sp", precision="bfloat16") if not fields else trial("sp", **fields)), tokens, None)
 
-    tokens = jnp.zeros((1, 16), jnp.int32)
+    tokens = np.zeros((1, 16), np.int32)
     assert not chosen()  # a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert chosen()
@@ -133,10 +133,10 @@ def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
     over = jax.sharding.AbstractMesh((1, 2, 1, 1), mesh.AXES)
     with jax.sharding.use_abstract_mesh(over):  # one sequence cannot be shared by two devices
         assert not chosen()
-        tokens = jnp.zeros((2, 16), jnp.int32)
+        tokens = np.zeros((2, 16), np.int32)
         assert chosen()
     monkeypatch.undo()
-    tokens = jnp.zeros((1, 16), jnp.int32)
+    tokens = np.zeros((1, 16), np.int32)
     one = trial("sp")
     shape = model.shape_of(one)
     params = jax.eval_shape(lambda: model.init(shape, jax.random.key(0), numbers(one)))

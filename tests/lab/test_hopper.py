@@ -1,6 +1,7 @@
 """The gated MLP's kernels for Hopper, interpreted, against the plain code: alone, mapped over trials, and in the model."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from lab.parametrization import numbers
 from lab.records import Trial
 from tests.lab.test_fused import draw, with_gradients, worst
 
-N, D, F = 256, 128, 256
+D, F = 128, 256
 
 
 def plain(x, up_gate, down):
@@ -24,7 +25,7 @@ def ours(x, up_gate, down):
     return hopper.mlp(x, up_gate, down, up_gate, down.T)
 
 
-def inputs(*lead):
+def inputs(N, *lead):
     x, up_gate, down, into = draw((*lead, N, D), (*lead, D, 2, F), (*lead, F, D), (*lead, N, D), dtype="bfloat16")
     return [x, up_gate / D**0.5, down / F**0.5], into
 
@@ -33,10 +34,10 @@ def wide(tree):
     return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
 
 
-@pytest.mark.parametrize("lead", [(), (2,)])
-def test_mlp(lead):
-    """Two tiles of columns; more tiles than programs."""
-    args, into = inputs(*lead)
+@pytest.mark.parametrize(("tokens", "lead"), [(256, ()), (128, (2,))])
+def test_mlp(tokens, lead):
+    """Tiles below and beside each other, more of them than programs; and two trials."""
+    args, into = inputs(tokens, *lead)
     mapped = jax.vmap if lead else lambda f: f
     expected = with_gradients(mapped(plain), wide(args), wide(into))
     assert worst(with_gradients(mapped(ours), args, into), expected) < 1e-2
@@ -44,7 +45,7 @@ def test_mlp(lead):
 
 
 def test_inputs_gradients_take_their_own_matrices():
-    (x, up_gate, down), into = inputs()
+    (x, up_gate, down), into = inputs(128)
     _, grads = with_gradients(lambda *args: hopper.mlp(*args, 2 * up_gate, 3 * down.T), [x, up_gate, down], into)
     _, (dx, dup_gate, ddown) = with_gradients(ours, [x, up_gate, down], into)
     assert worst(grads, (6 * dx, 3 * dup_gate, ddown)) < 1e-2
@@ -67,3 +68,14 @@ def test_in_the_model(parametrization, monkeypatch):
     plain_loss, plain_grads = step(False)
     assert abs(loss - plain_loss) < 2e-3 * plain_loss
     assert worst(grads, plain_grads) < 0.05
+
+
+def test_for_hopper_and_whole_tiles(monkeypatch):
+    sizes = {"width": 128, "ff": 256, "tokens": 128}
+    assert hopper.fits(**sizes)
+    for odd in ({"width": 160}, {"ff": 320}, {"tokens": 192}, {"width": 64}, {"ff": 128}):
+        assert not hopper.fits(**(sizes | odd)), odd
+    for capability, expected in (("9.0", True), ("8.0", False), ("10.0", False)):
+        card = SimpleNamespace(platform="gpu", compute_capability=capability)
+        monkeypatch.setattr(jax, "devices", lambda card=card: [card])
+        assert hopper.fits(**sizes) is expected
