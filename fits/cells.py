@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # One value each within a size: what else would pass for seeds.
 HELD = (
     "width", "depth", "params", "params_no_embed", "vocab", "sparsity", "experts", "batch_tokens", "steps", "sequence", "lr",
-    "weight_decay",
+    "weight_decay", "step", "iteration",
 )  # fmt: skip
 SEED_DOF = 3  # repeated seeds give the noise from this many degrees of freedom on; below it residuals do
 SEED_MOST = 0.25  # of log loss between seeds: published ones reach 0.04 (2410.11840); more are checkpoints, or other settings

@@ -144,14 +144,14 @@ def _keep(frame: "pd.DataFrame", keep: "pd.Series", reason: str, left_out: dict[
 
 
 def _one_row_a_run(frame: "pd.DataFrame", left_out: dict[str, int]) -> "pd.DataFrame":
-    """A run counts once: exact copies go, and of several rows of one run_id the one with the most tokens (or steps) stays.
+    """A run counts once: exact copies go, and of several rows of one run_id the one with the most tokens (steps, or step) stays.
 
     A row without a run_id is a run of its own.
     """
     frame = _keep(frame, ~frame.astype(str).duplicated(), "duplicate row", left_out)
     if "run_id" not in frame:
         return frame
-    progress = next((c for c in ("tokens", "steps") if c in frame), None)
+    progress = next((c for c in ("tokens", "steps", "step") if c in frame), None)
     last = frame.sort_values(progress, kind="stable") if progress else frame
     earlier = last.duplicated("run_id", keep="last").reindex(frame.index) & frame["run_id"].notna()
     return _keep(frame, ~earlier, "earlier row of the same run_id", left_out)

@@ -105,6 +105,12 @@ def test_diverged_duplicate_and_earlier_rows_are_counted() -> None:
     assert len(table.read(pd.concat([early, runs]), one_row_a_run=False).frame) == 12
 
 
+def test_the_last_step_of_a_run_counts_wherever_its_row_stands() -> None:
+    runs = frame().drop(columns="tokens")
+    read = table.read(pd.concat([runs.assign(step=900), runs.assign(step=300, loss=4.0)]))
+    assert read.left_out == {"earlier row of the same run_id": len(runs)} and set(read.frame["step"]) == {900}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

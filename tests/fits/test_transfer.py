@@ -165,6 +165,10 @@ def test_checkpoints_of_a_run_are_no_seeds():
     with pytest.raises(InputError, match=r"runs=63: those that agree in size and hyperparameter differ by .*%, which no seed explains"):
         transfer.check(checkpoints)
     assert transfer.check(checkpoints[checkpoints["epoch"] == 2])[0]["verdict"] == "pass"
+    late = pd.concat([runs.assign(step=900), runs.assign(step=1000, loss=runs["loss"] * 0.99)])  # so near that seeds could do it
+    with pytest.raises(InputError, match=r"step=900, 1000: must take one value at width=64; select one \(--where step=\.\.\.\)"):
+        transfer.check(late)
+    assert transfer.check(late[late["step"] == 1000])[0]["verdict"] == "pass"
 
 
 @pytest.mark.parametrize(
