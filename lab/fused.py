@@ -90,7 +90,7 @@ def glu(both_NnF: jax.Array, alpha: Number, factor: Number) -> jax.Array:
     return ops.times(ops.glu(both_NnF[:, 0], both_NnF[:, 1], alpha), factor)
 
 
-def glu_gradient(up: jax.Array, gate: jax.Array, dout: jax.Array, alpha: jax.Array, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
+def glu_gradient(up: jax.Array, gate: jax.Array, dout: jax.Array, alpha: Number, factor: Number) -> tuple[jax.Array, jax.Array]:
     """By up and by gate, inside a kernel."""
     s = jax.nn.sigmoid(alpha * gate)
     dout *= factor * s

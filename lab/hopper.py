@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
-from lab import mesh
-from lab.fused import FF, FF_STACK, ROWS
+from lab import mesh, ops
+from lab.fused import FF, FF_STACK, ROWS, glu_gradient
 
 try:
     import jax.experimental.pallas.mosaic_gpu as gpu
@@ -34,9 +34,9 @@ _f32 = jnp.float32
 
 
 def fits(width: int, ff: int, tokens: int) -> bool:
-    """Whether the kernels exist for these sizes, on this device."""
-    device = jax.devices()[0]
-    here = device.platform == "cpu" or getattr(device, "compute_capability", "") == "9.0"
+    """Whether the kernels exist for these sizes, on this device. On a CPU they are interpreted, over several devices without an end."""
+    device, *others = jax.devices()
+    here = not others if device.platform == "cpu" else device.compute_capability == "9.0"
     return gpu is not None and here and not (width % K or ff % C or tokens % (GROUPS * R)) and width >= 2 * K and ff >= 2 * C
 
 
@@ -129,8 +129,7 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
 
         def tile(rows: Any, j: Any) -> None:
             def leave(up: jax.Array, gate: jax.Array) -> None:
-                hidden = up * gate / (1 + jnp.exp(-gate))
-                places = (up, both_ref, 0), (gate, both_ref, F), (hidden, hidden_ref, 0)
+                places = (up, both_ref, 0), (gate, both_ref, F), (ops.glu(up, gate, 1.0), hidden_ref, 0)
                 pieces = [(x[:, e : e + E], ref, start + e) for x, ref, start in places for e in range(0, C, E)]
                 for n, (piece, ref, start) in enumerate(pieces):
                     slot = out.at[group, n % 2]
@@ -192,9 +191,7 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
             def leave(dhidden: jax.Array) -> None:
                 for e in pieces:
                     up, gate = (here(n, e)[...].astype(_f32) for n in halves)
-                    s = 1 / (1 + jnp.exp(-gate))
-                    d = dhidden[:, e * E : (e + 1) * E] * s
-                    for n, value in enumerate((d * gate, d * up * (1 + gate * (1 - s)))):
+                    for n, value in enumerate(glu_gradient(up, gate, dhidden[:, e * E : (e + 1) * E], 1.0, 1.0)):
                         here(n, e)[...] = value.astype(both.dtype)
                 gpu.commit_smem()
                 for n in halves:

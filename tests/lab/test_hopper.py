@@ -75,7 +75,7 @@ def test_for_hopper_and_whole_tiles(monkeypatch):
     assert hopper.fits(**sizes)
     for odd in ({"width": 160}, {"ff": 320}, {"tokens": 192}, {"width": 64}, {"ff": 128}):
         assert not hopper.fits(**(sizes | odd)), odd
-    for capability, expected in (("9.0", True), ("8.0", False), ("10.0", False)):
-        card = SimpleNamespace(platform="gpu", compute_capability=capability)
-        monkeypatch.setattr(jax, "devices", lambda card=card: [card])
+    cards = [(SimpleNamespace(platform="gpu", compute_capability=at), at == "9.0") for at in ("8.0", "9.0", "10.0")]
+    for device, expected in (*cards, (SimpleNamespace(platform="cpu"), False)):
+        monkeypatch.setattr(jax, "devices", lambda device=device: [device] * 2)
         assert hopper.fits(**sizes) is expected
