@@ -33,11 +33,20 @@ WIDE = 8  # columns of tiles that a sweep over the rows takes, so that operands 
 _f32 = jnp.float32
 
 
-def fits(width: int, ff: int, tokens: int) -> bool:
-    """Whether the kernels exist for these sizes, on this device. On a CPU they are interpreted, over several devices without an end."""
+def here() -> bool:
+    """Whether this device runs such kernels. A CPU interprets them, where there are several devices without an end."""
     device, *others = jax.devices()
-    here = not others if device.platform == "cpu" else device.compute_capability == "9.0"
-    return gpu is not None and here and not (width % K or ff % C or tokens % (GROUPS * R)) and width >= 2 * K and ff >= 2 * C
+    return gpu is not None and (not others if interpreted() else device.compute_capability == "9.0")
+
+
+def interpreted() -> bool:
+    """On a CPU."""
+    return jax.devices()[0].platform == "cpu"
+
+
+def fits(width: int, ff: int, tokens: int) -> bool:
+    """Whether the kernels exist for these sizes, on this device."""
+    return here() and not (width % K or ff % C or tokens % (GROUPS * R)) and width >= 2 * K and ff >= 2 * C
 
 
 @jax.custom_vjp
@@ -67,17 +76,15 @@ mlp.defvjp(_mlp_forward, _mlp_backward)
 SWIZZLED = (gpu.TilingTransform((8, E)), gpu.SwizzleTransform(128)) if gpu else ()
 
 
-def _launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array) -> Any:
-    """`kernel` on as many programs as there are processors; interpreted on a CPU."""
-    semantics = gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup)
-    device = jax.devices()[0]
-    programs, interpret = 2, None
-    if device.platform == "cpu":
+def launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs: int = 0, approx_math: bool = False) -> Any:
+    """`kernel` on so many programs, by default as many as there are processors; interpreted on a CPU."""
+    semantics = gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup, approx_math=approx_math)
+    interpret = None
+    if interpreted():
         from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams  # not public yet
 
         interpret = InterpretGPUParams()
-    else:
-        programs = device.core_count
+    programs = programs or (2 if interpreted() else jax.devices()[0].core_count)
     run = gpu.kernel(
         kernel, out_type=outputs, grid=(programs,), grid_names=("program",), num_threads=GROUPS + 1, thread_name="group",
         compiler_params=semantics, interpret=interpret,
@@ -165,7 +172,7 @@ def product_glu(x_ND: jax.Array, w_DnF: jax.Array) -> tuple[jax.Array, jax.Array
     """(up, gate) = x w, (N, 2, F), and up x gate x sigmoid(gate), (N, F)."""
     (N, D), F = x_ND.shape, w_DnF.shape[2]
     outputs = [jax.ShapeDtypeStruct((N, columns), x_ND.dtype) for columns in (2 * F, F)]
-    both, hidden_NF = _launch(_forward_kernel, outputs, x_ND, w_DnF.reshape(D, 2 * F))
+    both, hidden_NF = launch(_forward_kernel, outputs, x_ND, w_DnF.reshape(D, 2 * F))
     return both.reshape(N, 2, F), hidden_NF
 
 
@@ -231,5 +238,5 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
 def gradient_product(dout_ND: jax.Array, w_DF: jax.Array, both_NnF: jax.Array) -> jax.Array:
     """The gradient by (up, gate), (N, 2, F), from that by the output of the matrix whose transpose is w."""
     N, n, F = both_NnF.shape
-    dboth = _launch(_backward_kernel, jax.ShapeDtypeStruct((N, n * F), dout_ND.dtype), dout_ND, w_DF, both_NnF.reshape(N, n * F))
+    dboth = launch(_backward_kernel, jax.ShapeDtypeStruct((N, n * F), dout_ND.dtype), dout_ND, w_DF, both_NnF.reshape(N, n * F))
     return dboth.reshape(N, n, F)
