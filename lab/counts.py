@@ -65,7 +65,8 @@ def step_bytes(trial: Trial) -> dict[str, float]:
     Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4. An operand in FP8 takes 1 byte
     where a product reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two layouts that the
     products forward and back need. Only the gradient of values, which attention makes, takes a cast of its own.
-    It leaves out what `lab.hopper` saves on its cards: 4 of 17 passes over the gated MLP's hidden entries.
+    It leaves out what Hopper's kernels save on their cards: `lab.hopper` 4 of 17 passes over the gated MLP's hidden entries,
+    `lab.hopper_loss` all passes over the logits at width 128.
     """
     size = 4 if trial.precision == "float32" else 2
     tokens, wide, glu = trial.batch_tokens, trial.width, trial.activation == "swiglu"

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from lab import fused as kernels
-from lab import fused_fp8, hopper, mesh, ops
+from lab import fused_fp8, hopper, hopper_loss, mesh, ops
 from lab.attention import causal_attention, rotate
 from lab.parametrization import FP8, TENSORS, table_of
 from lab.records import Trial
@@ -152,6 +152,16 @@ class Decoder(nnx.Module):
             self.unembed = _param(shape, "unembed")
 
     def __call__(self, m: "Context", tokens_BT: jax.Array) -> jax.Array:
+        logits_BTV = m.ops.readout(self.last(m, tokens_BT), self.readout(), m.numbers["readout"], m.numbers["readout_backward"])
+        m.tap("logits", logits_BTV)
+        return logits_BTV
+
+    def readout(self) -> jax.Array:
+        """(D, V)"""
+        return self.unembed[...] if hasattr(self, "unembed") else self.embed[...].T
+
+    def last(self, m: "Context", tokens_BT: jax.Array) -> jax.Array:
+        """What the readout reads: the stream after all branches, normed."""
         x_BTD = m.ops.embed(tokens_BT, mesh.whole(self.embed[...]), m.rule("embed")["multiplier"]).astype(m.dtype(self.embed))
         x_BTD = mesh.split_batch(x_BTD)
         stream = Stream(x_BTD)
@@ -161,11 +171,14 @@ class Decoder(nnx.Module):
                 layer, stream = jax.checkpoint(layer, policy=REMAT[m.remat]), Stream(m.close(stream, 2 * i))
             stream = layer(stream)
             stream = stream._replace(skip_BTD=mesh.split_batch(stream.skip_BTD))
-        x_BTD = m.norm(m.close(stream, 2 * m.shape.depth), getattr(self, "final_gain", None))
-        w_DV = self.embed[...].T if m.shape.tied else self.unembed[...]
-        logits_BTV = m.ops.readout(x_BTD, w_DV, m.numbers["readout"], m.numbers["readout_backward"])
-        m.tap("logits", logits_BTV)
-        return logits_BTV
+        return m.norm(m.close(stream, 2 * m.shape.depth), getattr(self, "final_gain", None))
+
+    def loss(self, m: "Context", tokens_BT: jax.Array, targets_BT: jax.Array, gradient: Any) -> jax.Array:
+        """The mean of the targets' losses without logits in memory; `gradient` as in `Ops.loss_gradient`."""
+        x_ND, alpha = self.last(m, tokens_BT).reshape(-1, m.shape.width), m.numbers["loss"]
+        logits, into_x, into_w = m.ops.readout_factors(m.numbers["readout"], m.numbers["readout_backward"], len(x_ND))
+        factors = hopper_loss.Factors(alpha * logits, alpha * into_x, alpha * into_w, gradient)
+        return hopper_loss.mean_cross_entropy(x_ND, self.readout(), targets_BT.reshape(-1), m.numbers["z_loss"], factors)
 
 
 class Stream(NamedTuple):
@@ -315,6 +328,12 @@ def _fused(shape: Shape, tokens_BT: jax.Array, fused: bool | None) -> bool:
     return fits and (fused if fused is not None else jax.default_backend() == "gpu" and shape.precision != "float32")
 
 
+def _without_logits(shape: Shape, tokens_BT: jax.Array) -> bool:
+    """Whether `lab.hopper_loss` takes the readout and the loss, where kernels are used. Each trial is to lie on one device."""
+    one = mesh.parts(*mesh.BATCH, "tensor") == 1
+    return one and shape.precision != "float32" and hopper_loss.fits(shape.width, shape.vocab, tokens_BT.size)
+
+
 def forward(
     shape: Shape,
     params: Tree,
@@ -340,9 +359,13 @@ def loss(
 ) -> jax.Array:
     """Mean nats per token of (B, T + 1) tokens. Its gradient includes the z-loss, its value does not; unit ops scale the gradient."""
     tokens_BT, targets_BT = tokens_BS[:, :-1], tokens_BS[:, 1:]
-    logits_BTV = forward(shape, params, tokens_BT, numbers, remat=remat, fused=fused)
     gradient = (ops.UNIT if shape.unit else ops.PLAIN).loss_gradient(targets_BT.size, shape.vocab, numbers["loss"])
-    if _fused(shape, tokens_BT, fused) and mesh.parts("tensor") == 1:  # the kernel takes whole rows of logits
+    chains = _fused(shape, tokens_BT, fused)
+    if chains and _without_logits(shape, tokens_BT):
+        decoder = nnx.merge(_structure(shape)[0], params)
+        return decoder.loss(Context(shape, numbers, _ignore, remat, chains), tokens_BT, targets_BT, gradient)
+    logits_BTV = forward(shape, params, tokens_BT, numbers, remat=remat, fused=fused)
+    if chains and mesh.parts("tensor") == 1:  # the kernel takes whole rows of logits
         flat = logits_BTV.reshape(-1, shape.vocab), targets_BT.reshape(-1)
         return kernels.mean_cross_entropy(*flat, numbers["z_loss"], numbers["loss"], gradient)
     return cross_entropy(ops.scale_bwd(logits_BTV, gradient), targets_BT, numbers["z_loss"], numbers["loss"]).mean()

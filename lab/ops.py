@@ -67,6 +67,8 @@ class Ops(NamedTuple):
     # (w, scale, factor, tokens, dtype) -> (w as the product of `linear_free` takes it, and as the gradient of its input does)
     matrix_free: Callable[..., tuple[jax.Array, jax.Array]]
     readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
+    # (scale, backward, tokens) -> the readout's factors: on x w, on the gradient by x, on that by w
+    readout_factors: Callable[..., tuple[Number, Number, Number]]
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
     glu_factor: Callable[[Number], Number]  # (alpha) -> the factor on `glu`, x gate sigmoid(alpha gate)
     gelu: Callable[..., jax.Array]  # (x, alpha) -> gelu(alpha x) / alpha
@@ -107,6 +109,7 @@ PLAIN = Ops(
     linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(x_BTD, w_DE, scale * factor),
     matrix_free=_matrix,
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
+    readout_factors=lambda scale, backward, tokens: (scale, scale, scale),
     gain=lambda x, gain: x * gain.astype(x.dtype),
     glu_factor=lambda alpha: 1.0,
     gelu=_gelu,
@@ -193,6 +196,7 @@ UNIT = Ops(
     linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, factor, fp8),
     matrix_free=_unit_matrix,
     readout=lambda x_BTD, w_DV, scale, backward: _unit_linear(x_BTD, w_DV, scale, backward, 1.0, False),
+    readout_factors=lambda scale, backward, tokens: (scale, backward, tokens**-0.5),
     gain=_unit_gain,
     glu_factor=_unit_glu_factor,
     gelu=_unit_gelu,

@@ -1,0 +1,108 @@
+"""The loss without logits, its kernel interpreted, against plain code: alone, for trials with shared targets, and in the model."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lab import hopper_loss, mesh, model, ops
+from lab.parametrization import numbers
+from lab.records import Trial
+from lab.xent import cross_entropy
+from tests.lab.test_fused import SEED, draw, worst
+
+N, V, D = 256, 256, 128
+FACTORS = hopper_loss.Factors(logits=0.7, input=0.3, weight=0.2, gradient=3.0)
+
+
+def plain(x, w, targets, z_loss, factors):
+    """In float32 from bfloat16 entries, by the factors' definition."""
+    x = ops.scale_bwd(x.astype(jnp.float32), factors.input / factors.logits)
+    w = ops.scale_bwd(w, factors.weight / factors.logits)
+    logits = ops.scale_bwd(x @ w, factors.gradient)
+    return cross_entropy(logits, targets, z_loss, factors.logits).mean()
+
+
+def inputs(*lead):
+    """The logits' spread is about 2, so that probabilities differ."""
+    x, w = draw((*lead, N, D), (*lead, D, V))
+    targets = jnp.asarray(np.random.default_rng(SEED).integers(0, V, N), jnp.int32).at[:3].set(jnp.asarray([0, 127, V - 1]))
+    return x.astype(jnp.bfloat16), w.astype(jnp.bfloat16).astype(jnp.float32) * 3 / D**0.5, targets
+
+
+def gradients(f):
+    return jax.jit(jax.value_and_grad(f, (0, 1)))
+
+
+def test_mean_cross_entropy():
+    x, w, targets = inputs()
+    loss, grads = gradients(hopper_loss.mean_cross_entropy)(x, w, targets, 1e-2, FACTORS)
+    expected, plain_grads = gradients(plain)(x, w, targets, 1e-2, FACTORS)
+    assert abs(loss - expected) < 1e-3 * expected
+    assert worst(grads, plain_grads) < 1e-2
+    for z_loss, other in ((0.0, targets), (1e-2, targets.at[:9].add(1) % V)):  # the check has power
+        assert worst(grads, gradients(plain)(x, w, other, z_loss, FACTORS)[1]) > 2e-2
+
+
+def test_trials_with_factors_of_their_own_and_shared_targets():
+    x, w, targets = inputs(2)
+    factors = jax.tree.map(lambda f: f * jnp.asarray([1.0, 1.5]), FACTORS)
+    z_loss = jnp.asarray([1e-2, 0.0])
+    mapped = [jax.jit(jax.vmap(gradients(f), (0, 0, None, 0, 0))) for f in (hopper_loss.mean_cross_entropy, plain)]
+    (loss, grads), (expected, plain_grads) = (f(x, w, targets, z_loss, factors) for f in mapped)
+    assert worst(loss, expected) < 1e-3
+    for i in range(2):
+        own, other = (jax.tree.map(lambda g, i=i: g[i], plain_grads) for i in (i, 1 - i))
+        ours = jax.tree.map(lambda g, i=i: g[i], grads)
+        assert worst(ours, own) < 1e-2 and worst(ours, other) > 0.1
+
+
+def trial_of(parametrization, **fields):
+    return Trial(
+        corpus="0" * 64, vocab=128, width=128, depth=1, ff=64, batch=2, sequence=128, head_dim=64, steps=1, lr=0.01, z_loss=1e-2,
+        parametrization=parametrization, precision="bfloat16", **fields,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("parametrization", "tied"), [("sp", False), ("sp", True), ("u-mup", False)])
+def test_in_the_model(parametrization, tied, monkeypatch):
+    trial = trial_of(parametrization, tied=tied, **({"alpha_loss": 0.7} if parametrization == "u-mup" else {}))
+    shape = model.shape_of(trial)
+    params = model.init(shape, jax.random.key(0), numbers(trial))
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 128, (2, 129)), jnp.int32)
+
+    def step(fused, **other):
+        n = numbers(trial) | other
+        return jax.jit(jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, fused=fused)))(params)
+
+    calls = []
+    of = hopper_loss.mean_cross_entropy
+    monkeypatch.setattr(hopper_loss, "mean_cross_entropy", lambda *args: calls.append(1) or of(*args))
+    loss, grads = step(True)
+    assert len(calls) == 1
+    expected, plain_grads = step(False)
+    assert len(calls) == 1
+    assert abs(loss - expected) < 2e-3 * expected
+    assert worst(grads, plain_grads) < 0.05
+    more = {name: 1.2 * numbers(trial)[name] for name in ("readout", "readout_backward")}
+    assert worst(grads, step(False, **more)[1]) > 0.1  # the check has power
+
+
+def test_for_hopper_and_whole_tiles(monkeypatch):
+    sizes = {"width": 128, "vocab": 256, "tokens": 256}
+    assert hopper_loss.fits(**sizes)
+    for odd in ({"width": 64}, {"width": 256}, {"vocab": 64}, {"vocab": 320}, {"tokens": 320}, {"tokens": 128}):
+        assert not hopper_loss.fits(**(sizes | odd)), odd
+    chosen = functools.partial(model._without_logits, model.shape_of(trial_of("sp")), np.zeros((2, 128)))
+    assert chosen()
+    for axis in ("data", "fsdp", "tensor"):
+        cut = jax.sharding.AbstractMesh(tuple(2 if a == axis else 1 for a in mesh.AXES), mesh.AXES)
+        with jax.sharding.use_abstract_mesh(cut):
+            assert not chosen()
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((2, 1, 1, 1), mesh.AXES)):
+        assert chosen()
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu", compute_capability="8.0")])
+    assert not chosen()
