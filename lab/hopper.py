@@ -40,7 +40,6 @@ def here() -> bool:
 
 
 def interpreted() -> bool:
-    """On a CPU."""
     return jax.devices()[0].platform == "cpu"
 
 
@@ -76,20 +75,40 @@ mlp.defvjp(_mlp_forward, _mlp_backward)
 SWIZZLED = (gpu.TilingTransform((8, E)), gpu.SwizzleTransform(128)) if gpu else ()
 
 
-def launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs: int = 0, approx_math: bool = False) -> Any:
-    """`kernel` on so many programs, by default as many as there are processors; interpreted on a CPU."""
-    semantics = gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup, approx_math=approx_math)
+def processors() -> int:
+    """As many programs run at once. Two when interpreted."""
+    return 2 if interpreted() else jax.devices()[0].core_count
+
+
+def launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs: int = 0, params: Any = None) -> Any:
+    """`kernel` on so many programs, by default one a processor, each of GROUPS warpgroups and one that copies; interpreted on a CPU."""
     interpret = None
     if interpreted():
         from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams  # not public yet
 
         interpret = InterpretGPUParams()
-    programs = programs or (2 if interpreted() else jax.devices()[0].core_count)
     run = gpu.kernel(
-        kernel, out_type=outputs, grid=(programs,), grid_names=("program",), num_threads=GROUPS + 1, thread_name="group",
-        compiler_params=semantics, interpret=interpret,
+        kernel, out_type=outputs, grid=(programs or processors(),), grid_names=("program",), num_threads=GROUPS + 1, thread_name="group",
+        compiler_params=params or gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup), interpret=interpret,
     )  # fmt: skip
     return run(*args)
+
+
+def with_sums(body: Callable[..., Any], *shapes: tuple[int, int]) -> Any:
+    """body(a sum of products for each shape, zero as yet): registers, or values where the kernel is interpreted."""
+    if interpreted():
+        return body(*(jnp.zeros(shape, _f32) for shape in shapes))
+    return pl.run_scoped(body, *(gpu.ACC(shape, _f32) for shape in shapes))
+
+
+def plus(total: Any, a: Any, b: Any, transposed: str = "") -> Any:
+    """total + a b, of shared memory or (a) of registers; `transposed` names those to transpose. The interpreter's own product can neither
+    transpose nor take registers."""
+    if interpreted():
+        a, b = (x[...].T if name in transposed else x[...] for name, x in (("a", a), ("b", b)))
+        return total + jnp.dot(a, b, preferred_element_type=_f32)
+    gpu.wgmma(total, *(x.transpose((1, 0)) if name in transposed else x for name, x in (("a", a), ("b", b))))
+    return total
 
 
 def _tiles(N: int, F: int, body: Callable[[Any, Any], None]) -> None:

@@ -9,7 +9,6 @@ registers. One product more than with logits written out, four for three, but ea
 Letters: N rows (tokens), D width, V vocabulary; R rows of the vocabulary for each of the warpgroups that compute.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from jax.sharding import PartitionSpec
 
 from lab import hopper, mesh, ops
 from lab.fused import LOG2E
-from lab.hopper import GROUPS, SWIZZLED, R, gpu
+from lab.hopper import GROUPS, SWIZZLED, R, gpu, plus, with_sums
 from lab.ops import Number
 
 WIDTH = 128  # a warpgroup's sum (R, D) and its logits (R, tokens of a step) fill its registers
@@ -91,19 +90,6 @@ def _attention(x_ND: jax.Array, w_VD: jax.Array) -> tuple[jax.Array, jax.Array]:
 # 2. the weights' gradient -----------------------------------------------------------------------------------------------------
 
 
-def _with_sum(body: Callable[[Any], Any], shape: tuple[int, int]) -> Any:
-    """body(a sum of products, zero as yet)"""
-    return body(jnp.zeros(shape, _f32)) if hopper.interpreted() else pl.run_scoped(body, gpu.ACC(shape, _f32))
-
-
-def _plus(total: Any, a: Any, b: Any, transposed: bool = False) -> Any:
-    """total + a b, or a b^T. Interpreted, it is of values: the interpreter's product takes neither registers nor a transposed operand."""
-    if hopper.interpreted():
-        return total + jnp.dot(a[...], b[...].T if transposed else b[...], preferred_element_type=_f32)
-    gpu.wgmma(total, a, b.transpose((1, 0)) if transposed else b)
-    return total
-
-
 def _turn(turns: Any) -> None:
     """Waits for the other warpgroup: one issues products while the other takes exponentials."""
     gpu.barrier_arrive(turns)
@@ -129,25 +115,25 @@ def _kernel(x_ref: Any, w_ref: Any, targets_ref: Any, shift_ref: Any, dw_ref: An
                 pl.when(group == 0)(partial(_turn, turns))
                 own[...] = dw[...].astype(dtype)
 
-            _with_sum(accumulate, (R, D))
+            with_sums(accumulate, (R, D))
             gpu.commit_smem()
             gpu.copy_smem_to_gmem(own, dw_ref.at[pl.ds(start, R)])
             gpu.wait_smem_to_gmem(0)
 
         def step(_: Any, x: Any, targets: Any, shift: Any, dw: Any) -> Any:
             def product(logits: Any) -> jax.Array:
-                logits = _plus(logits, own, x, transposed=True)
+                logits = plus(logits, own, x, "b")
                 _turn(turns)
                 return logits[...]  # by now the sum of the step before is done too, so that its tokens may go
 
-            logits_RN = _with_sum(product, (R, TOKENS))
+            logits_RN = with_sums(product, (R, TOKENS))
             along = partial(jax.lax.broadcast_in_dim, shape=logits_RN.shape, broadcast_dimensions=[1])
             p_RN = jnp.exp2(logits_RN * LOG2E - along(shift[...]))
             hit_RN = jax.lax.broadcasted_iota(jnp.int32, logits_RN.shape, 0) == along(targets[...] - start)
             p_RN = jnp.where(hit_RN, p_RN - 1, p_RN).astype(dtype)
             p_RN = jax.lax.optimization_barrier(p_RN)
             _turn(turns)
-            return _plus(dw, p_RN, x)
+            return plus(dw, p_RN, x)
 
         rows = gpu.BlockSpec((TOKENS, D), lambda n: (n, 0), transforms=SWIZZLED, delay_release=1)
         numbers = gpu.BlockSpec((TOKENS,), lambda n: (n,), delay_release=1)
@@ -167,4 +153,5 @@ WHOLE, ONE = PartitionSpec(None, None), PartitionSpec(None)
 def weight_gradient(x_ND: jax.Array, w_VD: jax.Array, targets_N: jax.Array, shift_N: jax.Array) -> jax.Array:
     """(p - hit)^T x, (V, D), where p = 2^(x w^T log2(e) - shift)."""
     out = jax.ShapeDtypeStruct(w_VD.shape, x_ND.dtype)
-    return hopper.launch(_kernel, out, x_ND, w_VD, targets_N, shift_N, programs=len(w_VD) // (GROUPS * R), approx_math=True)
+    params = gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup, approx_math=True)
+    return hopper.launch(_kernel, out, x_ND, w_VD, targets_N, shift_N, programs=len(w_VD) // (GROUPS * R), params=params)

@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from lab import fused as kernels
-from lab import fused_fp8, hopper, hopper_loss, mesh, ops
+from lab import fused_fp8, hopper, hopper_attention, hopper_loss, mesh, ops
 from lab.attention import causal_attention, rotate
 from lab.parametrization import FP8, TENSORS, table_of
 from lab.records import Trial
@@ -95,13 +95,19 @@ class Block(nnx.Module):
 
     def attention(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
         (B, T, D), K, scale, q_scale = x_BTD.shape, m.shape.head_dim, m.rule("q")["multiplier"], m.numbers["attention"]
+        factor = m.ops.attention_factor(T, K, q_scale * K) * m.folded(2 * layer)
         # q and k together, since the position embedding copies both anyway; v alone, so that nothing has to cut it out
         if m.joined(2 * layer):
             q_BTHK, k_BTHK = fused_fp8.rotate_pair(x_BTD, self.matrices("q", "k"), scale, q_scale, K)
             v_ND = fused_fp8.linear(x_BTD.reshape(-1, D), *self.matrices("v"), scale)
         else:
             qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(B, T, 2, m.shape.heads, K)
-            if m.fused and not m.shape.qk_norm:
+            v_ND = m.linear(x_BTD, self, "v")
+            chain = m.fused and not m.shape.qk_norm
+            if chain and hopper_attention.fits(K, T):
+                out_BTHK = hopper_attention.attention(qk_BTnHK, v_ND.reshape(B, T, -1, K), q_scale)
+                return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
+            if chain:
                 q_BTHK, k_BTHK = kernels.rotate_pair(qk_BTnHK, q_scale)
             else:
                 q_BTHK, k_BTHK = qk_BTnHK[..., 0, :, :], qk_BTnHK[..., 1, :, :]
@@ -109,11 +115,9 @@ class Block(nnx.Module):
                     q_BTHK = m.norm(q_BTHK, getattr(self, "q_gain", None))
                     k_BTHK = m.norm(k_BTHK, getattr(self, "k_gain", None))
                 q_BTHK, k_BTHK = rotate(q_BTHK, q_scale), rotate(k_BTHK, 1.0)
-            v_ND = m.linear(x_BTD, self, "v")
         m.tap(f"q.{layer}", q_BTHK)
         m.tap(f"k.{layer}", k_BTHK)
         out_BTHK = causal_attention(q_BTHK, k_BTHK, v_ND.reshape(k_BTHK.shape))
-        factor = m.ops.attention_factor(T, K, q_scale * K) * m.folded(2 * layer)
         return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:

@@ -1,0 +1,447 @@
+"""Causal attention of heads of 64 entries, with its position embedding, on NVIDIA's Hopper GPUs: Pallas, through Mosaic GPU.
+
+cuDNN's gradient sums the queries' in float32 in memory, over programs that each have a part of the keys; for sequences of up to 1,024
+tokens that traffic and its many small programs cost more than the products. Here one program has a whole head: the queries' gradient is
+summed in shared memory and the five products are made once. Queries and keys are turned where they are read and turned back where
+their gradient is written, so that the embedding takes no passes of its own.
+
+Two warpgroups compute, a third one copies; a program goes from head to head, and the next one's entries come in meanwhile.
+
+Letters: B sequences, T tokens of each, H heads, K entries of a head, n = 2 (queries, keys).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.sharding import PartitionSpec
+
+from lab import hopper, mesh
+from lab.attention import ROPE_BASE
+from lab.fused import HEAD_PAIRS, HEADS, LOG2E, TOKENS
+from lab.hopper import SWIZZLED, gpu, plus, with_sums
+from lab.ops import Number
+
+K = 64  # entries of a head
+Q, KV = 64, 128  # rows of a block of queries, of keys and values
+HALF = KV // 2  # rows of a block that one warpgroup has
+LONGEST = 1024  # tokens; a head's keys and the sums of its queries' gradient have to fit in shared memory
+STAGES = 2  # blocks that are on their way at once
+REGISTERS = 24, 240  # a thread of the warpgroup that copies, of those that compute
+HEAD_ROWS = PartitionSpec(mesh.BATCH, "tensor", None)  # (B, H, T)
+_f32 = jnp.float32
+
+
+def fits(head_dim: int, tokens: int) -> bool:
+    """Whether the kernels exist for these sizes, on this device. Mosaic GPU joins arrays in registers since JAX 0.11."""
+    able = hopper.interpreted() or jax.__version_info__ >= (0, 11)
+    return hopper.here() and able and head_dim == K and 2 * KV <= tokens <= LONGEST and tokens % KV == 0
+
+
+@jax.custom_vjp
+def attention(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale: Number) -> jax.Array:
+    """`attention.causal_attention` of turned queries, times `scale`, and turned keys; (B, T, H, K). No gradient flows to `scale`."""
+    return _attention_forward(qk_BTnHK, v_BTHK, scale)[0]
+
+
+def _attention_forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale: Number) -> tuple[jax.Array, tuple[Any, ...]]:
+    scale_B = jnp.full(len(v_BTHK), scale, _f32)
+    q_BTHK, k_BTHK, out_BTHK, shift_BHT = forward(qk_BTnHK, v_BTHK, scale_B)
+    return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, shift_BHT, scale_B, scale)
+
+
+def _attention_backward(saved: tuple[Any, ...], dout_BTHK: jax.Array) -> tuple[Any, ...]:
+    q_BTHK, k_BTHK, v_BTHK, out_BTHK, shift_BHT, scale_B, scale = saved
+    mean_BHT = jnp.einsum("bthk,bthk->bht", out_BTHK, dout_BTHK, preferred_element_type=_f32)
+    dqk_BTnHK, dv_BTHK = backward(q_BTHK, k_BTHK, v_BTHK, dout_BTHK, shift_BHT, mean_BHT, scale_B)
+    return dqk_BTnHK, dv_BTHK, jnp.zeros_like(scale)
+
+
+attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _fold(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Mapped over trials, `f` takes their sequences as those of one batch, so that its programs go on from trial to trial."""
+    folded = jax.custom_batching.custom_vmap(f)
+
+    @folded.def_vmap  # type: ignore[misc]
+    def _(trials: int, mapped: list[bool], *args: jax.Array) -> tuple[Any, Any]:
+        each = [a if m else jnp.broadcast_to(a, (trials, *a.shape)) for a, m in zip(args, mapped, strict=True)]
+        outs = folded(*(a.reshape(-1, *a.shape[2:]) for a in each))
+        return tuple(x.reshape(trials, -1, *x.shape[1:]) for x in outs), (True,) * len(outs)
+
+    return folded
+
+
+# 1. what both kernels do -----------------------------------------------------------------------------------------------------
+
+
+def _int(x: Any) -> jax.Array:
+    return jnp.asarray(x, jnp.int32)
+
+
+def _rem(x: Any, n: int) -> jax.Array:
+    return _int(0) if n == 1 else lax.rem(_int(x), _int(n))
+
+
+def _buffer(*shape: int, dtype: Any = jnp.bfloat16) -> Any:
+    wide = (gpu.TilingTransform((8, 32)), *SWIZZLED[1:])
+    return gpu.SMEM(shape, dtype, transforms=wide if dtype == _f32 else SWIZZLED)
+
+
+def _passing(count: int, copies: int = 1) -> tuple[Any, Any]:
+    """Barriers of so many slots of a buffer: full, by the copies into it; free, by the warpgroups that compute."""
+    return gpu.Barrier(num_arrivals=copies, num_barriers=count), gpu.Barrier(num_arrivals=2, num_barriers=count)
+
+
+def _roles(free: list[tuple[Any, int]], copy: Callable[[], None], compute: Callable[[Any], None]) -> None:
+    """The third warpgroup copies, the others compute. Every slot is free at first, and has been freed in the end."""
+    group = lax.axis_index("group")
+
+    def each(what: Callable[[Any], None]) -> None:
+        for barrier, count in free:
+            for i in range(count):
+                what(barrier.at[i])
+
+    @pl.when(group == 2)
+    def _() -> None:
+        gpu.set_max_registers(REGISTERS[0], action="decrease")
+        copy()
+        each(gpu.barrier_wait)
+
+    @pl.when(group < 2)
+    def _() -> None:
+        gpu.set_max_registers(REGISTERS[1], action="increase")
+        each(gpu.barrier_arrive)
+        compute(group)
+        gpu.wait_smem_to_gmem(0)
+
+
+# Values lie in a warpgroup's registers as a product's sum does, or as the sum of its rows or columns; the interpreter has no layouts
+
+
+def _load(ref: Any, summed: int | None = None) -> jax.Array:
+    return ref[...] if hopper.interpreted() else gpu.load(ref, layout=_layout(summed))  # type: ignore[call-arg]  # JAX 0.10's, which runs them on no GPU
+
+
+def _full(x: float, *shape: int) -> jax.Array:
+    value = jnp.full(shape, x, _f32)
+    return value if hopper.interpreted() else gpu.layout_cast(value, _layout(None if len(shape) == 2 else 1))
+
+
+def _iota(shape: tuple[int, ...], axis: int) -> jax.Array:
+    if hopper.interpreted():
+        return lax.broadcasted_iota(jnp.int32, shape, axis)
+    return gpu.broadcasted_iota(jnp.int32, shape, axis, layout=_layout())
+
+
+def _layout(summed: int | None = None) -> Any:
+    return gpu.Layout.WGMMA if summed is None else gpu.Layout.WGMMA.reduce(summed)
+
+
+def _angles(start: Any) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine (64, K/2) of the positions from `start`; of whole turns, since the device's own functions want small angles."""
+    t, i = (_iota((HALF, K // 2), axis).astype(_f32) for axis in (0, 1))
+    i = lax.optimization_barrier(i)  # else what follows from it is made once, and takes registers all along
+    turns = (t + start) * jnp.exp2(i * (-2 / K * math.log2(ROPE_BASE)) - math.log2(2 * math.pi))
+    angle = (turns - lax.round(turns, lax.RoundingMethod.TO_NEAREST_EVEN)) * (2 * math.pi)
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def _halves(f: Callable[..., Any], x: jax.Array, *args: Any) -> jax.Array:
+    return lax.concatenate(f(x[:, : K // 2], x[:, K // 2 :], *args), 1)
+
+
+def _turn(a: jax.Array, b: jax.Array, cos: jax.Array, sin: jax.Array, scale: Any) -> list[jax.Array]:
+    return [scale * (a * cos - b * sin), scale * (b * cos + a * sin)]
+
+
+def _turn_back(x: jax.Array, start: Any, scale: Any) -> jax.Array:
+    cos, sin = _angles(start)
+    return _halves(_turn, x, cos, -sin, scale)
+
+
+def _loop(start: Any, stop: Any, body: Callable[..., Any], sums: Any) -> Any:
+    """sums = body(i, *sums) for i from start; the sums are values where the kernel is interpreted."""
+    if hopper.interpreted():
+        return lax.fori_loop(start, stop, lambda i, sums: body(i, *sums), sums)
+
+    @pl.loop(start, stop)
+    def _(i: Any) -> None:
+        body(i, *sums)
+
+    return sums
+
+
+def _launch(kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array) -> Any:
+    """`kernel(count, item, *refs, *scratch)`: item(i) is the i-th of the program's, of `count`."""
+    programs = min(items, hopper.processors())
+
+    def entry(*refs: Any) -> None:
+        program = lax.axis_index("program")
+        count = lax.div(_int(items - 1) - program, _int(programs)) + 1
+        pl.run_scoped(partial(kernel, count, lambda i: program + i * programs, *refs), *scratch, collective_axes="group")
+
+    return hopper.launch(entry, outputs, *args, programs=programs, params=gpu.CompilerParams(approx_math=True))
+
+
+# 2. forward ------------------------------------------------------------------------------------------------------------------
+
+
+@mesh.on_each_device((HEAD_PAIRS, HEADS, TOKENS), (HEADS, HEADS, HEADS, HEAD_ROWS))
+@_fold
+def forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale_B: jax.Array) -> tuple[jax.Array, ...]:
+    """(queries, keys, both turned; attention's output; log2 of the softmax's sum, float32 (B, H, T))."""
+    (B, T, H, _), dtype = v_BTHK.shape, v_BTHK.dtype
+    blocks = T // KV
+    slots = blocks + (T < LONGEST)  # a head's keys, and the first ones of the next head where there is room
+
+    def kernel(count: Any, item: Any, qk_ref: Any, v_ref: Any, scale_ref: Any, *refs: Any) -> None:
+        q_ref, k_ref, out_ref, shift_ref, q, k, v, out, shift, (q_full, q_free), (k_full, k_free), (v_full, v_free), turned = refs
+
+        def place(i: Any) -> tuple[Any, Any]:
+            return lax.div(item(i), _int(H)), lax.rem(item(i), _int(H))
+
+        def slot_of_v(i: Any, rows: Any, columns: Any) -> Any:
+            return _rem(i * (blocks * (blocks + 1) // 2) + lax.div(rows * (rows + 1), _int(2)) + columns, STAGES)
+
+        def copy() -> None:
+            @pl.loop(0, count)
+            def _(i: Any) -> None:
+                b, h = place(i)
+
+                @pl.loop(0, blocks)
+                def _(j: Any) -> None:
+                    for n, (to, full, free, slot) in enumerate(
+                        ((q, q_full, q_free, _rem(i * blocks + j, 2)), (k, k_full, k_free, _rem(i * blocks + j, slots)))
+                    ):
+                        gpu.barrier_wait(free.at[slot])
+                        gpu.copy_gmem_to_smem(qk_ref.at[b, pl.ds(j * KV, KV), n, h], to.at[slot], full.at[slot])
+
+                    @pl.loop(0, j + 1)
+                    def _(c: Any) -> None:
+                        slot = slot_of_v(i, j, c)
+                        gpu.barrier_wait(v_free.at[slot])
+                        gpu.copy_gmem_to_smem(v_ref.at[b, pl.ds(c * KV, KV), h], v.at[slot], v_full.at[slot])
+
+        def compute(group: Any) -> None:
+            own = pl.ds(group * HALF, HALF)
+
+            def rows(i: Any, j: Any, b: Any, h: Any, scale: Any) -> None:
+                """A block of queries: it and the keys of the same rows are turned, then it attends to them and to those before."""
+                start = j * KV + group * HALF
+                to = pl.ds(start, HALF)
+                angles = _angles(start)
+                q_slot, k_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, slots)
+                for x, full, ref, s in ((k.at[k_slot], k_full.at[k_slot], k_ref, 1.0), (q.at[q_slot], q_full.at[q_slot], q_ref, scale)):
+                    gpu.barrier_wait(full)
+                    x = x.at[own]
+                    x[...] = _halves(_turn, _load(x).astype(_f32), *angles, s).astype(dtype)
+                    gpu.commit_smem()
+                    gpu.copy_smem_to_gmem(x, ref.at[b, to, h])
+                gpu.barrier_arrive(turned)
+                gpu.barrier_wait(turned)
+
+                def step(c: Any, carry: tuple[jax.Array, ...], diagonal: bool) -> tuple[jax.Array, ...]:
+                    total, top, norm = carry
+                    slot = slot_of_v(i, j, c)
+
+                    def logits(x: Any) -> jax.Array:
+                        return plus(x, q.at[q_slot].at[own], k.at[_rem(i * blocks + c, slots)], "b")[...]
+
+                    def values(x: Any) -> jax.Array:
+                        return plus(x, p.astype(dtype), v.at[slot])[...]
+
+                    l = with_sums(logits, (HALF, KV))
+                    if diagonal:
+                        l = jnp.where(_iota(l.shape, 1) <= _iota(l.shape, 0) + group * HALF, l, -jnp.inf)
+                    higher = jnp.maximum(top, LOG2E * l.max(axis=1))
+                    p = jnp.exp2(LOG2E * l - lax.broadcast_in_dim(higher, l.shape, [0]))
+                    less = jnp.exp2(top - higher)
+                    gpu.barrier_wait(v_full.at[slot])
+                    total = total * lax.broadcast_in_dim(less, total.shape, [0]) + with_sums(values, (HALF, K))
+                    gpu.barrier_arrive(v_free.at[slot])
+                    return total, higher, norm * less + p.sum(axis=1)
+
+                carry = _full(0.0, HALF, K), _full(-math.inf, HALF), _full(0.0, HALF)
+                total, top, norm = step(j, lax.fori_loop(0, j, partial(step, diagonal=False), carry), diagonal=True)
+                gpu.wait_smem_to_gmem(0, wait_read_only=True)
+                gpu.barrier_arrive(q_free.at[q_slot])
+                out.at[group][...] = (total / lax.broadcast_in_dim(norm, total.shape, [0])).astype(dtype)
+                shift.at[group][...] = top + LOG2E * jnp.log(norm)
+                gpu.commit_smem()
+                gpu.copy_smem_to_gmem(out.at[group], out_ref.at[b, to, h])
+                gpu.copy_smem_to_gmem(shift.at[group], shift_ref.at[b, h, to])
+
+            @pl.loop(0, count)
+            def _(i: Any) -> None:
+                b, h = place(i)
+                scale = scale_ref[b]
+                pl.loop(0, blocks)(lambda j: rows(i, j, b, h, scale))
+                pl.loop(0, blocks)(lambda j: gpu.barrier_arrive(k_free.at[_rem(i * blocks + j, slots)]))
+
+        _roles([(q_free, 2), (k_free, slots), (v_free, STAGES)], copy, compute)
+
+    scratch = [_buffer(2, KV, K), _buffer(slots, KV, K), _buffer(STAGES, KV, K), _buffer(2, HALF, K), gpu.SMEM((2, HALF), _f32)]
+    scratch += [_passing(2), _passing(slots), _passing(STAGES), gpu.Barrier(num_arrivals=2)]
+    outputs = [jax.ShapeDtypeStruct(v_BTHK.shape, dtype)] * 3 + [jax.ShapeDtypeStruct((B, H, T), _f32)]
+    return tuple(_launch(kernel, scratch, B * H, outputs, qk_BTnHK, v_BTHK, scale_B))
+
+
+# 3. back ---------------------------------------------------------------------------------------------------------------------
+
+
+@mesh.on_each_device((HEADS, HEADS, HEADS, HEADS, HEAD_ROWS, HEAD_ROWS, TOKENS), (HEAD_PAIRS, HEADS))
+@_fold
+def backward(
+    q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, dout_BTHK: jax.Array, shift_BHT: jax.Array, mean_BHT: jax.Array,
+    scale_B: jax.Array,
+) -> tuple[jax.Array, jax.Array]:  # fmt: skip
+    """(dqk_BTnHK, dv_BTHK) from what `forward` gave; `mean_BHT` is the output times its gradient, summed over a head's entries.
+
+    Where the sums of the queries' gradient do not fit, two programs share a head, each with every other block of queries.
+    """
+    (B, T, H, _), dtype = q_BTHK.shape, q_BTHK.dtype
+    parts = 1 if T <= LONGEST // 2 else 2
+    diagonals = KV // Q // parts  # blocks of own queries beside a block of keys
+    queries, blocks = T // Q // parts, T // KV
+    steps = sum(queries - diagonals * j for j in range(blocks))
+    v_slots = 3 - parts  # what there is room for
+
+    def kernel(count: Any, item: Any, *refs: Any) -> None:
+        q_ref, k_ref, v_ref, dout_ref, shift_ref, mean_ref, scale_ref, dqk_ref, dk_ref, dv_ref, *scratch = refs
+        q, dout, k, v, shift, mean, dl, dq_sums, leaving, (q_full, q_free), (k_full, k_free), (v_full, v_free), dl_full, dl_free = scratch
+
+        def place(i: Any) -> tuple[Any, Any, Any]:
+            head = lax.div(item(i), _int(parts))
+            return lax.div(head, _int(H)), lax.rem(head, _int(H)), lax.rem(item(i), _int(parts))
+
+        def slot_of_q(i: Any, j: Any, n: Any) -> Any:
+            return _rem(i * steps + j * queries - lax.div(diagonals * j * (j - 1), _int(2)) + n - diagonals * j, STAGES)
+
+        def copy() -> None:
+            @pl.loop(0, count)
+            def _(i: Any) -> None:
+                b, h, part = place(i)
+
+                @pl.loop(0, blocks)
+                def _(j: Any) -> None:
+                    k_slot, v_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, v_slots)
+                    for ref, to, full, free in (
+                        (k_ref, k.at[k_slot], k_full.at[k_slot], k_free.at[k_slot]),
+                        (v_ref, v.at[v_slot], v_full.at[v_slot], v_free.at[v_slot]),
+                    ):
+                        gpu.barrier_wait(free)
+                        gpu.copy_gmem_to_smem(ref.at[b, pl.ds(j * KV, KV), h], to, full)
+
+                    @pl.loop(diagonals * j, queries)
+                    def _(n: Any) -> None:
+                        slot = slot_of_q(i, j, n)
+                        rows = pl.ds((n * parts + part) * Q, Q)
+                        gpu.barrier_wait(q_free.at[slot])
+                        for ref, to in ((q_ref, q), (dout_ref, dout)):
+                            gpu.copy_gmem_to_smem(ref.at[b, rows, h], to.at[slot], q_full.at[slot])
+                        for ref, to in ((shift_ref, shift), (mean_ref, mean)):
+                            gpu.copy_gmem_to_smem(ref.at[b, h, rows], to.at[slot], q_full.at[slot])
+
+        def compute(group: Any) -> None:
+            own = pl.ds(group * HALF, HALF)
+            pl.when(group == 0)(lambda: gpu.barrier_arrive(dl_free))
+
+            def leave(x: jax.Array, ref: Any) -> None:
+                gpu.wait_smem_to_gmem(0, wait_read_only=True)
+                leaving.at[group][...] = x.astype(dtype)
+                gpu.commit_smem()
+                gpu.copy_smem_to_gmem(leaving.at[group], ref)
+
+            def keys(i: Any, j: Any, b: Any, h: Any, part: Any, scale: Any) -> None:
+                """A block of keys and values, through the queries of its own rows and of those behind. Logits lie keys by queries."""
+                k_slot, v_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, v_slots)
+                gpu.barrier_wait(k_full.at[k_slot])
+                gpu.barrier_wait(v_full.at[v_slot])
+
+                def step(n: Any, dk: Any, dv: Any, diagonal: bool) -> tuple[Any, Any]:
+                    slot, start = slot_of_q(i, j, n), (n * parts + part) * Q
+                    gpu.barrier_wait(q_full.at[slot])
+
+                    def along(ref: Any) -> jax.Array:
+                        return lax.broadcast_in_dim(_load(ref.at[slot], 0), (HALF, Q), [1])
+
+                    def probabilities(l: Any, dp: Any) -> tuple[jax.Array, jax.Array]:
+                        l = plus(l, k.at[k_slot].at[own], q.at[slot], "b")
+                        dp = plus(dp, v.at[v_slot].at[own], dout.at[slot], "b")
+                        l = l if hopper.interpreted() else gpu.wgmma_accumulator_load(l, wait_n=1)  # the other product goes on
+                        p = jnp.exp2(LOG2E * l - along(shift))
+                        if diagonal:
+                            p = jnp.where(_iota(p.shape, 0) + (j * KV + group * HALF) <= _iota(p.shape, 1) + start, p, 0.0)
+                        return p, dp[...]
+
+                    p, dp = with_sums(probabilities, (HALF, Q), (HALF, Q))
+                    pl.when(n == queries - 1)(lambda: gpu.barrier_arrive(v_free.at[v_slot]))
+                    of_logits = (p * (dp - along(mean))).astype(dtype)
+                    gpu.barrier_wait(dl_free)
+                    dl.at[own][...] = of_logits
+                    gpu.commit_smem()
+                    taker = _rem(n, 2)  # the warpgroup that sums this block of queries
+                    gpu.barrier_arrive(dl_full.at[taker])
+                    dv = plus(dv, p.astype(dtype), dout.at[slot])
+                    dk = plus(dk, of_logits, q.at[slot])
+                    gpu.wgmma_wait(0)
+                    gpu.barrier_arrive(q_free.at[slot])
+
+                    @pl.when(taker == group)
+                    def _() -> None:
+                        gpu.barrier_wait(dl_full.at[group])
+                        dq = with_sums(lambda x: plus(x, dl, k.at[k_slot], "a")[...], (Q, K))
+                        gpu.barrier_arrive(dl_free)
+
+                        def keep(x: jax.Array) -> None:
+                            if diagonal:  # no keys are left
+                                leave(_turn_back(x, start, scale), dqk_ref.at[b, pl.ds(start, Q), 0, h])
+                            else:
+                                dq_sums.at[n - diagonals][...] = x
+
+                        pl.when(j == 0)(lambda: keep(dq))
+                        pl.when(j > 0)(lambda: keep(dq + _load(dq_sums.at[n - diagonals])))
+
+                    return dk, dv
+
+                def all_steps(dk: Any, dv: Any) -> tuple[jax.Array, jax.Array]:
+                    for n in range(diagonals):
+                        dk, dv = step(diagonals * j + n, dk, dv, True)
+                    dk, dv = _loop(diagonals * (j + 1), queries, partial(step, diagonal=False), (dk, dv))
+                    return dk[...], dv[...]
+
+                dk, dv = with_sums(all_steps, (HALF, K), (HALF, K))
+                gpu.barrier_arrive(k_free.at[k_slot])
+                start = j * KV + group * HALF
+                rows = pl.ds(start, HALF)
+                leave(dv, dv_ref.at[part, b, rows, h])
+                leave(_turn_back(dk, start, 1.0), dqk_ref.at[b, rows, 1, h] if parts == 1 else dk_ref.at[part, b, rows, h])
+
+            @pl.loop(0, count)
+            def _(i: Any) -> None:
+                b, h, part = place(i)
+                scale = scale_ref[b]
+                pl.loop(0, blocks)(lambda j: keys(i, j, b, h, part, scale))
+
+            gpu.barrier_wait(dl_free)
+
+        _roles([(q_free, STAGES), (k_free, 2), (v_free, v_slots)], copy, compute)
+
+    scratch = [_buffer(STAGES, Q, K), _buffer(STAGES, Q, K), _buffer(2, KV, K), _buffer(v_slots, KV, K)]
+    scratch += [gpu.SMEM((STAGES, Q), _f32)] * 2 + [_buffer(KV, Q), _buffer(queries - diagonals, Q, K, dtype=_f32), _buffer(2, Q, K)]
+    scratch += [_passing(STAGES, 4), _passing(2), _passing(v_slots)]
+    scratch += [gpu.Barrier(num_arrivals=2, num_barriers=2), gpu.Barrier(num_arrivals=1)]
+    each = jax.ShapeDtypeStruct((parts, B, T, H, K), dtype)
+    outputs = [jax.ShapeDtypeStruct((B, T, 2, H, K), dtype), each if parts == 2 else jax.ShapeDtypeStruct((8,), dtype), each]
+    args = q_BTHK, k_BTHK, v_BTHK, dout_BTHK, shift_BHT, mean_BHT, scale_B
+    dqk_BTnHK, dk, dv = _launch(kernel, scratch, B * H * parts, outputs, *args)
+    if parts == 1:
+        return dqk_BTnHK, dv[0]
+    return dqk_BTnHK.at[:, :, 1].set(dk[0] + dk[1]), dv[0] + dv[1]

@@ -1,0 +1,78 @@
+"""Attention's kernels for Hopper, interpreted, against the plain code: alone, mapped over trials, and in the model."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lab import hopper_attention, model
+from lab.attention import causal_attention, rotate
+from lab.parametrization import numbers
+from lab.records import Trial
+from tests.lab.test_fused import draw, with_gradients, worst
+
+SCALE = 0.15
+
+
+def plain(qk, v):
+    return causal_attention(rotate(qk[:, :, 0], SCALE), rotate(qk[:, :, 1], 1.0), v)
+
+
+def ours(qk, v):
+    return hopper_attention.attention(qk, v, SCALE)
+
+
+def wide(tree):
+    return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "tokens", "heads", "lead"),
+    [(1, 256, 3, ()), (1, 640, 1, ()), (1, 256, 1, (2,))],
+    ids=["more heads than programs", "queries in two parts", "two trials"],
+)
+def test_attention(sequences, tokens, heads, lead):
+    rows = (*lead, sequences, tokens)
+    qk, v, into = draw((*rows, 2, heads, 64), (*rows, heads, 64), (*rows, heads, 64), dtype="bfloat16")
+    mapped = jax.vmap if lead else lambda f: f
+    got, expected = with_gradients(mapped(ours), [qk, v], into), with_gradients(mapped(plain), wide([qk, v]), wide(into))
+    assert worst(got, expected) < 1e-2
+    assert worst(got, with_gradients(mapped(plain), wide([qk * 1.1, v]), wide(into))) > 0.05  # the check has power
+
+
+def test_no_gradient_flows_to_the_scale():
+    qk, v = draw((1, 256, 2, 1, 64), (1, 256, 1, 64), dtype="bfloat16")
+    assert jax.grad(lambda s: hopper_attention.attention(qk, v, s).astype(jnp.float32).sum())(SCALE) == 0
+
+
+@pytest.mark.parametrize("parametrization", ["sp", "u-mup"])
+def test_in_the_model(parametrization, monkeypatch):
+    trial = Trial(
+        corpus="0" * 64, vocab=64, width=64, depth=1, ff=64, batch=1, sequence=256, head_dim=64, steps=1, lr=0.01,
+        parametrization=parametrization, precision="bfloat16", alpha_attn=1.5 if parametrization == "u-mup" else 1.0,
+    )  # fmt: skip
+    shape = model.shape_of(trial)
+    params = model.init(shape, jax.random.key(0), numbers(trial))
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 64, (1, 257)), jnp.int32)
+    step = functools.partial(jax.value_and_grad(lambda p, fused: model.loss(shape, p, tokens, numbers(trial), fused=fused)), params)
+    calls = []
+    monkeypatch.setattr(hopper_attention, "attention", lambda *args, of=hopper_attention.attention: calls.append(1) or of(*args))
+    loss, grads = step(True)
+    assert len(calls) == trial.depth
+    plain_loss, plain_grads = step(False)
+    assert abs(loss - plain_loss) < 2e-3 * plain_loss
+    assert worst(grads, plain_grads) < 0.05
+
+
+def test_for_hopper_and_whole_blocks(monkeypatch):
+    assert hopper_attention.fits(64, 256)
+    for head_dim, tokens in ((32, 256), (128, 256), (64, 128), (64, 320), (64, 2048)):
+        assert not hopper_attention.fits(head_dim, tokens), (head_dim, tokens)
+    cards = [("9.0", (0, 11, 0), True), ("9.0", (0, 10, 2), False), ("10.0", (0, 11, 0), False)]
+    for at, version, expected in cards:
+        monkeypatch.setattr(jax, "devices", lambda at=at: [SimpleNamespace(platform="gpu", compute_capability=at)])
+        monkeypatch.setattr(jax, "__version_info__", version)
+        assert hopper_attention.fits(64, 256) is expected, (at, version)
