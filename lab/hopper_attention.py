@@ -30,6 +30,7 @@ from lab.ops import Number
 K = 64  # entries of a head
 Q, KV = 64, 128  # rows of a block of queries, of keys and values
 HALF = KV // 2  # rows of a block that one warpgroup has
+COLUMNS = 16  # that are turned at a time
 LONGEST = 1024  # tokens; a head's keys and the sums of its queries' gradient have to fit in shared memory
 STAGES = 2  # blocks that are on their way at once
 REGISTERS = 24, 240  # a thread of the warpgroup that copies, of those that compute
@@ -144,26 +145,22 @@ def _layout(summed: int | None = None) -> Any:
     return gpu.Layout.WGMMA if summed is None else gpu.Layout.WGMMA.reduce(summed)
 
 
-def _angles(start: Any) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine (64, K/2) of the positions from `start`; of whole turns, since the device's own functions want small angles."""
-    t, i = (_iota((HALF, K // 2), axis).astype(_f32) for axis in (0, 1))
-    i = lax.optimization_barrier(i)  # else what follows from it is made once, and takes registers all along
-    turns = (t + start) * jnp.exp2(i * (-2 / K * math.log2(ROPE_BASE)) - math.log2(2 * math.pi))
-    angle = (turns - lax.round(turns, lax.RoundingMethod.TO_NEAREST_EVEN)) * (2 * math.pi)
-    return jnp.cos(angle), jnp.sin(angle)
+def _turned(x: jax.Array, start: Any, scale: Any, dtype: Any, back: bool = False) -> jax.Array:
+    """`attention.rotate` of rows (64, K) at the positions from `start`, or its gradient; a few columns at a time, for want of registers.
 
-
-def _halves(f: Callable[..., Any], x: jax.Array, *args: Any) -> jax.Array:
-    return lax.concatenate(f(x[:, : K // 2], x[:, K // 2 :], *args), 1)
-
-
-def _turn(a: jax.Array, b: jax.Array, cos: jax.Array, sin: jax.Array, scale: Any) -> list[jax.Array]:
-    return [scale * (a * cos - b * sin), scale * (b * cos + a * sin)]
-
-
-def _turn_back(x: jax.Array, start: Any, scale: Any) -> jax.Array:
-    cos, sin = _angles(start)
-    return _halves(_turn, x, cos, -sin, scale)
+    Angles are made here, of whole turns, since the device's own cosine and sine want them small.
+    """
+    first, second = [], []
+    for c in range(0, K // 2, COLUMNS):
+        t, i = (_iota((HALF, COLUMNS), axis).astype(_f32) for axis in (0, 1))
+        i = lax.optimization_barrier(i)  # else what follows from it is made once, and takes registers all along
+        turns = (t + start) * jnp.exp2((i + c) * (-2 / K * math.log2(ROPE_BASE)) - math.log2(2 * math.pi))
+        angle = (turns - lax.round(turns, lax.RoundingMethod.TO_NEAREST_EVEN)) * (2 * math.pi)
+        cos, sin = jnp.cos(angle), jnp.sin(-angle if back else angle)
+        a, b = (x[:, half + c : half + c + COLUMNS] for half in (0, K // 2))
+        first.append((scale * (a * cos - b * sin)).astype(dtype))
+        second.append((scale * (b * cos + a * sin)).astype(dtype))
+    return lax.concatenate([*first, *second], 1)
 
 
 def _loop(start: Any, stop: Any, body: Callable[..., Any], sums: Any) -> Any:
@@ -236,12 +233,11 @@ def forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale_B: jax.Array) -> tuple
                 """A block of queries: it and the keys of the same rows are turned, then it attends to them and to those before."""
                 start = j * KV + group * HALF
                 to = pl.ds(start, HALF)
-                angles = _angles(start)
                 q_slot, k_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, slots)
                 for x, full, ref, s in ((k.at[k_slot], k_full.at[k_slot], k_ref, 1.0), (q.at[q_slot], q_full.at[q_slot], q_ref, scale)):
                     gpu.barrier_wait(full)
                     x = x.at[own]
-                    x[...] = _halves(_turn, _load(x).astype(_f32), *angles, s).astype(dtype)
+                    x[...] = _turned(_load(x).astype(_f32), start, s, dtype)
                     gpu.commit_smem()
                     gpu.copy_smem_to_gmem(x, ref.at[b, to, h])
                 gpu.barrier_arrive(turned)
@@ -304,7 +300,8 @@ def backward(
 ) -> tuple[jax.Array, jax.Array]:  # fmt: skip
     """(dqk_BTnHK, dv_BTHK) from what `forward` gave; `mean_BHT` is the output times its gradient, summed over a head's entries.
 
-    Where the sums of the queries' gradient do not fit, two programs share a head, each with every other block of queries.
+    Where the sums of the queries' gradient do not fit, a head is gone through twice, each time with every other block of queries, and the
+    second time adds to the gradients of keys and values.
     """
     (B, T, H, _), dtype = q_BTHK.shape, q_BTHK.dtype
     parts = 1 if T <= LONGEST // 2 else 2
@@ -314,18 +311,18 @@ def backward(
     v_slots = 3 - parts  # what there is room for
 
     def kernel(count: Any, item: Any, *refs: Any) -> None:
-        q_ref, k_ref, v_ref, dout_ref, shift_ref, mean_ref, scale_ref, dqk_ref, dk_ref, dv_ref, *scratch = refs
+        q_ref, k_ref, v_ref, dout_ref, shift_ref, mean_ref, scale_ref, dqk_ref, dv_ref, *scratch = refs
         q, dout, k, v, shift, mean, dl, dq_sums, leaving, (q_full, q_free), (k_full, k_free), (v_full, v_free), dl_full, dl_free = scratch
 
         def place(i: Any) -> tuple[Any, Any, Any]:
-            head = lax.div(item(i), _int(parts))
-            return lax.div(head, _int(H)), lax.rem(head, _int(H)), lax.rem(item(i), _int(parts))
+            head = item(lax.div(i, _int(parts)))
+            return lax.div(head, _int(H)), lax.rem(head, _int(H)), _rem(i, parts)
 
         def slot_of_q(i: Any, j: Any, n: Any) -> Any:
             return _rem(i * steps + j * queries - lax.div(diagonals * j * (j - 1), _int(2)) + n - diagonals * j, STAGES)
 
         def copy() -> None:
-            @pl.loop(0, count)
+            @pl.loop(0, count * parts)
             def _(i: Any) -> None:
                 b, h, part = place(i)
 
@@ -353,11 +350,16 @@ def backward(
             own = pl.ds(group * HALF, HALF)
             pl.when(group == 0)(lambda: gpu.barrier_arrive(dl_free))
 
-            def leave(x: jax.Array, ref: Any) -> None:
+            def leave(x: jax.Array, ref: Any, add: Any = False) -> None:
+                """x to memory, or onto what it has; the interpreter adds here."""
                 gpu.wait_smem_to_gmem(0, wait_read_only=True)
-                leaving.at[group][...] = x.astype(dtype)
+                if hopper.interpreted():
+                    x, add = x + jnp.where(add, ref[...], 0), False
+                leaving.at[group][...] = x
                 gpu.commit_smem()
-                gpu.copy_smem_to_gmem(leaving.at[group], ref)
+                ways: Any = ((jnp.logical_not(add), None), (add, "add")) if parts > 1 else ((True, None),)
+                for yes, op in ways:
+                    pl.when(yes)(partial(gpu.copy_smem_to_gmem, leaving.at[group], ref, reduction_op=op))
 
             def keys(i: Any, j: Any, b: Any, h: Any, part: Any, scale: Any) -> None:
                 """A block of keys and values, through the queries of its own rows and of those behind. Logits lie keys by queries."""
@@ -402,7 +404,7 @@ def backward(
 
                         def keep(x: jax.Array) -> None:
                             if diagonal:  # no keys are left
-                                leave(_turn_back(x, start, scale), dqk_ref.at[b, pl.ds(start, Q), 0, h])
+                                leave(_turned(x, start, scale, dtype, back=True), dqk_ref.at[b, pl.ds(start, Q), 0, h])
                             else:
                                 dq_sums.at[n - diagonals][...] = x
 
@@ -421,12 +423,14 @@ def backward(
                 gpu.barrier_arrive(k_free.at[k_slot])
                 start = j * KV + group * HALF
                 rows = pl.ds(start, HALF)
-                leave(dv, dv_ref.at[part, b, rows, h])
-                leave(_turn_back(dk, start, 1.0), dqk_ref.at[b, rows, 1, h] if parts == 1 else dk_ref.at[part, b, rows, h])
+                leave(dv.astype(dtype), dv_ref.at[b, rows, h], part > 0)
+                leave(_turned(dk, start, 1.0, dtype, back=True), dqk_ref.at[b, rows, 1, h], part > 0)
 
-            @pl.loop(0, count)
+            @pl.loop(0, count * parts)
             def _(i: Any) -> None:
                 b, h, part = place(i)
+                if parts > 1:
+                    pl.when(part > 0)(lambda: gpu.wait_smem_to_gmem(0))  # what is added to has been written
                 scale = scale_ref[b]
                 pl.loop(0, blocks)(lambda j: keys(i, j, b, h, part, scale))
 
@@ -438,10 +442,6 @@ def backward(
     scratch += [gpu.SMEM((STAGES, Q), _f32)] * 2 + [_buffer(KV, Q), _buffer(queries - diagonals, Q, K, dtype=_f32), _buffer(2, Q, K)]
     scratch += [_passing(STAGES, 4), _passing(2), _passing(v_slots)]
     scratch += [gpu.Barrier(num_arrivals=2, num_barriers=2), gpu.Barrier(num_arrivals=1)]
-    each = jax.ShapeDtypeStruct((parts, B, T, H, K), dtype)
-    outputs = [jax.ShapeDtypeStruct((B, T, 2, H, K), dtype), each if parts == 2 else jax.ShapeDtypeStruct((8,), dtype), each]
+    outputs = [jax.ShapeDtypeStruct((B, T, 2, H, K), dtype), jax.ShapeDtypeStruct((B, T, H, K), dtype)]
     args = q_BTHK, k_BTHK, v_BTHK, dout_BTHK, shift_BHT, mean_BHT, scale_B
-    dqk_BTnHK, dk, dv = _launch(kernel, scratch, B * H * parts, outputs, *args)
-    if parts == 1:
-        return dqk_BTnHK, dv[0]
-    return dqk_BTnHK.at[:, :, 1].set(dk[0] + dk[1]), dv[0] + dv[1]
+    return tuple(_launch(kernel, scratch, B * H, outputs, *args))
