@@ -187,6 +187,7 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, None, "tensor")), (FF_STACK, FF))
+@jax.jit
 def product_glu(x_ND: jax.Array, w_DnF: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(up, gate) = x w, (N, 2, F), and up x gate x sigmoid(gate), (N, F)."""
     (N, D), F = x_ND.shape, w_DnF.shape[2]
@@ -254,6 +255,7 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, "tensor"), FF_STACK), FF_STACK)
+@jax.jit
 def gradient_product(dout_ND: jax.Array, w_DF: jax.Array, both_NnF: jax.Array) -> jax.Array:
     """The gradient by (up, gate), (N, 2, F), from that by the output of the matrix whose transpose is w."""
     N, n, F = both_NnF.shape

@@ -68,7 +68,7 @@ attention.defvjp(_attention_forward, _attention_backward)
 
 def _fold(f: Callable[..., Any]) -> Callable[..., Any]:
     """Mapped over trials, `f` takes their sequences as those of one batch, so that its programs go on from trial to trial."""
-    folded = jax.custom_batching.custom_vmap(f)
+    folded = jax.custom_batching.custom_vmap(jax.jit(f))  # one kernel for all layers, not one each
 
     @folded.def_vmap  # type: ignore[misc]
     def _(trials: int, mapped: list[bool], *args: jax.Array) -> tuple[Any, Any]:

@@ -150,6 +150,7 @@ WHOLE, ONE = PartitionSpec(None, None), PartitionSpec(None)
 
 
 @mesh.on_each_device((WHOLE, WHOLE, ONE, ONE), WHOLE)
+@jax.jit
 def weight_gradient(x_ND: jax.Array, w_VD: jax.Array, targets_N: jax.Array, shift_N: jax.Array) -> jax.Array:
     """(p - hit)^T x, (V, D), where p = 2^(x w^T log2(e) - shift)."""
     out = jax.ShapeDtypeStruct(w_VD.shape, x_ND.dtype)
