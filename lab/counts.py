@@ -57,16 +57,17 @@ def state_bytes(trial: Trial) -> int:
     return sum(4 * _COPIES.get(trial.optimizer, copies[name]) * size for name, size in _sizes(trial).items())
 
 
-def step_bytes(trial: Trial) -> dict[str, float]:
+def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     """The least that one optimizer step moves to and from memory, by `matmul`, `attention` and `elementwise`.
 
-    Convention: a kernel reads its operands once and writes its result once; every chain of elementwise operations between two products is
-    one kernel; queries with keys, and up with gate, are one product each; the loss and its gradient are one kernel; so is the optimizer.
+    Convention: a kernel reads its operands once and writes its result once. A chain of elementwise operations between two products is one
+    kernel, but for two that are done beside a product or attention: the gated MLP's activation, and the position embedding, whose results
+    are kept for the way back. Queries with keys, and up with gate, are one product each; the loss and its gradient are one kernel; so is
+    the optimizer. Without `logits`, those are made again where they are used and never written.
     Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4. An operand in FP8 takes 1 byte
     where a product reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two layouts that the
-    products forward and back need. Only the gradient of values, which attention makes, takes a cast of its own.
-    It leaves out what Hopper's kernels save on their cards: `lab.hopper` 4 of 17 passes over the gated MLP's hidden entries,
-    `lab.hopper_loss` all passes over the logits at width 128.
+    products forward and back need, so that activation and embedding are chains of their own there. Only the gradient of values, which
+    attention makes, takes a cast of its own.
     """
     size = 4 if trial.precision == "float32" else 2
     tokens, wide, glu = trial.batch_tokens, trial.width, trial.activation == "swiglu"
@@ -77,10 +78,15 @@ def step_bytes(trial: Trial) -> dict[str, float]:
     in_fp8 = _in_fp8(trial)
     matmul = sum((tokens * (i + o) + i * o) * (2 * (1 if name in in_fp8 else size) + size) for name, i, o in products)
     attention = size * trial.depth * tokens * wide * (4 + 8)  # q, k, v, out; and going back their gradients, q, k, v, out
-    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; position embedding: 4 and 4
-    mlp = trial.ff * (3 + 5 if glu else 2 + 3)
-    # the last norm; the loss: logits in, their gradient out
-    elementwise = size * tokens * (trial.depth * (wide * (2 * 8 + 8) + mlp) + 8 * wide + 2 * trial.vocab)
+    # position embedding: both out; as a chain 4 and 4. The gated MLP: forward the activation out; back up, gate and their gradients, while
+    # the hidden entries' gradient, a product's result, is not written; as a chain 3 and 5
+    embedding = 4 + 4 if in_fp8 else 2
+    mlp = trial.ff * (2 + 3 if not glu else 3 + 5 if in_fp8 else 1 + 4 - 1)
+    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; the last norm; the loss: logits in, their gradient out
+    elementwise = size * tokens * (trial.depth * (wide * (2 * 8 + embedding) + mlp) + 8 * wide + 2 * trial.vocab)
+    if not logits:
+        matmul -= 3 * size * tokens * trial.vocab
+        elementwise -= 2 * size * tokens * trial.vocab
     casts = trial.depth * tokens * wide * (size + 2) if "v" in in_fp8 else 0
     matrices = params_no_embed(trial) + params_head(trial)
     # state in and out; a matrix's gradient in and its cast out; the table's gradient out and in, float32
@@ -95,16 +101,23 @@ def _in_fp8(trial: Trial) -> frozenset[str]:
 
 
 def step_floor(trial: Trial, flops_per_second: float, bytes_per_second: float) -> float:
-    """Seconds that a step takes at least on a device of these speeds: products at whichever limit binds them, the rest at its bytes.
+    """Seconds that a step takes at least on a device of these speeds: products at whichever limit binds them, the rest at its bytes; with
+    logits in memory, or with a fourth product by the readout instead, whichever is faster.
 
     `flops_per_second` is of bfloat16 products; those in FP8 run at twice that (H100 data sheet: 1,979 against 989 TFLOP/s, dense).
     """
-    moved, sizes = step_bytes(trial), _sizes(trial)
+    sizes = _sizes(trial)
     attention = 6.0 * trial.depth * trial.sequence * trial.width * trial.batch_tokens
     saved = 6.0 * sum(sizes.get(name, 0) for name in _in_fp8(trial)) * trial.batch_tokens / 2
     products = flops_per_token(trial) * trial.batch_tokens - attention - saved
-    seconds = max(products / flops_per_second, moved["matmul"] / bytes_per_second)
-    return seconds + max(attention / flops_per_second, moved["attention"] / bytes_per_second) + moved["elementwise"] / bytes_per_second
+    again = 2.0 * trial.width * trial.vocab * trial.batch_tokens
+
+    def seconds(logits: bool) -> float:
+        moved = step_bytes(trial, logits)
+        work = {"matmul": products + (0 if logits else again), "attention": attention, "elementwise": 0.0}
+        return sum(max(work[name] / flops_per_second, moved[name] / bytes_per_second) for name in moved)
+
+    return min(seconds(True), seconds(False))
 
 
 def decay_per_step(trial: Trial, rule: Rule | None = None) -> float:
