@@ -82,7 +82,7 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     # the hidden entries' gradient, a product's result, is not written; as a chain 3 and 5
     embedding = 4 + 4 if in_fp8 else 2
     mlp = trial.ff * (2 + 3 if not glu else 3 + 5 if in_fp8 else 1 + 4 - 1)
-    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; the last norm; the loss: logits in, their gradient out
+    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; the last norm; the loss: logits in, gradient out
     elementwise = size * tokens * (trial.depth * (wide * (2 * 8 + embedding) + mlp) + 8 * wide + 2 * trial.vocab)
     if not logits:
         matmul -= 3 * size * tokens * trial.vocab

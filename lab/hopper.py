@@ -34,9 +34,14 @@ _f32 = jnp.float32
 
 
 def here() -> bool:
-    """Whether this device runs such kernels. A CPU interprets them, where there are several devices without an end."""
+    """Whether this device runs such kernels, which know no 64-bit numbers. A CPU interprets them, but not under `jax.checkpoint`, and where
+    there are several devices without an end."""
     device, *others = jax.devices()
-    return gpu is not None and (not others if interpreted() else device.compute_capability == "9.0")
+    return (
+        gpu is not None
+        and jax.dtypes.canonicalize_dtype(float) == _f32
+        and (not others if interpreted() else device.compute_capability == "9.0")
+    )
 
 
 def interpreted() -> bool:

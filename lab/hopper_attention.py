@@ -46,29 +46,52 @@ def fits(head_dim: int, tokens: int) -> bool:
 
 @jax.custom_vjp
 def attention(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale: Number) -> jax.Array:
-    """`attention.causal_attention` of turned queries, times `scale`, and turned keys; (B, T, H, K). No gradient flows to `scale`."""
+    """`attend` to turned queries, times `scale`, and turned keys; (B, T, H, K). No gradient flows to `scale`."""
     return _attention_forward(qk_BTnHK, v_BTHK, scale)[0]
 
 
 def _attention_forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale: Number) -> tuple[jax.Array, tuple[Any, ...]]:
     scale_B = jnp.full(len(v_BTHK), scale, _f32)
-    q_BTHK, k_BTHK, out_BTHK, shift_BHT = forward(qk_BTnHK, v_BTHK, scale_B)
-    return out_BTHK, (q_BTHK, k_BTHK, v_BTHK, out_BTHK, shift_BHT, scale_B, scale)
+    out_BTHK, shift_BHT, q_BTHK, k_BTHK = forward_turning(qk_BTnHK, v_BTHK, scale_B)
+    return out_BTHK, ((q_BTHK, k_BTHK, v_BTHK, out_BTHK, shift_BHT), scale_B, scale)
 
 
 def _attention_backward(saved: tuple[Any, ...], dout_BTHK: jax.Array) -> tuple[Any, ...]:
-    q_BTHK, k_BTHK, v_BTHK, out_BTHK, shift_BHT, scale_B, scale = saved
-    mean_BHT = jnp.einsum("bthk,bthk->bht", out_BTHK, dout_BTHK, preferred_element_type=_f32)
-    dqk_BTnHK, dv_BTHK = backward(q_BTHK, k_BTHK, v_BTHK, dout_BTHK, shift_BHT, mean_BHT, scale_B)
-    return dqk_BTnHK, dv_BTHK, jnp.zeros_like(scale)
+    arrays, scale_B, scale = saved
+    return *backward_turning(*_beside(arrays, dout_BTHK), scale_B), jnp.zeros_like(scale)
 
 
 attention.defvjp(_attention_forward, _attention_backward)
 
 
+@jax.custom_vjp
+def attend(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
+    """`attention.causal_attention`, of queries and keys that carry their positions already."""
+    return forward(q_BTHK, k_BTHK, v_BTHK)[0]
+
+
+def _attend_forward(*qkv_BTHK: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    out_BTHK, shift_BHT = forward(*qkv_BTHK)
+    return out_BTHK, (*qkv_BTHK, out_BTHK, shift_BHT)
+
+
+def _attend_backward(saved: tuple[jax.Array, ...], dout_BTHK: jax.Array) -> Any:
+    return backward(*_beside(saved, dout_BTHK))
+
+
+attend.defvjp(_attend_forward, _attend_backward)
+
+
+def _beside(saved: tuple[jax.Array, ...], dout_BTHK: jax.Array) -> tuple[jax.Array, ...]:
+    """The backward kernel's arguments."""
+    *qkv_BTHK, out_BTHK, shift_BHT = saved
+    mean_BHT = jnp.einsum("bthk,bthk->bht", out_BTHK, dout_BTHK, preferred_element_type=_f32)
+    return *qkv_BTHK, dout_BTHK, shift_BHT, mean_BHT
+
+
 def _fold(f: Callable[..., Any]) -> Callable[..., Any]:
     """Mapped over trials, `f` takes their sequences as those of one batch, so that its programs go on from trial to trial."""
-    folded = jax.custom_batching.custom_vmap(jax.jit(f))  # one kernel for all layers, not one each
+    folded = jax.custom_batching.custom_vmap(jax.jit(f))  # one kernel for all layers, not one each (so it asks for the device once)
 
     @folded.def_vmap  # type: ignore[misc]
     def _(trials: int, mapped: list[bool], *args: jax.Array) -> tuple[Any, Any]:
@@ -190,16 +213,21 @@ def _launch(kernel: Callable[..., None], scratch: list[Any], items: int, outputs
 # 2. forward ------------------------------------------------------------------------------------------------------------------
 
 
-@mesh.on_each_device((HEAD_PAIRS, HEADS, TOKENS), (HEADS, HEADS, HEADS, HEAD_ROWS))
-@_fold
-def forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale_B: jax.Array) -> tuple[jax.Array, ...]:
-    """(queries, keys, both turned; attention's output; log2 of the softmax's sum, float32 (B, H, T))."""
+def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
+    """(attention's output; log2 of the softmax's sum, float32 (B, H, T)) of queries, keys and values; turning, of queries with keys, values
+    and the queries' scale (B), and after them queries and keys, turned."""
+    v_BTHK = args[1 if turning else 2]
     (B, T, H, _), dtype = v_BTHK.shape, v_BTHK.dtype
     blocks = T // KV
     slots = blocks + (T < LONGEST)  # a head's keys, and the first ones of the next head where there is room
 
-    def kernel(count: Any, item: Any, qk_ref: Any, v_ref: Any, scale_ref: Any, *refs: Any) -> None:
-        q_ref, k_ref, out_ref, shift_ref, q, k, v, out, shift, (q_full, q_free), (k_full, k_free), (v_full, v_free), turned = refs
+    def kernel(count: Any, item: Any, *refs: Any) -> None:
+        *arrays, q, k, v, out, shift, (q_full, q_free), (k_full, k_free), (v_full, v_free), turned = refs
+        # of queries and keys: together, and out again turned; or each alone
+        if turning:
+            qk_ref, v_ref, scale_ref, out_ref, shift_ref, *qk_refs = arrays
+        else:
+            *qk_refs, v_ref, out_ref, shift_ref = arrays
 
         def place(i: Any) -> tuple[Any, Any]:
             return lax.div(item(i), _int(H)), lax.rem(item(i), _int(H))
@@ -218,7 +246,9 @@ def forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale_B: jax.Array) -> tuple
                         ((q, q_full, q_free, _rem(i * blocks + j, 2)), (k, k_full, k_free, _rem(i * blocks + j, slots)))
                     ):
                         gpu.barrier_wait(free.at[slot])
-                        gpu.copy_gmem_to_smem(qk_ref.at[b, pl.ds(j * KV, KV), n, h], to.at[slot], full.at[slot])
+                        rows = pl.ds(j * KV, KV)
+                        ref = qk_ref.at[b, rows, n, h] if turning else qk_refs[n].at[b, rows, h]
+                        gpu.copy_gmem_to_smem(ref, to.at[slot], full.at[slot])
 
                     @pl.loop(0, j + 1)
                     def _(c: Any) -> None:
@@ -234,14 +264,16 @@ def forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale_B: jax.Array) -> tuple
                 start = j * KV + group * HALF
                 to = pl.ds(start, HALF)
                 q_slot, k_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, slots)
-                for x, full, ref, s in ((k.at[k_slot], k_full.at[k_slot], k_ref, 1.0), (q.at[q_slot], q_full.at[q_slot], q_ref, scale)):
-                    gpu.barrier_wait(full)
-                    x = x.at[own]
-                    x[...] = _turned(_load(x).astype(_f32), start, s, dtype)
-                    gpu.commit_smem()
-                    gpu.copy_smem_to_gmem(x, ref.at[b, to, h])
-                gpu.barrier_arrive(turned)
-                gpu.barrier_wait(turned)
+                gpu.barrier_wait(k_full.at[k_slot])
+                gpu.barrier_wait(q_full.at[q_slot])
+                if turning:
+                    for x, ref, s in zip((q.at[q_slot], k.at[k_slot]), qk_refs, (scale, 1.0), strict=True):
+                        x = x.at[own]
+                        x[...] = _turned(_load(x).astype(_f32), start, s, dtype)
+                        gpu.commit_smem()
+                        gpu.copy_smem_to_gmem(x, ref.at[b, to, h])
+                    gpu.barrier_arrive(turned)
+                    gpu.barrier_wait(turned)
 
                 def step(c: Any, carry: tuple[jax.Array, ...], diagonal: bool) -> tuple[jax.Array, ...]:
                     total, top, norm = carry
@@ -277,7 +309,7 @@ def forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale_B: jax.Array) -> tuple
             @pl.loop(0, count)
             def _(i: Any) -> None:
                 b, h = place(i)
-                scale = scale_ref[b]
+                scale = scale_ref[b] if turning else None
                 pl.loop(0, blocks)(lambda j: rows(i, j, b, h, scale))
                 pl.loop(0, blocks)(lambda j: gpu.barrier_arrive(k_free.at[_rem(i * blocks + j, slots)]))
 
@@ -285,24 +317,26 @@ def forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale_B: jax.Array) -> tuple
 
     scratch = [_buffer(2, KV, K), _buffer(slots, KV, K), _buffer(STAGES, KV, K), _buffer(2, HALF, K), gpu.SMEM((2, HALF), _f32)]
     scratch += [_passing(2), _passing(slots), _passing(STAGES), gpu.Barrier(num_arrivals=2)]
-    outputs = [jax.ShapeDtypeStruct(v_BTHK.shape, dtype)] * 3 + [jax.ShapeDtypeStruct((B, H, T), _f32)]
-    return tuple(_launch(kernel, scratch, B * H, outputs, qk_BTnHK, v_BTHK, scale_B))
+    heads = jax.ShapeDtypeStruct(v_BTHK.shape, dtype)
+    outputs = [heads, jax.ShapeDtypeStruct((B, H, T), _f32)] + [heads] * 2 * turning
+    return tuple(_launch(kernel, scratch, B * H, outputs, *args))
+
+
+forward_turning = mesh.on_each_device((HEAD_PAIRS, HEADS, TOKENS), (HEADS, HEAD_ROWS, HEADS, HEADS))(_fold(partial(_forward, True)))
+forward = mesh.on_each_device((HEADS,) * 3, (HEADS, HEAD_ROWS))(_fold(partial(_forward, False)))
 
 
 # 3. back ---------------------------------------------------------------------------------------------------------------------
 
 
-@mesh.on_each_device((HEADS, HEADS, HEADS, HEADS, HEAD_ROWS, HEAD_ROWS, TOKENS), (HEAD_PAIRS, HEADS))
-@_fold
-def backward(
-    q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, dout_BTHK: jax.Array, shift_BHT: jax.Array, mean_BHT: jax.Array,
-    scale_B: jax.Array,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    """(dqk_BTnHK, dv_BTHK) from what `forward` gave; `mean_BHT` is the output times its gradient, summed over a head's entries.
+def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
+    """The gradients by `_forward`'s arguments (but the scale) from queries, keys (turned), values, the output's gradient, what `_forward`
+    gave second, and the output times its gradient, summed over a head's entries (B, H, T); turning, from the scale (B) too.
 
     Where the sums of the queries' gradient do not fit, a head is gone through twice, each time with every other block of queries, and the
-    second time adds to the gradients of keys and values.
+    second time adds, in bfloat16, to the gradients of keys and values.
     """
+    q_BTHK = args[0]
     (B, T, H, _), dtype = q_BTHK.shape, q_BTHK.dtype
     parts = 1 if T <= LONGEST // 2 else 2
     diagonals = KV // Q // parts  # blocks of own queries beside a block of keys
@@ -311,7 +345,8 @@ def backward(
     v_slots = 3 - parts  # what there is room for
 
     def kernel(count: Any, item: Any, *refs: Any) -> None:
-        q_ref, k_ref, v_ref, dout_ref, shift_ref, mean_ref, scale_ref, dqk_ref, dv_ref, *scratch = refs
+        q_ref, k_ref, v_ref, dout_ref, shift_ref, mean_ref, *others = refs
+        scale_ref, dqk_ref, dv_ref, *scratch = others if turning else (None, others[:2], *others[2:])
         q, dout, k, v, shift, mean, dl, dq_sums, leaving, (q_full, q_free), (k_full, k_free), (v_full, v_free), dl_full, dl_free = scratch
 
         def place(i: Any) -> tuple[Any, Any, Any]:
@@ -361,6 +396,12 @@ def backward(
                 for yes, op in ways:
                     pl.when(yes)(partial(gpu.copy_smem_to_gmem, leaving.at[group], ref, reduction_op=op))
 
+            def gradient(x: jax.Array, n: int, rows: Any, start: Any, scale: Any, b: Any, h: Any) -> tuple[jax.Array, Any]:
+                """By queries or keys, and its place."""
+                if turning:
+                    return _turned(x, start, scale, dtype, back=True), dqk_ref.at[b, rows, n, h]
+                return x.astype(dtype), dqk_ref[n].at[b, rows, h]
+
             def keys(i: Any, j: Any, b: Any, h: Any, part: Any, scale: Any) -> None:
                 """A block of keys and values, through the queries of its own rows and of those behind. Logits lie keys by queries."""
                 k_slot, v_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, v_slots)
@@ -404,7 +445,7 @@ def backward(
 
                         def keep(x: jax.Array) -> None:
                             if diagonal:  # no keys are left
-                                leave(_turned(x, start, scale, dtype, back=True), dqk_ref.at[b, pl.ds(start, Q), 0, h])
+                                leave(*gradient(x, 0, pl.ds(start, Q), start, scale, b, h))
                             else:
                                 dq_sums.at[n - diagonals][...] = x
 
@@ -424,14 +465,14 @@ def backward(
                 start = j * KV + group * HALF
                 rows = pl.ds(start, HALF)
                 leave(dv.astype(dtype), dv_ref.at[b, rows, h], part > 0)
-                leave(_turned(dk, start, 1.0, dtype, back=True), dqk_ref.at[b, rows, 1, h], part > 0)
+                leave(*gradient(dk, 1, rows, start, 1.0, b, h), part > 0)
 
             @pl.loop(0, count * parts)
             def _(i: Any) -> None:
                 b, h, part = place(i)
                 if parts > 1:
                     pl.when(part > 0)(lambda: gpu.wait_smem_to_gmem(0))  # what is added to has been written
-                scale = scale_ref[b]
+                scale = scale_ref[b] if turning else None
                 pl.loop(0, blocks)(lambda j: keys(i, j, b, h, part, scale))
 
             gpu.barrier_wait(dl_free)
@@ -442,6 +483,11 @@ def backward(
     scratch += [gpu.SMEM((STAGES, Q), _f32)] * 2 + [_buffer(KV, Q), _buffer(queries - diagonals, Q, K, dtype=_f32), _buffer(2, Q, K)]
     scratch += [_passing(STAGES, 4), _passing(2), _passing(v_slots)]
     scratch += [gpu.Barrier(num_arrivals=2, num_barriers=2), gpu.Barrier(num_arrivals=1)]
-    outputs = [jax.ShapeDtypeStruct((B, T, 2, H, K), dtype), jax.ShapeDtypeStruct((B, T, H, K), dtype)]
-    args = q_BTHK, k_BTHK, v_BTHK, dout_BTHK, shift_BHT, mean_BHT, scale_B
+    heads = jax.ShapeDtypeStruct((B, T, H, K), dtype)
+    outputs = [jax.ShapeDtypeStruct((B, T, 2, H, K), dtype), heads] if turning else [heads] * 3
     return tuple(_launch(kernel, scratch, B * H, outputs, *args))
+
+
+_SAVED = (HEADS,) * 4 + (HEAD_ROWS,) * 2
+backward_turning = mesh.on_each_device((*_SAVED, TOKENS), (HEAD_PAIRS, HEADS))(_fold(partial(_backward, True)))
+backward = mesh.on_each_device(_SAVED, (HEADS,) * 3)(_fold(partial(_backward, False)))

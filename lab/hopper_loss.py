@@ -6,6 +6,9 @@ columns of the readout. The residual is then log Z, and the output the mean colu
 The second, here, makes the weights' gradient from log Z: a tile's probabilities are an operand of the next product while still in
 registers. One product more than with logits written out, four for three, but each at the tensor cores' rate and not the memory's.
 
+The gradient by a token is a difference of two columns, one of them rounded to bfloat16. It is nearer to float32 than through logits in
+bfloat16 while the mean loss is above 0.6 nats, and farther below: 1 % off at 0.1 nats, 12 % at 0.005.
+
 Letters: N rows (tokens), D width, V vocabulary; R rows of the vocabulary for each of the warpgroups that compute.
 """
 
@@ -22,6 +25,11 @@ from lab.fused import LOG2E
 from lab.hopper import GROUPS, SWIZZLED, R, gpu, plus, with_sums
 from lab.ops import Number
 
+try:  # the public function rounds log Z to bfloat16
+    from jax._src.cudnn.fused_attention_stablehlo import dot_product_attention
+except ImportError:
+    dot_product_attention = None  # type: ignore[assignment]
+
 WIDTH = 128  # a warpgroup's sum (R, D) and its logits (R, tokens of a step) fill its registers
 TOKENS = 128  # of one step
 STAGES = 4  # steps whose tokens are on their way at once
@@ -30,7 +38,8 @@ _f32 = jnp.float32
 
 def fits(width: int, vocab: int, tokens: int) -> bool:
     """Whether the kernels exist for these sizes, on this device."""
-    return hopper.here() and width == WIDTH and not (vocab % (GROUPS * R) or tokens % TOKENS) and tokens >= 2 * TOKENS
+    able = hopper.interpreted() or dot_product_attention is not None
+    return hopper.here() and able and width == WIDTH and not (vocab % (GROUPS * R) or tokens % TOKENS) and tokens >= 2 * TOKENS
 
 
 class Factors(NamedTuple):
@@ -44,7 +53,8 @@ class Factors(NamedTuple):
 
 @jax.custom_vjp
 def mean_cross_entropy(x_ND: jax.Array, w_DV: jax.Array, targets_N: jax.Array, z_loss: Number, factors: Factors) -> jax.Array:
-    """Mean of `xent.cross_entropy` of x w times its factor, w in float32. As there, z_loss acts on the gradient alone."""
+    """Mean of `xent.cross_entropy` of x w times its factor (not 0), w in float32: with its factor it is rounded to x's dtype, and so is its
+    gradient before its own. As there, z_loss acts on the gradient alone."""
     return _forward(x_ND, w_DV, targets_N, z_loss, factors)[0]
 
 
@@ -54,10 +64,11 @@ def _forward(x_ND: jax.Array, w_DV: jax.Array, targets_N: jax.Array, z_loss: Num
     mean_ND, log_z_N = _attention(x_ND, w_VD)
     target_ND = w_VD[targets_N].astype(_f32)
     loss = (log_z_N - jnp.sum(x_ND * target_ND, -1)).mean()
-    share_N = 1 + 2 * z_loss * log_z_N  # of the probabilities in the gradient
+    share_N = 1 + 2 * jnp.asarray(z_loss, _f32) * log_z_N  # of the probabilities in the gradient
     gradient /= len(x_ND)
     dx_ND = gradient * into_x / scale * (share_N[:, None] * mean_ND - target_ND)
-    shift_N = LOG2E * log_z_N - jnp.log2(share_N)
+    # a share below 0, of log Z under -1/(2 z_loss), counts as none in w's gradient
+    shift_N = LOG2E * log_z_N - jnp.log2(jnp.maximum(share_N, jnp.finfo(_f32).tiny))
     return loss, (dx_ND.astype(x_ND.dtype), x_ND, w_VD, targets_N, shift_N, gradient * into_w, z_loss, factors)
 
 
@@ -77,12 +88,9 @@ mean_cross_entropy.defvjp(_forward, _backward)
 def _attention(x_ND: jax.Array, w_VD: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(softmax(x w^T) w, log Z in float32), by cuDNN on a GPU."""
     if not hopper.interpreted():
-        # the public function rounds log Z to bfloat16
-        from jax._src.cudnn.fused_attention_stablehlo import dot_product_attention
-
         w_BSNH = w_VD[None, :, None]
         out_BTNH, log_z_BNT = dot_product_attention(x_ND[None, :, None], w_BSNH, w_BSNH, scale=1.0, return_residual=True)
-        return out_BTNH[0, :, 0], log_z_BNT[0, 0]
+        return out_BTNH[0, :, 0], log_z_BNT.reshape(len(x_ND))
     logits_NV = x_ND.astype(_f32) @ w_VD.astype(_f32).T
     return (jax.nn.softmax(logits_NV) @ w_VD.astype(_f32)).astype(x_ND.dtype), jax.nn.logsumexp(logits_NV, -1)
 

@@ -104,7 +104,7 @@ class Block(nnx.Module):
             qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(B, T, 2, m.shape.heads, K)
             v_ND = m.linear(x_BTD, self, "v")
             chain = m.fused and not m.shape.qk_norm
-            if chain and hopper_attention.fits(K, T):
+            if chain and m.attends(T):
                 out_BTHK = hopper_attention.attention(qk_BTnHK, v_ND.reshape(B, T, -1, K), q_scale)
                 return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
             if chain:
@@ -117,7 +117,8 @@ class Block(nnx.Module):
                 q_BTHK, k_BTHK = rotate(q_BTHK, q_scale), rotate(k_BTHK, 1.0)
         m.tap(f"q.{layer}", q_BTHK)
         m.tap(f"k.{layer}", k_BTHK)
-        out_BTHK = causal_attention(q_BTHK, k_BTHK, v_ND.reshape(k_BTHK.shape))
+        attend = hopper_attention.attend if m.attends(T) else causal_attention
+        out_BTHK = attend(q_BTHK, k_BTHK, v_ND.reshape(k_BTHK.shape))
         return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
@@ -235,6 +236,10 @@ class Context:
         """Whether the gated MLP's elementwise work is done by its products."""
         rows = x_BTD.size // self.shape.width // mesh.parts(*mesh.BATCH)
         return self.fused and hopper.fits(self.shape.width, self.shape.ff // mesh.parts("tensor"), rows)
+
+    def attends(self, tokens: int) -> bool:
+        """Whether sequences of so many tokens have an attention of our own."""
+        return self.fused and self.shape.precision != "float32" and hopper_attention.fits(self.shape.head_dim, tokens)
 
     def joined(self, i: int) -> bool:
         """Whether branch i takes its first products from `lab.fused_fp8`."""

@@ -1,5 +1,6 @@
 """Attention's kernels for Hopper, interpreted, against the plain code: alone, mapped over trials, and in the model."""
 
+import dataclasses
 import functools
 from types import SimpleNamespace
 
@@ -14,30 +15,38 @@ from lab.parametrization import numbers
 from lab.records import Trial
 from tests.lab.test_fused import draw, with_gradients, worst
 
-SCALE = 0.15
 
-
-def plain(qk, v):
-    return causal_attention(rotate(qk[:, :, 0], SCALE), rotate(qk[:, :, 1], 1.0), v)
+def plain(qk, v, scale):
+    return causal_attention(rotate(qk[:, :, 0], scale), rotate(qk[:, :, 1], 1.0), v)
 
 
 def wide(tree):
     return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
 
 
-@pytest.mark.parametrize(("lead", "tokens"), [((2,), 384), ((), 640)], ids=["one after the other, odd blocks", "queries in two parts"])
-def test_attention(lead, tokens, monkeypatch):
+@pytest.mark.parametrize(
+    ("lead", "tokens", "heads"), [((2,), 384, 1), ((), 640, 2)], ids=["trials one after the other", "queries in two parts"]
+)
+def test_attention(lead, tokens, heads, monkeypatch):
+    """Odd numbers of blocks and steps, from one head to the next in one program."""
     monkeypatch.setattr(hopper, "processors", lambda: 1)
     rows = (*lead, 1, tokens)
-    qk, v, into = draw((*rows, 2, 1, 64), (*rows, 1, 64), (*rows, 1, 64), dtype="bfloat16")
-    scale = jnp.full(lead, SCALE)
+    qk, v, into = draw((*rows, 2, heads, 64), (*rows, heads, 64), (*rows, heads, 64), dtype="bfloat16")
+    scale = jnp.linspace(0.1, 0.4, 2) if lead else 0.15
     mapped = jax.vmap if lead else lambda f: f
     got, (*grads, of_scale) = with_gradients(mapped(hopper_attention.attention), [qk, v, scale], into)
-    assert not of_scale.any()
-    expected = with_gradients(mapped(plain), wide([qk, v]), wide(into))
-    assert worst((got, tuple(grads)), expected) < 1e-2
-    other = with_gradients(mapped(plain), wide([qk * 1.1, v]), wide(into))
-    assert worst((got, tuple(grads)), other) > 0.05  # the check has power
+    assert not jnp.any(of_scale)
+    expected, (*plain_grads, _) = with_gradients(mapped(plain), [*wide([qk, v]), scale], wide(into))
+    assert worst((got, grads), (expected, plain_grads)) < 1e-2
+    other, _ = with_gradients(mapped(plain), [*wide([qk, v]), scale * 1.2], wide(into))
+    assert worst(got, other) > 0.03  # the check has power
+
+
+def test_queries_and_keys_that_are_turned_before():
+    q, k, v, into = draw(*[(1, 256, 1, 64)] * 4, dtype="bfloat16")
+    expected = with_gradients(causal_attention, wide([q * 0.15, k, v]), wide(into))
+    assert worst(with_gradients(hopper_attention.attend, [q * 0.15, k, v], into), expected) < 1e-2
+    assert worst(with_gradients(hopper_attention.attend, [q * 0.2, k, v], into), expected) > 0.05  # the check has power
 
 
 def test_in_the_model(monkeypatch):
@@ -56,6 +65,22 @@ def test_in_the_model(monkeypatch):
     plain_loss, plain_grads = step(False)
     assert abs(loss - plain_loss) < 2e-3 * plain_loss
     assert worst(grads, plain_grads) < 0.05
+
+
+def test_where_the_model_attends_so():
+    """In bfloat16, with kernels and nobody who watches; queries' norms are no hindrance."""
+    trial = Trial(
+        corpus="0" * 64, vocab=64, width=64, depth=1, ff=64, batch=1, sequence=256, head_dim=64, steps=1, lr=0.01, precision="bfloat16",
+        parametrization="sp",
+    )  # fmt: skip
+    for fields, fused, expected in (
+        ({}, True, True),
+        ({}, False, False),
+        ({"precision": "float32"}, True, False),
+        ({"qk_norm": True}, True, True),
+    ):
+        shape = model.shape_of(dataclasses.replace(trial, **fields))
+        assert model.Context(shape, numbers(trial), model._ignore, "", fused).attends(256) is expected, fields
 
 
 def test_for_hopper_and_whole_blocks(monkeypatch):
