@@ -39,9 +39,9 @@ def test_mlp(tokens, lead):
     """Tiles below and beside each other, more of them than programs; and two trials."""
     args, into = inputs(tokens, *lead)
     mapped = jax.vmap if lead else lambda f: f
-    expected = with_gradients(mapped(plain), wide(args), wide(into))
-    assert worst(with_gradients(mapped(ours), args, into), expected) < 1e-2
-    assert worst(with_gradients(mapped(ours), [args[0] * 1.1, *args[1:]], into), expected) > 0.05  # the check has power
+    got, expected = with_gradients(mapped(ours), args, into), with_gradients(mapped(plain), wide(args), wide(into))
+    assert worst(got, expected) < 1e-2
+    assert worst(got, with_gradients(mapped(plain), wide([args[0] * 1.1, *args[1:]]), wide(into))) > 0.05  # the check has power
 
 
 def test_inputs_gradients_take_their_own_matrices():

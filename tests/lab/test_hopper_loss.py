@@ -47,7 +47,7 @@ def test_mean_cross_entropy():
         assert worst(grads, gradients(plain)(x, w, other, z_loss, FACTORS)[1]) > 2e-2
 
 
-@pytest.mark.parametrize(("margin", "nats", "tolerance"), [(3, 3.0, 4e-3), (6, 0.7, 4e-3), (8, 0.15, 2e-2)])
+@pytest.mark.parametrize(("margin", "nats", "tolerance"), [(3, 3.0, 4e-3), (6, 0.7, 8e-3), (8, 0.15, 2e-2)])
 def test_gradient_by_confident_tokens(margin, nats, tolerance):
     """Targets whose logits stand out: what is lost to a rounded difference, as the module says."""
     x, w, _ = inputs()
