@@ -17,8 +17,8 @@ D, F = 128, 256
 
 
 def settled(f, *args):
-    """f(*args) as one program, and done before anything else starts: the interpreter's threads and other work on the CPU would wait for each
-    other, without an end."""
+    """f(*args) as one program, and done before anything else starts: the interpreter's threads and other work on the CPU may wait for
+    each other without an end."""
     return jax.block_until_ready(jax.jit(f)(*args))
 
 
@@ -45,10 +45,8 @@ def test_mlp(tokens, lead):
     """Tiles below and beside each other, more of them than programs; and two trials."""
     args, into = inputs(tokens, *lead)
     mapped = jax.vmap if lead else lambda f: f
-    got, expected = (
-        settled(functools.partial(with_gradients, mapped(ours)), args, into),
-        with_gradients(mapped(plain), wide(args), wide(into)),
-    )
+    got = settled(functools.partial(with_gradients, mapped(ours)), args, into)
+    expected = with_gradients(mapped(plain), wide(args), wide(into))
     assert worst(got, expected) < 1e-2
     assert worst(got, with_gradients(mapped(plain), wide([args[0] * 1.1, *args[1:]]), wide(into))) > 0.05  # the check has power
 
