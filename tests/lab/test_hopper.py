@@ -16,12 +16,6 @@ from tests.lab.test_fused import draw, with_gradients, worst
 D, F = 128, 256
 
 
-def settled(f, *args):
-    """f(*args) as one program, and done before anything else starts: the interpreter's threads and other work on the CPU may wait for
-    each other without an end."""
-    return jax.block_until_ready(jax.jit(f)(*args))
-
-
 def plain(x, up_gate, down):
     up, gate = jnp.moveaxis(jnp.tensordot(x, up_gate, 1), 1, 0)
     return (up * gate * jax.nn.sigmoid(gate)) @ down
@@ -45,17 +39,15 @@ def test_mlp(tokens, lead):
     """Tiles below and beside each other, more of them than programs; and two trials."""
     args, into = inputs(tokens, *lead)
     mapped = jax.vmap if lead else lambda f: f
-    got = settled(functools.partial(with_gradients, mapped(ours)), args, into)
-    expected = with_gradients(mapped(plain), wide(args), wide(into))
+    got, expected = with_gradients(mapped(ours), args, into), with_gradients(mapped(plain), wide(args), wide(into))
     assert worst(got, expected) < 1e-2
     assert worst(got, with_gradients(mapped(plain), wide([args[0] * 1.1, *args[1:]]), wide(into))) > 0.05  # the check has power
 
 
 def test_inputs_gradients_take_their_own_matrices():
     (x, up_gate, down), into = inputs(128)
-    others = functools.partial(with_gradients, lambda *args: hopper.mlp(*args, 2 * up_gate, 3 * down.T))
-    _, grads = settled(others, [x, up_gate, down], into)
-    _, (dx, dup_gate, ddown) = settled(functools.partial(with_gradients, ours), [x, up_gate, down], into)
+    _, grads = with_gradients(lambda *args: hopper.mlp(*args, 2 * up_gate, 3 * down.T), [x, up_gate, down], into)
+    _, (dx, dup_gate, ddown) = with_gradients(ours, [x, up_gate, down], into)
     assert worst(grads, (6 * dx, 3 * dup_gate, ddown)) < 1e-2
 
 
@@ -68,10 +60,7 @@ def test_in_the_model(parametrization, monkeypatch):
     shape = model.shape_of(trial)
     params = model.init(shape, jax.random.key(0), numbers(trial))
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 64, (2, 65)), jnp.int32)
-
-    def step(fused):
-        return settled(jax.value_and_grad(lambda p: model.loss(shape, p, tokens, numbers(trial), fused=fused)), params)
-
+    step = functools.partial(jax.value_and_grad(lambda p, fused: model.loss(shape, p, tokens, numbers(trial), fused=fused)), params)
     calls = []
     monkeypatch.setattr(hopper, "mlp", lambda *args, of=hopper.mlp: calls.append(1) or of(*args))
     loss, grads = step(True)

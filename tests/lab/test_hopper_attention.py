@@ -1,7 +1,7 @@
 """Attention's kernels for Hopper, interpreted, against the plain code: alone, mapped over trials, and in the model."""
 
 import dataclasses
-from functools import partial
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -14,7 +14,6 @@ from lab.attention import causal_attention, rotate
 from lab.parametrization import numbers
 from lab.records import Trial
 from tests.lab.test_fused import draw, with_gradients, worst
-from tests.lab.test_hopper import settled
 
 
 def plain(qk, v, scale):
@@ -35,7 +34,7 @@ def test_attention(lead, tokens, heads, monkeypatch):
     qk, v, into = draw((*rows, 2, heads, 64), (*rows, heads, 64), (*rows, heads, 64), dtype="bfloat16")
     scale = jnp.linspace(0.1, 0.4, 2) if lead else 0.15
     mapped = jax.vmap if lead else lambda f: f
-    got, (*grads, of_scale) = settled(partial(with_gradients, mapped(hopper_attention.attention)), [qk, v, scale], into)
+    got, (*grads, of_scale) = with_gradients(mapped(hopper_attention.attention), [qk, v, scale], into)
     assert not jnp.any(of_scale)
     expected, (*plain_grads, _) = with_gradients(mapped(plain), [*wide([qk, v]), scale], wide(into))
     assert worst((got, grads), (expected, plain_grads)) < 1e-2
@@ -45,8 +44,10 @@ def test_attention(lead, tokens, heads, monkeypatch):
 
 def test_queries_and_keys_that_are_turned_before():
     q, k, v, into = draw(*[(1, 256, 1, 64)] * 4, dtype="bfloat16")
-    got = settled(partial(with_gradients, hopper_attention.attend), [q * 0.15, k, v], into)
-    expected, other = (with_gradients(causal_attention, wide([q * scale, k, v]), wide(into)) for scale in (0.15, 0.2))
+    got, expected, other = (
+        with_gradients(hopper_attention.attend, [q * 0.15, k, v], into),
+        *(with_gradients(causal_attention, wide([q * scale, k, v]), wide(into)) for scale in (0.15, 0.2)),
+    )
     assert worst(got, expected) < 1e-2 and worst(got, other) > 0.05  # the check has power
 
 
@@ -58,10 +59,7 @@ def test_in_the_model(monkeypatch):
     shape = model.shape_of(trial)
     params = model.init(shape, jax.random.key(0), numbers(trial))
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 64, (1, 257)), jnp.int32)
-
-    def step(fused):
-        return settled(jax.value_and_grad(lambda p: model.loss(shape, p, tokens, numbers(trial), fused=fused)), params)
-
+    step = functools.partial(jax.value_and_grad(lambda p, fused: model.loss(shape, p, tokens, numbers(trial), fused=fused)), params)
     calls = []
     monkeypatch.setattr(hopper_attention, "attention", lambda *args, of=hopper_attention.attention: calls.append(1) or of(*args))
     loss, grads = step(True)

@@ -13,7 +13,6 @@ from lab.parametrization import numbers
 from lab.records import Trial
 from lab.xent import cross_entropy
 from tests.lab.test_fused import SEED, draw, worst
-from tests.lab.test_hopper import settled
 
 N, V, D = 256, 256, 128
 FACTORS = hopper_loss.Factors(logits=0.7, input=0.3, weight=0.2, gradient=3.0)
@@ -35,7 +34,7 @@ def inputs(*lead):
 
 
 def gradients(f):
-    return functools.partial(settled, jax.value_and_grad(f, (0, 1)))
+    return jax.value_and_grad(f, (0, 1))
 
 
 def test_mean_cross_entropy():
@@ -72,8 +71,7 @@ def test_trials_with_factors_of_their_own_and_shared_targets():
     x, w, targets = inputs(2)
     factors = jax.tree.map(lambda f: f * jnp.asarray([1.0, 1.5]), FACTORS)
     z_loss = jnp.asarray([1e-2, 0.0])
-    each = [jax.value_and_grad(f, (0, 1)) for f in (hopper_loss.mean_cross_entropy, plain)]
-    mapped = [functools.partial(settled, jax.vmap(f, (0, 0, None, 0, 0))) for f in each]
+    mapped = [jax.vmap(gradients(f), (0, 0, None, 0, 0)) for f in (hopper_loss.mean_cross_entropy, plain)]
     (loss, grads), (expected, plain_grads) = (f(x, w, targets, z_loss, factors) for f in mapped)
     assert worst(loss, expected) < 1e-3
     for i in range(2):
@@ -98,7 +96,7 @@ def test_in_the_model(parametrization, tied, monkeypatch):
 
     def step(fused, **other):
         n = numbers(trial) | other
-        return settled(jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, fused=fused)), params)
+        return jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, fused=fused))(params)
 
     calls = []
     of = hopper_loss.mean_cross_entropy
