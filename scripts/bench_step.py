@@ -177,7 +177,7 @@ def main(args: list[str]) -> int:
     import jax
 
     compiled = []
-    for s, trials in ((s, trials) for s in options.shapes for trials in s.trials):
+    for s, trials in ((one, trials) for one in options.shapes for trials in one.trials):
         if trials % layout_of(options.layout).get("trial", 1) == 0:
             try:
                 compiled.append(Compiled(s, trials, options))
