@@ -62,8 +62,8 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
 
     Convention: a kernel reads its operands once and writes its result once. A chain of elementwise operations between two products is one
     kernel, but for two that are done beside a product or attention: the gated MLP's activation, and the position embedding, whose results
-    are kept for the way back. Queries with keys, and up with gate, are one product each; the loss and its gradient are one kernel; so is
-    the optimizer. Without `logits`, those are made again where they are used and never written.
+    are kept for the way back. Queries, keys and values are one product, up with gate another; the loss and its gradient are one kernel; so
+    is the optimizer. Without `logits`, those are made again where they are used and never written.
     Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4. An operand in FP8 takes 1 byte
     where a product reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two layouts that the
     products forward and back need, so that activation and embedding are chains of their own there. Only the gradient of values, which
@@ -72,7 +72,7 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     size = 4 if trial.precision == "float32" else 2
     tokens, wide, glu = trial.batch_tokens, trial.width, trial.activation == "swiglu"
     ff = trial.ff * (2 if glu else 1)
-    layer = [("q", wide, 2 * wide), ("v", wide, wide), ("o", wide, wide), ("up", wide, ff), ("down", trial.ff, wide)]
+    layer = [("q", wide, 3 * wide), ("o", wide, wide), ("up", wide, ff), ("down", trial.ff, wide)]
     products = layer * trial.depth + [("unembed", wide, trial.vocab)]
     # forward, gradient of its input, gradient of its matrix: each of a product's three arrays is twice an operand and once a result
     in_fp8 = _in_fp8(trial)

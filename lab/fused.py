@@ -62,7 +62,7 @@ ROWS, TOKENS, ONE = PartitionSpec(mesh.BATCH, None), PartitionSpec(mesh.BATCH), 
 FF, FF_STACK = PartitionSpec(mesh.BATCH, "tensor"), PartitionSpec(mesh.BATCH, None, "tensor")
 COLUMNS, FF_COLUMNS = PartitionSpec(None, mesh.BATCH), PartitionSpec(None, "tensor", mesh.BATCH)
 HEAD_ROWS, HEAD_COLUMNS = PartitionSpec(mesh.BATCH, None, "tensor"), PartitionSpec(None, "tensor", None, None, mesh.BATCH)
-HEADS, HEAD_PAIRS = PartitionSpec(mesh.BATCH, None, "tensor", None), PartitionSpec(mesh.BATCH, None, None, "tensor", None)
+HEADS, HEAD_STACK = PartitionSpec(mesh.BATCH, None, "tensor", None), PartitionSpec(mesh.BATCH, None, None, "tensor", None)
 # and a matrix (D, E), alone and in a stack, over `fsdp` and `tensor`
 MATRIX, MATRICES = PartitionSpec("fsdp", "tensor"), PartitionSpec("fsdp", None, "tensor")
 MATRICES_TRANSPOSED = PartitionSpec(None, "tensor", "fsdp")
@@ -148,7 +148,7 @@ def _rotate_backward_kernel(dq_ref: Any, dk_ref: Any, cos_ref: Any, sin_ref: Any
             out_ref[:, i, :, half, :] = d.astype(out_ref.dtype)
 
 
-@mesh.on_each_device((HEADS, HEADS, ONE), HEAD_PAIRS)
+@mesh.on_each_device((HEADS, HEADS, ONE), HEAD_STACK)
 def _rotate_gradient(dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array) -> jax.Array:
     B, T, H, K = dq_BTHK.shape
     h = divisor(H, 4)

@@ -85,18 +85,29 @@ def processors() -> int:
     return 2 if interpreted() else jax.devices()[0].core_count
 
 
-def launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs: int = 0, params: Any = None) -> Any:
-    """`kernel` on so many programs, by default one a processor, each of GROUPS warpgroups and one that copies; interpreted on a CPU."""
+def launch(
+    kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs: int = 0, params: Any = None, in_place: bool = False
+) -> Any:
+    """`kernel` on so many programs, by default one a processor, each of GROUPS warpgroups and one that copies; interpreted on a CPU.
+
+    In place, it writes onto its first argument, which then comes before the outputs; whoever maps it folds trials into its sequences.
+    """
     interpret = None
     if interpreted():
         from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams  # not public yet
 
         interpret = InterpretGPUParams()
-    run = gpu.kernel(
-        kernel, out_type=outputs, grid=(programs or processors(),), grid_names=("program",), num_threads=GROUPS + 1, thread_name="group",
-        compiler_params=params or gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup), interpret=interpret,
-    )  # fmt: skip
-    return run(*args)
+    grid: Any = {
+        "grid": (programs or processors(),), "grid_names": ("program",), "num_threads": GROUPS + 1, "thread_name": "group",
+    }  # fmt: skip
+    options: Any = {
+        "compiler_params": params or gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup), "interpret": interpret,
+    }  # fmt: skip
+    if not in_place:
+        return gpu.kernel(kernel, out_type=outputs, **grid, **options)(*args)
+    first = jax.new_ref(args[0], memory_space=gpu.GMEM)
+    outs = pl.kernel(kernel, outputs, mesh=gpu.Mesh(**grid), **options)(first, *args[1:])
+    return jax.freeze(first), *outs
 
 
 def with_sums(body: Callable[..., Any], *shapes: tuple[int, int]) -> Any:

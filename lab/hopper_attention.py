@@ -7,7 +7,7 @@ their gradient is written, so that the embedding takes no passes of its own.
 
 Two warpgroups compute, a third one copies; a program goes from head to head, and the next one's entries come in meanwhile.
 
-Letters: B sequences, T tokens of each, H heads, K entries of a head, n = 2 (queries, keys).
+Letters: B sequences, T tokens of each, H heads, K entries of a head, n = 3 (queries, keys, values).
 """
 
 import math
@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 
 from lab import hopper, mesh
 from lab.attention import ROPE_BASE
-from lab.fused import HEAD_PAIRS, HEADS, LOG2E, TOKENS
+from lab.fused import HEAD_STACK, HEADS, LOG2E, TOKENS
 from lab.hopper import SWIZZLED, gpu, plus, with_sums
 from lab.ops import Number
 
@@ -45,15 +45,19 @@ def fits(head_dim: int, tokens: int) -> bool:
 
 
 @jax.custom_vjp
-def attention(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale: Number) -> jax.Array:
-    """`attend` to turned queries, times `scale`, and turned keys; (B, T, H, K). No gradient flows to `scale`."""
-    return _attention_forward(qk_BTnHK, v_BTHK, scale)[0]
+def attention(qkv_BTnHK: jax.Array, scale: Number) -> jax.Array:
+    """`attend` to turned queries, times `scale`, and turned keys; (B, T, H, K). No gradient flows to `scale`.
+
+    One product's result, which is turned where it lies, and one gradient back into that product: nothing is cut out or put together. Where
+    the result is kept beside (`model.REMAT`, "elementwise"), XLA copies it first.
+    """
+    return _attention_forward(qkv_BTnHK, scale)[0]
 
 
-def _attention_forward(qk_BTnHK: jax.Array, v_BTHK: jax.Array, scale: Number) -> tuple[jax.Array, tuple[Any, ...]]:
-    scale_B = jnp.full(len(v_BTHK), scale, _f32)
-    out_BTHK, shift_BHT, q_BTHK, k_BTHK = forward_turning(qk_BTnHK, v_BTHK, scale_B)
-    return out_BTHK, ((q_BTHK, k_BTHK, v_BTHK, out_BTHK, shift_BHT), scale_B, scale)
+def _attention_forward(qkv_BTnHK: jax.Array, scale: Number) -> tuple[jax.Array, tuple[Any, ...]]:
+    scale_B = jnp.full(len(qkv_BTnHK), scale, _f32)
+    turned_BTnHK, out_BTHK, shift_BHT = forward_turning(qkv_BTnHK, scale_B)
+    return out_BTHK, ((turned_BTnHK, out_BTHK, shift_BHT), scale_B, scale)
 
 
 def _attention_backward(saved: tuple[Any, ...], dout_BTHK: jax.Array) -> tuple[Any, ...]:
@@ -84,9 +88,9 @@ attend.defvjp(_attend_forward, _attend_backward)
 
 def _beside(saved: tuple[jax.Array, ...], dout_BTHK: jax.Array) -> tuple[jax.Array, ...]:
     """The backward kernel's arguments."""
-    *qkv_BTHK, out_BTHK, shift_BHT = saved
+    *qkv, out_BTHK, shift_BHT = saved
     mean_BHT = jnp.einsum("bthk,bthk->bht", out_BTHK, dout_BTHK, preferred_element_type=_f32)
-    return *qkv_BTHK, dout_BTHK, shift_BHT, mean_BHT
+    return *qkv, dout_BTHK, shift_BHT, mean_BHT
 
 
 def _fold(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -198,7 +202,12 @@ def _loop(start: Any, stop: Any, body: Callable[..., Any], sums: Any) -> Any:
     return sums
 
 
-def _launch(kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array) -> Any:
+def _heads(n: int, b: Any, rows: Any, h: Any, *refs: Any) -> Any:
+    """Rows of a head of queries, keys or values (n = 0, 1, 2), which lie in one array or in three."""
+    return refs[0].at[b, rows, n, h] if len(refs) == 1 else refs[n].at[b, rows, h]
+
+
+def _launch(kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array, in_place: bool = False) -> Any:
     """`kernel(count, item, *refs, *scratch)`: item(i) is the i-th of the program's, of `count`."""
     programs = min(items, hopper.processors())
 
@@ -207,27 +216,24 @@ def _launch(kernel: Callable[..., None], scratch: list[Any], items: int, outputs
         count = lax.div(_int(items - 1) - program, _int(programs)) + 1
         pl.run_scoped(partial(kernel, count, lambda i: program + i * programs, *refs), *scratch, collective_axes="group")
 
-    return hopper.launch(entry, outputs, *args, programs=programs, params=gpu.CompilerParams(approx_math=True))
+    return hopper.launch(entry, outputs, *args, programs=programs, params=gpu.CompilerParams(approx_math=True), in_place=in_place)
 
 
 # 2. forward ------------------------------------------------------------------------------------------------------------------
 
 
 def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
-    """(attention's output; log2 of the softmax's sum, float32 (B, H, T)) of queries, keys and values; turning, of queries with keys, values
-    and the queries' scale (B), and after them queries and keys, turned."""
-    v_BTHK = args[1 if turning else 2]
-    (B, T, H, _), dtype = v_BTHK.shape, v_BTHK.dtype
+    """(attention's output; log2 of the softmax's sum, float32 (B, H, T)) of queries, keys and values; turning, of all in one array and the
+    queries' scale (B), and before them that array, in which queries and keys are now turned."""
+    B, T, *_, H, _ = args[0].shape
+    dtype = args[0].dtype
     blocks = T // KV
     slots = blocks + (T < LONGEST)  # a head's keys, and the first ones of the next head where there is room
 
     def kernel(count: Any, item: Any, *refs: Any) -> None:
         *arrays, q, k, v, out, shift, (q_full, q_free), (k_full, k_free), (v_full, v_free), turned = refs
-        # of queries and keys: together, and out again turned; or each alone
-        if turning:
-            qk_ref, v_ref, scale_ref, out_ref, shift_ref, *qk_refs = arrays
-        else:
-            *qk_refs, v_ref, out_ref, shift_ref = arrays
+        *qkv_refs, out_ref, shift_ref = arrays
+        scale_ref: Any = qkv_refs.pop() if turning else None
 
         def place(i: Any) -> tuple[Any, Any]:
             return lax.div(item(i), _int(H)), lax.rem(item(i), _int(H))
@@ -246,15 +252,13 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                         ((q, q_full, q_free, _rem(i * blocks + j, 2)), (k, k_full, k_free, _rem(i * blocks + j, slots)))
                     ):
                         gpu.barrier_wait(free.at[slot])
-                        rows = pl.ds(j * KV, KV)
-                        ref = qk_ref.at[b, rows, n, h] if turning else qk_refs[n].at[b, rows, h]
-                        gpu.copy_gmem_to_smem(ref, to.at[slot], full.at[slot])
+                        gpu.copy_gmem_to_smem(_heads(n, b, pl.ds(j * KV, KV), h, *qkv_refs), to.at[slot], full.at[slot])
 
                     @pl.loop(0, j + 1)
                     def _(c: Any) -> None:
                         slot = slot_of_v(i, j, c)
                         gpu.barrier_wait(v_free.at[slot])
-                        gpu.copy_gmem_to_smem(v_ref.at[b, pl.ds(c * KV, KV), h], v.at[slot], v_full.at[slot])
+                        gpu.copy_gmem_to_smem(_heads(2, b, pl.ds(c * KV, KV), h, *qkv_refs), v.at[slot], v_full.at[slot])
 
         def compute(group: Any) -> None:
             own = pl.ds(group * HALF, HALF)
@@ -266,12 +270,12 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                 q_slot, k_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, slots)
                 gpu.barrier_wait(k_full.at[k_slot])
                 gpu.barrier_wait(q_full.at[q_slot])
-                if turning:
-                    for x, ref, s in zip((q.at[q_slot], k.at[k_slot]), qk_refs, (scale, 1.0), strict=True):
+                if turning:  # where they came from, since nobody reads them there again before the way back
+                    for n, (x, s) in enumerate(((q.at[q_slot], scale), (k.at[k_slot], 1.0))):
                         x = x.at[own]
                         x[...] = _turned(_load(x).astype(_f32), start, s, dtype)
                         gpu.commit_smem()
-                        gpu.copy_smem_to_gmem(x, ref.at[b, to, h])
+                        gpu.copy_smem_to_gmem(x, _heads(n, b, to, h, *qkv_refs))
                     gpu.barrier_arrive(turned)
                     gpu.barrier_wait(turned)
 
@@ -317,12 +321,11 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
 
     scratch = [_buffer(2, KV, K), _buffer(slots, KV, K), _buffer(STAGES, KV, K), _buffer(2, HALF, K), gpu.SMEM((2, HALF), _f32)]
     scratch += [_passing(2), _passing(slots), _passing(STAGES), gpu.Barrier(num_arrivals=2)]
-    heads = jax.ShapeDtypeStruct(v_BTHK.shape, dtype)
-    outputs = [heads, jax.ShapeDtypeStruct((B, H, T), _f32)] + [heads] * 2 * turning
-    return tuple(_launch(kernel, scratch, B * H, outputs, *args))
+    outputs = [jax.ShapeDtypeStruct((B, T, H, K), dtype), jax.ShapeDtypeStruct((B, H, T), _f32)]
+    return tuple(_launch(kernel, scratch, B * H, outputs, *args, in_place=turning))
 
 
-forward_turning = mesh.on_each_device((HEAD_PAIRS, HEADS, TOKENS), (HEADS, HEAD_ROWS, HEADS, HEADS))(_fold(partial(_forward, True)))
+forward_turning = mesh.on_each_device((HEAD_STACK, TOKENS), (HEAD_STACK, HEADS, HEAD_ROWS))(_fold(partial(_forward, True)))
 forward = mesh.on_each_device((HEADS,) * 3, (HEADS, HEAD_ROWS))(_fold(partial(_forward, False)))
 
 
@@ -330,14 +333,15 @@ forward = mesh.on_each_device((HEADS,) * 3, (HEADS, HEAD_ROWS))(_fold(partial(_f
 
 
 def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
-    """The gradients by `_forward`'s arguments (but the scale) from queries, keys (turned), values, the output's gradient, what `_forward`
-    gave second, and the output times its gradient, summed over a head's entries (B, H, T); turning, from the scale (B) too.
+    """The gradients by `_forward`'s arguments (but the scale) from queries, keys (turned) and values, the output's gradient, log2 of the
+    softmax's sum, and the output times its gradient, summed over a head's entries (B, H, T); turning, from the scale (B) too.
 
     Where the sums of the queries' gradient do not fit, a head is gone through twice, each time with every other block of queries, and the
     second time adds, in bfloat16, to the gradients of keys and values.
     """
-    q_BTHK = args[0]
-    (B, T, H, _), dtype = q_BTHK.shape, q_BTHK.dtype
+    B, T, *_, H, _ = args[0].shape
+    dtype = args[0].dtype
+    arrays = 1 if turning else 3  # that queries, keys and values lie in
     parts = 1 if T <= LONGEST // 2 else 2
     diagonals = KV // Q // parts  # blocks of own queries beside a block of keys
     queries, blocks = T // Q // parts, T // KV
@@ -345,8 +349,9 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
     v_slots = 3 - parts  # what there is room for
 
     def kernel(count: Any, item: Any, *refs: Any) -> None:
-        q_ref, k_ref, v_ref, dout_ref, shift_ref, mean_ref, *others = refs
-        scale_ref, dqk_ref, dv_ref, *scratch = others if turning else (None, others[:2], *others[2:])
+        qkv_refs, (dout_ref, shift_ref, mean_ref, *others) = refs[:arrays], refs[arrays:]
+        scale_ref: Any = others.pop(0) if turning else None
+        dqkv_refs, scratch = others[:arrays], others[arrays:]
         q, dout, k, v, shift, mean, dl, dq_sums, leaving, (q_full, q_free), (k_full, k_free), (v_full, v_free), dl_full, dl_free = scratch
 
         def place(i: Any) -> tuple[Any, Any, Any]:
@@ -364,20 +369,20 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                 @pl.loop(0, blocks)
                 def _(j: Any) -> None:
                     k_slot, v_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, v_slots)
-                    for ref, to, full, free in (
-                        (k_ref, k.at[k_slot], k_full.at[k_slot], k_free.at[k_slot]),
-                        (v_ref, v.at[v_slot], v_full.at[v_slot], v_free.at[v_slot]),
+                    for n, to, full, free in (
+                        (1, k.at[k_slot], k_full.at[k_slot], k_free.at[k_slot]),
+                        (2, v.at[v_slot], v_full.at[v_slot], v_free.at[v_slot]),
                     ):
                         gpu.barrier_wait(free)
-                        gpu.copy_gmem_to_smem(ref.at[b, pl.ds(j * KV, KV), h], to, full)
+                        gpu.copy_gmem_to_smem(_heads(n, b, pl.ds(j * KV, KV), h, *qkv_refs), to, full)
 
                     @pl.loop(diagonals * j, queries)
                     def _(n: Any) -> None:
                         slot = slot_of_q(i, j, n)
                         rows = pl.ds((n * parts + part) * Q, Q)
                         gpu.barrier_wait(q_free.at[slot])
-                        for ref, to in ((q_ref, q), (dout_ref, dout)):
-                            gpu.copy_gmem_to_smem(ref.at[b, rows, h], to.at[slot], q_full.at[slot])
+                        for ref, to in ((_heads(0, b, rows, h, *qkv_refs), q), (dout_ref.at[b, rows, h], dout)):
+                            gpu.copy_gmem_to_smem(ref, to.at[slot], q_full.at[slot])
                         for ref, to in ((shift_ref, shift), (mean_ref, mean)):
                             gpu.copy_gmem_to_smem(ref.at[b, h, rows], to.at[slot], q_full.at[slot])
 
@@ -398,9 +403,8 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
 
             def gradient(x: jax.Array, n: int, rows: Any, start: Any, scale: Any, b: Any, h: Any) -> tuple[jax.Array, Any]:
                 """By queries or keys, and its place."""
-                if turning:
-                    return _turned(x, start, scale, dtype, back=True), dqk_ref.at[b, rows, n, h]
-                return x.astype(dtype), dqk_ref[n].at[b, rows, h]
+                x = _turned(x, start, scale, dtype, back=True) if turning else x.astype(dtype)
+                return x, _heads(n, b, rows, h, *dqkv_refs)
 
             def keys(i: Any, j: Any, b: Any, h: Any, part: Any, scale: Any) -> None:
                 """A block of keys and values, through the queries of its own rows and of those behind. Logits lie keys by queries."""
@@ -464,7 +468,7 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                 gpu.barrier_arrive(k_free.at[k_slot])
                 start = j * KV + group * HALF
                 rows = pl.ds(start, HALF)
-                leave(dv.astype(dtype), dv_ref.at[b, rows, h], part > 0)
+                leave(dv.astype(dtype), _heads(2, b, rows, h, *dqkv_refs), part > 0)
                 leave(*gradient(dk, 1, rows, start, 1.0, b, h), part > 0)
 
             @pl.loop(0, count * parts)
@@ -483,11 +487,10 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
     scratch += [gpu.SMEM((STAGES, Q), _f32)] * 2 + [_buffer(KV, Q), _buffer(queries - diagonals, Q, K, dtype=_f32), _buffer(2, Q, K)]
     scratch += [_passing(STAGES, 4), _passing(2), _passing(v_slots)]
     scratch += [gpu.Barrier(num_arrivals=2, num_barriers=2), gpu.Barrier(num_arrivals=1)]
-    heads = jax.ShapeDtypeStruct((B, T, H, K), dtype)
-    outputs = [jax.ShapeDtypeStruct((B, T, 2, H, K), dtype), heads] if turning else [heads] * 3
+    outputs = [jax.ShapeDtypeStruct(a.shape, dtype) for a in args[:arrays]]
     return tuple(_launch(kernel, scratch, B * H, outputs, *args))
 
 
-_SAVED = (HEADS,) * 4 + (HEAD_ROWS,) * 2
-backward_turning = mesh.on_each_device((*_SAVED, TOKENS), (HEAD_PAIRS, HEADS))(_fold(partial(_backward, True)))
-backward = mesh.on_each_device(_SAVED, (HEADS,) * 3)(_fold(partial(_backward, False)))
+_BESIDE = HEADS, HEAD_ROWS, HEAD_ROWS
+backward_turning = mesh.on_each_device((HEAD_STACK, *_BESIDE, TOKENS), (HEAD_STACK,))(_fold(partial(_backward, True)))
+backward = mesh.on_each_device((*(HEADS,) * 3, *_BESIDE), (HEADS,) * 3)(_fold(partial(_backward, False)))

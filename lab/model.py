@@ -96,6 +96,10 @@ class Block(nnx.Module):
     def attention(self, m: "Context", x_BTD: jax.Array, layer: int) -> jax.Array:
         (B, T, D), K, scale, q_scale = x_BTD.shape, m.shape.head_dim, m.rule("q")["multiplier"], m.numbers["attention"]
         factor = m.ops.attention_factor(T, K, q_scale * K) * m.folded(2 * layer)
+        if m.attends(T) and not (m.shape.qk_norm or m.joined(2 * layer)):
+            qkv_BTnHK = m.linear(x_BTD, self, "q", "k", "v").reshape(B, T, 3, m.shape.heads, K)
+            out_BTHK = hopper_attention.attention(qkv_BTnHK, q_scale)
+            return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
         # q and k together, since the position embedding copies both anyway; v alone, so that nothing has to cut it out
         if m.joined(2 * layer):
             q_BTHK, k_BTHK = fused_fp8.rotate_pair(x_BTD, self.matrices("q", "k"), scale, q_scale, K)
@@ -103,11 +107,7 @@ class Block(nnx.Module):
         else:
             qk_BTnHK = m.linear(x_BTD, self, "q", "k").reshape(B, T, 2, m.shape.heads, K)
             v_ND = m.linear(x_BTD, self, "v")
-            chain = m.fused and not m.shape.qk_norm
-            if chain and m.attends(T):
-                out_BTHK = hopper_attention.attention(qk_BTnHK, v_ND.reshape(B, T, -1, K), q_scale)
-                return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
-            if chain:
+            if m.fused and not m.shape.qk_norm:
                 q_BTHK, k_BTHK = kernels.rotate_pair(qk_BTnHK, q_scale)
             else:
                 q_BTHK, k_BTHK = qk_BTnHK[..., 0, :, :], qk_BTnHK[..., 1, :, :]

@@ -16,8 +16,8 @@ from lab.records import Trial
 from tests.lab.test_fused import draw, with_gradients, worst
 
 
-def plain(qk, v, scale):
-    return causal_attention(rotate(qk[:, :, 0], scale), rotate(qk[:, :, 1], 1.0), v)
+def plain(qkv, scale):
+    return causal_attention(rotate(qkv[:, :, 0], scale), rotate(qkv[:, :, 1], 1.0), qkv[:, :, 2])
 
 
 def wide(tree):
@@ -31,14 +31,15 @@ def test_attention(lead, tokens, heads, monkeypatch):
     """Odd numbers of blocks and steps, from one head to the next in one program."""
     monkeypatch.setattr(hopper, "processors", lambda: 1)
     rows = (*lead, 1, tokens)
-    qk, v, into = draw((*rows, 2, heads, 64), (*rows, heads, 64), (*rows, heads, 64), dtype="bfloat16")
+    qkv, into = draw((*rows, 3, heads, 64), (*rows, heads, 64), dtype="bfloat16")
     scale = jnp.linspace(0.1, 0.4, 2) if lead else 0.15
     mapped = jax.vmap if lead else lambda f: f
-    got, (*grads, of_scale) = with_gradients(mapped(hopper_attention.attention), [qk, v, scale], into)
+    got, (of_qkv, of_scale) = with_gradients(mapped(hopper_attention.attention), [qkv, scale], into)
     assert not jnp.any(of_scale)
-    expected, (*plain_grads, _) = with_gradients(mapped(plain), [*wide([qk, v]), scale], wide(into))
-    assert worst((got, grads), (expected, plain_grads)) < 1e-2
-    other, _ = with_gradients(mapped(plain), [*wide([qk, v]), scale * 1.2], wide(into))
+    expected, (plain_of_qkv, _) = with_gradients(mapped(plain), [wide(qkv), scale], wide(into))
+    # queries', keys' and values' gradients each to its own scale
+    assert worst((got, jnp.unstack(of_qkv, axis=-3)), (expected, jnp.unstack(plain_of_qkv, axis=-3))) < 1e-2
+    other, _ = with_gradients(mapped(plain), [wide(qkv), scale * 1.2], wide(into))
     assert worst(got, other) > 0.03  # the check has power
 
 
@@ -60,10 +61,10 @@ def test_in_the_model(monkeypatch):
     params = model.init(shape, jax.random.key(0), numbers(trial))
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 64, (1, 257)), jnp.int32)
     step = functools.partial(jax.value_and_grad(lambda p, fused: model.loss(shape, p, tokens, numbers(trial), fused=fused)), params)
-    calls = []
-    monkeypatch.setattr(hopper_attention, "attention", lambda *args, of=hopper_attention.attention: calls.append(1) or of(*args))
+    calls, attention = [], hopper_attention.attention
+    monkeypatch.setattr(hopper_attention, "attention", lambda qkv, scale: calls.append(qkv.shape) or attention(qkv, scale))
     loss, grads = step(True)
-    assert len(calls) == trial.depth
+    assert calls == [(1, 256, 3, 1, 64)] * trial.depth  # queries, keys and values are one product
     plain_loss, plain_grads = step(False)
     assert abs(loss - plain_loss) < 2e-3 * plain_loss
     assert worst(grads, plain_grads) < 0.05
