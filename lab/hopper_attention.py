@@ -207,7 +207,9 @@ def _heads(n: int, b: Any, rows: Any, h: Any, *refs: Any) -> Any:
     return refs[0].at[b, rows, n, h] if len(refs) == 1 else refs[n].at[b, rows, h]
 
 
-def _launch(kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array, in_place: bool = False) -> Any:
+def _launch(
+    kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array, in_place: bool = False, **params: Any
+) -> Any:
     """`kernel(count, item, *refs, *scratch)`: item(i) is the i-th of the program's, of `count`."""
     programs = min(items, hopper.processors())
 
@@ -216,7 +218,8 @@ def _launch(kernel: Callable[..., None], scratch: list[Any], items: int, outputs
         count = lax.div(_int(items - 1) - program, _int(programs)) + 1
         pl.run_scoped(partial(kernel, count, lambda i: program + i * programs, *refs), *scratch, collective_axes="group")
 
-    return hopper.launch(entry, outputs, *args, programs=programs, params=gpu.CompilerParams(approx_math=True), in_place=in_place)
+    options = gpu.CompilerParams(approx_math=True, **params)
+    return hopper.launch(entry, outputs, *args, programs=programs, params=options, in_place=in_place)
 
 
 # 2. forward ------------------------------------------------------------------------------------------------------------------
