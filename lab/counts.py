@@ -61,9 +61,10 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     """The least that one optimizer step moves to and from memory, by `matmul`, `attention` and `elementwise`.
 
     Convention: a kernel reads its operands once and writes its result once. A chain of elementwise operations between two products is one
-    kernel, but for two that are done beside a product or attention: the gated MLP's activation, and the position embedding, whose results
-    are kept for the way back. Queries, keys and values are one product, up with gate another; the loss and its gradient are one kernel; so
-    is the optimizer. Without `logits`, those are made again where they are used and never written.
+    kernel, but for four that are done beside a product or attention: the gated MLP's activation; the position embedding, whose results are
+    kept for the way back; the addition to the stream with the norm behind it; and the loss, for which the readout's product writes in the
+    logits' place what both gradients' products read. Queries, keys and values are one product, up with gate another; the optimizer is one
+    kernel. Without `logits`, those are made again where they are used and nothing is written in their place.
     Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4. An operand in FP8 takes 1 byte
     where a product reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two layouts that the
     products forward and back need, so that activation and embedding are chains of their own there. Only the gradient of values, which
@@ -82,11 +83,12 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     # the hidden entries' gradient, a product's result, is not written; as a chain 3 and 5
     embedding = 4 + 4 if in_fp8 else 2
     mlp = trial.ff * (2 + 3 if not glu else 3 + 5 if in_fp8 else 1 + 4 - 1)
-    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; the last norm; the loss: logits in, gradient out
-    elementwise = size * tokens * (trial.depth * (wide * (2 * 8 + embedding) + mlp) + 8 * wide + 2 * trial.vocab)
+    # a norm with the addition before it: 3 forward (the skip in, sum and normed out, but the product's own result is not written), 4 back
+    # (as a chain 4 and 4); the last norm
+    norm = 4 + 4 if in_fp8 else 3 - 1 + 4
+    elementwise = size * tokens * (trial.depth * (wide * (2 * norm + embedding) + mlp) + 8 * wide)
     if not logits:
         matmul -= 3 * size * tokens * trial.vocab
-        elementwise -= 2 * size * tokens * trial.vocab
     casts = trial.depth * tokens * wide * (size + 2) if "v" in in_fp8 else 0
     matrices = params_no_embed(trial) + params_head(trial)
     # state in and out; a matrix's gradient in and its cast out; the table's gradient out and in, float32
@@ -102,7 +104,7 @@ def _in_fp8(trial: Trial) -> frozenset[str]:
 
 def step_floor(trial: Trial, flops_per_second: float, bytes_per_second: float) -> float:
     """Seconds that a step takes at least on a device of these speeds: products at whichever limit binds them, the rest at its bytes; with
-    logits in memory, or with a fourth product by the readout instead, whichever is faster.
+    logits (their exponentials) in memory, or with a fourth product by the readout instead, whichever is faster.
 
     `flops_per_second` is of bfloat16 products; those in FP8 run at twice that (H100 data sheet: 1,979 against 989 TFLOP/s, dense).
     """

@@ -97,9 +97,9 @@ def test_step_bytes_of_a_worked_example():
     got = counts.step_bytes(t)
     assert got["matmul"] == 2 * 3 * (tokens * sum(i + o for i, o in products) + weights)
     assert got["attention"] == 2 * tokens * 12 * 8
-    layer, loss, last_norm = 8 * 18 + 16 * 4, 2 * 32, 8 * 8
+    layer, last_norm = 8 * 18 + 16 * 4, 8 * 8
     state, table = 2 * 12 * (weights + 256), 8 * 256
-    assert got["elementwise"] == 2 * tokens * (layer + loss + last_norm) + state + 4 * weights + table + tokens * 8 * 12
+    assert got["elementwise"] == 2 * tokens * (layer + last_norm) + state + 4 * weights + table + tokens * 8 * 12
 
 
 def test_a_step_takes_at_least_its_bytes_and_at_least_its_flops():
@@ -113,19 +113,19 @@ def test_a_step_takes_at_least_its_bytes_and_at_least_its_flops():
 
 
 def test_logits_that_are_not_written():
-    """Three passes beside products, two of the loss, 64 tokens by the vocabulary of 32, in bfloat16; else nothing changes."""
+    """Three passes beside products, 64 tokens by the vocabulary of 32, in bfloat16; else nothing changes."""
     small = trial(parametrization="sp", width=8, depth=1, head_dim=8, ff=16, vocab=32, batch=4, sequence=16, precision="bfloat16")
     saved = {name: moved - counts.step_bytes(small, logits=False)[name] for name, moved in counts.step_bytes(small).items()}
-    assert saved == {"matmul": 3 * 2 * 64 * 32, "attention": 0, "elementwise": 2 * 2 * 64 * 32}
+    assert saved == {"matmul": 3 * 2 * 64 * 32, "attention": 0, "elementwise": 0}
 
 
-def test_the_loss_is_one_read_of_the_logits_and_one_write_of_their_gradient():
+def test_the_loss_takes_no_passes_of_its_own():
     """What one more entry of the vocabulary adds to a step: width 8, 64 tokens, bfloat16, SGD."""
     t = trial(parametrization="sp", optimizer="sgd", width=8, head_dim=8, vocab=32, precision="bfloat16")
     more = counts.step_bytes(dataclasses.replace(t, vocab=33))
     added = {name: moved - counts.step_bytes(t)[name] for name, moved in more.items()}
-    loss, state, cast_and_gradient, table = 64 * (2 + 2), 2 * 2 * 4 * 16, 2 * 2 * 8, 8 * 8
-    assert added == {"matmul": 6 * (64 + 8), "attention": 0, "elementwise": loss + state + cast_and_gradient + table}
+    state, cast_and_gradient, table = 2 * 2 * 4 * 16, 2 * 2 * 8, 8 * 8
+    assert added == {"matmul": 6 * (64 + 8), "attention": 0, "elementwise": state + cast_and_gradient + table}
 
 
 def test_step_bytes_and_floor_in_fp8_of_a_worked_example():

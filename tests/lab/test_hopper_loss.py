@@ -1,4 +1,4 @@
-"""The loss without logits, its kernel interpreted, against plain code: alone, for trials with shared targets, and in the model."""
+"""The loss without logits, its kernels interpreted, against plain code: alone, for trials with shared targets, and in the model."""
 
 import functools
 from types import SimpleNamespace
@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import hopper_loss, mesh, model, ops
+from lab import hopper, hopper_loss, mesh, model, ops
 from lab.parametrization import numbers
 from lab.records import Trial
 from lab.xent import cross_entropy
 from tests.lab.test_fused import SEED, draw, worst
 
 N, V, D = 256, 256, 128
+KEPT = 128, 256, 64  # where exponentials are kept
 FACTORS = hopper_loss.Factors(logits=0.7, input=0.3, weight=0.2, gradient=3.0)
 
 
@@ -26,8 +27,9 @@ def plain(x, w, targets, z_loss, factors):
     return cross_entropy(logits, targets, z_loss, factors.logits).mean()
 
 
-def inputs(*lead):
+def inputs(*lead, sizes=(N, V, D)):
     """The logits' spread is about 2, so that probabilities differ."""
+    N, V, D = sizes
     x, w = draw((*lead, N, D), (*lead, D, V))
     targets = jnp.asarray(np.random.default_rng(SEED).integers(0, V, N), jnp.int32).at[:3].set(jnp.asarray([0, 127, V - 1]))
     return x.astype(jnp.bfloat16), w.astype(jnp.bfloat16).astype(jnp.float32) * 3 / D**0.5, targets
@@ -80,19 +82,85 @@ def test_trials_with_factors_of_their_own_and_shared_targets():
         assert worst(ours, own) < 1e-2 and worst(ours, other) > 0.1
 
 
+@pytest.fixture
+def one_program(monkeypatch):
+    monkeypatch.setattr(hopper, "processors", lambda: 1)
+
+
+def test_exponentials_that_are_kept(one_program, monkeypatch):
+    """From one tile to the next, and from one chunk of the rows to the next, in one program."""
+    monkeypatch.setattr(hopper_loss, "_chunks", lambda items, pairs, programs: 2)
+    x, w, targets = inputs(sizes=(256, 512, 256))
+    loss, grads = gradients(hopper_loss.mean_cross_entropy)(x, w, targets, 1e-2, FACTORS)
+    expected, plain_grads = gradients(plain)(x, w, targets, 1e-2, FACTORS)
+    assert abs(loss - expected) < 1e-3 * expected
+    assert worst(grads, plain_grads) < 1e-2
+    for z_loss, other in ((0.0, targets), (1e-2, targets.at[:9].add(1) % 512)):  # the check has power
+        assert worst(grads, gradients(plain)(x, w, other, z_loss, FACTORS)[1]) > 2e-2
+
+
+def test_chunks_that_end_together():
+    for trials, tiles, rows, expected in ((1, 32, 16384, 4), (16, 32, 16384, 1), (1, 33, 16384, 4), (1, 2, 128, 1)):
+        assert hopper_loss._chunks(trials * tiles, rows // 128, 132) == expected
+
+
+def test_kept_by_trials_with_factors_of_their_own_and_shared_targets(one_program):
+    x, w, targets = inputs(2, sizes=KEPT)
+    factors = jax.tree.map(lambda f: f * jnp.asarray([1.0, 1.5]), FACTORS)
+    z_loss = jnp.asarray([1e-2, 0.0])
+    mapped = [jax.vmap(gradients(f), (0, 0, None, 0, 0)) for f in (hopper_loss.mean_cross_entropy, plain)]
+    (loss, grads), (expected, plain_grads) = (f(x, w, targets, z_loss, factors) for f in mapped)
+    assert worst(loss, expected) < 1e-3
+    for i in range(2):
+        own, other = (jax.tree.map(lambda g, i=i: g[i], plain_grads) for i in (i, 1 - i))
+        ours = jax.tree.map(lambda g, i=i: g[i], grads)
+        assert worst(ours, own) < 1e-2 and worst(ours, other) > 0.1
+
+
+@pytest.mark.parametrize(("margin", "most"), [(6, 3.0), (14, 0.1)])
+def test_kept_by_confident_tokens(margin, most, one_program):
+    """Nothing is lost where the targets' logits stand out: the others' exponentials are as exact as ever, and the target's is their sum."""
+    x = jnp.where(inputs(sizes=KEPT)[0] > 0, 1.0, -1.0).astype(jnp.bfloat16)
+    targets = jnp.arange(len(x))
+    w = 0.2 * draw(KEPT[:0:-1])[0]
+    w = w.at[:, : len(x)].add(x.T.astype(jnp.float32) * margin / KEPT[2]).astype(jnp.bfloat16).astype(jnp.float32)
+    factors = FACTORS._replace(logits=1.0, input=1.0)
+    loss, grads = gradients(hopper_loss.mean_cross_entropy)(x, w, targets, 0.0, factors)
+    expected, plain_grads = gradients(plain)(x, w, targets, 0.0, factors)
+    assert 0 < expected < most and abs(loss - expected) < 5e-3 * expected
+    assert worst(grads, plain_grads) < 1e-2
+
+
+@pytest.mark.parametrize("nats", [60, 200])
+def test_kept_by_a_token_far_off(nats, one_program):
+    """Exact up to a limit, and finite behind; also where the z-loss takes the probabilities' share to 0 or below."""
+    x, w, targets = inputs(sizes=KEPT)
+    x, targets = x.at[:, 0].set(0.0).at[0].set(0.0).at[0, 0].set(8.0), targets.at[0].set(6)
+    w = w.at[0].set(0.0).at[0, 5].set(nats / 8)
+    log_z = jax.nn.logsumexp(x[0].astype(jnp.float32) @ w)
+    z_loss, factors = jnp.asarray([0.0, -1 / log_z, -0.5 / log_z]), FACTORS._replace(logits=1.0)
+    mapped = [jax.vmap(gradients(f), (None, None, None, 0, None)) for f in (hopper_loss.mean_cross_entropy, plain)]
+    (loss, grads), (expected, plain_grads) = (f(x, w, targets, z_loss, factors) for f in mapped)
+    assert jnp.isfinite(loss).all() and all(jnp.isfinite(g).all() for g in grads)
+    assert jnp.abs(loss - expected + max(0, nats - 96 * np.log(2)) / len(x)).max() < 0.02
+    assert (worst(grads, plain_grads) < 1e-2) == (nats == 60)
+
+
 def trial_of(parametrization, **fields):
+    sizes = {"vocab": 128, "width": 128, "depth": 1, "ff": 64, "batch": 2, "sequence": 128, "head_dim": 64, "steps": 1}
     return Trial(
-        corpus="0" * 64, vocab=128, width=128, depth=1, ff=64, batch=2, sequence=128, head_dim=64, steps=1, lr=0.01, z_loss=1e-2,
-        parametrization=parametrization, precision="bfloat16", **fields,
+        corpus="0" * 64, lr=0.01, z_loss=1e-2, parametrization=parametrization, precision="bfloat16", **(sizes | fields)
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("parametrization", "tied"), [("sp", True), ("u-mup", False)])
-def test_in_the_model(parametrization, tied, monkeypatch):
-    trial = trial_of(parametrization, tied=tied, **({"alpha_loss": 0.7} if parametrization == "u-mup" else {}))
+@pytest.mark.parametrize(
+    ("parametrization", "fields"), [("sp", {"tied": True}), ("u-mup", {"tied": False}), ("u-mup", {"width": 64, "vocab": 256, "batch": 1})]
+)
+def test_in_the_model(parametrization, fields, monkeypatch, one_program):
+    trial = trial_of(parametrization, **fields, **({"alpha_loss": 0.7} if parametrization == "u-mup" else {}))
     shape = model.shape_of(trial)
     params = model.init(shape, jax.random.key(0), numbers(trial))
-    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 128, (2, 129)), jnp.int32)
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, trial.vocab, (trial.batch, 129)), jnp.int32)
 
     def step(fused, **other):
         n = numbers(trial) | other
@@ -114,8 +182,10 @@ def test_in_the_model(parametrization, tied, monkeypatch):
 def test_for_hopper_and_whole_tiles(monkeypatch):
     sizes = {"width": 128, "vocab": 256, "tokens": 256}
     assert hopper_loss.fits(**sizes)
-    for odd in ({"width": 64}, {"width": 256}, {"vocab": 64}, {"vocab": 320}, {"tokens": 320}, {"tokens": 128}):
+    for odd in ({"width": 96}, {"width": 512}, {"vocab": 64}, {"vocab": 320}, {"tokens": 320}, {"tokens": 128}):
         assert not hopper_loss.fits(**(sizes | odd)), odd
+    for width in (64, 192, 256):
+        assert hopper_loss.fits(width, 256, 128) and not hopper_loss.fits(width, 384, 128) and not hopper_loss.fits(width, 256, 192)
     chosen = functools.partial(model._without_logits, model.shape_of(trial_of("sp")), np.zeros((2, 128)))
     assert chosen()
     for axis in ("data", "fsdp", "tensor"):
