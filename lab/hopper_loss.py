@@ -11,9 +11,9 @@ nearer to float32 than through logits in bfloat16 while the mean loss is above 0
 0.005.
 
 At other widths a fourth product costs what it saves, and memory is passed through three times: the product ends by writing
-e = exp(l - l_target) in the logits' place, with the sums of its rows, which both gradients' products then read. The target's own entry
-takes -Z / share, so that what is one factor a row, share / Z, goes onto the tokens' small arrays and never onto e. A row's sum is of e as
-it was rounded: so the gradient by its logits sums to 0 as exactly as that of a softmax should, up to one rounding of the target's entry.
+e = exp(l - l_target) in the logits' place, with its rows' sums Z, and both gradients' products read it. With the z-loss a row's gradient is
+share e / Z, less 1 at the target: there e takes 1 - Z / share, and the row's one factor, share / Z, goes onto the tokens' small arrays,
+never onto e. Z is the sum of what was rounded, so that 1 - Z is what the other entries weigh even where that is little.
 
 Letters: S trials, N rows (tokens), D width, V vocabulary; R rows for each of the warpgroups that compute, of the vocabulary at width 128,
 else of tokens; E columns of a piece.
@@ -56,7 +56,7 @@ def fits(width: int, vocab: int, tokens: int) -> bool:
     if width == WIDTH:
         able = hopper.interpreted() or dot_product_attention is not None
         return able and not (vocab % (GROUPS * R) or tokens % TOKENS) and tokens >= 2 * TOKENS
-    able = hopper.interpreted() or jax.__version_info__ >= (0, 11)
+    able = hopper.interpreted() or jax.__version_info__ >= (0, 11)  # as in `lab.hopper_attention`
     return able and not (width % E or vocab % COLUMNS or tokens % (GROUPS * R)) and E <= width <= WIDEST
 
 
