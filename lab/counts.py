@@ -61,10 +61,10 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     """The least that one optimizer step moves to and from memory, by `matmul`, `attention` and `elementwise`.
 
     Convention: a kernel reads its operands once and writes its result once. A chain of elementwise operations between two products is one
-    kernel, but for four that are done beside a product or attention: the gated MLP's activation; the position embedding, whose results are
-    kept for the way back; the addition to the stream with the norm behind it; and the loss, for which the readout's product writes in the
-    logits' place what both gradients' products read. Queries, keys and values are one product, up with gate another; the optimizer is one
-    kernel. Without `logits`, those are made again where they are used and nothing is written in their place.
+    kernel, but for three that are done beside a product or attention: the gated MLP's activation, and the position embedding, whose results
+    are kept for the way back, and the loss, for which the readout's product writes in the logits' place what both gradients' products read.
+    Queries, keys and values are one product, up with gate another; the optimizer is one kernel. Without `logits`, those are made again
+    where they are used and nothing is written in their place.
     Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4. An operand in FP8 takes 1 byte
     where a product reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two layouts that the
     products forward and back need, so that activation and embedding are chains of their own there. Only the gradient of values, which
@@ -83,10 +83,8 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     # the hidden entries' gradient, a product's result, is not written; as a chain 3 and 5
     embedding = 4 + 4 if in_fp8 else 2
     mlp = trial.ff * (2 + 3 if not glu else 3 + 5 if in_fp8 else 1 + 4 - 1)
-    # a norm with the addition before it: 3 forward (the skip in, sum and normed out, but the product's own result is not written), 4 back
-    # (as a chain 4 and 4); the last norm
-    norm = 4 + 4 if in_fp8 else 3 - 1 + 4
-    elementwise = size * tokens * (trial.depth * (wide * (2 * norm + embedding) + mlp) + 8 * wide)
+    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; the last norm
+    elementwise = size * tokens * (trial.depth * (wide * (2 * 8 + embedding) + mlp) + 8 * wide)
     if not logits:
         matmul -= 3 * size * tokens * trial.vocab
     casts = trial.depth * tokens * wide * (size + 2) if "v" in in_fp8 else 0
