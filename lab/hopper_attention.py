@@ -11,7 +11,6 @@ Letters: B sequences, T tokens of each, H heads, K entries of a head, n = 3 (que
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,7 @@ from jax.sharding import PartitionSpec
 from lab import hopper, mesh
 from lab.attention import ROPE_BASE
 from lab.fused import HEAD_STACK, HEADS, LOG2E, TOKENS
-from lab.hopper import SWIZZLED, gpu, plus, with_sums
+from lab.hopper import buffer, filled, fold, gpu, integer, iota, launch_items, load, loop, passing, plus, remainder, roles, with_sums
 from lab.ops import Number
 
 K = 64  # entries of a head
@@ -33,7 +32,6 @@ HALF = KV // 2  # rows of a block that one warpgroup has
 COLUMNS = 16  # that are turned at a time
 LONGEST = 1024  # tokens; a head's keys and the sums of its queries' gradient have to fit in shared memory
 STAGES = 2  # blocks that are on their way at once
-REGISTERS = 24, 240  # a thread of the warpgroup that copies, of those that compute
 HEAD_ROWS = PartitionSpec(mesh.BATCH, "tensor", None)  # (B, H, T)
 _f32 = jnp.float32
 
@@ -93,83 +91,7 @@ def _beside(saved: tuple[jax.Array, ...], dout_BTHK: jax.Array) -> tuple[jax.Arr
     return *qkv, dout_BTHK, shift_BHT, mean_BHT
 
 
-def _fold(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Mapped over trials, `f` takes their sequences as those of one batch, so that its programs go on from trial to trial."""
-    folded = jax.custom_batching.custom_vmap(jax.jit(f))  # one kernel for all layers, not one each (so it asks for the device once)
-
-    @folded.def_vmap  # type: ignore[misc]
-    def _(trials: int, mapped: list[bool], *args: jax.Array) -> tuple[Any, Any]:
-        each = [a if m else jnp.broadcast_to(a, (trials, *a.shape)) for a, m in zip(args, mapped, strict=True)]
-        outs = folded(*(a.reshape(-1, *a.shape[2:]) for a in each))
-        return tuple(x.reshape(trials, -1, *x.shape[1:]) for x in outs), (True,) * len(outs)
-
-    return folded
-
-
 # 1. what both kernels do -----------------------------------------------------------------------------------------------------
-
-
-def _int(x: Any) -> jax.Array:
-    return jnp.asarray(x, jnp.int32)
-
-
-def _rem(x: Any, n: int) -> jax.Array:
-    return _int(0) if n == 1 else lax.rem(_int(x), _int(n))
-
-
-def _buffer(*shape: int, dtype: Any = jnp.bfloat16) -> Any:
-    wide = (gpu.TilingTransform((8, 32)), *SWIZZLED[1:])
-    return gpu.SMEM(shape, dtype, transforms=wide if dtype == _f32 else SWIZZLED)
-
-
-def _passing(count: int, copies: int = 1) -> tuple[Any, Any]:
-    """Barriers of so many slots of a buffer: full, by the copies into it; free, by the warpgroups that compute."""
-    return gpu.Barrier(num_arrivals=copies, num_barriers=count), gpu.Barrier(num_arrivals=2, num_barriers=count)
-
-
-def _roles(free: list[tuple[Any, int]], copy: Callable[[], None], compute: Callable[[Any], None]) -> None:
-    """The third warpgroup copies, the others compute. Every slot is free at first, and has been freed in the end."""
-    group = lax.axis_index("group")
-
-    def each(what: Callable[[Any], None]) -> None:
-        for barrier, count in free:
-            for i in range(count):
-                what(barrier.at[i])
-
-    @pl.when(group == 2)
-    def _() -> None:
-        gpu.set_max_registers(REGISTERS[0], action="decrease")
-        copy()
-        each(gpu.barrier_wait)
-
-    @pl.when(group < 2)
-    def _() -> None:
-        gpu.set_max_registers(REGISTERS[1], action="increase")
-        each(gpu.barrier_arrive)
-        compute(group)
-        gpu.wait_smem_to_gmem(0)
-
-
-# Values lie in a warpgroup's registers as a product's sum does, or as the sum of its rows or columns; the interpreter has no layouts
-
-
-def _load(ref: Any, summed: int | None = None) -> jax.Array:
-    return ref[...] if hopper.interpreted() else gpu.load(ref, layout=_layout(summed))  # type: ignore[call-arg]  # JAX 0.10's, which runs them on no GPU
-
-
-def _full(x: float, *shape: int) -> jax.Array:
-    value = jnp.full(shape, x, _f32)
-    return value if hopper.interpreted() else gpu.layout_cast(value, _layout(None if len(shape) == 2 else 1))
-
-
-def _iota(shape: tuple[int, ...], axis: int) -> jax.Array:
-    if hopper.interpreted():
-        return lax.broadcasted_iota(jnp.int32, shape, axis)
-    return gpu.broadcasted_iota(jnp.int32, shape, axis, layout=_layout())
-
-
-def _layout(summed: int | None = None) -> Any:
-    return gpu.Layout.WGMMA if summed is None else gpu.Layout.WGMMA.reduce(summed)
 
 
 def _turned(x: jax.Array, start: Any, scale: Any, dtype: Any, back: bool = False) -> jax.Array:
@@ -179,7 +101,7 @@ def _turned(x: jax.Array, start: Any, scale: Any, dtype: Any, back: bool = False
     """
     first, second = [], []
     for c in range(0, K // 2, COLUMNS):
-        t, i = (_iota((HALF, COLUMNS), axis).astype(_f32) for axis in (0, 1))
+        t, i = (iota((HALF, COLUMNS), axis).astype(_f32) for axis in (0, 1))
         i = lax.optimization_barrier(i)  # else what follows from it is made once, and takes registers all along
         turns = (t + start) * jnp.exp2((i + c) * (-2 / K * math.log2(ROPE_BASE)) - math.log2(2 * math.pi))
         angle = (turns - lax.round(turns, lax.RoundingMethod.TO_NEAREST_EVEN)) * (2 * math.pi)
@@ -190,36 +112,9 @@ def _turned(x: jax.Array, start: Any, scale: Any, dtype: Any, back: bool = False
     return lax.concatenate([*first, *second], 1)
 
 
-def _loop(start: Any, stop: Any, body: Callable[..., Any], sums: Any) -> Any:
-    """sums = body(i, *sums) for i from start; the sums are values where the kernel is interpreted."""
-    if hopper.interpreted():
-        return lax.fori_loop(start, stop, lambda i, sums: body(i, *sums), sums)
-
-    @pl.loop(start, stop)
-    def _(i: Any) -> None:
-        body(i, *sums)
-
-    return sums
-
-
 def _heads(n: int, b: Any, rows: Any, h: Any, *refs: Any) -> Any:
     """Rows of a head of queries, keys or values (n = 0, 1, 2), which lie in one array or in three."""
     return refs[0].at[b, rows, n, h] if len(refs) == 1 else refs[n].at[b, rows, h]
-
-
-def _launch(
-    kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array, in_place: bool = False, **params: Any
-) -> Any:
-    """`kernel(count, item, *refs, *scratch)`: item(i) is the i-th of the program's, of `count`."""
-    programs = min(items, hopper.processors())
-
-    def entry(*refs: Any) -> None:
-        program = lax.axis_index("program")
-        count = lax.div(_int(items - 1) - program, _int(programs)) + 1
-        pl.run_scoped(partial(kernel, count, lambda i: program + i * programs, *refs), *scratch, collective_axes="group")
-
-    options = gpu.CompilerParams(approx_math=True, **params)
-    return hopper.launch(entry, outputs, *args, programs=programs, params=options, in_place=in_place)
 
 
 # 2. forward ------------------------------------------------------------------------------------------------------------------
@@ -239,10 +134,10 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
         scale_ref: Any = qkv_refs.pop() if turning else None
 
         def place(i: Any) -> tuple[Any, Any]:
-            return lax.div(item(i), _int(H)), lax.rem(item(i), _int(H))
+            return lax.div(item(i), integer(H)), lax.rem(item(i), integer(H))
 
         def slot_of_v(i: Any, rows: Any, columns: Any) -> Any:
-            return _rem(i * (blocks * (blocks + 1) // 2) + lax.div(rows * (rows + 1), _int(2)) + columns, STAGES)
+            return remainder(i * (blocks * (blocks + 1) // 2) + lax.div(rows * (rows + 1), integer(2)) + columns, STAGES)
 
         def copy() -> None:
             @pl.loop(0, count)
@@ -252,7 +147,7 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                 @pl.loop(0, blocks)
                 def _(j: Any) -> None:
                     for n, (to, full, free, slot) in enumerate(
-                        ((q, q_full, q_free, _rem(i * blocks + j, 2)), (k, k_full, k_free, _rem(i * blocks + j, slots)))
+                        ((q, q_full, q_free, remainder(i * blocks + j, 2)), (k, k_full, k_free, remainder(i * blocks + j, slots)))
                     ):
                         gpu.barrier_wait(free.at[slot])
                         gpu.copy_gmem_to_smem(_heads(n, b, pl.ds(j * KV, KV), h, *qkv_refs), to.at[slot], full.at[slot])
@@ -270,13 +165,13 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                 """A block of queries: it and the keys of the same rows are turned, then it attends to them and to those before."""
                 start = j * KV + group * HALF
                 to = pl.ds(start, HALF)
-                q_slot, k_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, slots)
+                q_slot, k_slot = remainder(i * blocks + j, 2), remainder(i * blocks + j, slots)
                 gpu.barrier_wait(k_full.at[k_slot])
                 gpu.barrier_wait(q_full.at[q_slot])
                 if turning:  # where they came from, since nobody reads them there again before the way back
                     for n, (x, s) in enumerate(((q.at[q_slot], scale), (k.at[k_slot], 1.0))):
                         x = x.at[own]
-                        x[...] = _turned(_load(x).astype(_f32), start, s, dtype)
+                        x[...] = _turned(load(x).astype(_f32), start, s, dtype)
                         gpu.commit_smem()
                         gpu.copy_smem_to_gmem(x, _heads(n, b, to, h, *qkv_refs))
                     gpu.barrier_arrive(turned)
@@ -287,14 +182,14 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                     slot = slot_of_v(i, j, c)
 
                     def logits(x: Any) -> jax.Array:
-                        return plus(x, q.at[q_slot].at[own], k.at[_rem(i * blocks + c, slots)], "b")[...]
+                        return plus(x, q.at[q_slot].at[own], k.at[remainder(i * blocks + c, slots)], "b")[...]
 
                     def values(x: Any) -> jax.Array:
                         return plus(x, p.astype(dtype), v.at[slot])[...]
 
                     l = with_sums(logits, (HALF, KV))
                     if diagonal:
-                        l = jnp.where(_iota(l.shape, 1) <= _iota(l.shape, 0) + group * HALF, l, -jnp.inf)
+                        l = jnp.where(iota(l.shape, 1) <= iota(l.shape, 0) + group * HALF, l, -jnp.inf)
                     higher = jnp.maximum(top, LOG2E * l.max(axis=1))
                     p = jnp.exp2(LOG2E * l - lax.broadcast_in_dim(higher, l.shape, [0]))
                     less = jnp.exp2(top - higher)
@@ -303,7 +198,7 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                     gpu.barrier_arrive(v_free.at[slot])
                     return total, higher, norm * less + p.sum(axis=1)
 
-                carry = _full(0.0, HALF, K), _full(-math.inf, HALF), _full(0.0, HALF)
+                carry = filled(0.0, HALF, K), filled(-math.inf, HALF), filled(0.0, HALF)
                 total, top, norm = step(j, lax.fori_loop(0, j, partial(step, diagonal=False), carry), diagonal=True)
                 gpu.wait_smem_to_gmem(0, wait_read_only=True)
                 gpu.barrier_arrive(q_free.at[q_slot])
@@ -318,18 +213,18 @@ def _forward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                 b, h = place(i)
                 scale = scale_ref[b] if turning else None
                 pl.loop(0, blocks)(lambda j: rows(i, j, b, h, scale))
-                pl.loop(0, blocks)(lambda j: gpu.barrier_arrive(k_free.at[_rem(i * blocks + j, slots)]))
+                pl.loop(0, blocks)(lambda j: gpu.barrier_arrive(k_free.at[remainder(i * blocks + j, slots)]))
 
-        _roles([(q_free, 2), (k_free, slots), (v_free, STAGES)], copy, compute)
+        roles([(q_free, 2), (k_free, slots), (v_free, STAGES)], copy, compute)
 
-    scratch = [_buffer(2, KV, K), _buffer(slots, KV, K), _buffer(STAGES, KV, K), _buffer(2, HALF, K), gpu.SMEM((2, HALF), _f32)]
-    scratch += [_passing(2), _passing(slots), _passing(STAGES), gpu.Barrier(num_arrivals=2)]
+    scratch = [buffer(2, KV, K), buffer(slots, KV, K), buffer(STAGES, KV, K), buffer(2, HALF, K), gpu.SMEM((2, HALF), _f32)]
+    scratch += [passing(2), passing(slots), passing(STAGES), gpu.Barrier(num_arrivals=2)]
     outputs = [jax.ShapeDtypeStruct((B, T, H, K), dtype), jax.ShapeDtypeStruct((B, H, T), _f32)]
-    return tuple(_launch(kernel, scratch, B * H, outputs, *args, in_place=turning))
+    return tuple(launch_items(kernel, scratch, B * H, outputs, *args, in_place=turning))
 
 
-forward_turning = mesh.on_each_device((HEAD_STACK, TOKENS), (HEAD_STACK, HEADS, HEAD_ROWS))(_fold(partial(_forward, True)))
-forward = mesh.on_each_device((HEADS,) * 3, (HEADS, HEAD_ROWS))(_fold(partial(_forward, False)))
+forward_turning = mesh.on_each_device((HEAD_STACK, TOKENS), (HEAD_STACK, HEADS, HEAD_ROWS))(fold(partial(_forward, True)))
+forward = mesh.on_each_device((HEADS,) * 3, (HEADS, HEAD_ROWS))(fold(partial(_forward, False)))
 
 
 # 3. back ---------------------------------------------------------------------------------------------------------------------
@@ -358,11 +253,11 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
         q, dout, k, v, shift, mean, dl, dq_sums, leaving, (q_full, q_free), (k_full, k_free), (v_full, v_free), dl_full, dl_free = scratch
 
         def place(i: Any) -> tuple[Any, Any, Any]:
-            head = item(lax.div(i, _int(parts)))
-            return lax.div(head, _int(H)), lax.rem(head, _int(H)), _rem(i, parts)
+            head = item(lax.div(i, integer(parts)))
+            return lax.div(head, integer(H)), lax.rem(head, integer(H)), remainder(i, parts)
 
         def slot_of_q(i: Any, j: Any, n: Any) -> Any:
-            return _rem(i * steps + j * queries - lax.div(diagonals * j * (j - 1), _int(2)) + n - diagonals * j, STAGES)
+            return remainder(i * steps + j * queries - lax.div(diagonals * j * (j - 1), integer(2)) + n - diagonals * j, STAGES)
 
         def copy() -> None:
             @pl.loop(0, count * parts)
@@ -371,7 +266,7 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
 
                 @pl.loop(0, blocks)
                 def _(j: Any) -> None:
-                    k_slot, v_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, v_slots)
+                    k_slot, v_slot = remainder(i * blocks + j, 2), remainder(i * blocks + j, v_slots)
                     for n, to, full, free in (
                         (1, k.at[k_slot], k_full.at[k_slot], k_free.at[k_slot]),
                         (2, v.at[v_slot], v_full.at[v_slot], v_free.at[v_slot]),
@@ -411,7 +306,7 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
 
             def keys(i: Any, j: Any, b: Any, h: Any, part: Any, scale: Any) -> None:
                 """A block of keys and values, through the queries of its own rows and of those behind. Logits lie keys by queries."""
-                k_slot, v_slot = _rem(i * blocks + j, 2), _rem(i * blocks + j, v_slots)
+                k_slot, v_slot = remainder(i * blocks + j, 2), remainder(i * blocks + j, v_slots)
                 gpu.barrier_wait(k_full.at[k_slot])
                 gpu.barrier_wait(v_full.at[v_slot])
 
@@ -420,7 +315,7 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                     gpu.barrier_wait(q_full.at[slot])
 
                     def along(ref: Any) -> jax.Array:
-                        return lax.broadcast_in_dim(_load(ref.at[slot], 0), (HALF, Q), [1])
+                        return lax.broadcast_in_dim(load(ref.at[slot], 0), (HALF, Q), [1])
 
                     def probabilities(l: Any, dp: Any) -> tuple[jax.Array, jax.Array]:
                         l = plus(l, k.at[k_slot].at[own], q.at[slot], "b")
@@ -428,7 +323,7 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                         l = l if hopper.interpreted() else gpu.wgmma_accumulator_load(l, wait_n=1)  # the other product goes on
                         p = jnp.exp2(LOG2E * l - along(shift))
                         if diagonal:
-                            p = jnp.where(_iota(p.shape, 0) + (j * KV + group * HALF) <= _iota(p.shape, 1) + start, p, 0.0)
+                            p = jnp.where(iota(p.shape, 0) + (j * KV + group * HALF) <= iota(p.shape, 1) + start, p, 0.0)
                         return p, dp[...]
 
                     p, dp = with_sums(probabilities, (HALF, Q), (HALF, Q))
@@ -437,7 +332,7 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                     gpu.barrier_wait(dl_free)
                     dl.at[own][...] = of_logits
                     gpu.commit_smem()
-                    taker = _rem(n, 2)  # the warpgroup that sums this block of queries
+                    taker = remainder(n, 2)  # the warpgroup that sums this block of queries
                     gpu.barrier_arrive(dl_full.at[taker])
                     dv = plus(dv, p.astype(dtype), dout.at[slot])
                     dk = plus(dk, of_logits, q.at[slot])
@@ -457,14 +352,14 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
                                 dq_sums.at[n - diagonals][...] = x
 
                         pl.when(j == 0)(lambda: keep(dq))
-                        pl.when(j > 0)(lambda: keep(dq + _load(dq_sums.at[n - diagonals])))
+                        pl.when(j > 0)(lambda: keep(dq + load(dq_sums.at[n - diagonals])))
 
                     return dk, dv
 
                 def all_steps(dk: Any, dv: Any) -> tuple[jax.Array, jax.Array]:
                     for n in range(diagonals):
                         dk, dv = step(diagonals * j + n, dk, dv, True)
-                    dk, dv = _loop(diagonals * (j + 1), queries, partial(step, diagonal=False), (dk, dv))
+                    dk, dv = loop(diagonals * (j + 1), queries, partial(step, diagonal=False), (dk, dv))
                     return dk[...], dv[...]
 
                 dk, dv = with_sums(all_steps, (HALF, K), (HALF, K))
@@ -484,16 +379,16 @@ def _backward(turning: bool, *args: jax.Array) -> tuple[jax.Array, ...]:
 
             gpu.barrier_wait(dl_free)
 
-        _roles([(q_free, STAGES), (k_free, 2), (v_free, v_slots)], copy, compute)
+        roles([(q_free, STAGES), (k_free, 2), (v_free, v_slots)], copy, compute)
 
-    scratch = [_buffer(STAGES, Q, K), _buffer(STAGES, Q, K), _buffer(2, KV, K), _buffer(v_slots, KV, K)]
-    scratch += [gpu.SMEM((STAGES, Q), _f32)] * 2 + [_buffer(KV, Q), _buffer(queries - diagonals, Q, K, dtype=_f32), _buffer(2, Q, K)]
-    scratch += [_passing(STAGES, 4), _passing(2), _passing(v_slots)]
+    scratch = [buffer(STAGES, Q, K), buffer(STAGES, Q, K), buffer(2, KV, K), buffer(v_slots, KV, K)]
+    scratch += [gpu.SMEM((STAGES, Q), _f32)] * 2 + [buffer(KV, Q), buffer(queries - diagonals, Q, K, dtype=_f32), buffer(2, Q, K)]
+    scratch += [passing(STAGES, 4), passing(2), passing(v_slots)]
     scratch += [gpu.Barrier(num_arrivals=2, num_barriers=2), gpu.Barrier(num_arrivals=1)]
     outputs = [jax.ShapeDtypeStruct(a.shape, dtype) for a in args[:arrays]]
-    return tuple(_launch(kernel, scratch, B * H, outputs, *args))
+    return tuple(launch_items(kernel, scratch, B * H, outputs, *args))
 
 
 _BESIDE = HEADS, HEAD_ROWS, HEAD_ROWS
-backward_turning = mesh.on_each_device((HEAD_STACK, *_BESIDE, TOKENS), (HEAD_STACK,))(_fold(partial(_backward, True)))
-backward = mesh.on_each_device((*(HEADS,) * 3, *_BESIDE), (HEADS,) * 3)(_fold(partial(_backward, False)))
+backward_turning = mesh.on_each_device((HEAD_STACK, *_BESIDE, TOKENS), (HEAD_STACK,))(fold(partial(_backward, True)))
+backward = mesh.on_each_device((*(HEADS,) * 3, *_BESIDE), (HEADS,) * 3)(fold(partial(_backward, False)))

@@ -30,8 +30,7 @@ from jax.sharding import PartitionSpec
 
 from lab import hopper, mesh, ops
 from lab.fused import LOG2E
-from lab.hopper import GROUPS, SWIZZLED, E, R, gpu, plus, with_sums
-from lab.hopper_attention import _buffer, _fold, _int, _launch, _load, _rem, _roles
+from lab.hopper import GROUPS, SWIZZLED, E, R, buffer, fold, gpu, integer, launch_items, load, plus, remainder, roles, with_sums
 from lab.ops import Number
 
 try:  # the public function rounds log Z to bfloat16
@@ -245,8 +244,8 @@ def _exponentials(x_SND: jax.Array, w_SVD: jax.Array, target_SN: jax.Array) -> t
 
         def place(i: Any) -> tuple[Any, Any, Any]:
             """An item's trial, its first row, and its tile."""
-            chunk = lax.div(item(i), _int(tiles))
-            return lax.div(chunk, _int(chunks)), _rem(chunk, chunks) * (pairs * GROUPS * R), _rem(item(i), tiles)
+            chunk = lax.div(item(i), integer(tiles))
+            return lax.div(chunk, integer(chunks)), remainder(chunk, chunks) * (pairs * GROUPS * R), remainder(item(i), tiles)
 
         def copy() -> None:
             @pl.loop(0, count)
@@ -273,7 +272,7 @@ def _exponentials(x_SND: jax.Array, w_SVD: jax.Array, target_SN: jax.Array) -> t
         def compute(group: Any) -> None:
             def rows(rows: Any, s: Any, tile: Any) -> None:
                 gpu.barrier_wait(x_full.at[group])
-                less = LOG2E * _load(target.at[group], 1)
+                less = LOG2E * load(target.at[group], 1)
                 gpu.barrier_wait(turns.at[group])
 
                 def product(l: Any) -> jax.Array:
@@ -316,20 +315,20 @@ def _exponentials(x_SND: jax.Array, w_SVD: jax.Array, target_SN: jax.Array) -> t
 
             pl.when(group == 0)(lambda: gpu.barrier_wait(turns.at[0]))
 
-        _roles([], copy, compute)
+        roles([], copy, compute)
 
-    scratch = [_buffer(GROUPS, parts, R, E), _buffer(parts, COLUMNS, E), gpu.SMEM((GROUPS, R), _f32), _buffer(GROUPS, 2, R, E)]
+    scratch = [buffer(GROUPS, parts, R, E), buffer(parts, COLUMNS, E), gpu.SMEM((GROUPS, R), _f32), buffer(GROUPS, 2, R, E)]
     scratch += [gpu.SMEM((GROUPS, R), _f32), gpu.Barrier(num_arrivals=parts + 1, num_barriers=GROUPS)]
     scratch += [gpu.Barrier(num_barriers=GROUPS * parts), gpu.Barrier(num_arrivals=parts), gpu.Barrier(num_arrivals=GROUPS)]
     scratch += [gpu.Barrier(num_barriers=GROUPS)]
     outputs = [jax.ShapeDtypeStruct((S, N, V), dtype), jax.ShapeDtypeStruct((S, tiles, N), _f32)]
     args = x_SND, w_SVD, target_SN
     # shared memory is full, and sums along rows need none of it
-    return tuple(_launch(kernel, scratch, S * chunks * tiles, outputs, *args, reduction_scratch_bytes=0))
+    return tuple(launch_items(kernel, scratch, S * chunks * tiles, outputs, *args, reduction_scratch_bytes=0))
 
 
 CUBE = PartitionSpec(None, None, None)
-_exponentials_of_trials = mesh.on_each_device((CUBE, CUBE, WHOLE), (CUBE, CUBE))(_fold(_exponentials))
+_exponentials_of_trials = mesh.on_each_device((CUBE, CUBE, WHOLE), (CUBE, CUBE))(fold(_exponentials))
 
 
 def exponentials(x_ND: jax.Array, w_VD: jax.Array, target_N: jax.Array) -> tuple[jax.Array, jax.Array]:

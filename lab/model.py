@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from lab import fused as kernels
-from lab import fused_fp8, hopper, hopper_attention, hopper_loss, mesh, ops
+from lab import fused_fp8, hopper_attention, hopper_loss, hopper_mlp, mesh, ops
 from lab.attention import causal_attention, rotate
 from lab.parametrization import FP8, TENSORS, table_of
 from lab.records import Trial
@@ -139,12 +139,12 @@ class Block(nnx.Module):
         return m.linear(hidden_BTF.reshape(*x_BTD.shape[:-1], m.shape.ff), self, "down", factor=factor)
 
     def mlp_in_products(self, m: "Context", x_BTD: jax.Array, alpha: Any, factor: Any) -> jax.Array:
-        """The gated MLP of `lab.hopper`: the activation's numbers go onto the matrices before it."""
+        """The gated MLP of `lab.hopper_mlp`: the activation's numbers go onto the matrices before it."""
         x_ND = x_BTD.reshape(-1, m.shape.width)
         factors = {"up": m.ops.glu_factor(alpha) / alpha, "gate": alpha, "down": factor}
         both = {n: m.ops.matrix_free(getattr(self, n)[...], m.rule(n)["multiplier"], f, len(x_ND), x_ND.dtype) for n, f in factors.items()}
         up_gate, back = (jnp.stack([both["up"][i], both["gate"][i]], 1) for i in (0, 1))
-        return hopper.mlp(x_ND, up_gate, both["down"][0], back, both["down"][1].T).reshape(x_BTD.shape)
+        return hopper_mlp.mlp(x_ND, up_gate, both["down"][0], back, both["down"][1].T).reshape(x_BTD.shape)
 
 
 class Decoder(nnx.Module):
@@ -235,7 +235,7 @@ class Context:
     def in_products(self, x_BTD: jax.Array) -> bool:
         """Whether the gated MLP's elementwise work is done by its products."""
         rows = x_BTD.size // self.shape.width // mesh.parts(*mesh.BATCH)
-        return self.fused and hopper.fits(self.shape.width, self.shape.ff // mesh.parts("tensor"), rows)
+        return self.fused and hopper_mlp.fits(self.shape.width, self.shape.ff // mesh.parts("tensor"), rows)
 
     def attends(self, tokens: int) -> bool:
         """Whether sequences of so many tokens have an attention of our own."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import hopper, model
+from lab import hopper_mlp, model
 from lab.parametrization import numbers
 from lab.records import Trial
 from tests.lab.test_fused import draw, with_gradients, worst
@@ -22,7 +22,7 @@ def plain(x, up_gate, down):
 
 
 def ours(x, up_gate, down):
-    return hopper.mlp(x, up_gate, down, up_gate, down.T)
+    return hopper_mlp.mlp(x, up_gate, down, up_gate, down.T)
 
 
 def inputs(N, *lead):
@@ -46,7 +46,7 @@ def test_mlp(tokens, lead):
 
 def test_inputs_gradients_take_their_own_matrices():
     (x, up_gate, down), into = inputs(128)
-    _, grads = with_gradients(lambda *args: hopper.mlp(*args, 2 * up_gate, 3 * down.T), [x, up_gate, down], into)
+    _, grads = with_gradients(lambda *args: hopper_mlp.mlp(*args, 2 * up_gate, 3 * down.T), [x, up_gate, down], into)
     _, (dx, dup_gate, ddown) = with_gradients(ours, [x, up_gate, down], into)
     assert worst(grads, (6 * dx, 3 * dup_gate, ddown)) < 1e-2
 
@@ -62,7 +62,7 @@ def test_in_the_model(parametrization, monkeypatch):
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 64, (2, 65)), jnp.int32)
     step = functools.partial(jax.value_and_grad(lambda p, fused: model.loss(shape, p, tokens, numbers(trial), fused=fused)), params)
     calls = []
-    monkeypatch.setattr(hopper, "mlp", lambda *args, of=hopper.mlp: calls.append(1) or of(*args))
+    monkeypatch.setattr(hopper_mlp, "mlp", lambda *args, of=hopper_mlp.mlp: calls.append(1) or of(*args))
     loss, grads = step(True)
     assert len(calls) == trial.depth
     plain_loss, plain_grads = step(False)
@@ -72,10 +72,10 @@ def test_in_the_model(parametrization, monkeypatch):
 
 def test_for_hopper_and_whole_tiles(monkeypatch):
     sizes = {"width": 128, "ff": 256, "tokens": 128}
-    assert hopper.fits(**sizes)
+    assert hopper_mlp.fits(**sizes)
     for odd in ({"width": 160}, {"ff": 320}, {"tokens": 192}, {"width": 64}, {"ff": 128}):
-        assert not hopper.fits(**(sizes | odd)), odd
+        assert not hopper_mlp.fits(**(sizes | odd)), odd
     cards = [(SimpleNamespace(platform="gpu", compute_capability=at), at == "9.0") for at in ("8.0", "9.0", "10.0")]
     for device, expected in (*cards, (SimpleNamespace(platform="cpu"), False)):
         monkeypatch.setattr(jax, "devices", lambda device=device: [device] * 2)
-        assert hopper.fits(**sizes) is expected
+        assert hopper_mlp.fits(**sizes) is expected
