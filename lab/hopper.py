@@ -53,7 +53,9 @@ def launch(
 ) -> Any:
     """`kernel` on so many programs, by default one a processor, each of GROUPS warpgroups and one that copies; interpreted on a CPU.
 
-    In place, it writes onto its first argument, which then comes before the outputs; whoever maps it folds trials into its sequences.
+    In place, it writes onto its first argument, which then comes before the outputs; whoever maps it folds trials into its sequences (and
+    JAX 0.10, which only ever interprets it, cannot do so under `jax.jit`). The barrier keeps XLA from moving the call into a fusion with
+    what takes its results, as it does in a loop, and losing there that argument and result are one.
     """
     interpret = None
     if interpreted():
@@ -71,7 +73,7 @@ def launch(
         return gpu.kernel(kernel, out_type=outputs, **grid, **options)(*args)
     first = jax.new_ref(args[0], memory_space=gpu.GMEM)
     outs = pl.kernel(kernel, outputs, mesh=gpu.Mesh(**grid), **options)(first, *args[1:])
-    return jax.freeze(first), *outs
+    return lax.optimization_barrier((jax.freeze(first), *outs))
 
 
 def launch_items(

@@ -1,9 +1,10 @@
-"""Times our training step, for `scripts.bench_train`, which starts this in a process of its own: one JSON line a shape and cohort.
+"""Times our training step, for `scripts.bench_train`, which starts this in a process of its own: one JSON line a shape, cohort and layout.
 
 Everything is compiled first; after {"ready": true} it waits for a line on its input, so that it times alone on the device.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -89,17 +90,17 @@ def layout_of(text: str) -> dict[str, int]:
 class Compiled:
     """One shape, cohort and layout, compiled but holding no memory of the device yet."""
 
-    def __init__(self, s: Shape, trials: int, options: argparse.Namespace):
+    def __init__(self, s: Shape, trials: int, layout: str, options: argparse.Namespace):
         import jax
         import numpy as np
 
         from lab import mesh, population
         from lab.train import inputs_of, program_of
 
-        self.shape, self.trials, self.layout = s, trials, options.layout
+        self.shape, self.trials, self.layout = s, trials, layout
         self.cohort = cohort_of(s, trials, options.precision, options.parametrization)
         self.mapped, self.program = trials > 1, program_of(self.cohort[0])
-        axes = layout_of(self.layout)
+        axes = layout_of(layout)
         self.devices = int(np.prod(list(axes.values()) or [1]))
         self.over = mesh.make(**axes, devices=jax.devices()[: self.devices]) if axes else None
         self.tokens = mesh.replicate(self.over, np.random.default_rng(0).integers(0, s.vocab, 1 << 22, dtype=np.uint16))
@@ -157,6 +158,9 @@ class Compiled:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What parent and child have in common."""
+    parser.add_argument(
+        "--layouts", nargs="+", default=[""], help="meshes to run over, such as trial=8 or fsdp=4,tensor=2 (default: one device)"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--repeat-seconds", type=float, default=0.5)
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16", "float8"])
@@ -168,7 +172,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", type=shape, required=True, help="vocab,width,depth,ff,BATCHxSEQUENCE:TRIALS,TRIALS,...")
-    parser.add_argument("--layout", default="", help="a mesh to run over, such as trial=8 or fsdp=4,tensor=2 (default: one device)")
     add_arguments(parser)
     options = parser.parse_args(args)
     from lab import runtime
@@ -177,12 +180,14 @@ def main(args: list[str]) -> int:
     import jax
 
     compiled = []
-    for s, trials in ((one, trials) for one in options.shapes for trials in one.trials):
-        if trials % layout_of(options.layout).get("trial", 1) == 0:
+    for s, layout in itertools.product(options.shapes, options.layouts):
+        for trials in s.trials:
+            if trials % layout_of(layout).get("trial", 1):
+                continue
             try:
-                compiled.append(Compiled(s, trials, options))
+                compiled.append(Compiled(s, trials, layout, options))
             except jax.errors.JaxRuntimeError as error:
-                print(f"{s} trials {trials} {options.layout}: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+                print(f"{s} trials {trials} {layout}: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
     print(json.dumps({"ready": True}), flush=True)
     sys.stdin.readline()
     ceiling = ceilings()

@@ -7,7 +7,7 @@
 Each row goes to results/bench/train.json as it ends, in place of an older one that agrees in KEY. Speeds are medians of `--repeats`
 runs. Model FLOPs are `lab.counts.flops_per_token`; the ceiling is a bf16 8192^3 matmul, timed in this run.
 
-PyTorch's processes (one a shape and compile mode) and ours (one a layout) compile at the same time, wait for each other, and then time one
+PyTorch's processes (one a shape and compile mode) and ours (one for all) compile at the same time, wait for each other, and then time one
 after the other, alone on the device. `--together` says how many shapes share the device's memory meanwhile. On a CPU the shapes are tiny.
 """
 
@@ -107,12 +107,12 @@ def torch_part(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def start_ours(shapes: list[Shape], layout: str, options: argparse.Namespace) -> Child:
+def start_ours(shapes: list[Shape], options: argparse.Namespace) -> Child:
     # CUDA graphs hide which kernel belongs to which instruction, so a profile goes without them and its timings are not stored
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer=" if options.profile else os.environ.get("XLA_FLAGS", "")
     texts = [f"{s}:{','.join(map(str, s.trials))}" for s in shapes]
     command = [sys.executable, "-m", "scripts.bench_step", "--shapes", *texts, "--repeats", str(options.repeats)]
-    command += ["--layout", layout, "--repeat-seconds", str(options.repeat_seconds), "--precision", options.precision]
+    command += ["--layouts", *options.layouts, "--repeat-seconds", str(options.repeat_seconds), "--precision", options.precision]
     command += ["--parametrization", options.parametrization] + ["--profile"] * options.profile
     command += ["--cache", str(options.cache)] if options.cache else []
     return Child(command, {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
@@ -167,20 +167,19 @@ def bench(options: argparse.Namespace) -> int:
             continue
         modes = options.torch_modes if options.torch and not options.profile else []
         references = {(str(s), mode): start_torch(s, mode, options) for s in shapes for mode in modes}
-        ours = [start_ours(shapes, layout, options) for layout in options.layouts]
+        ours = start_ours(shapes, options)
         # a compiler that takes too long costs its own rows alone
         by = time.monotonic() + COMPILING * (end - time.monotonic())
         compiled = [(name, one) for (name, _), one in references.items() if one.ready(by)]
-        ours = [one for one in ours if one.ready(end)]
+        ours.ready(end)
         timed: dict[str, list[dict[str, Any]]] = {}
         for name, one in compiled:
             one.go()
             timed.setdefault(name, []).extend(one.rows(end))
-        for each in ours:
-            each.go()
-            for row in each.rows(end):
-                if not options.profile:
-                    report(row, timed.get(row["shape"], []), options)
+        ours.go()
+        for row in ours.rows(end):
+            if not options.profile:
+                report(row, timed.get(row["shape"], []), options)
     return 0
 
 
@@ -204,9 +203,6 @@ def parse(args: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=3600.0, help="after so long what runs is ended and nothing new is started")
     parser.add_argument("--trials", nargs="+", type=int, default=[], help="cohort sizes (default: those listed for the shape)")
-    parser.add_argument(
-        "--layouts", nargs="+", default=[""], help="meshes to run over, such as trial=8 or fsdp=4,tensor=2 (default: one device)"
-    )
     add_arguments(parser)
     parser.add_argument("--no-torch", dest="torch", action="store_false")
     parser.add_argument("--torch-modes", nargs="+", default=["default", "reduce-overhead"])
