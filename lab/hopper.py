@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.layout import Layout, with_layout_constraint
 
 try:
     import jax.experimental.pallas.mosaic_gpu as gpu
@@ -102,6 +103,12 @@ def fold(f: Callable[..., Any]) -> Callable[..., Any]:
         return tuple(x.reshape(trials, -1, *x.shape[1:]) for x in outs), (True,) * len(outs)
 
     return folded
+
+
+def transposed(w: jax.Array) -> jax.Array:
+    """w^T of a matrix, in memory: by itself XLA gives it another layout instead, which in a loop over steps spreads to the master weights
+    and their moments, and copies them to and fro."""
+    return with_layout_constraint(w, Layout((0, 1))).T
 
 
 # 2. numbers, buffers and barriers --------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from jax.sharding import PartitionSpec
 
 from lab import hopper, mesh, ops
 from lab.fused import LOG2E
-from lab.hopper import GROUPS, SWIZZLED, E, R, buffer, fold, gpu, integer, launch_items, load, plus, remainder, roles, with_sums
+from lab.hopper import GROUPS, SWIZZLED, E, R, buffer, fold, gpu, integer, launch_items, load, plus, remainder, roles, transposed, with_sums
 from lab.ops import Number
 
 try:  # the public function rounds log Z to bfloat16
@@ -112,7 +112,7 @@ def _kept(x_ND: jax.Array, w_DV: jax.Array, targets_N: jax.Array, z_loss: Number
 
 def _kept_forward(x_ND: jax.Array, w_DV: jax.Array, targets_N: jax.Array, z_loss: Number, factors: Factors) -> Any:
     scale, into_x, into_w, gradient = (jnp.asarray(f, _f32) for f in factors)
-    w_VD = ops.times(w_DV.T, scale).astype(x_ND.dtype)
+    w_VD = transposed(ops.times(w_DV, scale).astype(x_ND.dtype))
     target_N = jnp.sum(x_ND.astype(_f32) * w_VD[targets_N].astype(_f32), -1)
     e_NV, sums_JN = exponentials(x_ND, w_VD, target_N)
     total_N = sums_JN.sum(0)  # Z, as e of the target's own

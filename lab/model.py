@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 
 from lab import fused as kernels
-from lab import fused_fp8, hopper_attention, hopper_loss, hopper_mlp, mesh, ops
+from lab import fused_fp8, hopper, hopper_attention, hopper_loss, hopper_mlp, mesh, ops
 from lab.attention import causal_attention, rotate
 from lab.parametrization import FP8, TENSORS, table_of
 from lab.records import Trial
@@ -144,7 +144,7 @@ class Block(nnx.Module):
         factors = {"up": m.ops.glu_factor(alpha) / alpha, "gate": alpha, "down": factor}
         both = {n: m.ops.matrix_free(getattr(self, n)[...], m.rule(n)["multiplier"], f, len(x_ND), x_ND.dtype) for n, f in factors.items()}
         up_gate, back = (jnp.stack([both["up"][i], both["gate"][i]], 1) for i in (0, 1))
-        return hopper_mlp.mlp(x_ND, up_gate, both["down"][0], back, both["down"][1].T).reshape(x_BTD.shape)
+        return hopper_mlp.mlp(x_ND, up_gate, both["down"][0], back, hopper.transposed(both["down"][1])).reshape(x_BTD.shape)
 
 
 class Decoder(nnx.Module):
