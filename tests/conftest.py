@@ -1,4 +1,5 @@
-"""What every process of a test run shares: a compile cache, thrown away at the end. Most of the suite's time is the compiler's."""
+"""What every process of a test run shares: a compile cache, thrown away at the end, since most of the suite's time is the compiler's; and
+XLA's number of threads, since those of an interpreted kernel, which wait for each other, may take all that a small machine has."""
 
 import os
 import shutil
@@ -13,6 +14,7 @@ def pytest_configure(config):
         "JAX_COMPILATION_CACHE_DIR": config.compile_cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "NPROC": "8",
     }
 
 

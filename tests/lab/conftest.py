@@ -1,6 +1,32 @@
-"""One program after the other on the CPU: the interpreter of Hopper's kernels and what is sent behind it may wait for each other without an
-end."""
+"""What the interpreter of Hopper's kernels needs: one program after the other on the CPU, since it and what is sent behind it may wait for
+each other without an end; and each kernel compiled once, where JAX compiles it anew in every thread of every program."""
+
+import threading
+from functools import partial
 
 import jax
+import pytest
+from jax._src.pallas.mosaic.interpret import thread_map  # not public
 
 jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+compiling, compiled = threading.Lock(), {}
+
+
+def run(jaxpr, consts, *args):
+    with compiling:
+        if jaxpr not in compiled:
+            compiled[jaxpr] = jax.jit(partial(jax.core.eval_jaxpr, jaxpr)).lower(consts, *args).compile()
+    compiled[jaxpr](consts, *args)
+
+
+assert hasattr(thread_map, "_run_jaxpr")  # else all this is out of date
+thread_map._run_jaxpr = run
+
+
+@pytest.fixture
+def quick_compiler():
+    """For tests whose time is the compiler's, and whose programs run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -32,6 +32,10 @@ def worst(one, other):
     return max(jax.tree.leaves(jax.tree.map(distance, one, other)))
 
 
+def wide(tree):
+    return jax.tree.map(lambda a: a.astype(jnp.float32), tree)
+
+
 def with_gradients(f, args, into):
     """f(*args), and the gradients of its product with `into`."""
     out, back = jax.vjp(f, *args)

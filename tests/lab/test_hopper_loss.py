@@ -1,4 +1,4 @@
-"""The loss without logits, its kernels interpreted, against plain code: alone, for trials with shared targets, and in the model."""
+"""The loss without logits, its kernels interpreted, against plain code: alone and for trials with shared targets."""
 
 import functools
 from types import SimpleNamespace
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from lab import hopper, hopper_loss, mesh, model, ops
-from lab.parametrization import numbers
 from lab.records import Trial
 from lab.xent import cross_entropy
 from tests.lab.test_fused import SEED, draw, worst
 
+pytestmark = pytest.mark.usefixtures("quick_compiler")
 N, V, D = 256, 256, 128
 KEPT = 128, 256, 64  # where exponentials are kept
 FACTORS = hopper_loss.Factors(logits=0.7, input=0.3, weight=0.2, gradient=3.0)
@@ -35,8 +35,11 @@ def inputs(*lead, sizes=(N, V, D)):
     return x.astype(jnp.bfloat16), w.astype(jnp.bfloat16).astype(jnp.float32) * 3 / D**0.5, targets
 
 
-def gradients(f):
-    return jax.value_and_grad(f, (0, 1))
+@functools.cache
+def gradients(f, *axes):
+    """Mapped over these axes, if any, and compiled."""
+    both = jax.value_and_grad(f, (0, 1))
+    return jax.jit(jax.vmap(both, axes) if axes else both)
 
 
 def test_mean_cross_entropy():
@@ -73,7 +76,7 @@ def test_trials_with_factors_of_their_own_and_shared_targets():
     x, w, targets = inputs(2)
     factors = jax.tree.map(lambda f: f * jnp.asarray([1.0, 1.5]), FACTORS)
     z_loss = jnp.asarray([1e-2, 0.0])
-    mapped = [jax.vmap(gradients(f), (0, 0, None, 0, 0)) for f in (hopper_loss.mean_cross_entropy, plain)]
+    mapped = [gradients(f, 0, 0, None, 0, 0) for f in (hopper_loss.mean_cross_entropy, plain)]
     (loss, grads), (expected, plain_grads) = (f(x, w, targets, z_loss, factors) for f in mapped)
     assert worst(loss, expected) < 1e-3
     for i in range(2):
@@ -108,7 +111,7 @@ def test_kept_by_trials_with_factors_of_their_own_and_shared_targets(one_program
     x, w, targets = inputs(2, sizes=KEPT)
     factors = jax.tree.map(lambda f: f * jnp.asarray([1.0, 1.5]), FACTORS)
     z_loss = jnp.asarray([1e-2, 0.0])
-    mapped = [jax.vmap(gradients(f), (0, 0, None, 0, 0)) for f in (hopper_loss.mean_cross_entropy, plain)]
+    mapped = [gradients(f, 0, 0, None, 0, 0) for f in (hopper_loss.mean_cross_entropy, plain)]
     (loss, grads), (expected, plain_grads) = (f(x, w, targets, z_loss, factors) for f in mapped)
     assert worst(loss, expected) < 1e-3
     for i in range(2):
@@ -139,7 +142,7 @@ def test_kept_by_a_token_far_off(nats, one_program):
     w = w.at[0].set(0.0).at[0, 5].set(nats / 8)
     log_z = jax.nn.logsumexp(x[0].astype(jnp.float32) @ w)
     z_loss, factors = jnp.asarray([0.0, -1 / log_z, -0.5 / log_z]), FACTORS._replace(logits=1.0)
-    mapped = [jax.vmap(gradients(f), (None, None, None, 0, None)) for f in (hopper_loss.mean_cross_entropy, plain)]
+    mapped = [gradients(f, None, None, None, 0, None) for f in (hopper_loss.mean_cross_entropy, plain)]
     (loss, grads), (expected, plain_grads) = (f(x, w, targets, z_loss, factors) for f in mapped)
     assert jnp.isfinite(loss).all() and all(jnp.isfinite(g).all() for g in grads)
     assert jnp.abs(loss - expected + max(0, nats - 96 * np.log(2)) / len(x)).max() < 0.02
@@ -151,32 +154,6 @@ def trial_of(parametrization, **fields):
     return Trial(
         corpus="0" * 64, lr=0.01, z_loss=1e-2, parametrization=parametrization, precision="bfloat16", **(sizes | fields)
     )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("parametrization", "fields"), [("sp", {"tied": True}), ("u-mup", {"tied": False}), ("u-mup", {"width": 64, "vocab": 256, "batch": 1})]
-)
-def test_in_the_model(parametrization, fields, monkeypatch, one_program):
-    trial = trial_of(parametrization, **fields, **({"alpha_loss": 0.7} if parametrization == "u-mup" else {}))
-    shape = model.shape_of(trial)
-    params = model.init(shape, jax.random.key(0), numbers(trial))
-    tokens = jnp.asarray(np.random.default_rng(0).integers(0, trial.vocab, (trial.batch, 129)), jnp.int32)
-
-    def step(fused, **other):
-        n = numbers(trial) | other
-        return jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, fused=fused))(params)
-
-    calls = []
-    of = hopper_loss.mean_cross_entropy
-    monkeypatch.setattr(hopper_loss, "mean_cross_entropy", lambda *args: calls.append(1) or of(*args))
-    loss, grads = step(True)
-    assert len(calls) == 1
-    expected, plain_grads = step(False)
-    assert len(calls) == 1
-    assert abs(loss - expected) < 2e-3 * expected
-    assert worst(grads, plain_grads) < 0.05
-    more = {name: 1.2 * numbers(trial)[name] for name in ("readout", "readout_backward")}
-    assert worst(grads, step(False, **more)[1]) > 0.1  # the check has power
 
 
 def test_for_hopper_and_whole_tiles(monkeypatch):
