@@ -68,6 +68,7 @@ def test_rotate_pair():
     assert worst(ours(0.4), expected) > 1e-2
 
 
+@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize(("fields", "kernels"), [({}, 12), ({"qk_norm": True, "norm_gains": True}, 4)])
 def test_a_model_in_fp8_takes_these_kernels_and_its_gradients_stay_those_of_plain_fp8(fields, kernels):
     """Both in FP8: they are no farther apart than either is from float32, and their losses agree to bfloat16's rounding."""
