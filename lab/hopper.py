@@ -41,6 +41,11 @@ def interpreted() -> bool:
     return jax.devices()[0].platform == "cpu"
 
 
+def places() -> bool:
+    """Whether a kernel can say where values lie in registers, and join arrays there: on a GPU since JAX 0.11."""
+    return interpreted() or jax.__version_info__ >= (0, 11)
+
+
 # 1. launching ---------------------------------------------------------------------------------------------------------------
 
 
@@ -49,9 +54,7 @@ def processors() -> int:
     return 2 if interpreted() else jax.devices()[0].core_count
 
 
-def launch(
-    kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs: int = 0, params: Any = None, in_place: bool = False
-) -> Any:
+def launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs: int = 0, in_place: bool = False, **params: Any) -> Any:
     """`kernel` on so many programs, by default one a processor, each of GROUPS warpgroups and one that copies; interpreted on a CPU.
 
     In place, it writes onto its first argument, which then comes before the outputs; whoever maps it folds trials into its sequences (and
@@ -67,7 +70,7 @@ def launch(
         "grid": (programs or processors(),), "grid_names": ("program",), "num_threads": GROUPS + 1, "thread_name": "group",
     }  # fmt: skip
     options: Any = {
-        "compiler_params": params or gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup, approx_math=True),
+        "compiler_params": gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup, approx_math=True, **params),
         "interpret": interpret,
     }  # fmt: skip
     if not in_place:
@@ -77,9 +80,7 @@ def launch(
     return lax.optimization_barrier((jax.freeze(first), *outs))
 
 
-def launch_items(
-    kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array, in_place: bool = False, **params: Any
-) -> Any:
+def launch_items(kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array, **options: Any) -> Any:
     """`kernel(count, item, *refs, *scratch)`: item(i) is the i-th of the program's, of `count`."""
     programs = min(items, processors())
 
@@ -88,8 +89,7 @@ def launch_items(
         count = lax.div(integer(items - 1) - program, integer(programs)) + 1
         pl.run_scoped(partial(kernel, count, lambda i: program + i * programs, *refs), *scratch, collective_axes="group")
 
-    options = gpu.CompilerParams(approx_math=True, **params)
-    return launch(entry, outputs, *args, programs=programs, params=options, in_place=in_place)
+    return launch(entry, outputs, *args, programs=programs, **options)
 
 
 def fold(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -37,9 +37,8 @@ _f32 = jnp.float32
 
 
 def fits(head_dim: int, tokens: int) -> bool:
-    """Whether the kernels exist for these sizes, on this device. Mosaic GPU joins arrays in registers since JAX 0.11."""
-    able = hopper.interpreted() or jax.__version_info__ >= (0, 11)
-    return hopper.here() and able and head_dim == K and 2 * KV <= tokens <= LONGEST and tokens % KV == 0
+    """Whether the kernels exist for these sizes, on this device."""
+    return hopper.here() and hopper.places() and head_dim == K and 2 * KV <= tokens <= LONGEST and tokens % KV == 0
 
 
 @jax.custom_vjp

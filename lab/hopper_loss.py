@@ -1,4 +1,4 @@
-"""The readout, the mean loss and both gradients on NVIDIA's Hopper GPUs, with no logits in memory.
+"""The readout, the mean loss and both gradients on NVIDIA's Hopper GPUs, without logits.
 
 Written out, the logits (N, V) pass through memory five times, at a small width far more bytes than all else.
 
@@ -55,8 +55,7 @@ def fits(width: int, vocab: int, tokens: int) -> bool:
     if width == WIDTH:
         able = hopper.interpreted() or dot_product_attention is not None
         return able and not (vocab % (GROUPS * R) or tokens % TOKENS) and tokens >= 2 * TOKENS
-    able = hopper.interpreted() or jax.__version_info__ >= (0, 11)  # as in `lab.hopper_attention`
-    return able and not (width % E or vocab % COLUMNS or tokens % (GROUPS * R)) and E <= width <= WIDEST
+    return hopper.places() and not (width % E or vocab % COLUMNS or tokens % (GROUPS * R)) and E <= width <= WIDEST
 
 
 class Factors(NamedTuple):
@@ -203,7 +202,7 @@ def _kernel(x_ref: Any, w_ref: Any, targets_ref: Any, shift_ref: Any, dw_ref: An
             wg_axis="group", max_concurrent_steps=min(STAGES, N // TOKENS), memory_registers=40,
         )(x_ref, targets_ref, shift_ref)  # fmt: skip
 
-    buffers = gpu.SMEM((GROUPS, R, D), dtype, transforms=SWIZZLED), gpu.Barrier(num_barriers=GROUPS), gpu.Barrier(num_arrivals=GROUPS)
+    buffers = buffer(GROUPS, R, D, dtype=dtype), gpu.Barrier(num_barriers=GROUPS), gpu.Barrier(num_arrivals=GROUPS)
     pl.run_scoped(program, *buffers, collective_axes="group")
 
 
@@ -215,8 +214,7 @@ WHOLE, ONE = PartitionSpec(None, None), PartitionSpec(None)
 def weight_gradient(x_ND: jax.Array, w_VD: jax.Array, targets_N: jax.Array, shift_N: jax.Array) -> jax.Array:
     """(p - hit)^T x, (V, D), where p = 2^(x w^T log2(e) - shift)."""
     out = jax.ShapeDtypeStruct(w_VD.shape, x_ND.dtype)
-    params = gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup, approx_math=True)
-    return hopper.launch(_kernel, out, x_ND, w_VD, targets_N, shift_N, programs=len(w_VD) // (GROUPS * R), params=params)
+    return hopper.launch(_kernel, out, x_ND, w_VD, targets_N, shift_N, programs=len(w_VD) // (GROUPS * R))
 
 
 # 3. exponentials of the logits ------------------------------------------------------------------------------------------------
@@ -225,6 +223,24 @@ def weight_gradient(x_ND: jax.Array, w_VD: jax.Array, targets_N: jax.Array, shif
 def _chunks(items: int, pairs: int, programs: int) -> int:
     """In how many parts each item's pairs of row blocks are cut, so that as many programs end soonest; loading a tile costs a pair."""
     return min((c for c in range(1, pairs + 1) if pairs % c == 0), key=lambda c: -(-items * c // programs) * (pairs // c + 1))
+
+
+def _leave(l: jax.Array, less: jax.Array, out: Any, columns: list[Any], sums: Any, sums_ref: Any) -> None:
+    """2^(l log2(e) - less) to memory, in pieces of E columns through two slots, and its rows' sums."""
+    total = None
+    for c, ref in enumerate(columns):
+        piece = l[:, c * E : (c + 1) * E]
+        piece = jnp.exp2(jnp.minimum(LOG2E * piece - lax.broadcast_in_dim(less, piece.shape, [0]), MOST)).astype(out.dtype)
+        part = piece.astype(_f32).sum(axis=1)
+        total = part if total is None else total + part
+        slot = out.at[c % 2]
+        gpu.wait_smem_to_gmem(1, wait_read_only=True)  # until the piece before the last has left
+        slot[...] = piece
+        gpu.commit_smem()
+        gpu.copy_smem_to_gmem(slot, ref)
+    sums[...] = total
+    gpu.commit_smem()
+    gpu.copy_smem_to_gmem(sums, sums_ref)
 
 
 def _exponentials(x_SND: jax.Array, w_SVD: jax.Array, target_SN: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -286,20 +302,8 @@ def _exponentials(x_SND: jax.Array, w_SVD: jax.Array, target_SN: jax.Array) -> t
                     return l[...]
 
                 l = with_sums(product, (R, COLUMNS))
-                total = None
-                for c in range(COLUMNS // E):
-                    piece = l[:, c * E : (c + 1) * E]
-                    piece = jnp.exp2(jnp.minimum(LOG2E * piece - lax.broadcast_in_dim(less, piece.shape, [0]), MOST)).astype(dtype)
-                    part = piece.astype(_f32).sum(axis=1)
-                    total = part if total is None else total + part
-                    slot = out.at[group, c % 2]
-                    gpu.wait_smem_to_gmem(1, wait_read_only=True)  # until the piece before the last has left
-                    slot[...] = piece
-                    gpu.commit_smem()
-                    gpu.copy_smem_to_gmem(slot, e_ref.at[s, rows, pl.ds(tile * COLUMNS + c * E, E)])
-                sums.at[group][...] = total
-                gpu.commit_smem()
-                gpu.copy_smem_to_gmem(sums.at[group], sums_ref.at[s, tile, rows])
+                columns = [e_ref.at[s, rows, pl.ds(tile * COLUMNS + c, E)] for c in range(0, COLUMNS, E)]
+                _leave(l, less, out.at[group], columns, sums.at[group], sums_ref.at[s, tile, rows])
 
             gpu.barrier_arrive(w_free)
             for k in range(parts):

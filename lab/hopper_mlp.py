@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 
 from lab import mesh
 from lab.fused import FF, FF_STACK, ROWS
-from lab.hopper import GROUPS, SWIZZLED, E, R, gpu, here, launch
+from lab.hopper import GROUPS, SWIZZLED, E, R, buffer, gpu, here, launch
 
 # The fastest of those timed on an H200, with R and E; larger tiles, or neighbours that fetch their common weights once, gained nothing
 C, K = 128, 64
@@ -89,10 +89,6 @@ def _ignore(*_: Any, **__: Any) -> None:
     pass
 
 
-def _buffer(pieces: int, dtype: Any) -> Any:
-    return gpu.SMEM((GROUPS, pieces, R, E), dtype, transforms=SWIZZLED)
-
-
 # 2. forward ------------------------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +130,7 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
         _tiles(N, F, tile)
 
     buffers = _steps(D, 2, _ignore, _ignore).get_allocations(x_ref, w_ref, w_ref)
-    pl.run_scoped(program, buffers, _buffer(2, x_ref.dtype), collective_axes="group")
+    pl.run_scoped(program, buffers, buffer(GROUPS, 2, R, E, dtype=x_ref.dtype), collective_axes="group")
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, None, "tensor")), (FF_STACK, FF))
@@ -204,7 +200,7 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
     count = len(halves) * len(pieces)
     buffers = _steps(D, 1, _ignore, _ignore).get_allocations(dout_ref, w_ref)
     arrived = gpu.Barrier(num_arrivals=count, num_barriers=GROUPS)
-    pl.run_scoped(program, buffers, _buffer(count, dout_ref.dtype), arrived, collective_axes="group")
+    pl.run_scoped(program, buffers, buffer(GROUPS, count, R, E, dtype=dout_ref.dtype), arrived, collective_axes="group")
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, "tensor"), FF_STACK), FF_STACK)
