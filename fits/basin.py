@@ -2,14 +2,16 @@
 
 Near its optimum x* the log loss is modelled as
 
-    log L(x) = l0 + c e^(-r/2) h(x* - x; b_low)   below x*,      h(u; b) = 2 (e^(b u) - 1 - b u) / b^2  (u^2 at b = 0)
-    log L(x) = l0 + c e^(+r/2) h(x - x*; b_high)  above x*,
+    log L(x) = l0 + c e^(-r/2) h(x* - x; b_low)   below x*,      h(u; b) = 2 (e^(b u) - 1 - b u) /
+    b^2  (u^2 at b = 0) log L(x) = l0 + c e^(+r/2) h(x - x*; b_high)  above x*,
 
-so the two sides differ in curvature (r: skew) and in how they go on (b > 0 steepens towards divergence, b < 0 straightens out).
-l0 and c are solved exactly, (x*, r, b_low, b_high) run over a grid, and the optimum is the mean over the grid under the seed
-noise, weak priors on the shape, and a model error of KAPPA times a point's height above the best one: what a basin does far up its
-walls should not move its bottom. The interval is a parametric bootstrap: basins drawn in proportion to how well they explain
-the points, noise drawn anew, the whole estimate repeated; the errors it made give bias and interval.
+so the two sides differ in curvature (r: skew) and in how they go on (b > 0 steepens towards
+divergence, b < 0 straightens out). l0 and c are solved exactly, (x*, r, b_low, b_high) run over a
+grid, and the optimum is the mean over the grid under the seed noise, weak priors on the shape, and
+a model error of KAPPA times a point's height above the best one: what a basin does far up its walls
+should not move its bottom. The interval is a parametric bootstrap: basins drawn in proportion to
+how well they explain the points, noise drawn anew, the whole estimate repeated; the errors it made
+give bias and interval.
 """
 
 from dataclasses import dataclass
@@ -24,7 +26,8 @@ Flags = NDArray[np.bool_]
 
 KAPPA = 0.07  # model error per unit of height above the best point, in log loss
 SKEWS = np.linspace(-2.0, 3.0, 9)
-SKEW_PRIOR = (0.5, 1.0)  # mean, sd of r: the loss rises faster at high LR, not always (2309.14322, figure 1)
+# mean, sd of r: the loss rises faster at high LR, not always (2309.14322, figure 1)
+SKEW_PRIOR = (0.5, 1.0)
 BENDS_LOW = np.array([-1.6, -0.8, 0.0, 0.8])
 BENDS_HIGH = np.array([-0.8, 0.0, 0.8, 1.6])
 BEND_SD = 1.0
@@ -33,7 +36,8 @@ DRAWS = 200
 MIN_POINTS = 4  # l0, x* and a wall to either side
 NEGLIGIBLE = 1e-9  # share of a candidate below which new noise will not revive it
 LEAST_DOF = 1.0  # of the residuals that seed noise is read from
-TERMS = 3.5  # degrees of freedom that a skewed parabola takes: l0, c, x*, and a skew that its prior holds half
+# degrees of freedom that a skewed parabola takes: l0, c, x*, and a skew that its prior holds half
+TERMS = 3.5
 
 
 def h(u: Array, b: Array) -> Array:
@@ -45,7 +49,9 @@ def h(u: Array, b: Array) -> Array:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Candidates (x*, r, b_low, b_high), flattened to one axis of length K, with their log prior."""
+    """Candidates (x*, r, b_low, b_high), flattened to one axis of length K, with their log
+    prior.
+    """
 
     at: Array
     skew: Array
@@ -55,7 +61,11 @@ class Shapes:
     @cached_property
     def log_prior(self) -> Array:
         mean, sd = SKEW_PRIOR
-        return -0.5 * ((self.skew - mean) / sd) ** 2 - 0.5 * (self.low / BEND_SD) ** 2 - 0.5 * (self.high / BEND_SD) ** 2
+        return (
+            -0.5 * ((self.skew - mean) / sd) ** 2
+            - 0.5 * (self.low / BEND_SD) ** 2
+            - 0.5 * (self.high / BEND_SD) ** 2
+        )
 
     def height(self, x: Array) -> Array:
         """Walls of unit curvature at `x` (broadcast against K on the first axis)."""
@@ -69,13 +79,17 @@ class Shapes:
 def candidates(centre: float, low: float, high: float, bends: bool = True) -> Shapes:
     at = np.arange(max(low, centre - REACH), min(high, centre + REACH) + STEP / 2, STEP)
     zero = np.zeros(1)
-    grid = np.meshgrid(at, SKEWS, BENDS_LOW if bends else zero, BENDS_HIGH if bends else zero, indexing="ij")
+    grid = np.meshgrid(
+        at, SKEWS, BENDS_LOW if bends else zero, BENDS_HIGH if bends else zero, indexing="ij"
+    )
     return Shapes(*(g.ravel() for g in grid))
 
 
 @dataclass(frozen=True)
 class Projector:
-    """Weighted least squares of (l0, c >= 0) for every candidate at once. Y is (replicates, points)."""
+    """Weighted least squares of (l0, c >= 0) for every candidate at once. Y is (replicates,
+    points).
+    """
 
     shapes: Shapes
     walls: Array  # K x points
@@ -108,10 +122,12 @@ class Projector:
 class Basin:
     """A fitted basin over x = log2 of the hyperparameter.
 
-    `value`, `low`, `high`: the optimum within the grid and its interval at `level`; a bound beyond the grid is None. `censored` is "low" or
-    "high" when the best point lies on that edge of the grid: the optimum may lie beyond it, and the further beyond, the closer `value` is
-    to the edge (it takes no step when the best point becomes the next one). `floor`: log loss at the optimum, with its interval. `draws`
-    are optima and `floors` their log losses; `basins`, `l0`, `c` the basins they come from.
+    `value`, `low`, `high`: the optimum within the grid and its interval at `level`; a bound beyond
+    the grid is None. `censored` is "low" or "high" when the best point lies on that edge of the
+    grid: the optimum may lie beyond it, and the further beyond, the closer `value` is to the edge
+    (it takes no step when the best point becomes the next one). `floor`: log loss at the optimum,
+    with its interval. `draws` are optima and `floors` their log losses; `basins`, `l0`, `c` the
+    basins they come from.
     """
 
     x: Array
@@ -133,10 +149,14 @@ class Basin:
 
     def curve(self, x: Array) -> Array:
         """Mean log loss over the drawn basins, at `x`."""
-        return (self.l0[:, None] + self.c[:, None] * self.basins.height(np.asarray(x, float)[None, :])).mean(0)
+        return (
+            self.l0[:, None] + self.c[:, None] * self.basins.height(np.asarray(x, float)[None, :])
+        ).mean(0)
 
     def excess(self, off: Array) -> Array:
-        """For each drawn basin, log loss at `off` (one value a draw) from its own optimum, above its minimum."""
+        """For each drawn basin, log loss at `off` (one value a draw) from its own optimum, above
+        its minimum.
+        """
         return self.c * self.basins.height((self.basins.at + off)[:, None])[:, 0]
 
     @property
@@ -151,13 +171,20 @@ def projector(x: Array, y: Array, se: Array, shapes: Shapes) -> Projector:
 
 
 def fit(
-    x: Array, y: Array, se: Array, rng: np.random.Generator, ceiling: float | None = None, dof: float = np.inf,
-    level: float = 0.9, draws: int = DRAWS,
-) -> Basin:  # fmt: skip
-    """The basin through points (x: log2, y: log loss, se: standard error of y), x increasing, at least MIN_POINTS of them.
+    x: Array,
+    y: Array,
+    se: Array,
+    rng: np.random.Generator,
+    ceiling: float | None = None,
+    dof: float = np.inf,
+    level: float = 0.9,
+    draws: int = DRAWS,
+) -> Basin:
+    """The basin through points (x: log2, y: log loss, se: standard error of y), x increasing, at
+    least MIN_POINTS of them.
 
-    `ceiling`: the lowest x that diverged; the optimum lies below it, and a best point next to it is no edge. `dof`: degrees of freedom
-    behind `se`, which widen the interval as Student's t does.
+    `ceiling`: the lowest x that diverged; the optimum lies below it, and a best point next to it is
+    no edge. `dof`: degrees of freedom behind `se`, which widen the interval as Student's t does.
     """
     from scipy.special import gammaincinv  # here: `scalelab predict` starts without SciPy
 
@@ -169,10 +196,13 @@ def fit(
     share, l0, c = project.weigh(y[None])
     k = rng.choice(share.shape[1], draws, p=share[0])
     drawn, l0_drawn, c_drawn = project.shapes.take(k), l0[0, k], c[0, k]
-    u = rng.random((draws, 1))  # chi^2 by its quantiles: smooth in dof, where a rejection sampler jumps
+    # chi^2 by its quantiles: smooth in dof, where a rejection sampler jumps
+    u = rng.random((draws, 1))
     scale = np.sqrt(dof / (2 * gammaincinv(dof / 2, u))) if np.isfinite(dof) else 1.0
     noise = rng.standard_normal((draws, len(x))) * se * scale
-    again, l0_again, _ = project.weigh(l0_drawn[:, None] + c_drawn[:, None] * drawn.height(x[None, :]) + noise)
+    again, l0_again, _ = project.weigh(
+        l0_drawn[:, None] + c_drawn[:, None] * drawn.height(x[None, :]) + noise
+    )
     optima = float(share[0] @ project.shapes.at) - (again @ project.shapes.at - drawn.at)
     floors = float(share[0] @ l0[0]) - ((again * l0_again).sum(1) - l0_drawn)
     tails = [(1 - level) / 2, (1 + level) / 2]
@@ -181,25 +211,30 @@ def fit(
     floor = float(np.median(floors)) if edge is None else float(y[best])
     floor_low, floor_high = (float(q) for q in np.quantile(floors, tails))
     return Basin(
-        x, y, se, value,
-        None if edge == "low" or low < bounds[0] else min(low, value),
-        None if edge == "high" or high > bounds[1] else max(high, value),
-        level, edge, floor, min(floor_low, floor), max(floor_high, floor), np.clip(optima, *bounds), floors, drawn, l0_drawn, c_drawn,
+        x, y, se, value, None if edge == "low" or low < bounds[0] else min(low, value), None if edge
+        == "high" or high > bounds[1] else max(high, value), level, edge, floor,
+        min(floor_low, floor), max(floor_high, floor), np.clip(optima, *bounds), floors, drawn,
+        l0_drawn, c_drawn,
     )  # fmt: skip
 
 
-def residual_noise(cells: list[tuple[Array, Array, Ints]], near: float = 0.08) -> tuple[float, float]:
-    """Seed noise where no seed was repeated: sd of the log loss of one run, and its degrees of freedom, pooled over cells.
+def residual_noise(
+    cells: list[tuple[Array, Array, Ints]], near: float = 0.08
+) -> tuple[float, float]:
+    """Seed noise where no seed was repeated: sd of the log loss of one run, and its degrees of
+    freedom, pooled over cells.
 
-    A cell is (x, y, runs averaged in each y). The residuals are those of skewed parabolas through the points near the best: a point counts
-    whole where its log loss lies within `near` / 2 of the best, and less and less up to `near`, so that none enters at a step. `near`
-    doubles until some cell has more such points than terms. (nan, 0) when there never are.
+    A cell is (x, y, runs averaged in each y). The residuals are those of skewed parabolas through
+    the points near the best: a point counts whole where its log loss lies within `near` / 2 of the
+    best, and less and less up to `near`, so that none enters at a step. `near` doubles until some
+    cell has more such points than terms. (nan, 0) when there never are.
     """
     while near < 8:
         rss = dof = 0.0
         for x, y, runs in cells:
             share = np.clip(2 - 2 * (y - y.min()) / near, 0, 1)
-            part = min(float(share.sum()) - MIN_POINTS, 1.0)  # of this cell: fewer points say nothing of the noise
+            # of this cell: fewer points say nothing of the noise
+            part = min(float(share.sum()) - MIN_POINTS, 1.0)
             if part > 0:
                 rss += part * _parabola_rss(x, y, runs, share)
                 dof += part * float(share.sum() - TERMS * (share**2).sum() / share.sum())

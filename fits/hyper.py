@@ -1,7 +1,9 @@
-"""Hyperparameter laws: power laws for LR and batch, weight decay through the timescale tau, and conversions between conventions.
+"""Hyperparameter laws: power laws for LR and batch, weight decay through the timescale tau, and
+conversions between conventions.
 
-A power law's parameters are its prefactor `c` and one exponent per feature, named as the feature's column. Batch and tokens are both
-in tokens. `weight_decay` is independent (the decay per step at the schedule's peak); the coupled one of AdamW is independent / lr_applied.
+A power law's parameters are its prefactor `c` and one exponent per feature, named as the feature's
+column. Batch and tokens are both in tokens. `weight_decay` is independent (the decay per step at
+the schedule's peak); the coupled one of AdamW is independent / lr_applied.
 """
 
 from collections.abc import Mapping
@@ -17,7 +19,9 @@ from fits.powers import PowerSum
 
 def _power(*columns: str) -> tuple[Parameter, ...]:
     """c * prod column^column: the exponent of a column bears its name."""
-    c = Parameter("c", 0.0, scale="log", linear=True, powers=tuple((name, name, -1.0) for name in columns))
+    c = Parameter(
+        "c", 0.0, scale="log", linear=True, powers=tuple((name, name, -1.0) for name in columns)
+    )
     return (c, *(_exponent(name) for name in columns))
 
 
@@ -89,7 +93,11 @@ class TokensCompute(PowerSum):
 
 
 class FlopsPerTokenCompute(PowerSum):
-    name, formula, target = "flops-per-token-compute", "flops_per_token = c C^flops", "flops_per_token"
+    name, formula, target = (
+        "flops-per-token-compute",
+        "flops_per_token = c C^flops",
+        "flops_per_token",
+    )
     inputs = ("flops",)
     parameters = _power(*inputs)
     citation = "DeepSeek, 2401.02954"
@@ -101,7 +109,13 @@ class Timescale(PowerSum):
     name, formula, target = "timescale", "tau = B / (lr wd D) = c (D/N)^tokens_per_param", "tau"
     inputs = ("params", "tokens")
     parameters = (
-        Parameter("c", 0.0, scale="log", linear=True, powers=(("tokens", "tokens_per_param", -1.0), ("params", "tokens_per_param", 1.0))),
+        Parameter(
+            "c",
+            0.0,
+            scale="log",
+            linear=True,
+            powers=(("tokens", "tokens_per_param", -1.0), ("params", "tokens_per_param", 1.0)),
+        ),
         _exponent("tokens_per_param"),
     )
     citation = "Power Lines, 2505.13738"
@@ -137,17 +151,23 @@ LAWS: tuple[type[Law], ...] = (
 
 
 def timescale(batch_tokens: Any, weight_decay: Any, tokens: Any) -> Any:
-    """tau = B / (wd D), wd independent: the span of AdamW's average of updates as a fraction of the run (2505.13738)."""
+    """tau = B / (wd D), wd independent: the span of AdamW's average of updates as a fraction of the
+    run (2505.13738).
+    """
     return batch_tokens / (weight_decay * tokens)
 
 
 def weight_decay(tau: Any, batch_tokens: Any, tokens: Any) -> Any:
-    """The independent weight decay that has timescale `tau`: B / (tau D). Linear in B up to the critical batch (2505.13738)."""
+    """The independent weight decay that has timescale `tau`: B / (tau D). Linear in B up to the
+    critical batch (2505.13738).
+    """
     return batch_tokens / (tau * tokens)
 
 
 def independent(weight_decay_coupled: Any, lr_applied: Any) -> Any:
-    """Decay per step from AdamW's coefficient; `lr_applied` is the matrix's own peak LR (after the parametrization's factor)."""
+    """Decay per step from AdamW's coefficient; `lr_applied` is the matrix's own peak LR (after the
+    parametrization's factor).
+    """
     return weight_decay_coupled * lr_applied
 
 
@@ -157,13 +177,19 @@ def coupled(weight_decay: Any, lr_applied: Any) -> Any:
 
 
 def fit_power(
-    law: type[PowerSum], x: Columns, target: Array, log_se: Array | None = None, level: float = 0.9, params_kind: str = "total"
+    law: type[PowerSum],
+    x: Columns,
+    target: Array,
+    log_se: Array | None = None,
+    level: float = 0.9,
+    params_kind: str = "total",
 ) -> Fit:
     """A power law (one term, no offset) by weighted least squares in logs, with Student intervals.
 
-    `x`: columns [n]; `target` [n] > 0; `log_se` [n]: standard error of log(target), None for equal and unknown. The covariance is
-    multiplied by chi2/dof where that exceeds 1 (or where no errors are given), so points that scatter more than their errors widen it.
-    Errors: InputError for too few points, a non-positive value, or features that move together.
+    `x`: columns [n]; `target` [n] > 0; `log_se` [n]: standard error of log(target), None for equal
+    and unknown. The covariance is multiplied by chi2/dof where that exceeds 1 (or where no errors
+    are given), so points that scatter more than their errors widen it. Errors: InputError for too
+    few points, a non-positive value, or features that move together.
     """
     names, n = [q.name for q in law.parameters[1:]], len(target)
     y = np.asarray(target, float)
@@ -182,7 +208,10 @@ def fit_power(
     sds = np.sqrt([shift @ covariance @ shift, *np.diag(covariance)[1:]])
     return Fit(
         law=law.name,
-        params={name: float(np.exp(v) if name == "c" else v) for name, v in zip(["c", *names], values, strict=True)},
+        params={
+            name: float(np.exp(v) if name == "c" else v)
+            for name, v in zip(["c", *names], values, strict=True)
+        },
         objective={"name": "log-mse", "delta": None, "value": chi2},
         n=n,
         range={name: [float(np.min(x[name])), float(np.max(x[name]))] for name in law.inputs},
@@ -213,13 +242,21 @@ def _check(law: type[PowerSum], columns: Columns, n: int) -> None:
 def _check_rank(law: type[PowerSum], design: Array, names: list[str]) -> None:
     spread = np.linalg.norm(design, axis=0)
     if np.any(spread[1:] < 1e-9) or np.linalg.cond(design / spread) > 1e4:
-        raise InputError(f"law={law.name!r}: {', '.join(names)} do not vary apart in these points, so their exponents cannot be told apart")
+        raise InputError(
+            f"law={law.name!r}: {', '.join(names)} do not vary apart in these "
+            "points, so their exponents cannot be told apart"
+        )
 
 
-def _intervals(names: list[str], values: Array, sds: Array, dof: int, level: float) -> dict[str, dict[str, float]]:
+def _intervals(
+    names: list[str], values: Array, sds: Array, dof: int, level: float
+) -> dict[str, dict[str, float]]:
     from scipy.stats import t as student
 
     half = sds * student.ppf((1 + level) / 2, dof)
     ends = {name: np.array([v - h, v + h]) for name, v, h in zip(names, values, half, strict=True)}
     ends["c"] = np.exp(ends["c"])
-    return {name: {"low": float(low), "high": float(high), "level": level} for name, (low, high) in ends.items()}
+    return {
+        name: {"low": float(low), "high": float(high), "level": level}
+        for name, (low, high) in ends.items()
+    }

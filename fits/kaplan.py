@@ -1,4 +1,6 @@
-"""Kaplan's laws (2001.08361): ratios to a characteristic scale, without an irreducible loss. N without embeddings."""
+"""Kaplan's laws (2001.08361): ratios to a characteristic scale, without an irreducible loss. N
+without embeddings.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +35,9 @@ class _Ratio(Law):
     @classmethod
     def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
         power = np.array(EXPONENTS)
-        return np.stack([np.exp(np.mean(np.log(y)) / power + np.mean(np.log(x[cls.inputs[0]]))), power], axis=1)
+        return np.stack(
+            [np.exp(np.mean(np.log(y)) / power + np.mean(np.log(x[cls.inputs[0]]))), power], axis=1
+        )
 
 
 class KaplanN(_Ratio):
@@ -55,7 +59,11 @@ class KaplanC(_Ratio):
 
 
 class KaplanND(Law):
-    name, formula, inputs = "kaplan-nd", "L = ((N_c/N)^(alpha_N/alpha_D) + D_c/D)^alpha_D", ("params", "tokens")
+    name, formula, inputs = (
+        "kaplan-nd",
+        "L = ((N_c/N)^(alpha_N/alpha_D) + D_c/D)^alpha_D",
+        ("params", "tokens"),
+    )
     parameters = (scale("N_c"), exponent("alpha_N"), scale("D_c"), exponent("alpha_D"))
     citation = CITATION + ", L(N, D)"
     params_kind = "no_embed"
@@ -84,7 +92,11 @@ class KaplanND(Law):
 
 
 class KaplanNS(Law):
-    name, formula, inputs = "kaplan-ns", "L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S", ("params", "steps")
+    name, formula, inputs = (
+        "kaplan-ns",
+        "L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S",
+        ("params", "steps"),
+    )
     parameters = (scale("N_c"), exponent("alpha_N"), scale("S_c"), exponent("alpha_S"))
     citation = CITATION + ", L(N, S_min)"
     params_kind = "no_embed"
@@ -99,15 +111,22 @@ class KaplanNS(Law):
     def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
         size, steps = (g.ravel()[:, None] for g in np.meshgrid(EXPONENTS, EXPONENTS, indexing="ij"))
         low = {c: x[c].min() for c in ("params", "steps")}
-        basis = [np.exp(-e * np.log(x[c] / low[c])) for e, c in ((size, "params"), (steps, "steps"))]
+        basis = [
+            np.exp(-e * np.log(x[c] / low[c])) for e, c in ((size, "params"), (steps, "steps"))
+        ]
         found, _ = nonnegative(np.stack(basis, axis=1), y, weight / y**2)
         found = np.maximum(found, 1e-3 * y.min())
-        n_c, s_c = found[:, :1] ** (1 / size) * low["params"], found[:, 1:] ** (1 / steps) * low["steps"]
+        n_c, s_c = (
+            found[:, :1] ** (1 / size) * low["params"],
+            found[:, 1:] ** (1 / steps) * low["steps"],
+        )
         return np.concatenate([n_c, size, s_c, steps], axis=1)
 
 
 def compute_exponent(alpha_n: float, alpha_s: float, alpha_b: float) -> float:
-    """alpha_C of L(C_min) that Kaplan's other exponents imply: 1/(1/alpha_S + 1/alpha_B + 1/alpha_N)."""
+    """alpha_C of L(C_min) that Kaplan's other exponents imply: 1/(1/alpha_S + 1/alpha_B +
+    1/alpha_N).
+    """
     return 1 / (1 / alpha_s + 1 / alpha_b + 1 / alpha_n)
 
 

@@ -1,10 +1,13 @@
-"""Kriging about a law: log loss = log law(N, D) + a smooth discrepancy + noise, so that what a form misses is carried along.
+"""Kriging about a law: log loss = log law(N, D) + a smooth discrepancy + noise, so that what a form
+misses is carried along.
 
-The discrepancy between a form and real runs is a Gaussian process over (log N, log D), as in Kennedy and O'Hagan, "Bayesian calibration of
-computer models" (J. R. Stat. Soc. B 63, 2001): Matern 5/2, its size falling with compute as the reducible loss does. The law's
-parameters have the priors `PRIORS`, the noise variance is integrated out, and length and size of the discrepancy and the width of E's prior
-run over a grid: each point of the grid is a `Member` with its evidence (Laplace), the probability it gave the runs beforehand. Far from the
-runs a member returns to its law, and its variance grows. All of it is on log loss, so nothing depends on the loss's unit.
+The discrepancy between a form and real runs is a Gaussian process over (log N, log D), as in
+Kennedy and O'Hagan, "Bayesian calibration of computer models" (J. R. Stat. Soc. B 63, 2001): Matern
+5/2, its size falling with compute as the reducible loss does. The law's parameters have the priors
+`PRIORS`, the noise variance is integrated out, and length and size of the discrepancy and the width
+of E's prior run over a grid: each point of the grid is a `Member` with its evidence (Laplace), the
+probability it gave the runs beforehand. Far from the runs a member returns to its law, and its
+variance grows. All of it is on log loss, so nothing depends on the loss's unit.
 """
 
 from collections.abc import Mapping
@@ -18,35 +21,54 @@ from fits.laws import Array, Law
 from fits.objective import Objective
 from fits.problem import Problem, center
 
-# Normal priors of the logarithm of each parameter: mean, standard deviation, source. E, and A and B at the centre of the runs, are relative
-# to the lowest loss of the runs. On public sweeps other widths (0.3 to 0.7 for the exponents) moved the error by about a tenth of itself;
-# E's matters most: 0.5 instead of 0.2, without WIDE, raised it by 10 to 35 % when predicting 32 times the compute.
+# Normal priors of the logarithm of each parameter: mean, standard deviation, source. E, and A and B
+# at the centre of the runs, are relative to the lowest loss of the runs. On public sweeps other
+# widths (0.3 to 0.7 for the exponents) moved the error by about a tenth of itself; E's matters
+# most: 0.5 instead of 0.2, without WIDE, raised it by 10 to 35 % when predicting 32 times the
+# compute.
 PRIORS: dict[str, tuple[float, float, str]] = {
     "alpha": (
         float(np.log(0.33)),
         0.45,
-        "fits and refits of public sweeps, 0.18 to 0.72: Chinchilla, Muennighoff, Gadre, MiniCPM, OLMo, Llama 3, Marin",
+        "fits and refits of public sweeps, 0.18 to 0.72: Chinchilla, Muennighoff, Gadre, MiniCPM, "
+        "OLMo, Llama 3, Marin",
     ),
     "beta": (float(np.log(0.33)), 0.45, "the same, 0.12 to 0.71"),
     "gamma": (0.0, 1.0, "1 in 2203.15556; 0.1 in Kaplan's joint form (2001.08361)"),
-    "E": (float(np.log(0.7)), 0.2, "E over the lowest loss of the runs: 0.65 to 0.93 in published fits, less in cheaper runs"),
+    "E": (
+        float(np.log(0.7)),
+        0.2,
+        "E over the lowest loss of the runs: 0.65 to 0.93 in published fits, less in cheaper runs",
+    ),
     "A": (float(np.log(0.3)), 3.0, "wide"),
     "B": (float(np.log(0.3)), 3.0, "wide"),
 }
-LENGTHS = (3.0, 6.0, 12.0)  # of the discrepancy, in e-folds of N or D: half, once and twice the usual span of a sweep (2 to 3 decades)
+# of the discrepancy, in e-folds of N or D: half, once and twice the usual span of a sweep (2 to 3
+# decades)
+LENGTHS = (3.0, 6.0, 12.0)
 LENGTH_PRIOR = (float(np.log(6.0)), 0.7)  # of log length
-RATIOS = (0.0, 1.0, 3.0, 10.0, 30.0)  # standard deviation of the discrepancy over that of the noise; 0 is the law alone
-SIZE = 0.04  # half-normal prior of the discrepancy's standard deviation: the best error of extrapolated public families (2410.11840)
-DECAY = 0.17  # the discrepancy falls as C^-DECAY, as the reducible loss: alpha beta/(alpha + beta) = 0.155 (2203.15556), 0.178 (2404.10102)
-NOISE = (0.003, 2.0)  # reruns of one cell spread by 0.0005 to 0.004 (2507.02119, 2502.18969): counts as this many runs
-WIDE = (0.6, 0.05)  # a second width of E's prior and its probability (1 in 20): the losses of tiny models lie far above E
+# standard deviation of the discrepancy over that of the noise; 0 is the law alone
+RATIOS = (0.0, 1.0, 3.0, 10.0, 30.0)
+# half-normal prior of the discrepancy's standard deviation: the best error of extrapolated public
+# families (2410.11840)
+SIZE = 0.04
+# the discrepancy falls as C^-DECAY, as the reducible loss: alpha beta/(alpha + beta) = 0.155
+# (2203.15556), 0.178 (2404.10102)
+DECAY = 0.17
+# reruns of one cell spread by 0.0005 to 0.004 (2507.02119, 2502.18969): counts as this many runs
+NOISE = (0.003, 2.0)
+# a second width of E's prior and its probability (1 in 20): the losses of tiny models lie far above
+# E
+WIDE = (0.6, 0.05)
 STARTS = 24
 KEPT = 2  # distinct starts carried from the law alone to the grid
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What members are fitted to, [n] each; `noise` is the variance of a run's noise relative to the others'."""
+    """What members are fitted to, [n] each; `noise` is the variance of a run's noise relative to
+    the others'.
+    """
 
     params: Array
     tokens: Array
@@ -85,7 +107,12 @@ class Member:
 
     @property
     def params(self) -> dict[str, float]:
-        z = np.array([u if q.scale == "log" else np.exp(u) for u, q in zip(self.u, self.law.parameters, strict=True)])
+        z = np.array(
+            [
+                u if q.scale == "log" else np.exp(u)
+                for u, q in zip(self.u, self.law.parameters, strict=True)
+            ]
+        )
         return {name: float(v) for name, v in self.problem.to_params(z).items()}
 
     @property
@@ -95,9 +122,16 @@ class Member:
 
 
 def members(law: type[Law], runs: Runs) -> list[Member]:
-    """The law on the runs under every length and ratio of the grid, each at its most probable parameters."""
+    """The law on the runs under every length and ratio of the grid, each at its most probable
+    parameters.
+    """
     problem = _problem(law, runs)
-    shapes = [(length, ratio) for ratio in RATIOS for length in LENGTHS if ratio > 0 or length == LENGTHS[0]]
+    shapes = [
+        (length, ratio)
+        for ratio in RATIOS
+        for length in LENGTHS
+        if ratio > 0 or length == LENGTHS[0]
+    ]
     grid = [(*shape, wide) for wide in (False, True) for shape in shapes]
     weights = np.tile(_inverse(np.stack([_spread(runs, *shape) for shape in shapes])), (2, 1, 1))
     mean, _ = _prior(problem, runs, False)
@@ -112,7 +146,11 @@ def members(law: type[Law], runs: Runs) -> list[Member]:
     )
     kept = _distinct(first)
     found = _solve(
-        problem, np.tile(weights, (len(kept), 1, 1)), mean, np.tile(precision, (len(kept), 1)), np.repeat(kept, len(grid), axis=0)
+        problem,
+        np.tile(weights, (len(kept), 1, 1)),
+        mean,
+        np.tile(precision, (len(kept), 1)),
+        np.repeat(kept, len(grid), axis=0),
     )
     value = found.value.reshape(len(kept), len(grid))
     z = found.z.reshape(len(kept), len(grid), -1)[np.argmin(value, axis=0), np.arange(len(grid))]
@@ -120,7 +158,9 @@ def members(law: type[Law], runs: Runs) -> list[Member]:
 
 
 def member(law: type[Law], runs: Runs, u: Array, length: float, ratio: float, wide: bool) -> Member:
-    """The posterior about the most probable parameters u, and the evidence there (Laplace's approximation)."""
+    """The posterior about the most probable parameters u, and the evidence there (Laplace's
+    approximation).
+    """
     problem = _problem(law, runs)
     mean, precision = _prior(problem, runs, wide)
     spread = _spread(runs, length, ratio)
@@ -131,35 +171,65 @@ def member(law: type[Law], runs: Runs, u: Array, length: float, ratio: float, wi
     sigma = float(np.sqrt(q / count))
     curvature = slopes @ weights @ slopes.T / sigma**2 + np.diag(precision)
     evidence = -count / 2 * np.log(q) - 0.5 * np.linalg.slogdet(spread)[1]
-    evidence += 0.5 * (np.sum(np.log(precision)) - precision @ (u - mean) ** 2 - np.linalg.slogdet(curvature)[1])
+    evidence += 0.5 * (
+        np.sum(np.log(precision)) - precision @ (u - mean) ** 2 - np.linalg.slogdet(curvature)[1]
+    )
     evidence += np.log(WIDE[1] if wide else 1 - WIDE[1]) - 0.5 * (ratio * sigma / SIZE) ** 2
     if ratio > 0:
-        evidence -= 0.5 * ((np.log(length) - LENGTH_PRIOR[0]) / LENGTH_PRIOR[1]) ** 2 + np.log(len(LENGTHS))
-    return Member(problem, runs, u, length, ratio, wide, sigma, float(evidence), weights, residual, slopes, _inverse(curvature))
+        evidence -= 0.5 * ((np.log(length) - LENGTH_PRIOR[0]) / LENGTH_PRIOR[1]) ** 2 + np.log(
+            len(LENGTHS)
+        )
+    return Member(
+        problem,
+        runs,
+        u,
+        length,
+        ratio,
+        wide,
+        sigma,
+        float(evidence),
+        weights,
+        residual,
+        slopes,
+        _inverse(curvature),
+    )
 
 
-def from_params(law: type[Law], runs: Runs, params: Mapping[str, float], length: float, ratio: float, wide: bool) -> Member:
+def from_params(
+    law: type[Law], runs: Runs, params: Mapping[str, float], length: float, ratio: float, wide: bool
+) -> Member:
     """A member again from the law's own parameters, as a saved fit holds them."""
     z = _problem(law, runs).to_search(params)
-    u = np.array([v if q.scale == "log" else np.log(v) for v, q in zip(z, law.parameters, strict=True)])
+    u = np.array(
+        [v if q.scale == "log" else np.log(v) for v, q in zip(z, law.parameters, strict=True)]
+    )
     return member(law, runs, u, length, ratio, wide)
 
 
 def predict(m: Member, params: Array, tokens: Array) -> tuple[Array, Array]:
-    """Mean and variance of the log loss at new points [m], a run's noise left out: the parameters' and the discrepancy's variance."""
+    """Mean and variance of the log loss at new points [m], a run's noise left out: the parameters'
+    and the discrepancy's variance.
+    """
     own, at = _place(m.runs.params, m.runs.tokens), _place(params, tokens)
-    x = {"params": params / m.problem.center["params"], "tokens": tokens / m.problem.center["tokens"]}
+    x = {
+        "params": params / m.problem.center["params"],
+        "tokens": tokens / m.problem.center["tokens"],
+    }
     level, slopes = _log_law(m.problem, m.u[None], x)
     size = _size(at, own)
     cross = m.ratio**2 * _correlation(at, own, m.length) * np.outer(size, _size(own, own))
     gain = cross @ m.weights
     left = slopes[0].T - gain @ m.slopes.T
     law = np.einsum("mk,kj,mj->m", left, m.covariance, left)
-    return level[0] - gain @ m.residual, law + m.sigma**2 * (m.ratio**2 * size**2 - np.einsum("mn,mn->m", gain, cross))
+    return level[0] - gain @ m.residual, law + m.sigma**2 * (
+        m.ratio**2 * size**2 - np.einsum("mn,mn->m", gain, cross)
+    )
 
 
 def _problem(law: type[Law], runs: Runs) -> Problem:
-    return center(law, {"params": runs.params, "tokens": runs.tokens}, runs.loss, Objective("log-mse"))
+    return center(
+        law, {"params": runs.params, "tokens": runs.tokens}, runs.loss, Objective("log-mse")
+    )
 
 
 def _prior(problem: Problem, runs: Runs, wide: bool) -> tuple[Array, Array]:
@@ -200,12 +270,22 @@ def _log_law(problem: Problem, u: Array, x: Mapping[str, Array]) -> tuple[Array,
     """log law [R, n] and its derivatives [R, k, n] by u [R, k]."""
     p = {q.name: np.exp(u[:, i])[:, None] for i, q in enumerate(problem.law.parameters)}
     level, slopes = problem.law.jet(p, x)
-    chain = np.stack([np.ones_like(p[q.name]) if q.scale == "log" else p[q.name] for q in problem.law.parameters], axis=1)
+    chain = np.stack(
+        [
+            np.ones_like(p[q.name]) if q.scale == "log" else p[q.name]
+            for q in problem.law.parameters
+        ],
+        axis=1,
+    )
     return np.log(level), slopes * chain / level[:, None]
 
 
-def _solve(problem: Problem, weights: Array, mean: Array, precision: Array, u: Array) -> newton.Solution:
-    """The most probable u [R, k] under each weights [R, n, n] and prior, with the noise variance integrated out (Gauss-Newton)."""
+def _solve(
+    problem: Problem, weights: Array, mean: Array, precision: Array, u: Array
+) -> newton.Solution:
+    """The most probable u [R, k] under each weights [R, n, n] and prior, with the noise variance
+    integrated out (Gauss-Newton).
+    """
     target, count = np.log(problem.y), len(problem.y) + NOISE[1]
 
     def evaluate(z: Array, rows: newton.Rows) -> tuple[Array, Array, Array, Array]:
@@ -215,10 +295,13 @@ def _solve(problem: Problem, weights: Array, mean: Array, precision: Array, u: A
         q = np.sum(residual * weighted, axis=-1) + NOISE[1] * NOISE[0] ** 2
         value = count / 2 * np.log(q) + 0.5 * np.sum(prior * off**2, axis=-1)
         gradient = (count / q)[:, None] * (slopes @ weighted[..., None])[..., 0] + prior * off
-        metric = (count / q)[:, None, None] * (slopes @ w @ np.swapaxes(slopes, 1, 2)) + prior[:, :, None] * np.eye(prior.shape[1])
+        metric = (count / q)[:, None, None] * (slopes @ w @ np.swapaxes(slopes, 1, 2)) + prior[
+            :, :, None
+        ] * np.eye(prior.shape[1])
         return value, gradient, metric, metric
 
-    low, high = np.full(u.shape[1], -12.0), np.full(u.shape[1], 8.0)  # far outside every prior: only keeps a wild step finite
+    # far outside every prior: only keeps a wild step finite
+    low, high = np.full(u.shape[1], -12.0), np.full(u.shape[1], 8.0)
     return newton.minimise(evaluate, u, low, high, steps=80, tolerance=1e-9)
 
 

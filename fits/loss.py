@@ -1,4 +1,6 @@
-"""Laws of the final loss in parameters, tokens, steps and compute. Losses in nats per token, N and D as counts, C = 6 N D."""
+"""Laws of the final loss in parameters, tokens, steps and compute. Losses in nats per token, N and
+D as counts, C = 6 N D.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +13,8 @@ from fits.powers import PowerSum
 
 FLOPS_PER_PARAM_TOKEN = 6.0  # forward and backward
 
-# Where the search of an exponent starts; published exponents of N and D lie within 0.03 and 0.76 (2203.15556, 2404.10102, 2401.00448).
+# Where the search of an exponent starts; published exponents of N and D lie within 0.03 and 0.76
+# (2203.15556, 2404.10102, 2401.00448).
 EXPONENTS = (0.03, 0.06, 0.1, 0.15, 0.2, 0.27, 0.35, 0.45, 0.58, 0.75, 1.0, 1.4)
 E = Parameter("E", 0.0, linear=True)
 N_TERM = Parameter("A", 0.0, scale="log", linear=True, powers=(("params", "alpha", 1.0),))
@@ -23,16 +26,25 @@ def exponent(name: str) -> Parameter:
 
 
 def allocation(p: Mapping[str, Any]) -> dict[str, Any]:
-    """Of A N^-alpha + B D^-beta under C = 6 N D: N* = G (C/6)^a, D* = (C/6)^b / G, reducible loss ~ C^-gamma (2203.15556)."""
+    """Of A N^-alpha + B D^-beta under C = 6 N D: N* = G (C/6)^a, D* = (C/6)^b / G, reducible loss ~
+    C^-gamma (2203.15556).
+    """
     alpha, beta = p["alpha"], p["beta"]
     with np.errstate(divide="ignore", invalid="ignore"):
         both = alpha + beta
         log_g = (np.log(alpha) + np.log(p["A"]) - np.log(beta) - np.log(p["B"])) / both
-        return {"a": beta / both, "b": alpha / both, "gamma": alpha * beta / both, "G": np.exp(log_g)}
+        return {
+            "a": beta / both,
+            "b": alpha / both,
+            "gamma": alpha * beta / both,
+            "G": np.exp(log_g),
+        }
 
 
 def optimum(p: Mapping[str, Any], flops: Any) -> dict[str, Any]:
-    """Compute-optimal params, tokens and tokens per parameter at `flops` under a Chinchilla-type law's A, B, alpha, beta."""
+    """Compute-optimal params, tokens and tokens per parameter at `flops` under a Chinchilla-type
+    law's A, B, alpha, beta.
+    """
     p = {"beta": p["alpha"], **p}
     d = allocation(p)
     nd = np.asarray(flops, dtype=float) / FLOPS_PER_PARAM_TOKEN
@@ -56,7 +68,12 @@ class ChinchillaTied(PowerSum):
     name = "chinchilla-tied"
     formula = "L = E + A N^-alpha + B D^-alpha"
     inputs = ("params", "tokens")
-    parameters = (E, N_TERM, Parameter("B", 0.0, scale="log", linear=True, powers=(("tokens", "alpha", 1.0),)), exponent("alpha"))
+    parameters = (
+        E,
+        N_TERM,
+        Parameter("B", 0.0, scale="log", linear=True, powers=(("tokens", "alpha", 1.0),)),
+        exponent("alpha"),
+    )
     citation = "2305.16264 (base law, tied exponents)"
 
     @classmethod
@@ -77,19 +94,28 @@ class ChinchillaOuter(PowerSum):
         exponent("beta"),
         Parameter("gamma", 0.02, 20.0, grid=(0.1, 0.25, 0.5, 1.0, 2.0)),
     )
-    citation = "Kaplan's joint form (2001.08361, L(N, D)) with free exponents and the offset of 2203.15556"
+    citation = (
+        "Kaplan's joint form (2001.08361, L(N, D)) with free exponents and the offset of 2203.15556"
+    )
 
     @classmethod
     def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
         out = allocation(p)
-        return {**{k: v for k, v in out.items() if k != "gamma"}, "compute_exponent": p["gamma"] * out["gamma"]}
+        return {
+            **{k: v for k, v in out.items() if k != "gamma"},
+            "compute_exponent": p["gamma"] * out["gamma"],
+        }
 
 
 class PowerC(PowerSum):
     name = "power-c"
     formula = "L = E + A C^-gamma"
     inputs = ("flops",)
-    parameters = (E, Parameter("A", 0.0, scale="log", linear=True, powers=(("flops", "gamma", 1.0),)), exponent("gamma"))
+    parameters = (
+        E,
+        Parameter("A", 0.0, scale="log", linear=True, powers=(("flops", "gamma", 1.0),)),
+        exponent("gamma"),
+    )
     citation = "2406.19146 (saturating fit L = a C^-alpha + E)"
 
 
@@ -133,13 +159,22 @@ class Gadre(Law):
         log_m = np.log(x["tokens"]) - np.log(x["params"])
         log_c = np.log(FLOPS_PER_PARAM_TOKEN) + np.log(x["tokens"]) + np.log(x["params"])
         eta = p["eta"]
-        return p["E"] + p["a"] * np.exp(eta * (log_m - log_c)) + p["b"] * np.exp(-eta * (log_m + log_c))
+        return (
+            p["E"]
+            + p["a"] * np.exp(eta * (log_m - log_c))
+            + p["b"] * np.exp(-eta * (log_m + log_c))
+        )
 
     @classmethod
     def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
         """The same law as A N^-alpha + B D^-alpha: alpha = 2 eta, A = a 6^-eta, B = b 6^-eta."""
         scale = FLOPS_PER_PARAM_TOKEN ** -p["eta"]
-        tied = {"A": p["a"] * scale, "B": p["b"] * scale, "alpha": 2 * p["eta"], "beta": 2 * p["eta"]}
+        tied = {
+            "A": p["a"] * scale,
+            "B": p["b"] * scale,
+            "alpha": 2 * p["eta"],
+            "beta": 2 * p["eta"],
+        }
         return {**tied, **allocation(tied)}
 
 

@@ -1,4 +1,6 @@
-"""What a fit minimises: a sum over runs of a penalty of the residual, never a mean (2404.10102: a mean stops optimizers early)."""
+"""What a fit minimises: a sum over runs of a penalty of the residual, never a mean (2404.10102: a
+mean stops optimizers early).
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +11,9 @@ from fits import InputError
 from fits.laws import Array
 
 DELTA = 1e-3  # Huber's threshold on log loss, 2203.15556 approach 3
-LAD_DELTA = 1e-9  # least absolute deviations are the limit of Huber / delta; residuals are never this small except at the k fitted points
+# least absolute deviations are the limit of Huber / delta; residuals are never this small except at
+# the k fitted points
+LAD_DELTA = 1e-9
 
 #             residual of   penalty
 OBJECTIVES = {
@@ -47,22 +51,30 @@ class Objective:
         return 2.0 if self.huber_delta is None else 1 / LAD_DELTA if self.name == "lad" else 1.0
 
     def penalty(self, r: Array, delta: float | None = None) -> tuple[Array, Array, Array]:
-        """Penalty of residuals and its first two derivatives. `delta` overrides Huber's threshold (used to approach LAD)."""
+        """Penalty of residuals and its first two derivatives. `delta` overrides Huber's threshold
+        (used to approach LAD).
+        """
         threshold = delta if delta is not None else self.huber_delta
         if threshold is None:
             return r * r, 2 * r, np.full_like(r, 2.0)
         factor = 1 / threshold if self.name == "lad" else 1.0
         slope = np.clip(r, -threshold, threshold)
-        return factor * slope * (r - slope / 2), factor * slope, np.where(np.abs(r) <= threshold, factor, 0.0)
+        return (
+            factor * slope * (r - slope / 2),
+            factor * slope,
+            np.where(np.abs(r) <= threshold, factor, 0.0),
+        )
 
     def residual(self, level: Array, y: Array) -> Array:
         """log(predicted/measured) or predicted - measured."""
         return np.log(level / y) if self.log else level - y
 
     def noise_scale(self, value: float, n: float) -> float:
-        """The s of the density proportional to exp(-penalty/s) that is most likely given the sum `value` over n residuals.
+        """The s of the density proportional to exp(-penalty/s) that is most likely given the sum
+        `value` over n residuals.
 
-        A difference of objectives over s is a difference of negative log likelihoods: profiles and priors use it.
+        A difference of objectives over s is a difference of negative log likelihoods: profiles and
+        priors use it.
         """
         threshold = self.huber_delta
         if threshold is None or value <= 0:

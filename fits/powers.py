@@ -2,8 +2,8 @@
 
     L = E + S^gamma,   S = sum over terms of  coefficient * prod column^-(weight * exponent)
 
-The terms are the parameters with `powers`; E is the one parameter that is linear without powers (absent: 0); gamma is the parameter that
-`outer` names (absent: 1).
+The terms are the parameters with `powers`; E is the one parameter that is linear without powers
+(absent: 0); gamma is the parameter that `outer` names (absent: 1).
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,10 @@ class PowerSum(Law):
 
     @classmethod
     def terms(cls, p: Mapping[str, Any], x: Columns) -> list[Array]:
-        return [p[q.name] * np.exp(-sum(w * p[e] * np.log(x[c]) for c, e, w in q.powers)) for q in cls.coefficients()]
+        return [
+            p[q.name] * np.exp(-sum(w * p[e] * np.log(x[c]) for c, e, w in q.powers))
+            for q in cls.coefficients()
+        ]
 
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
@@ -39,7 +42,9 @@ class PowerSum(Law):
 
     @classmethod
     def _slopes(cls, x: Columns) -> Array:
-        """d log(term) / d(search coordinate), [terms, k, n]: 1 for the term's own coefficient, -weight log column for its exponents."""
+        """d log(term) / d(search coordinate), [terms, k, n]: 1 for the term's own coefficient,
+        -weight log column for its exponents.
+        """
         names = cls.names()
         n = len(next(iter(x.values())))
         slopes = np.zeros((len(cls.coefficients()), len(names), n))
@@ -53,7 +58,9 @@ class PowerSum(Law):
     def jet(cls, p: Mapping[str, Array], x: Columns) -> tuple[Array, Array]:
         terms = np.stack(cls.terms(p, x), axis=1)  # [R, T, n]
         total = terms.sum(1)
-        gain, power = (np.ones_like(total), total) if cls.outer is None else _outer(p[cls.outer], total)
+        gain, power = (
+            (np.ones_like(total), total) if cls.outer is None else _outer(p[cls.outer], total)
+        )
         gradient = np.einsum("rtn,tkn->rkn", terms * gain[:, None], cls._slopes(x), optimize=True)
         if cls.outer is not None:
             gradient[:, cls.names().index(cls.outer)] = power * np.log(total)
@@ -68,18 +75,23 @@ class PowerSum(Law):
         terms = np.stack(cls.terms(p, x), axis=1)
         slopes = cls._slopes(x)
         total = terms.sum(1)
-        gain, power = (np.ones_like(total), total) if cls.outer is None else _outer(p[cls.outer], total)
+        gain, power = (
+            (np.ones_like(total), total) if cls.outer is None else _outer(p[cls.outer], total)
+        )
         out = np.zeros((len(total), len(cls.names()), len(cls.names())))
         for t in range(terms.shape[1]):  # sum of gain * term * slope slope^T
             active = np.flatnonzero(np.any(slopes[t] != 0, axis=1))
             pairs = slopes[t][active][:, None] * slopes[t][active][None]
-            out[:, active[:, None], active[None]] += ((weight * gain * terms[:, t]) @ pairs.reshape(-1, pairs.shape[-1]).T).reshape(
-                -1, len(active), len(active)
-            )
+            out[:, active[:, None], active[None]] += (
+                (weight * gain * terms[:, t]) @ pairs.reshape(-1, pairs.shape[-1]).T
+            ).reshape(-1, len(active), len(active))
         if cls.outer is not None:
             gamma, log_total = p[cls.outer], np.log(total)
-            inner = np.einsum("rtn,tkn->rkn", terms / total[:, None], slopes, optimize=True)  # d log S
-            out += (inner * (weight * gamma * (gamma - 1) * power)[:, None]) @ np.swapaxes(inner, 1, 2)
+            # d log S
+            inner = np.einsum("rtn,tkn->rkn", terms / total[:, None], slopes, optimize=True)
+            out += (inner * (weight * gamma * (gamma - 1) * power)[:, None]) @ np.swapaxes(
+                inner, 1, 2
+            )
             cross = np.einsum("rn,rkn->rk", weight * power * (1 + gamma * log_total), inner)
             k = cls.names().index(cls.outer)
             out[:, k, :] += cross

@@ -1,4 +1,6 @@
-"""Where a fit starts: a grid over the exponents, with the coefficients solved inside (variable projection), so that no start is a guess."""
+"""Where a fit starts: a grid over the exponents, with the coefficients solved inside (variable
+projection), so that no start is a guess.
+"""
 
 import itertools
 
@@ -9,14 +11,17 @@ from fits.laws import Array, Columns, Law, Parameter
 from fits.powers import PowerSum
 
 MAX_GRID = 2048  # points of the grid over the exponents; a larger product is thinned evenly
-OFFSETS = (0.0, 0.3, 0.55, 0.75, 0.9, 0.97)  # E over the lowest loss, where it cannot be projected out
+# E over the lowest loss, where it cannot be projected out
+OFFSETS = (0.0, 0.3, 0.55, 0.75, 0.9, 0.97)
 FLOOR = 1e-3  # of the lowest target: what a coefficient that projects to zero starts from
 
 
 def grid(law: type[Law], x: Columns, y: Array, weight: Array, log: bool, keep: int) -> Array:
-    """Starting parameters [S, k], best projected residual first: the best `keep`/2 points of the grid and as many spread over the rest.
+    """Starting parameters [S, k], best projected residual first: the best `keep`/2 points of the
+    grid and as many spread over the rest.
 
-    `x` in the engine's units (columns over their geometric means), `weight` [n] multiplies squared residuals, relative ones if `log`.
+    `x` in the engine's units (columns over their geometric means), `weight` [n] multiplies squared
+    residuals, relative ones if `log`.
     """
     own = law.starts(x, y, weight)
     if own is not None:
@@ -28,12 +33,18 @@ def grid(law: type[Law], x: Columns, y: Array, weight: Array, log: bool, keep: i
     order = np.argsort(rss, kind="stable")
     order = order[np.isfinite(rss[order])]
     best, rest = order[: keep // 2], order[keep // 2 :]
-    spread = rest[np.unique(np.linspace(0, len(rest) - 1, min(keep - len(best), len(rest))).astype(int))] if len(rest) else rest
+    spread = (
+        rest[np.unique(np.linspace(0, len(rest) - 1, min(keep - len(best), len(rest))).astype(int))]
+        if len(rest)
+        else rest
+    )
     return values[np.concatenate([best, spread])]
 
 
 def product(parameters: tuple[Parameter, ...]) -> Array:
-    """All combinations of the parameters' grids [S, number of parameters], thinned evenly above MAX_GRID."""
+    """All combinations of the parameters' grids [S, number of parameters], thinned evenly above
+    MAX_GRID.
+    """
     points = np.array(list(itertools.product(*(q.grid or (1.0,) for q in parameters))))
     return points[:: max(1, -(-len(points) // MAX_GRID))]
 
@@ -48,19 +59,29 @@ def _projected(law: type[Law], x: Columns, y: Array, weight: Array) -> tuple[Arr
         residual = law.predict(p, x) - y
         return points, np.sum(weight * residual**2, axis=-1)
     with np.errstate(over="ignore", invalid="ignore"):
-        basis = [law.predict({**p, **{c: zero + (c == name) for c in inside}}, x) for name in inside]
-    coefficients, rss = nonnegative(np.stack([np.broadcast_to(b, (len(points), len(y))) for b in basis], axis=1), y, weight)
-    return _assemble(law, p, {name: coefficients[:, i : i + 1] for i, name in enumerate(inside)}, y), rss
+        basis = [
+            law.predict({**p, **{c: zero + (c == name) for c in inside}}, x) for name in inside
+        ]
+    coefficients, rss = nonnegative(
+        np.stack([np.broadcast_to(b, (len(points), len(y))) for b in basis], axis=1), y, weight
+    )
+    return _assemble(
+        law, p, {name: coefficients[:, i : i + 1] for i, name in enumerate(inside)}, y
+    ), rss
 
 
 def _outer(law: type[PowerSum], x: Columns, y: Array, weight: Array) -> tuple[Array, Array]:
-    """L = E + S^gamma: for each E and gamma of the grid, (y - E)^(1/gamma) is linear in the coefficients of S."""
+    """L = E + S^gamma: for each E and gamma of the grid, (y - E)^(1/gamma) is linear in the
+    coefficients of S.
+    """
     offset, terms = law.offset(), [q.name for q in law.coefficients()]
     exponents = tuple(q for q in law.parameters if q.name not in terms and q is not offset)
     values, rss = [], []
     points = product(exponents)
     p = {q.name: points[:, i : i + 1] for i, q in enumerate(exponents)}
-    basis = np.stack([t + np.zeros_like(y) for t in law.terms({**p, **dict.fromkeys(terms, 1.0)}, x)], axis=1)
+    basis = np.stack(
+        [t + np.zeros_like(y) for t in law.terms({**p, **dict.fromkeys(terms, 1.0)}, x)], axis=1
+    )
     for share in OFFSETS if offset is not None else (0.0,):
         low = share * y.min()
         gamma = p[law.outer or ""]
@@ -78,22 +99,46 @@ def _outer(law: type[PowerSum], x: Columns, y: Array, weight: Array) -> tuple[Ar
     return np.concatenate(values), np.concatenate(rss)
 
 
-def _assemble(law: type[Law], outside: dict[str, Array], inside: dict[str, Array], y: Array) -> Array:
-    """Columns in the law's order; a coefficient that projects to zero is lifted where its search coordinate is a logarithm."""
+def _assemble(
+    law: type[Law], outside: dict[str, Array], inside: dict[str, Array], y: Array
+) -> Array:
+    """Columns in the law's order; a coefficient that projects to zero is lifted where its search
+    coordinate is a logarithm.
+    """
     floor = FLOOR * np.min(y, axis=-1, keepdims=True)
-    found = {**outside, **{q.name: np.maximum(inside[q.name], floor) for q in law.parameters if q.name in inside and q.scale == "log"}}
+    found = {
+        **outside,
+        **{
+            q.name: np.maximum(inside[q.name], floor)
+            for q in law.parameters
+            if q.name in inside and q.scale == "log"
+        },
+    }
     return np.concatenate([found.get(name, inside.get(name)) for name in law.names()], axis=1)
 
 
 def nonnegative(basis: Array, y: Array, weight: Array) -> tuple[Array, Array]:
-    """Exact non-negative least squares of y on basis [S, K, n] for small K, by trying every set of active coefficients.
+    """Exact non-negative least squares of y on basis [S, K, n] for small K, by trying every set of
+    active coefficients.
 
     Returns the coefficients [S, K] and the weighted residual sum of squares [S].
     """
-    size = np.sqrt(np.einsum("skn,skn->sk", basis * np.broadcast_to(weight, (len(basis), len(y.T)))[:, None], basis)) + 1e-300
+    size = (
+        np.sqrt(
+            np.einsum(
+                "skn,skn->sk",
+                basis * np.broadcast_to(weight, (len(basis), len(y.T)))[:, None],
+                basis,
+            )
+        )
+        + 1e-300
+    )
     unit = basis / size[:, :, None]
     weighted = unit * np.broadcast_to(weight, (len(basis), basis.shape[-1]))[:, None]
-    gram, moment = weighted @ np.swapaxes(unit, 1, 2), np.einsum("skn,sn->sk", weighted, np.broadcast_to(y, (len(basis), basis.shape[-1])))
+    gram, moment = (
+        weighted @ np.swapaxes(unit, 1, 2),
+        np.einsum("skn,sn->sk", weighted, np.broadcast_to(y, (len(basis), basis.shape[-1]))),
+    )
     best, rss = np.zeros(moment.shape), np.full(len(basis), np.inf)
     total = np.sum(weight * y * y, axis=-1)
     count = basis.shape[1]
@@ -111,4 +156,8 @@ def nonnegative(basis: Array, y: Array, weight: Array) -> tuple[Array, Array]:
 
 
 def _subsets(count: int) -> list[NDArray[np.intp]]:
-    return [np.array(c) for size in range(1, count + 1) for c in itertools.combinations(range(count), size)]
+    return [
+        np.array(c)
+        for size in range(1, count + 1)
+        for c in itertools.combinations(range(count), size)
+    ]

@@ -1,4 +1,6 @@
-"""Anyone's runs as a table: read, checked, reduced to what a law needs; every row left out is counted under its reason."""
+"""Anyone's runs as a table: read, checked, reduced to what a law needs; every row left out is
+counted under its reason.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,15 +22,18 @@ Labels = NDArray[np.intp]
 
 # Equal to lab.records.COLUMNS; a test compares the two (`fits` and `lab` do not import each other).
 COLUMNS = (
-    "run_id", "study", "params", "params_no_embed", "params_head", "params_active", "params_nonzero", "width", "depth", "heads", "ff",
-    "vocab", "sequence", "parametrization", "optimizer", "tokens", "unique_tokens", "epochs", "batch_tokens", "steps", "flops",
-    "flops_exact", "lr", "lr_applied_hidden", "weight_decay", "tau", "warmup_tokens", "schedule", "sparsity", "experts", "init_seed",
-    "data_seed", "loss", "loss_se", "loss_init", "bits_per_byte", "status", "diverged_step", "seconds", "device", "code", "semantics",
+    "run_id", "study", "params", "params_no_embed", "params_head", "params_active",
+    "params_nonzero", "width", "depth", "heads", "ff", "vocab", "sequence", "parametrization",
+    "optimizer", "tokens", "unique_tokens", "epochs", "batch_tokens", "steps", "flops",
+    "flops_exact", "lr", "lr_applied_hidden", "weight_decay", "tau", "warmup_tokens", "schedule",
+    "sparsity", "experts", "init_seed", "data_seed", "loss", "loss_se", "loss_init",
+    "bits_per_byte", "status", "diverged_step", "seconds", "device", "code", "semantics",
 )  # fmt: skip
 
 PARAMS_KINDS = {"total": "params", "no_embed": "params_no_embed", "active": "params_active"}
 
-# Units by range: a column whose largest value is under `low`, or smallest over `high`, is in another unit than the table's.
+# Units by range: a column whose largest value is under `low`, or smallest over `high`, is in
+# another unit than the table's.
 RANGES = {
     "params": (2e4, 1e14, "a count of parameters (not millions or billions)"),
     "tokens": (1e5, 1e17, "a count of tokens (not millions or billions)"),
@@ -49,7 +54,9 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Points:
-    """What a law is fitted to: columns [n], target [n], and a group number per row for each level of the bootstrap."""
+    """What a law is fitted to: columns [n], target [n], and a group number per row for each level
+    of the bootstrap.
+    """
 
     x: dict[str, Array]
     y: Array
@@ -68,11 +75,13 @@ def read(
     one_row_a_run: bool = True,
     every_status: bool = False,
 ) -> Table:
-    """Rows of a CSV, a Parquet, or a folder that holds `trials.parquet`, under the table's column names.
+    """Rows of a CSV, a Parquet, or a folder that holds `trials.parquet`, under the table's column
+    names.
 
-    `map` gives {our name: theirs}; `where` keeps rows with COLUMN=VALUE; `best_over` names hyperparameters: of the rows that agree in
-    `keys` only the one with the lowest loss stays; `every_status` keeps diverged and failed runs.
-    Raises InputError in one line when the file cannot be used.
+    `map` gives {our name: theirs}; `where` keeps rows with COLUMN=VALUE; `best_over` names
+    hyperparameters: of the rows that agree in `keys` only the one with the lowest loss stays;
+    `every_status` keeps diverged and failed runs. Raises InputError in one line when the file
+    cannot be used.
     """
     frame, source = _load(path)
     left_out: dict[str, int] = {}
@@ -100,12 +109,18 @@ def _load(path: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
     if file.is_dir():
         file = file / "trials.parquet"
     if not file.is_file():
-        raise InputError(f"data={str(path)!r}: no such file; give a CSV, a Parquet or a store's folder")
+        raise InputError(
+            f"data={str(path)!r}: no such file; give a CSV, a Parquet or a store's folder"
+        )
     content = file.read_bytes()
     try:
         frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-    except (ValueError, OSError, UnicodeDecodeError) as error:  # pandas' and pyarrow's parse errors are ValueErrors
-        raise InputError(f"data={str(path)!r}: cannot be read as {file.suffix or 'CSV'}: {str(error).splitlines()[0]}") from None
+    # pandas' and pyarrow's parse errors are ValueErrors
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"data={str(path)!r}: cannot be read as {file.suffix or 'CSV'}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
     if frame.empty:
         raise InputError(f"data={str(path)!r}: has no rows")
     frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
@@ -114,10 +129,16 @@ def _load(path: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
 
 def _rename(frame: "pd.DataFrame", names: Mapping[str, str]) -> "pd.DataFrame":
     """The frame under our names; a column that `exports` has renamed is also known by its own."""
-    names = {ours: theirs if theirs in frame else EXPORTED.get(theirs, theirs) for ours, theirs in names.items()}
+    names = {
+        ours: theirs if theirs in frame else EXPORTED.get(theirs, theirs)
+        for ours, theirs in names.items()
+    }
     for ours, theirs in names.items():
         if theirs not in frame:
-            raise InputError(f"map {ours}={theirs!r}: no such column; the file has {', '.join(map(str, frame.columns))}")
+            raise InputError(
+                f"map {ours}={theirs!r}: no such column; the file has "
+                f"{', '.join(map(str, frame.columns))}"
+            )
     return frame.drop(columns=[c for c in names if c in frame and c not in names.values()]).rename(
         columns={theirs: ours for ours, theirs in names.items()}
     )
@@ -126,17 +147,26 @@ def _rename(frame: "pd.DataFrame", names: Mapping[str, str]) -> "pd.DataFrame":
 def _matches(frame: "pd.DataFrame", condition: str) -> "pd.Series":
     column, sep, value = condition.partition("=")
     if not sep or column not in frame:
-        raise InputError(f"where={condition!r}: must be COLUMN=VALUE with one of the columns {', '.join(map(str, frame.columns))}")
+        raise InputError(
+            f"where={condition!r}: must be COLUMN=VALUE with one of the columns "
+            f"{', '.join(map(str, frame.columns))}"
+        )
     if frame[column].dtype.kind in "ifub":
         try:
-            number = {"true": 1.0, "false": 0.0}[value.lower()] if value.lower() in ("true", "false") else float(value)
+            number = (
+                {"true": 1.0, "false": 0.0}[value.lower()]
+                if value.lower() in ("true", "false")
+                else float(value)
+            )
         except ValueError:
             raise InputError(f"where={condition!r}: {column} is a number") from None
         return frame[column].astype(float) == number
     return frame[column].isna() if value == "" else frame[column].astype(str) == value
 
 
-def _keep(frame: "pd.DataFrame", keep: "pd.Series", reason: str, left_out: dict[str, int]) -> "pd.DataFrame":
+def _keep(
+    frame: "pd.DataFrame", keep: "pd.Series", reason: str, left_out: dict[str, int]
+) -> "pd.DataFrame":
     dropped = len(frame) - int(keep.sum())
     if dropped:
         left_out[reason] = left_out.get(reason, 0) + dropped
@@ -144,7 +174,8 @@ def _keep(frame: "pd.DataFrame", keep: "pd.Series", reason: str, left_out: dict[
 
 
 def _one_row_a_run(frame: "pd.DataFrame", left_out: dict[str, int]) -> "pd.DataFrame":
-    """A run counts once: exact copies go, and of several rows of one run_id the one with the most tokens (steps, or step) stays.
+    """A run counts once: exact copies go, and of several rows of one run_id the one with the most
+    tokens (steps, or step) stays.
 
     A row without a run_id is a run of its own.
     """
@@ -157,23 +188,43 @@ def _one_row_a_run(frame: "pd.DataFrame", left_out: dict[str, int]) -> "pd.DataF
     return _keep(frame, ~earlier, "earlier row of the same run_id", left_out)
 
 
-def _best(frame: "pd.DataFrame", best_over: Sequence[str], keys: Sequence[str], left_out: dict[str, int]) -> "pd.DataFrame":
+def _best(
+    frame: "pd.DataFrame", best_over: Sequence[str], keys: Sequence[str], left_out: dict[str, int]
+) -> "pd.DataFrame":
     for column in best_over:
         if column not in frame or column in keys:
-            raise InputError(f"best-over={column!r}: must be a hyperparameter's column of the table, not one of {', '.join(keys)}")
+            raise InputError(
+                f"best-over={column!r}: must be a hyperparameter's column of the "
+                f"table, not one of {', '.join(keys)}"
+            )
     _require(frame, ("loss", *keys))
     ranked = frame.sort_values("loss", kind="stable", na_position="last")
-    return _keep(frame, ~ranked.duplicated(list(keys)).reindex(frame.index), f"not the best over {', '.join(best_over)}", left_out)
+    return _keep(
+        frame,
+        ~ranked.duplicated(list(keys)).reindex(frame.index),
+        f"not the best over {', '.join(best_over)}",
+        left_out,
+    )
 
 
 def _require(frame: "pd.DataFrame", columns: Sequence[str]) -> None:
     missing = [c for c in columns if c not in frame]
     if missing:
-        raise InputError(f"columns: {', '.join(missing)} missing; the table has {', '.join(map(str, frame.columns))} (rename with --map)")
+        raise InputError(
+            f"columns: {', '.join(missing)} missing; the table has "
+            f"{', '.join(map(str, frame.columns))} (rename with --map)"
+        )
 
 
-def select(frame: "pd.DataFrame", law: type[Law], params_kind: str = "total", left_out: Mapping[str, int] | None = None) -> Points:
-    """The law's columns and target as float64, rows that cannot be used left out and counted; refuses what no law can be fitted to."""
+def select(
+    frame: "pd.DataFrame",
+    law: type[Law],
+    params_kind: str = "total",
+    left_out: Mapping[str, int] | None = None,
+) -> Points:
+    """The law's columns and target as float64, rows that cannot be used left out and counted;
+    refuses what no law can be fitted to.
+    """
     if params_kind not in PARAMS_KINDS:
         raise InputError(f"params-kind={params_kind!r}: must be one of {', '.join(PARAMS_KINDS)}")
     counted = dict(left_out or {})
@@ -183,14 +234,19 @@ def select(frame: "pd.DataFrame", law: type[Law], params_kind: str = "total", le
         frame = frame.assign(flops=6.0 * _numbers(frame, "params") * _numbers(frame, "tokens"))
         warnings.append("flops: not in the table, taken as 6 params tokens")
     _require(frame, [*source.values(), law.target])
-    columns = {name: _numbers(frame, column) for name, column in {**source, law.target: law.target}.items()}
+    columns = {
+        name: _numbers(frame, column) for name, column in {**source, law.target: law.target}.items()
+    }
     good = _usable(columns, counted, law.fractions)
     columns = {name: values[good] for name, values in columns.items()}
     y = columns.pop(law.target)
     warnings += _check_units({**columns, law.target: y}, source)
     _check_enough(columns, y, law, counted)
     if law.target == "loss" and "x" not in law.inputs and (worse := int((y > WORST_LOSS).sum())):
-        warnings.append(f"loss: {worse} of {len(y)} above {WORST_LOSS:g} nats, worse than knowing nothing: perplexity, or diverged runs?")
+        warnings.append(
+            f"loss: {worse} of {len(y)} above {WORST_LOSS:g} nats, worse than knowing "
+            "nothing: perplexity, or diverged runs?"
+        )
     groups = _groups(frame[good])
     return Points(columns, y, counted, warnings, groups, params_kind)
 
@@ -204,13 +260,19 @@ def _numbers(frame: "pd.DataFrame", column: str) -> Array:
         raise InputError(f"{column}: must be numbers: {str(error).splitlines()[0]}") from None
 
 
-def _usable(columns: Mapping[str, Array], counted: dict[str, int], fractions: tuple[str, ...] = ()) -> Array:
-    """Rows whose values are all finite and positive (a fraction: in [0, 1)); each other is counted once, under the first that fails."""
+def _usable(
+    columns: Mapping[str, Array], counted: dict[str, int], fractions: tuple[str, ...] = ()
+) -> Array:
+    """Rows whose values are all finite and positive (a fraction: in [0, 1)); each other is counted
+    once, under the first that fails.
+    """
     good = np.ones(len(next(iter(columns.values()))), bool)
     for name, values in columns.items():
         with np.errstate(invalid="ignore"):
             outside = (
-                (f"{name} not in [0, 1)", (values < 0) | (values >= 1)) if name in fractions else (f"{name} not positive", values <= 0)
+                (f"{name} not in [0, 1)", (values < 0) | (values >= 1))
+                if name in fractions
+                else (f"{name} not positive", values <= 0)
             )
             for reason, bad in ((f"{name} missing or not finite", ~np.isfinite(values)), outside):
                 if (rows := int((good & bad).sum())) > 0:
@@ -220,7 +282,9 @@ def _usable(columns: Mapping[str, Array], counted: dict[str, int], fractions: tu
 
 
 def _check_units(columns: Mapping[str, Array], source: Mapping[str, str]) -> list[str]:
-    """Refuses a column that is in another unit; a warning where only some of its rows are (but for the loss, which `select` judges)."""
+    """Refuses a column that is in another unit; a warning where only some of its rows are (but for
+    the loss, which `select` judges).
+    """
     warnings = []
     for name, values in columns.items():
         if name not in RANGES or not len(values):
@@ -228,28 +292,42 @@ def _check_units(columns: Mapping[str, Array], source: Mapping[str, str]) -> lis
         low, high, meaning = RANGES[name]
         if values.max() < low or values.min() > high:
             span = f"{values.min():.4g} to {values.max():.4g}"
-            raise InputError(f"{source.get(name, name)}={span}: must be {meaning}, expected within {low:g} to {high:g}")
+            raise InputError(
+                f"{source.get(name, name)}={span}: must be {meaning}, expected "
+                f"within {low:g} to {high:g}"
+            )
         outside = int(((values < low) | (values > high)).sum())
         if outside and name != "loss":
-            warnings.append(f"{source.get(name, name)}: {outside} of {len(values)} rows outside {low:g} to {high:g}; must be {meaning}")
+            warnings.append(
+                f"{source.get(name, name)}: {outside} of {len(values)} rows outside "
+                f"{low:g} to {high:g}; must be {meaning}"
+            )
     return warnings
 
 
-def _check_enough(columns: Mapping[str, Array], y: Array, law: type[Law], counted: Mapping[str, int]) -> None:
+def _check_enough(
+    columns: Mapping[str, Array], y: Array, law: type[Law], counted: Mapping[str, int]
+) -> None:
     free = len(law.parameters)
     if len(y) <= free:
         left = "".join(f"; left out: {rows} {reason}" for reason, rows in counted.items())
-        raise InputError(f"rows={len(y)}: {law.name} has {free} parameters and needs at least {free + 1} usable rows{left}")
+        raise InputError(
+            f"rows={len(y)}: {law.name} has {free} parameters and needs at least "
+            f"{free + 1} usable rows{left}"
+        )
     for name, values in {**columns, law.target: y}.items():
         if np.ptp(values) == 0:
             raise InputError(f"{name}={values[0]:g} in every row: {law.name} needs it to vary")
 
 
 def _groups(frame: "pd.DataFrame") -> dict[str, Labels]:
-    """Integer labels for the bootstrap: `run` (all rows of a run together) and `size` (all runs of one shape together)."""
+    """Integer labels for the bootstrap: `run` (all rows of a run together) and `size` (all runs of
+    one shape together).
+    """
     import pandas as pd
 
     run = pd.factorize(frame["run_id"])[0] if "run_id" in frame else np.arange(len(frame))
-    run = np.unique(np.where(run < 0, len(run) + np.arange(len(run)), run), return_inverse=True)[1]  # without an id: a run of its own
+    # without an id: a run of its own
+    run = np.unique(np.where(run < 0, len(run) + np.arange(len(run)), run), return_inverse=True)[1]
     size = pd.factorize(frame["params"])[0] if "params" in frame else run
     return {"run": run, "size": size}

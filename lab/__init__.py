@@ -2,4 +2,6 @@
 
 
 class InputError(ValueError):
-    """What a user gave cannot be used; the message names the field, the value and what is accepted."""
+    """What a user gave cannot be used; the message names the field, the value and what is
+    accepted.
+    """

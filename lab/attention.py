@@ -19,18 +19,30 @@ def rotation(T: int, K: int, dtype: jax.typing.DTypeLike) -> tuple[jax.Array, ja
 
 
 def rotate(x_BTHK: jax.Array, scale: Number) -> jax.Array:
-    """Rotary position embedding (2104.09864) of the pairs (i, i + K/2), and `scale`, in one float32 pass."""
+    """Rotary position embedding (2104.09864) of the pairs (i, i + K/2), and `scale`, in one float32
+    pass.
+    """
     T, K = x_BTHK.shape[-3], x_BTHK.shape[-1]
     wide = jnp.promote_types(x_BTHK.dtype, jnp.float32)
     cos, sin = (f_TK[:, None] for f_TK in rotation(T, K, wide))
     a, b = jnp.split(x_BTHK.astype(wide), 2, -1)
-    return (jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * jnp.asarray(scale, wide)).astype(x_BTHK.dtype)
+    return (
+        jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * jnp.asarray(scale, wide)
+    ).astype(x_BTHK.dtype)
 
 
 def causal_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
-    """softmax(q k) v over earlier tokens, q already scaled. cuDNN's fused kernel where there is one: bfloat16 on a GPU."""
-    if jax.default_backend() == "gpu" and q_BTHK.dtype == jnp.bfloat16 and q_BTHK.shape[-1] % 8 == 0:
-        return jax.nn.dot_product_attention(q_BTHK, k_BTHK, v_BTHK, scale=1.0, is_causal=True, implementation="cudnn")
+    """softmax(q k) v over earlier tokens, q already scaled. cuDNN's fused kernel where there is
+    one: bfloat16 on a GPU.
+    """
+    if (
+        jax.default_backend() == "gpu"
+        and q_BTHK.dtype == jnp.bfloat16
+        and q_BTHK.shape[-1] % 8 == 0
+    ):
+        return jax.nn.dot_product_attention(
+            q_BTHK, k_BTHK, v_BTHK, scale=1.0, is_causal=True, implementation="cudnn"
+        )
     T = q_BTHK.shape[-3]
     logits_BHTS = attention_logits(q_BTHK, k_BTHK)
     seen_TS = np.tril(np.ones((T, T), bool))

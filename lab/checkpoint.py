@@ -1,7 +1,9 @@
-"""Checkpoints of trials under way: stacked arrays and the list of trial ids, so that any subset resumes in any cohort.
+"""Checkpoints of trials under way: stacked arrays and the list of trial ids, so that any subset
+resumes in any cohort.
 
-A folder holds many checkpoints, each a directory that orbax renames into place once it is whole. Several processes may share
-the folder. A checkpoint that cannot be read, or whose arrays are not those that were saved, is logged and passed over.
+A folder holds many checkpoints, each a directory that orbax renames into place once it is whole.
+Several processes may share the folder. A checkpoint that cannot be read, or whose arrays are not
+those that were saved, is logged and passed over.
 """
 
 import hashlib
@@ -20,13 +22,17 @@ from numpy.typing import NDArray
 
 Tree = Any
 FORMAT = 1
-KEEP = 2  # complete checkpoints of one list of trials: if the newest turns out damaged, the one before it serves
+# complete checkpoints of one list of trials: if the newest turns out damaged, the one before it
+# serves
+KEEP = 2
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Saved:
-    """One trial's slice of a checkpoint: its step, and its arrays by name, without the trial axis."""
+    """One trial's slice of a checkpoint: its step, and its arrays by name, without the trial
+    axis.
+    """
 
     run_id: str
     step: int
@@ -34,13 +40,20 @@ class Saved:
 
 
 def pack(tree: Tree, mapped: bool) -> dict[str, NDArray[Any]]:
-    """Host copies of a tree's leaves by their path, all with a leading trial axis (of 1 where `mapped` is false)."""
+    """Host copies of a tree's leaves by their path, all with a leading trial axis (of 1 where
+    `mapped` is false).
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path): np.array(leaf if mapped else leaf[None]) for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path): np.array(leaf if mapped else leaf[None])
+        for path, leaf in leaves
+    }
 
 
 def unpack(tree: Tree, mapped: bool, saved: Mapping[int, Saved]) -> Tree:
-    """`tree` with the slices that `saved` has put in place, by position along the trial axis (0 alone where `mapped` is false)."""
+    """`tree` with the slices that `saved` has put in place, by position along the trial axis (0
+    alone where `mapped` is false).
+    """
     leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
     out = []
     for path, leaf in leaves:
@@ -48,27 +61,48 @@ def unpack(tree: Tree, mapped: bool, saved: Mapping[int, Saved]) -> Tree:
         for i, one in saved.items():
             host[i] = one.arrays[jax.tree_util.keystr(path)]
         host = host if mapped else host[0]
-        # an array that is not bound to devices stays so: bound to its only device it would be another input, and compile anew
+        # an array that is not bound to devices stays so: bound to its only device it would be
+        # another input, and compile anew
         out.append(jax.device_put(host, leaf.sharding) if leaf.committed else jnp.array(host))
     return jax.tree.unflatten(structure, out)
 
 
 def fits(tree: Tree, saved: Saved) -> bool:
-    """Whether `saved` holds what `tree` has: another version of a library may keep another state."""
-    return {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]} <= set(saved.arrays)
+    """Whether `saved` holds what `tree` has: another version of a library may keep another
+    state.
+    """
+    return {
+        jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
+    } <= set(saved.arrays)
 
 
-def save(folder: Path, ids: Sequence[str], steps: Sequence[int], arrays: Mapping[str, NDArray[Any]]) -> Path:
-    """Write one checkpoint of `ids`; every array has a leading axis of len(ids). Older ones of the same trials but one are removed."""
+def save(
+    folder: Path, ids: Sequence[str], steps: Sequence[int], arrays: Mapping[str, NDArray[Any]]
+) -> Path:
+    """Write one checkpoint of `ids`; every array has a leading axis of len(ids). Older ones of the
+    same trials but one are removed.
+    """
     import orbax.checkpoint as ocp
 
-    about = {"format": FORMAT, "ids": list(ids), "steps": [int(s) for s in steps], "arrays": sorted(arrays), "sha256": _digest(arrays)}
+    about = {
+        "format": FORMAT,
+        "ids": list(ids),
+        "steps": [int(s) for s in steps],
+        "arrays": sorted(arrays),
+        "sha256": _digest(arrays),
+    }
     path = (folder / f"{max(steps):09d}-{uuid.uuid4().hex[:12]}").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        parts = ocp.args.Composite(arrays=ocp.args.PyTreeSave(dict(arrays)), about=ocp.args.JsonSave(about))
+        parts = ocp.args.Composite(
+            arrays=ocp.args.PyTreeSave(dict(arrays)), about=ocp.args.JsonSave(about)
+        )
         checkpointer.save(path, parts)
-    same = [p for p, a in _complete(folder) if set(a["ids"]) <= set(ids) and max(a["steps"]) <= max(steps)]
+    same = [
+        p
+        for p, a in _complete(folder)
+        if set(a["ids"]) <= set(ids) and max(a["steps"]) <= max(steps)
+    ]
     for old in sorted(same)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return path
@@ -80,14 +114,18 @@ def load(folder: Path, ids: Iterable[str]) -> dict[str, Saved]:
     read: dict[Path, Mapping[str, NDArray[Any]] | None] = {}
     complete = _complete(folder)
     for run_id in ids:
-        holding = [(a["steps"][a["ids"].index(run_id)], p, a) for p, a in complete if run_id in a["ids"]]
+        holding = [
+            (a["steps"][a["ids"].index(run_id)], p, a) for p, a in complete if run_id in a["ids"]
+        ]
         for step, path, about in sorted(holding, key=lambda h: (h[0], h[1].name), reverse=True):
             if path not in read:
                 read[path] = _arrays(path, about)
             arrays = read[path]
             if arrays is not None:
                 i = about["ids"].index(run_id)
-                found[run_id] = Saved(run_id, step, {name: np.asarray(a[i]) for name, a in arrays.items()})
+                found[run_id] = Saved(
+                    run_id, step, {name: np.asarray(a[i]) for name, a in arrays.items()}
+                )
                 break
     return found
 
@@ -109,20 +147,33 @@ def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _complete(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """(directory, what it says about itself) of every whole checkpoint in `folder`; a damaged one is logged."""
+    """(directory, what it says about itself) of every whole checkpoint in `folder`; a damaged one
+    is logged.
+    """
     if not folder.is_dir() or not any(folder.iterdir()):
         return []
     import orbax.checkpoint as ocp
 
     out = []
-    for path in sorted(p.absolute() for p in folder.iterdir() if p.is_dir() and "orbax-checkpoint-tmp" not in p.name):
+    for path in sorted(
+        p.absolute()
+        for p in folder.iterdir()
+        if p.is_dir() and "orbax-checkpoint-tmp" not in p.name
+    ):
         try:
             with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-                about = checkpointer.restore(path, ocp.args.Composite(about=ocp.args.JsonRestore())).about
+                about = checkpointer.restore(
+                    path, ocp.args.Composite(about=ocp.args.JsonRestore())
+                ).about
             if about["format"] == FORMAT:
                 out.append((path, about))
             else:
-                log.warning("checkpoint %s: format %s, this version reads %s; passed over", path, about["format"], FORMAT)
+                log.warning(
+                    "checkpoint %s: format %s, this version reads %s; passed over",
+                    path,
+                    about["format"],
+                    FORMAT,
+                )
         except (OSError, ValueError, KeyError, TypeError) as error:
             if path.exists():  # else another process has just removed it
                 log.warning("checkpoint %s cannot be read (%s); passed over", path, error)

@@ -1,4 +1,6 @@
-"""Parameters, FLOPs and bytes of a trial, each by its stated convention, and the trial's row of the table. No JAX."""
+"""Parameters, FLOPs and bytes of a trial, each by its stated convention, and the trial's row of the
+table. No JAX.
+"""
 
 import math
 from typing import Any
@@ -11,7 +13,10 @@ HIDDEN = "q"  # the tensor whose LR stands for all hidden ones in the table
 
 def _sizes(trial: Trial) -> dict[str, int]:
     """Entries of each of the model's tensors, over all layers."""
-    return {name: math.prod(tensor_shape(trial, name)) * (trial.depth if tensor.stack else 1) for name, tensor in tensors(trial).items()}
+    return {
+        name: math.prod(tensor_shape(trial, name)) * (trial.depth if tensor.stack else 1)
+        for name, tensor in tensors(trial).items()
+    }
 
 
 def params(trial: Trial) -> int:
@@ -35,8 +40,9 @@ def flops(trial: Trial) -> float:
 
 
 def flops_per_token(trial: Trial) -> float:
-    """Of training: 6 a matrix parameter (forward 2, backward 4), readout with them and the embedding's gather free, plus causal
-    attention, 6 depth x sequence x width: half of the full square, as no position needs its future."""
+    """Of training: 6 a matrix parameter (forward 2, backward 4), readout with them and the
+    embedding's gather free, plus causal attention, 6 depth x sequence x width: half of the full
+    square, as no position needs its future."""
     matrices = params_no_embed(trial) + params_head(trial)
     return 6.0 * matrices + 6.0 * trial.depth * trial.sequence * trial.width
 
@@ -53,46 +59,66 @@ _COPIES = {"sgd": 2, "lion": 2, "schedule_free_adamw": 4, "prodigy": 5}
 def state_bytes(trial: Trial) -> int:
     """What stays in memory between steps: float32 master weights and the optimizer's state."""
     hidden = 2 if trial.optimizer == "muon" else 3  # Muon's momentum alone
-    copies = {name: hidden if tensor.role == "hidden" else 3 for name, tensor in tensors(trial).items()}
-    return sum(4 * _COPIES.get(trial.optimizer, copies[name]) * size for name, size in _sizes(trial).items())
+    copies = {
+        name: hidden if tensor.role == "hidden" else 3 for name, tensor in tensors(trial).items()
+    }
+    return sum(
+        4 * _COPIES.get(trial.optimizer, copies[name]) * size
+        for name, size in _sizes(trial).items()
+    )
 
 
 def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
-    """The least that one optimizer step moves to and from memory, by `matmul`, `attention` and `elementwise`.
+    """The least that one optimizer step moves to and from memory, by `matmul`, `attention` and
+    `elementwise`.
 
-    Convention: a kernel reads its operands once and writes its result once. A chain of elementwise operations between two products is one
-    kernel, but for three that are done beside a product or attention: the gated MLP's activation, and the position embedding, whose results
-    are kept for the way back, and the loss, for which the readout's product writes in the logits' place what both gradients' products read.
-    Queries, keys and values are one product, up with gate another; the optimizer is one kernel. Without `logits`, those are made again
-    where they are used and nothing is written in their place.
-    Activations and the gradients of matrices take 2 bytes an entry (4 in float32), weights and moments 4. An operand in FP8 takes 1 byte
-    where a product reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two layouts that the
-    products forward and back need, so that activation and embedding are chains of their own there. Only the gradient of values, which
-    attention makes, takes a cast of its own.
+    Convention: a kernel reads its operands once and writes its result once. A chain of elementwise
+    operations between two products is one kernel, but for three that are done beside a product or
+    attention: the gated MLP's activation, and the position embedding, whose results are kept for
+    the way back, and the loss, for which the readout's product writes in the logits' place what
+    both gradients' products read. Queries, keys and values are one product, up with gate another;
+    the optimizer is one kernel. Without `logits`, those are made again where they are used and
+    nothing is written in their place. Activations and the gradients of matrices take 2 bytes an
+    entry (4 in float32), weights and moments 4. An operand in FP8 takes 1 byte where a product
+    reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two
+    layouts that the products forward and back need, so that activation and embedding are chains of
+    their own there. Only the gradient of values, which attention makes, takes a cast of its own.
     """
     size = 4 if trial.precision == "float32" else 2
     tokens, wide, glu = trial.batch_tokens, trial.width, trial.activation == "swiglu"
     ff = trial.ff * (2 if glu else 1)
     layer = [("q", wide, 3 * wide), ("o", wide, wide), ("up", wide, ff), ("down", trial.ff, wide)]
     products = layer * trial.depth + [("unembed", wide, trial.vocab)]
-    # forward, gradient of its input, gradient of its matrix: each of a product's three arrays is twice an operand and once a result
+    # forward, gradient of its input, gradient of its matrix: each of a product's three arrays is
+    # twice an operand and once a result
     in_fp8 = _in_fp8(trial)
-    matmul = sum((tokens * (i + o) + i * o) * (2 * (1 if name in in_fp8 else size) + size) for name, i, o in products)
-    attention = size * trial.depth * tokens * wide * (4 + 8)  # q, k, v, out; and going back their gradients, q, k, v, out
-    # position embedding: both out; as a chain 4 and 4. The gated MLP: forward the activation out; back up, gate and their gradients, while
-    # the hidden entries' gradient, a product's result, is not written; as a chain 3 and 5
+    matmul = sum(
+        (tokens * (i + o) + i * o) * (2 * (1 if name in in_fp8 else size) + size)
+        for name, i, o in products
+    )
+    # q, k, v, out; and going back their gradients, q, k, v, out
+    attention = size * trial.depth * tokens * wide * (4 + 8)
+    # position embedding: both out; as a chain 4 and 4. The gated MLP: forward the activation out;
+    # back up, gate and their gradients, while the hidden entries' gradient, a product's result, is
+    # not written; as a chain 3 and 5
     embedding = 4 + 4 if in_fp8 else 2
     mlp = trial.ff * (2 + 3 if not glu else 3 + 5 if in_fp8 else 1 + 4 - 1)
-    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; the last norm
+    # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; the last
+    # norm
     elementwise = size * tokens * (trial.depth * (wide * (2 * 8 + embedding) + mlp) + 8 * wide)
     if not logits:
         matmul -= 3 * size * tokens * trial.vocab
     casts = trial.depth * tokens * wide * (size + 2) if "v" in in_fp8 else 0
     matrices = params_no_embed(trial) + params_head(trial)
-    # state in and out; a matrix's gradient in and its cast out; the table's gradient out and in, float32
+    # state in and out; a matrix's gradient in and its cast out; the table's gradient out and in,
+    # float32
     optimizer = 2 * state_bytes(trial) + 2 * size * matrices + 8 * trial.vocab * wide
     table = tokens * wide * (4 + 2 * size + 4)  # rows out of the table, gradients into it
-    return {"matmul": matmul, "attention": attention, "elementwise": elementwise + casts + optimizer + table}
+    return {
+        "matmul": matmul,
+        "attention": attention,
+        "elementwise": elementwise + casts + optimizer + table,
+    }
 
 
 def _in_fp8(trial: Trial) -> frozenset[str]:
@@ -101,10 +127,12 @@ def _in_fp8(trial: Trial) -> frozenset[str]:
 
 
 def step_floor(trial: Trial, flops_per_second: float, bytes_per_second: float) -> float:
-    """Seconds that a step takes at least on a device of these speeds: products at whichever limit binds them, the rest at its bytes; with
-    logits (their exponentials) in memory, or with a fourth product by the readout instead, whichever is faster.
+    """Seconds that a step takes at least on a device of these speeds: products at whichever limit
+    binds them, the rest at its bytes; with logits (their exponentials) in memory, or with a fourth
+    product by the readout instead, whichever is faster.
 
-    `flops_per_second` is of bfloat16 products; those in FP8 run at twice that (H100 data sheet: 1,979 against 989 TFLOP/s, dense).
+    `flops_per_second` is of bfloat16 products; those in FP8 run at twice that (H100 data sheet:
+    1,979 against 989 TFLOP/s, dense).
     """
     sizes = _sizes(trial)
     attention = 6.0 * trial.depth * trial.sequence * trial.width * trial.batch_tokens
@@ -114,14 +142,21 @@ def step_floor(trial: Trial, flops_per_second: float, bytes_per_second: float) -
 
     def seconds(logits: bool) -> float:
         moved = step_bytes(trial, logits)
-        work = {"matmul": products + (0 if logits else again), "attention": attention, "elementwise": 0.0}
-        return sum(max(work[name] / flops_per_second, moved[name] / bytes_per_second) for name in moved)
+        work = {
+            "matmul": products + (0 if logits else again),
+            "attention": attention,
+            "elementwise": 0.0,
+        }
+        return sum(
+            max(work[name] / flops_per_second, moved[name] / bytes_per_second) for name in moved
+        )
 
     return min(seconds(True), seconds(False))
 
 
 def decay_per_step(trial: Trial, rule: Rule | None = None) -> float:
-    """What the hidden weights lose in a step at the peak of the schedule, as a share: the one definition of weight_decay.
+    """What the hidden weights lose in a step at the peak of the schedule, as a share: the one
+    definition of weight_decay.
 
     `rule`: the hidden tensor's, where it is known already.
     """
@@ -131,25 +166,39 @@ def decay_per_step(trial: Trial, rule: Rule | None = None) -> float:
 
 
 def tau(trial: Trial, rule: Rule | None = None) -> float | None:
-    """AdamW's timescale as a share of the run (2405.13698, 2505.13738): batch_tokens / (weight_decay x tokens); None without decay."""
+    """AdamW's timescale as a share of the run (2405.13698, 2505.13738): batch_tokens /
+    (weight_decay x tokens); None without decay.
+    """
     decay = decay_per_step(trial, rule)
     return trial.batch_tokens / (decay * trial.tokens) if decay else None
 
 
 def half_life_tokens(trial: Trial) -> dict[str, float]:
-    """The optimizer's memory in tokens: after so many tokens a gradient (beta1, beta2) or a weight (decay) counts half."""
+    """The optimizer's memory in tokens: after so many tokens a gradient (beta1, beta2) or a weight
+    (decay) counts half.
+    """
     shared = scales(trial)
     kept = {"beta1": shared.beta1, "beta2": shared.beta2, "weight_decay": 1 - decay_per_step(trial)}
-    return {name: trial.batch_tokens * math.log(0.5) / math.log(k) for name, k in kept.items() if 0 < k < 1}
+    return {
+        name: trial.batch_tokens * math.log(0.5) / math.log(k)
+        for name, k in kept.items()
+        if 0 < k < 1
+    }
 
 
 def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
-    """The trial's row of the table: exactly `lab.records.COLUMNS`, in their order; None where a column has no value."""
+    """The trial's row of the table: exactly `lab.records.COLUMNS`, in their order; None where a
+    column has no value.
+    """
     unique = min(trial.tokens, result.unique_tokens) if result.unique_tokens else None
     rule, total = rules(trial)[HIDDEN], params(trial)
     values = {
         **{name: getattr(trial, name) for name in COLUMNS if hasattr(trial, name)},
-        **{name: getattr(result, name) for name in COLUMNS if hasattr(result, name) and name != "unique_tokens"},
+        **{
+            name: getattr(result, name)
+            for name in COLUMNS
+            if hasattr(result, name) and name != "unique_tokens"
+        },
         "run_id": result.run_id,
         "study": study,
         "params": total,

@@ -1,4 +1,6 @@
-"""Text to tokens, and tokens to batches: batch = f(data_seed, step), with nothing to remember between steps."""
+"""Text to tokens, and tokens to batches: batch = f(data_seed, step), with nothing to remember
+between steps.
+"""
 
 import ast
 import hashlib
@@ -26,17 +28,21 @@ TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".c", ".h", ".tex", ".html", ".js
 VAL_SHARE = 0.03  # of documents, by the hash of their text
 
 
-# 1. documents ------------------------------------------------------------------------------------------------------
+# 1. documents ------------------------------------------------------------------------------------
 
 
 def python_documents() -> Iterator[tuple[str, str]]:
-    """(name, text) of the running Python's own documentation: every topic of `pydoc`, every module's docstrings.
+    """(name, text) of the running Python's own documentation: every topic of `pydoc`, every
+    module's docstrings.
 
     About 2 MB of English prose in CPython 3.11 to 3.13; nothing is downloaded.
     """
     spec = importlib.util.find_spec("pydoc_data.topics")
     if spec is None:
-        raise InputError("corpus='python': this Python carries no pydoc_data.topics; give a text file or folder instead")
+        raise InputError(
+            "corpus='python': this Python carries no pydoc_data.topics; give a text "
+            "file or folder instead"
+        )
     from pydoc_data.topics import topics
 
     for name in sorted(topics):
@@ -44,7 +50,15 @@ def python_documents() -> Iterator[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
-        if {"site-packages", "dist-packages", "test", "tests", "idle_test", "pydoc_data", "__pycache__"} & set(parts):
+        if {
+            "site-packages",
+            "dist-packages",
+            "test",
+            "tests",
+            "idle_test",
+            "pydoc_data",
+            "__pycache__",
+        } & set(parts):
             continue
         text = "\n\n".join(_docstrings(path))
         if len(text) >= 200:  # shorter ones are a name and a shrug
@@ -63,14 +77,20 @@ def _docstrings(path: Path) -> list[str]:
 
 
 def file_documents(path: Path) -> Iterator[tuple[str, str]]:
-    """(name, text) of a folder's text files, or of one file: its NUL-separated documents, else slices of 8 kB cut at line ends."""
+    """(name, text) of a folder's text files, or of one file: its NUL-separated documents, else
+    slices of 8 kB cut at line ends.
+    """
     if path.is_dir():
-        for child in sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in TEXT_SUFFIXES):
+        for child in sorted(
+            p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in TEXT_SUFFIXES
+        ):
             yield str(child.relative_to(path)), child.read_text(encoding="utf-8", errors="replace")
         return
     text = path.read_text(encoding="utf-8", errors="replace")
     if "\0" in text:
-        yield from ((f"{path.name}#{i}", part) for i, part in enumerate(text.split("\0")) if part.strip())
+        yield from (
+            (f"{path.name}#{i}", part) for i, part in enumerate(text.split("\0")) if part.strip()
+        )
         return
     lines, size, part = [], 0, 0
     for line in text.splitlines(keepends=True):
@@ -89,12 +109,18 @@ def documents(source: str) -> Iterator[tuple[str, str]]:
         return python_documents()
     path = Path(source)
     if not path.exists():
-        raise InputError(f"corpus={source!r}: no such file or folder; accepted: 'python', a text file, a folder of text, a prepared corpus")
+        raise InputError(
+            f"corpus={source!r}: no such file or folder; accepted: 'python', a text "
+            "file, a folder of text, a prepared corpus"
+        )
     return file_documents(path)
 
 
-def split(docs: Iterable[tuple[str, str]], val_share: float = VAL_SHARE) -> tuple[list[str], list[str], int]:
-    """(train texts, validation texts, duplicates dropped): by the hash of a document's text, so that no split sees the other's.
+def split(
+    docs: Iterable[tuple[str, str]], val_share: float = VAL_SHARE
+) -> tuple[list[str], list[str], int]:
+    """(train texts, validation texts, duplicates dropped): by the hash of a document's text, so
+    that no split sees the other's.
 
     Documents that differ only in white space are one document.
     """
@@ -112,30 +138,42 @@ def split(docs: Iterable[tuple[str, str]], val_share: float = VAL_SHARE) -> tupl
     return train, val, dropped
 
 
-# 2. tokens ---------------------------------------------------------------------------------------------------------
+# 2. tokens ---------------------------------------------------------------------------------------
 
 
 def train_tokenizer(texts: list[str], vocab: int, max_bytes: int = 40_000_000) -> Any:
-    """A byte-level BPE of `vocab` entries (HF tokenizers, extra `text`), trained on up to `max_bytes` spread over the documents."""
+    """A byte-level BPE of `vocab` entries (HF tokenizers, extra `text`), trained on up to
+    `max_bytes` spread over the documents.
+    """
     try:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     except ImportError:
-        raise InputError(f"vocab={vocab}: byte-pair encoding needs the extra 'text' (pip install 'scalelab[text]'); 256 is bytes") from None
+        raise InputError(
+            f"vocab={vocab}: byte-pair encoding needs the extra 'text' (pip install "
+            "'scalelab[text]'); 256 is bytes"
+        ) from None
     stride = max(1, sum(map(len, texts)) // max_bytes)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab, special_tokens=["<|end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts[::stride], trainer)
     return tokenizer
 
 
 def encode(texts: list[str], tokenizer: Any | None) -> NDArray[np.uint16]:
-    """One stream of tokens, each document followed by the end token 0 (as bytes: NUL, which text does not hold)."""
+    """One stream of tokens, each document followed by the end token 0 (as bytes: NUL, which text
+    does not hold).
+    """
     if tokenizer is None:
-        return np.frombuffer(b"".join(t.encode().replace(b"\0", b"") + b"\0" for t in texts), np.uint8).astype(np.uint16)
+        return np.frombuffer(
+            b"".join(t.encode().replace(b"\0", b"") + b"\0" for t in texts), np.uint8
+        ).astype(np.uint16)
     parts: list[NDArray[np.uint16]] = []
     for i in range(0, len(texts), 256):
         for coded in tokenizer.encode_batch(texts[i : i + 256]):
@@ -145,7 +183,9 @@ def encode(texts: list[str], tokenizer: Any | None) -> NDArray[np.uint16]:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token streams and where they come from. `sha256` is the hash of the manifest, which holds those of the tokens."""
+    """Token streams and where they come from. `sha256` is the hash of the manifest, which holds
+    those of the tokens.
+    """
 
     train: NDArray[np.uint16]
     val: NDArray[np.uint16]
@@ -166,7 +206,9 @@ class Corpus:
 
 
 def prepare(source: str, out: Path, vocab: int = 256, val_share: float = VAL_SHARE) -> Corpus:
-    """Documents of `source` to token shards in `out`, with a manifest; `vocab` 256 is bytes, more is byte-level BPE."""
+    """Documents of `source` to token shards in `out`, with a manifest; `vocab` 256 is bytes, more
+    is byte-level BPE.
+    """
     if not 0 < val_share < 1:
         raise InputError(f"val_share={val_share}: must be between 0 and 1")
     if not (vocab == 256 or 512 <= vocab <= 65536):
@@ -174,16 +216,22 @@ def prepare(source: str, out: Path, vocab: int = 256, val_share: float = VAL_SHA
     train_texts, val_texts, dropped = split(documents(source), val_share)
     if not train_texts or not val_texts:
         raise InputError(
-            f"corpus={source!r}: {len(train_texts)} training and {len(val_texts)} validation documents; needs at least 1 of each"
+            f"corpus={source!r}: {len(train_texts)} training and {len(val_texts)} validation "
+            "documents; needs at least 1 of each"
         )
     tokenizer = train_tokenizer(train_texts, vocab) if vocab > 256 else None
-    streams = {"train": (train_texts, encode(train_texts, tokenizer)), "val": (val_texts, encode(val_texts, tokenizer))}
+    streams = {
+        "train": (train_texts, encode(train_texts, tokenizer)),
+        "val": (val_texts, encode(val_texts, tokenizer)),
+    }
     manifest: dict[str, Any] = {
         "format": 1,
         "source": source if source == "python" else Path(source).name,
         "python": platform.python_version() if source == "python" else "",
         "tokenizer": "bytes" if tokenizer is None else "bpe",
-        "tokenizer_sha256": "" if tokenizer is None else hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
+        "tokenizer_sha256": ""
+        if tokenizer is None
+        else hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
         "vocab": vocab,
         "duplicates_dropped": dropped,
     }
@@ -202,9 +250,11 @@ def prepare(source: str, out: Path, vocab: int = 256, val_share: float = VAL_SHA
 
 
 def save(corpus: Corpus, out: Path, level: int = 9) -> None:
-    """Shards `train-00000.u16.zst` ... (little-endian uint16 under zstd), then manifest.json, so a manifest means a whole corpus.
+    """Shards `train-00000.u16.zst` ... (little-endian uint16 under zstd), then manifest.json, so a
+    manifest means a whole corpus.
 
-    Each file appears whole: another process may prepare the same corpus, or read it. What an earlier corpus left in `out` goes.
+    Each file appears whole: another process may prepare the same corpus, or read it. What an
+    earlier corpus left in `out` goes.
     """
     out.mkdir(parents=True, exist_ok=True)
     shards = set()
@@ -213,10 +263,20 @@ def save(corpus: Corpus, out: Path, level: int = 9) -> None:
         for i in range(0, max(len(tokens), 1), SHARD_TOKENS):
             raw = tokens[i : i + SHARD_TOKENS].astype("<u2").tobytes()
             shards.add(out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst")
-            _write(out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst", pa.Codec("zstd", level).compress(raw, asbytes=True))
-    for stale in {*out.glob("train-*.u16.zst"), *out.glob("val-*.u16.zst"), out / "tokenizer.json"} - shards:
+            _write(
+                out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst",
+                pa.Codec("zstd", level).compress(raw, asbytes=True),
+            )
+    for stale in {
+        *out.glob("train-*.u16.zst"),
+        *out.glob("val-*.u16.zst"),
+        out / "tokenizer.json",
+    } - shards:
         stale.unlink(missing_ok=True)
-    _write(out / "manifest.json", (json.dumps(corpus.manifest, indent=1, sort_keys=True) + "\n").encode())
+    _write(
+        out / "manifest.json",
+        (json.dumps(corpus.manifest, indent=1, sort_keys=True) + "\n").encode(),
+    )
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -239,12 +299,16 @@ def load(folder: Path) -> Corpus:
                 parts.append(stream.read())
         streams[name] = np.frombuffer(b"".join(parts), "<u2").astype(np.uint16)
         if hashlib.sha256(streams[name].tobytes()).hexdigest() != manifest[name]["sha256"]:
-            raise InputError(f"corpus={str(folder)!r}: the {name} tokens are not those of the manifest; prepare it again")
+            raise InputError(
+                f"corpus={str(folder)!r}: the {name} tokens are not those of the "
+                "manifest; prepare it again"
+            )
     return Corpus(streams["train"], streams["val"], manifest)
 
 
 def open_corpus(source: str, cache: Path, vocab: int = 256) -> Corpus:
-    """The prepared corpus at `source`, or `source` ("python", file, folder) prepared once under `cache`.
+    """The prepared corpus at `source`, or `source` ("python", file, folder) prepared once under
+    `cache`.
 
     A cache made by another Python, or of text that has changed since, is made again.
     """
@@ -262,7 +326,7 @@ def _fingerprint(path: Path) -> str:
     return "|".join(f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
 
 
-# 3. batches --------------------------------------------------------------------------------------------------------
+# 3. batches --------------------------------------------------------------------------------------
 
 
 def _mix(x: jax.Array) -> jax.Array:
@@ -273,10 +337,12 @@ def _mix(x: jax.Array) -> jax.Array:
 
 
 def permute(index: jax.Array, size: jax.Array | int, key: jax.Array) -> jax.Array:
-    """A pseudo-random bijection of [0, size) onto itself, evaluated at `index` alone (uint32, any shape).
+    """A pseudo-random bijection of [0, size) onto itself, evaluated at `index` alone (uint32, any
+    shape).
 
-    A four-round Feistel network on the next even power of two, walked until it lands inside. No table is kept, so a step
-    addresses its own windows; `key` (uint32, broadcast against `index`) picks the permutation. `size` is below 2**31.
+    A four-round Feistel network on the next even power of two, walked until it lands inside. No
+    table is kept, so a step addresses its own windows; `key` (uint32, broadcast against `index`)
+    picks the permutation. `size` is below 2**31.
     """
     size = jnp.asarray(size, jnp.uint32)
     half = (jnp.uint32(33) - jax.lax.clz(size - 1)) // 2
@@ -286,7 +352,11 @@ def permute(index: jax.Array, size: jax.Array | int, key: jax.Array) -> jax.Arra
     def rounds(x: jax.Array) -> jax.Array:
         left, right = x >> half, x & mask
         for r in range(4):
-            left, right = right, left ^ (_mix(right ^ _mix(key + jnp.uint32(0x9E3779B9) * jnp.uint32(r + 1))) & mask)
+            left, right = (
+                right,
+                left
+                ^ (_mix(right ^ _mix(key + jnp.uint32(0x9E3779B9) * jnp.uint32(r + 1))) & mask),
+            )
         return (left << half) | right
 
     def step(x: jax.Array) -> jax.Array:
@@ -295,10 +365,18 @@ def permute(index: jax.Array, size: jax.Array | int, key: jax.Array) -> jax.Arra
     return jax.lax.while_loop(lambda x: jnp.any(x >= size), step, rounds(index.astype(jnp.uint32)))
 
 
-def batch_starts(data_seed: jax.Array | int, step: jax.Array | int, batch: int, sequence: int, n_tokens: jax.Array | int) -> jax.Array:
-    """Where the windows of one batch begin: int32[batch], each window `sequence` + 1 tokens of a stream of `n_tokens`.
+def batch_starts(
+    data_seed: jax.Array | int,
+    step: jax.Array | int,
+    batch: int,
+    sequence: int,
+    n_tokens: jax.Array | int,
+) -> jax.Array:
+    """Where the windows of one batch begin: int32[batch], each window `sequence` + 1 tokens of a
+    stream of `n_tokens`.
 
-    Windows tile the stream and come in a new random order every epoch; `step` counts from 0. Traceable in all but the two shapes.
+    Windows tile the stream and come in a new random order every epoch; `step` counts from 0.
+    Traceable in all but the two shapes.
     """
     windows = (jnp.asarray(n_tokens, jnp.uint32) - 1) // sequence
     position = jnp.asarray(step, jnp.uint32) * batch + jnp.arange(batch, dtype=jnp.uint32)
@@ -312,8 +390,15 @@ def check_size(corpus: Corpus, sequence: int, batch: int, unique_tokens: int = 0
     need = sequence * batch + 1
     have = unique_tokens or len(corpus.train)
     if have > len(corpus.train):
-        raise InputError(f"unique_tokens={unique_tokens}: the corpus has {len(corpus.train)} training tokens")
+        raise InputError(
+            f"unique_tokens={unique_tokens}: the corpus has {len(corpus.train)} training tokens"
+        )
     if have < need:
-        raise InputError(f"corpus: {have} training tokens; a batch of {batch} x {sequence} needs at least {need}")
+        raise InputError(
+            f"corpus: {have} training tokens; a batch of {batch} x {sequence} needs at least {need}"
+        )
     if len(corpus.val) < sequence + 1:
-        raise InputError(f"corpus: {len(corpus.val)} validation tokens; sequence={sequence} needs at least {sequence + 1}")
+        raise InputError(
+            f"corpus: {len(corpus.val)} validation tokens; sequence={sequence} needs "
+            f"at least {sequence + 1}"
+        )

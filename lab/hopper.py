@@ -1,7 +1,7 @@
 """What the kernels for NVIDIA's Hopper GPUs have in common: Pallas, through Mosaic GPU.
 
-A program has GROUPS warpgroups that compute and one that only copies; barriers tell them when a buffer in shared memory is full and when it
-is free again. A CPU interprets all of it, for tests.
+A program has GROUPS warpgroups that compute and one that only copies; barriers tell them when a
+buffer in shared memory is full and when it is free again. A CPU interprets all of it, for tests.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ _f32 = jnp.float32
 
 
 def here() -> bool:
-    """Whether this device runs such kernels, which know no 64-bit numbers. A CPU interprets them, but not under `jax.checkpoint`, and where
-    there are several devices without an end."""
+    """Whether this device runs such kernels, which know no 64-bit numbers. A CPU interprets them,
+    but not under `jax.checkpoint`, and where there are several devices without an end."""
     device, *others = jax.devices()
     return (
         gpu is not None
@@ -42,11 +42,13 @@ def interpreted() -> bool:
 
 
 def places() -> bool:
-    """Whether a kernel can say where values lie in registers, and join arrays there: on a GPU since JAX 0.11."""
+    """Whether a kernel can say where values lie in registers, and join arrays there: on a GPU since
+    JAX 0.11.
+    """
     return interpreted() or jax.__version_info__ >= (0, 11)
 
 
-# 1. launching ---------------------------------------------------------------------------------------------------------------
+# 1. launching ------------------------------------------------------------------------------------
 
 
 def processors() -> int:
@@ -54,12 +56,21 @@ def processors() -> int:
     return 2 if interpreted() else jax.devices()[0].core_count
 
 
-def launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs: int = 0, in_place: bool = False, **params: Any) -> Any:
-    """`kernel` on so many programs, by default one a processor, each of GROUPS warpgroups and one that copies; interpreted on a CPU.
+def launch(
+    kernel: Callable[..., None],
+    outputs: Any,
+    *args: jax.Array,
+    programs: int = 0,
+    in_place: bool = False,
+    **params: Any,
+) -> Any:
+    """`kernel` on so many programs, by default one a processor, each of GROUPS warpgroups and one
+    that copies; interpreted on a CPU.
 
-    In place, it writes onto its first argument, which then comes before the outputs; whoever maps it folds trials into its sequences (and
-    JAX 0.10, which only ever interprets it, cannot do so under `jax.jit`). The barrier keeps XLA from moving the call into a fusion with
-    what takes its results, as it does in a loop, and losing there that argument and result are one.
+    In place, it writes onto its first argument, which then comes before the outputs; whoever maps
+    it folds trials into its sequences (and JAX 0.10, which only ever interprets it, cannot do so
+    under `jax.jit`). The barrier keeps XLA from moving the call into a fusion with what takes its
+    results, as it does in a loop, and losing there that argument and result are one.
     """
     interpret = None
     if interpreted():
@@ -67,12 +78,15 @@ def launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs
 
         interpret = InterpretGPUParams()
     grid: Any = {
-        "grid": (programs or processors(),), "grid_names": ("program",), "num_threads": GROUPS + 1, "thread_name": "group",
+        "grid": (programs or processors(),), "grid_names": ("program",), "num_threads": GROUPS + 1,
+        "thread_name": "group",
     }  # fmt: skip
     options: Any = {
-        "compiler_params": gpu.CompilerParams(lowering_semantics=gpu.LoweringSemantics.Warpgroup, approx_math=True, **params),
+        "compiler_params": gpu.CompilerParams(
+            lowering_semantics=gpu.LoweringSemantics.Warpgroup, approx_math=True, **params
+        ),
         "interpret": interpret,
-    }  # fmt: skip
+    }
     if not in_place:
         return gpu.kernel(kernel, out_type=outputs, **grid, **options)(*args)
     first = jax.new_ref(args[0], memory_space=gpu.GMEM)
@@ -80,25 +94,42 @@ def launch(kernel: Callable[..., None], outputs: Any, *args: jax.Array, programs
     return lax.optimization_barrier((jax.freeze(first), *outs))
 
 
-def launch_items(kernel: Callable[..., None], scratch: list[Any], items: int, outputs: Any, *args: jax.Array, **options: Any) -> Any:
+def launch_items(
+    kernel: Callable[..., None],
+    scratch: list[Any],
+    items: int,
+    outputs: Any,
+    *args: jax.Array,
+    **options: Any,
+) -> Any:
     """`kernel(count, item, *refs, *scratch)`: item(i) is the i-th of the program's, of `count`."""
     programs = min(items, processors())
 
     def entry(*refs: Any) -> None:
         program = lax.axis_index("program")
         count = lax.div(integer(items - 1) - program, integer(programs)) + 1
-        pl.run_scoped(partial(kernel, count, lambda i: program + i * programs, *refs), *scratch, collective_axes="group")
+        pl.run_scoped(
+            partial(kernel, count, lambda i: program + i * programs, *refs),
+            *scratch,
+            collective_axes="group",
+        )
 
     return launch(entry, outputs, *args, programs=programs, **options)
 
 
 def fold(f: Callable[..., Any]) -> Callable[..., Any]:
-    """Mapped over trials, `f` takes their sequences as those of one batch, so that its programs go on from trial to trial."""
-    folded = jax.custom_batching.custom_vmap(jax.jit(f))  # one kernel for all layers, not one each (so it asks for the device once)
+    """Mapped over trials, `f` takes their sequences as those of one batch, so that its programs go
+    on from trial to trial.
+    """
+    # one kernel for all layers, not one each (so it asks for the device once)
+    folded = jax.custom_batching.custom_vmap(jax.jit(f))
 
     @folded.def_vmap  # type: ignore[misc]
     def _(trials: int, mapped: list[bool], *args: jax.Array) -> tuple[Any, Any]:
-        each = [a if m else jnp.broadcast_to(a, (trials, *a.shape)) for a, m in zip(args, mapped, strict=True)]
+        each = [
+            a if m else jnp.broadcast_to(a, (trials, *a.shape))
+            for a, m in zip(args, mapped, strict=True)
+        ]
         outs = folded(*(a.reshape(-1, *a.shape[2:]) for a in each))
         return tuple(x.reshape(trials, -1, *x.shape[1:]) for x in outs), (True,) * len(outs)
 
@@ -106,12 +137,12 @@ def fold(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def transposed(w: jax.Array) -> jax.Array:
-    """w^T of a matrix, in memory: by itself XLA gives it another layout instead, which in a loop over steps spreads to the master weights
-    and their moments, and copies them to and fro."""
+    """w^T of a matrix, in memory: by itself XLA gives it another layout instead, which in a loop
+    over steps spreads to the master weights and their moments, and copies them to and fro."""
     return with_layout_constraint(w, Layout((0, 1))).T
 
 
-# 2. numbers, buffers and barriers --------------------------------------------------------------------------------------------
+# 2. numbers, buffers and barriers ----------------------------------------------------------------
 
 
 def integer(x: Any) -> jax.Array:
@@ -128,12 +159,20 @@ def buffer(*shape: int, dtype: Any = jnp.bfloat16) -> Any:
 
 
 def passing(count: int, copies: int = 1) -> tuple[Any, Any]:
-    """Barriers of so many slots of a buffer: full, by the copies into it; free, by the warpgroups that compute."""
-    return gpu.Barrier(num_arrivals=copies, num_barriers=count), gpu.Barrier(num_arrivals=2, num_barriers=count)
+    """Barriers of so many slots of a buffer: full, by the copies into it; free, by the warpgroups
+    that compute.
+    """
+    return gpu.Barrier(num_arrivals=copies, num_barriers=count), gpu.Barrier(
+        num_arrivals=2, num_barriers=count
+    )
 
 
-def roles(free: list[tuple[Any, int]], copy: Callable[[], None], compute: Callable[[Any], None]) -> None:
-    """The third warpgroup copies, the others compute. Every slot is free at first, and has been freed in the end."""
+def roles(
+    free: list[tuple[Any, int]], copy: Callable[[], None], compute: Callable[[Any], None]
+) -> None:
+    """The third warpgroup copies, the others compute. Every slot is free at first, and has been
+    freed in the end.
+    """
     group = lax.axis_index("group")
 
     def each(what: Callable[[Any], None]) -> None:
@@ -155,9 +194,10 @@ def roles(free: list[tuple[Any, int]], copy: Callable[[], None], compute: Callab
         gpu.wait_smem_to_gmem(0)
 
 
-# 3. values and products -----------------------------------------------------------------------------------------------------
+# 3. values and products --------------------------------------------------------------------------
 
-# Values lie in a warpgroup's registers as a product's sum does, or as the sum of its rows or columns; the interpreter has no layouts
+# Values lie in a warpgroup's registers as a product's sum does, or as the sum of its rows or
+# columns; the interpreter has no layouts
 
 
 def load(ref: Any, summed: int | None = None) -> jax.Array:
@@ -166,7 +206,9 @@ def load(ref: Any, summed: int | None = None) -> jax.Array:
 
 def filled(x: float, *shape: int) -> jax.Array:
     value = jnp.full(shape, x, _f32)
-    return value if interpreted() else gpu.layout_cast(value, _layout(None if len(shape) == 2 else 1))
+    return (
+        value if interpreted() else gpu.layout_cast(value, _layout(None if len(shape) == 2 else 1))
+    )
 
 
 def iota(shape: tuple[int, ...], axis: int) -> jax.Array:
@@ -180,24 +222,31 @@ def _layout(summed: int | None = None) -> Any:
 
 
 def with_sums(body: Callable[..., Any], *shapes: tuple[int, int]) -> Any:
-    """body(a sum of products for each shape, zero as yet): registers, or values where the kernel is interpreted."""
+    """body(a sum of products for each shape, zero as yet): registers, or values where the kernel is
+    interpreted.
+    """
     if interpreted():
         return body(*(jnp.zeros(shape, _f32) for shape in shapes))
     return pl.run_scoped(body, *(gpu.ACC(shape, _f32) for shape in shapes))
 
 
 def plus(total: Any, a: Any, b: Any, transposed: str = "") -> Any:
-    """total + a b, of shared memory or (a) of registers; `transposed` names those to transpose. The interpreter's own product can neither
-    transpose nor take registers."""
+    """total + a b, of shared memory or (a) of registers; `transposed` names those to transpose. The
+    interpreter's own product can neither transpose nor take registers."""
     if interpreted():
         a, b = (x[...].T if name in transposed else x[...] for name, x in (("a", a), ("b", b)))
         return total + jnp.dot(a, b, preferred_element_type=_f32)
-    gpu.wgmma(total, *(x.transpose((1, 0)) if name in transposed else x for name, x in (("a", a), ("b", b))))
+    gpu.wgmma(
+        total,
+        *(x.transpose((1, 0)) if name in transposed else x for name, x in (("a", a), ("b", b))),
+    )
     return total
 
 
 def loop(start: Any, stop: Any, body: Callable[..., Any], sums: Any) -> Any:
-    """sums = body(i, *sums) for i from start; the sums are values where the kernel is interpreted."""
+    """sums = body(i, *sums) for i from start; the sums are values where the kernel is
+    interpreted.
+    """
     if interpreted():
         return lax.fori_loop(start, stop, lambda i, sums: body(i, *sums), sums)
 

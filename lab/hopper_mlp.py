@@ -1,11 +1,13 @@
-"""The gated MLP on NVIDIA's Hopper GPUs, where its elementwise work is done by the products beside it.
+"""The gated MLP on NVIDIA's Hopper GPUs, where its elementwise work is done by the products beside
+it.
 
-cuBLAS ends a product by writing it, so that what follows reads it back. Here a product's tile still lies in registers when the activation
-or its gradient is computed, and leaves once: of 17 passes over (N, F) that a layer makes, forward and back, four go.
-The loop over the contracted axis, fed by a warpgroup that only copies, is that of JAX's own example of a product on Hopper.
+cuBLAS ends a product by writing it, so that what follows reads it back. Here a product's tile still
+lies in registers when the activation or its gradient is computed, and leaves once: of 17 passes
+over (N, F) that a layer makes, forward and back, four go. The loop over the contracted axis, fed by
+a warpgroup that only copies, is that of JAX's own example of a product on Hopper.
 
-Letters: N rows (tokens), D width, F MLP width, n = 2 (up, gate). A warpgroup's tile has R rows and C columns and leaves in pieces of E
-columns; K entries are one step along the contracted axis.
+Letters: N rows (tokens), D width, F MLP width, n = 2 (up, gate). A warpgroup's tile has R rows and
+C columns and leaves in pieces of E columns; K entries are one step along the contracted axis.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,8 @@ from lab import mesh
 from lab.fused import FF, FF_STACK, ROWS
 from lab.hopper import GROUPS, SWIZZLED, E, R, buffer, gpu, here, launch
 
-# The fastest of those timed on an H200, with R and E; larger tiles, or neighbours that fetch their common weights once, gained nothing
+# The fastest of those timed on an H200, with R and E; larger tiles, or neighbours that fetch their
+# common weights once, gained nothing
 C, K = 128, 64
 STAGES = 4  # steps along the contracted axis that are on their way at once
 WIDE = 8  # columns of tiles that a sweep over the rows takes, so that operands stay in the L2 cache
@@ -29,17 +32,34 @@ _f32 = jnp.float32
 
 def fits(width: int, ff: int, tokens: int) -> bool:
     """Whether the kernels exist for these sizes, on this device."""
-    return here() and not (width % K or ff % C or tokens % (GROUPS * R)) and width >= 2 * K and ff >= 2 * C
+    return (
+        here()
+        and not (width % K or ff % C or tokens % (GROUPS * R))
+        and width >= 2 * K
+        and ff >= 2 * C
+    )
 
 
 @jax.custom_vjp
-def mlp(x_ND: jax.Array, up_gate_DnF: jax.Array, down_FD: jax.Array, back_DnF: jax.Array, back_DF: jax.Array) -> jax.Array:
-    """up x gate x sigmoid(gate), of (up, gate) = x up_gate, times down: (N, D). The gradients of inputs take `back` in the matrices'
-    place, down's transposed."""
+def mlp(
+    x_ND: jax.Array,
+    up_gate_DnF: jax.Array,
+    down_FD: jax.Array,
+    back_DnF: jax.Array,
+    back_DF: jax.Array,
+) -> jax.Array:
+    """up x gate x sigmoid(gate), of (up, gate) = x up_gate, times down: (N, D). The gradients of
+    inputs take `back` in the matrices' place, down's transposed."""
     return _mlp_forward(x_ND, up_gate_DnF, down_FD, back_DnF, back_DF)[0]
 
 
-def _mlp_forward(x_ND: jax.Array, up_gate_DnF: jax.Array, down_FD: jax.Array, back_DnF: jax.Array, back_DF: jax.Array) -> Any:
+def _mlp_forward(
+    x_ND: jax.Array,
+    up_gate_DnF: jax.Array,
+    down_FD: jax.Array,
+    back_DnF: jax.Array,
+    back_DF: jax.Array,
+) -> Any:
     both_NnF, hidden_NF = product_glu(x_ND, up_gate_DnF)
     return hidden_NF @ down_FD, (x_ND, both_NnF, hidden_NF, back_DnF, back_DF)
 
@@ -48,13 +68,19 @@ def _mlp_backward(saved: tuple[jax.Array, ...], dout_ND: jax.Array) -> tuple[jax
     x_ND, both_NnF, hidden_NF, back_DnF, back_DF = saved
     dboth_NnF = gradient_product(dout_ND, back_DF, both_NnF)
     dx_ND, dup_gate_DnF = jax.vjp(lambda x, w: jnp.tensordot(x, w, 1), x_ND, back_DnF)[1](dboth_NnF)
-    return dx_ND, dup_gate_DnF, hidden_NF.T @ dout_ND, jnp.zeros_like(back_DnF), jnp.zeros_like(back_DF)
+    return (
+        dx_ND,
+        dup_gate_DnF,
+        hidden_NF.T @ dout_ND,
+        jnp.zeros_like(back_DnF),
+        jnp.zeros_like(back_DF),
+    )
 
 
 mlp.defvjp(_mlp_forward, _mlp_backward)
 
 
-# 1. what both kernels do: tiles dealt out to programs, each a loop over steps ------------------------------------------------
+# 1. what both kernels do: tiles dealt out to programs, each a loop over steps --------------------
 
 
 def _tiles(N: int, F: int, body: Callable[[Any, Any], None]) -> None:
@@ -74,14 +100,16 @@ def _steps(D: int, weights: int, body: Any, context: Any) -> Any:
     rows = gpu.BlockSpec((GROUPS * R, K), lambda k: (0, k), transforms=SWIZZLED)
     matrix = gpu.BlockSpec((K, C), lambda k: (k, 0), transforms=SWIZZLED)
     return gpu.emit_pipeline_warp_specialized(
-        body, grid=(D // K,), in_specs=[rows] + [matrix] * weights,
-        compute_context=context, num_compute_wgs=GROUPS, wg_axis="group", max_concurrent_steps=min(STAGES, D // K),
+        body, grid=(D // K,), in_specs=[rows] + [matrix] * weights, compute_context=context,
+        num_compute_wgs=GROUPS, wg_axis="group", max_concurrent_steps=min(STAGES, D // K),
         memory_registers=40,
     )  # fmt: skip
 
 
 def _sigmoid(x: jax.Array) -> jax.Array:
-    """From an exponential and a root, for which the device has instructions; a quotient takes several."""
+    """From an exponential and a root, for which the device has instructions; a quotient takes
+    several.
+    """
     return jnp.square(jax.lax.rsqrt(1 + jnp.exp(-x)))
 
 
@@ -89,7 +117,7 @@ def _ignore(*_: Any, **__: Any) -> None:
     pass
 
 
-# 2. forward ------------------------------------------------------------------------------------------------------------------
+# 2. forward --------------------------------------------------------------------------------------
 
 
 def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> None:
@@ -102,11 +130,20 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
 
         def tile(rows: Any, j: Any) -> None:
             def leave(up: jax.Array, gate: jax.Array) -> None:
-                places = (up, both_ref, 0), (gate, both_ref, F), (up * gate * _sigmoid(gate), hidden_ref, 0)
-                pieces = [(x[:, e : e + E], ref, start + e) for x, ref, start in places for e in range(0, C, E)]
+                places = (
+                    (up, both_ref, 0),
+                    (gate, both_ref, F),
+                    (up * gate * _sigmoid(gate), hidden_ref, 0),
+                )
+                pieces = [
+                    (x[:, e : e + E], ref, start + e)
+                    for x, ref, start in places
+                    for e in range(0, C, E)
+                ]
                 for n, (piece, ref, start) in enumerate(pieces):
                     slot = out.at[group, n % 2]
-                    gpu.wait_smem_to_gmem(1, wait_read_only=True)  # until the piece before the last has left
+                    # until the piece before the last has left
+                    gpu.wait_smem_to_gmem(1, wait_read_only=True)
                     slot[...] = piece.astype(out.dtype)
                     gpu.commit_smem()
                     gpu.copy_smem_to_gmem(slot, ref.at[rows, pl.ds(j * C + start, E)].at[own])
@@ -130,7 +167,9 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
         _tiles(N, F, tile)
 
     buffers = _steps(D, 2, _ignore, _ignore).get_allocations(x_ref, w_ref, w_ref)
-    pl.run_scoped(program, buffers, buffer(GROUPS, 2, R, E, dtype=x_ref.dtype), collective_axes="group")
+    pl.run_scoped(
+        program, buffers, buffer(GROUPS, 2, R, E, dtype=x_ref.dtype), collective_axes="group"
+    )
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, None, "tensor")), (FF_STACK, FF))
@@ -143,11 +182,13 @@ def product_glu(x_ND: jax.Array, w_DnF: jax.Array) -> tuple[jax.Array, jax.Array
     return both.reshape(N, 2, F), hidden_NF
 
 
-# 3. back ---------------------------------------------------------------------------------------------------------------------
+# 3. back -----------------------------------------------------------------------------------------
 
 
 def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -> None:
-    """A tile of the gradient by the hidden entries; up and gate come in meanwhile, and their gradients leave from where they were."""
+    """A tile of the gradient by the hidden entries; up and gate come in meanwhile, and their
+    gradients leave from where they were.
+    """
     (N, D), F = dout_ref.shape, w_ref.shape[1]
     halves, pieces = range(2), range(C // E)
 
@@ -179,7 +220,9 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
                     gpu.wait_smem_to_gmem(0, wait_read_only=True)  # until the tile before has left
                     for n in halves:
                         for e in pieces:
-                            gpu.copy_gmem_to_smem(there(both_ref, n, e), here(n, e), arrived.at[group])
+                            gpu.copy_gmem_to_smem(
+                                there(both_ref, n, e), here(n, e), arrived.at[group]
+                            )
                     run(dhidden)
                     value = dhidden[...]
                     gpu.barrier_wait(arrived.at[group])
@@ -200,13 +243,27 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
     count = len(halves) * len(pieces)
     buffers = _steps(D, 1, _ignore, _ignore).get_allocations(dout_ref, w_ref)
     arrived = gpu.Barrier(num_arrivals=count, num_barriers=GROUPS)
-    pl.run_scoped(program, buffers, buffer(GROUPS, count, R, E, dtype=dout_ref.dtype), arrived, collective_axes="group")
+    pl.run_scoped(
+        program,
+        buffers,
+        buffer(GROUPS, count, R, E, dtype=dout_ref.dtype),
+        arrived,
+        collective_axes="group",
+    )
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, "tensor"), FF_STACK), FF_STACK)
 @jax.jit
 def gradient_product(dout_ND: jax.Array, w_DF: jax.Array, both_NnF: jax.Array) -> jax.Array:
-    """The gradient by (up, gate), (N, 2, F), from that by the output of the matrix whose transpose is w."""
+    """The gradient by (up, gate), (N, 2, F), from that by the output of the matrix whose transpose
+    is w.
+    """
     N, n, F = both_NnF.shape
-    dboth = launch(_backward_kernel, jax.ShapeDtypeStruct((N, n * F), dout_ND.dtype), dout_ND, w_DF, both_NnF.reshape(N, n * F))
+    dboth = launch(
+        _backward_kernel,
+        jax.ShapeDtypeStruct((N, n * F), dout_ND.dtype),
+        dout_ND,
+        w_DF,
+        both_NnF.reshape(N, n * F),
+    )
     return dboth.reshape(N, n, F)

@@ -1,4 +1,5 @@
-"""The coordinate check (2203.03466, appendix D.1; microsoft/mup): how large each part of the real model is, and how far it moves, by size.
+"""The coordinate check (2203.03466, appendix D.1; microsoft/mup): how large each part of the real
+model is, and how far it moves, by size.
 
 Letters: B sequences, T tokens of each, N tokens of the stream.
 """
@@ -27,13 +28,18 @@ TOLERANCE = 0.1  # on |slope|, log value against log size
 FIRST_JUDGED = 2  # updates made before a slope counts: transients of the init have gone
 STATISTICS = ("size", "change")  # mean |x_t|, rms(x_t - x_0)
 PARTS = ("attention", "attention logits", "mlp", "residual")  # in the order of the layer
-MODULES = ("embedding", *(f"{part} {place}" for place in ("middle", "last") for part in PARTS), "logits")
+MODULES = (
+    "embedding",
+    *(f"{part} {place}" for place in ("middle", "last") for part in PARTS),
+    "logits",
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """The slope of one statistic of one module after `step` updates, with its standard error, and what it should be: 0, but for the change
-    of u-muP's embedding, whose LR is fan_out^embed_lr_exponent."""
+    """The slope of one statistic of one module after `step` updates, with its standard error, and
+    what it should be: 0, but for the change of u-muP's embedding, whose LR is
+    fan_out^embed_lr_exponent."""
 
     module: str
     statistic: str
@@ -50,11 +56,15 @@ class Row:
 
 
 @partial(jax.jit, static_argnums=0)
-def probe(shape: model.Shape, params: model.Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Each module's coordinates before its norm: `embedding`, and of the layer that ends the first half and of the last layer the residual
-    stream behind it, both branches' outputs and the causal attention logits; `logits`.
+def probe(
+    shape: model.Shape, params: model.Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any]
+) -> dict[str, jax.Array]:
+    """Each module's coordinates before its norm: `embedding`, and of the layer that ends the first
+    half and of the last layer the residual stream behind it, both branches' outputs and the causal
+    attention logits; `logits`.
 
-    Places are fractions of the depth, since a fixed layer's share of the change falls as 1 / depth by design.
+    Places are fractions of the depth, since a fixed layer's share of the change falls as 1 / depth
+    by design.
     """
     seen: dict[str, jax.Array] = {}
     model.forward(shape, params, tokens_BT, numbers, tap=lambda name, x: seen.update({name: x}))
@@ -63,31 +73,64 @@ def probe(shape: model.Shape, params: model.Tree, tokens_BT: jax.Array, numbers:
         out[f"residual {place}"] = seen[f"residual.{2 * layer + 2}"]
         out[f"attention {place}"], out[f"mlp {place}"] = seen[f"attn.{layer}"], seen[f"mlp.{layer}"]
         rows, columns = np.tril_indices(tokens_BT.shape[-1])
-        out[f"attention logits {place}"] = attention_logits(seen[f"q.{layer}"], seen[f"k.{layer}"])[..., rows, columns]
+        out[f"attention logits {place}"] = attention_logits(seen[f"q.{layer}"], seen[f"k.{layer}"])[
+            ..., rows, columns
+        ]
     return {name: x.astype(jnp.float32) for name, x in out.items()}
 
 
-# The check's model: LRs "larger than normal" so that growth shows, and, where a table has an init_std, a small init: what four updates add
-# is then larger than what was there, whose 1/sqrt(width) transients would tilt slopes at these sizes (0.15 on the logits with init_std 1).
-CHECK_SIZE = {"corpus": "0", "vocab": 256, "sequence": 32, "batch": 4, "steps": 100, "depth": 2, "head_dim": 32, "schedule": "constant"}
+# The check's model: LRs "larger than normal" so that growth shows, and, where a table has an
+# init_std, a small init: what four updates add is then larger than what was there, whose
+# 1/sqrt(width) transients would tilt slopes at these sizes (0.15 on the logits with init_std 1).
+CHECK_SIZE = {
+    "corpus": "0",
+    "vocab": 256,
+    "sequence": 32,
+    "batch": 4,
+    "steps": 100,
+    "depth": 2,
+    "head_dim": 32,
+    "schedule": "constant",
+}
 CHECK_LR = {"adam": 2.0**-8, "sgd": 2.0**-1, "muon": 2.0**-5, "prodigy": 1.0}
 CHECK_UNIT_LR = 1.0
-DEPTH_LR = 0.25  # on the depth axis times this: two layers must be near their many-layer limit, which large steps bend
+# on the depth axis times this: two layers must be near their many-layer limit, which large steps
+# bend
+DEPTH_LR = 0.25
 SIZES = {"width": (128, 256, 512, 1024), "depth": (2, 4, 8, 16)}
 
 
-def standard(parametrization: str, optimizer: str = "adamw", axis: str = "width", table: str = "", **changes: Any) -> Trial:
+def standard(
+    parametrization: str,
+    optimizer: str = "adamw",
+    axis: str = "width",
+    table: str = "",
+    **changes: Any,
+) -> Trial:
     """The coordinate check's trial at its base shape; `table` is a user's, as JSON."""
     width = {"width": 128, "depth": 64}[axis]
-    fields = {**CHECK_SIZE, "width": width, "ff": 11 * width // 4, "lr": 1.0, "optimizer": optimizer, "table": table}
+    fields = {
+        **CHECK_SIZE,
+        "width": width,
+        "ff": 11 * width // 4,
+        "lr": 1.0,
+        "optimizer": optimizer,
+        "table": table,
+    }
     trial = Trial(parametrization=parametrization, **{**fields, **changes})
     found = table_of(trial)
     cells = found.cells
-    lr = (CHECK_UNIT_LR if found.unit else CHECK_LR[FAMILIES[optimizer]]) * (DEPTH_LR if axis == "depth" else 1)
+    lr = (CHECK_UNIT_LR if found.unit else CHECK_LR[FAMILIES[optimizer]]) * (
+        DEPTH_LR if axis == "depth" else 1
+    )
     trial = dataclasses.replace(trial, lr=changes.get("lr", lr))
     if "init_std" in cells:
         trial = dataclasses.replace(trial, init_std=changes.get("init_std", 0.25))
-    bases = {base: getattr(trial, base.removeprefix("base_")) for base, used in BASES.items() if cells & set(used)}
+    bases = {
+        base: getattr(trial, base.removeprefix("base_"))
+        for base, used in BASES.items()
+        if cells & set(used)
+    }
     return dataclasses.replace(trial, **{**bases, **changes})
 
 
@@ -96,14 +139,20 @@ _start = jax.jit(train.start, static_argnums=0)
 
 
 def one_batch(trial: Trial, tokens: NDArray[Any]) -> NDArray[np.int32]:
-    """The start of a stream that is one batch of windows: `train.step` then sees the same batch at every step."""
+    """The start of a stream that is one batch of windows: `train.step` then sees the same batch at
+    every step.
+    """
     return np.asarray(tokens[: trial.batch * trial.sequence + 1], np.int32)
 
 
 def trajectory(trial: Trial, tokens: NDArray[Any], steps: int) -> dict[tuple[str, str, int], float]:
-    """(module, statistic, updates made) -> value, for 0 to `steps` updates of the trial's own step on one fixed batch."""
+    """(module, statistic, updates made) -> value, for 0 to `steps` updates of the trial's own step
+    on one fixed batch.
+    """
     stream_N = one_batch(trial, tokens)
-    tokens_BT = np.lib.stride_tricks.sliding_window_view(stream_N, trial.sequence)[: -1 : trial.sequence]
+    tokens_BT = np.lib.stride_tricks.sliding_window_view(stream_N, trial.sequence)[
+        : -1 : trial.sequence
+    ]
     program, inputs = train.program_of(trial), train.inputs_of(trial, len(stream_N))
     state, out = _start(program, inputs), {}
     first: dict[str, jax.Array] = {}
@@ -119,14 +168,18 @@ def trajectory(trial: Trial, tokens: NDArray[Any], steps: int) -> dict[tuple[str
 
 
 def resized(trial: Trial, axis: str, size: int) -> Trial:
-    """The trial at another width (MLP in proportion, heads of the same size) or depth; bases stay."""
+    """The trial at another width (MLP in proportion, heads of the same size) or depth; bases
+    stay.
+    """
     if axis == "width":
         return dataclasses.replace(trial, width=size, ff=round(trial.ff / trial.width * size))
     return dataclasses.replace(trial, depth=size)
 
 
 def slope(sizes: Sequence[int], values_SK: NDArray[np.float64]) -> tuple[float, float]:
-    """Least-squares slope of log value against log size over all seeds, and its standard error; NaN where a value is 0 or not finite."""
+    """Least-squares slope of log value against log size over all seeds, and its standard error; NaN
+    where a value is 0 or not finite.
+    """
     x = np.repeat(np.log(sizes), values_SK.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
         y = np.log(values_SK).ravel()
@@ -147,8 +200,14 @@ def coordinates(
     seeds: int = 3,
     done: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Slopes over `sizes` (the trial's own is the base) of every module and statistic after 0 to `steps` updates; `done` after each run."""
-    trials = {(size, seed): dataclasses.replace(resized(trial, axis, size), init_seed=seed) for size in sizes for seed in range(seeds)}
+    """Slopes over `sizes` (the trial's own is the base) of every module and statistic after 0 to
+    `steps` updates; `done` after each run.
+    """
+    trials = {
+        (size, seed): dataclasses.replace(resized(trial, axis, size), init_seed=seed)
+        for size in sizes
+        for seed in range(seeds)
+    }
     runs = {}
     for key, one in trials.items():
         runs[key] = trajectory(one, tokens, steps)
@@ -158,11 +217,25 @@ def coordinates(
     for module, statistic, t in itertools.product(MODULES, STATISTICS, range(steps + 1)):
         if (statistic, t) == ("change", 0):
             continue
-        values_SK = np.array([[runs[size, seed][module, statistic, t] for seed in range(seeds)] for size in sizes])
-        expected = trial.embed_lr_exponent if falls and (module, statistic) == ("embedding", "change") else 0.0
+        values_SK = np.array(
+            [[runs[size, seed][module, statistic, t] for seed in range(seeds)] for size in sizes]
+        )
+        expected = (
+            trial.embed_lr_exponent
+            if falls and (module, statistic) == ("embedding", "change")
+            else 0.0
+        )
         with np.errstate(divide="ignore"):
             means = np.exp(np.log(values_SK).mean(1))
         rows.append(
-            Row(module, statistic, t, *slope(sizes, values_SK), dict(zip(sizes, means.tolist(), strict=True)), expected, t >= FIRST_JUDGED)
+            Row(
+                module,
+                statistic,
+                t,
+                *slope(sizes, values_SK),
+                dict(zip(sizes, means.tolist(), strict=True)),
+                expected,
+                t >= FIRST_JUDGED,
+            )
         )
     return rows

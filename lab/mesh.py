@@ -1,8 +1,10 @@
-"""One mesh for every way of scaling out: trials side by side, and a trial split by its batch, its parameters or its matrices.
+"""One mesh for every way of scaling out: trials side by side, and a trial split by its batch, its
+parameters or its matrices.
 
-Mesh axes: `trial` (a population; no communication), `data` (batch), `fsdp` (batch, and parameters and optimizer state in slices),
-`tensor` (heads, MLP and vocabulary). A parameter's logical axes (`lab.parametrization.TENSORS`) say where it goes; nothing hangs on arrays.
-Code inside `jit` asks the mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
+Mesh axes: `trial` (a population; no communication), `data` (batch), `fsdp` (batch, and parameters
+and optimizer state in slices), `tensor` (heads, MLP and vocabulary). A parameter's logical axes
+(`lab.parametrization.TENSORS`) say where it goes; nothing hangs on arrays. Code inside `jit` asks
+the mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
 """
 
 import functools
@@ -29,8 +31,16 @@ BATCH = ("data", "fsdp")  # the axes that split sequences
 ON = {"width": "fsdp", "heads": "tensor", "ff": "tensor", "vocab": "tensor"}
 
 
-def make(trial: int = 1, data: int = 1, fsdp: int = 1, tensor: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh of these sizes over all devices (of all processes), or over those given; InputError unless their product is the count."""
+def make(
+    trial: int = 1,
+    data: int = 1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: list[jax.Device] | None = None,
+) -> Mesh:
+    """The mesh of these sizes over all devices (of all processes), or over those given; InputError
+    unless their product is the count.
+    """
     sizes = (trial, data, fsdp, tensor)
     count = jax.device_count() if devices is None else len(devices)
     product = trial * data * fsdp * tensor
@@ -40,8 +50,11 @@ def make(trial: int = 1, data: int = 1, fsdp: int = 1, tensor: int = 1, devices:
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def _leaf_spec(path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, int], mapped: bool) -> PartitionSpec:
-    """A leaf that is named after a tensor (a parameter, a moment) goes where that tensor goes; any other is one number a trial.
+def _leaf_spec(
+    path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, int], mapped: bool
+) -> PartitionSpec:
+    """A leaf that is named after a tensor (a parameter, a moment) goes where that tensor goes; any
+    other is one number a trial.
 
     An axis that its mesh axis does not divide stays whole.
     """
@@ -52,25 +65,39 @@ def _leaf_spec(path: tuple[Any, ...], shape: tuple[int, ...], sizes: dict[str, i
     if len(logical) != len(own):
         return PartitionSpec(*lead)
     places = [ON.get(axis) for axis in logical]
-    return PartitionSpec(*lead, *(p if p and n % sizes[p] == 0 else None for p, n in zip(places, own, strict=True)))
+    return PartitionSpec(
+        *lead, *(p if p and n % sizes[p] == 0 else None for p, n in zip(places, own, strict=True))
+    )
 
 
 def specs(mesh: Mesh | jax.sharding.AbstractMesh, tree: Tree, mapped: bool) -> Tree:
-    """The partition of every leaf of a tree of parameters, optimizer state or a trial's numbers, with a leading trial axis if `mapped`."""
+    """The partition of every leaf of a tree of parameters, optimizer state or a trial's numbers,
+    with a leading trial axis if `mapped`.
+    """
     sizes = dict(mesh.shape)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: _leaf_spec(path, leaf.shape, sizes, mapped), tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _leaf_spec(path, leaf.shape, sizes, mapped), tree
+    )
 
 
 def put(mesh: Mesh | None, tree: Tree, mapped: bool) -> Tree:
     """The tree's arrays on the mesh's devices; without a mesh the tree as it is."""
     if mesh is None:
         return tree
-    return jax.tree.map(lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)), tree, specs(mesh, tree, mapped))
+    return jax.tree.map(
+        lambda leaf, spec: jax.device_put(leaf, NamedSharding(mesh, spec)),
+        tree,
+        specs(mesh, tree, mapped),
+    )
 
 
 def replicate(mesh: Mesh | None, array: NDArray[Any]) -> jax.Array:
     """The whole array on every device of the mesh; without a mesh on the default device."""
-    return jax.device_put(array) if mesh is None else jax.device_put(array, NamedSharding(mesh, PartitionSpec()))
+    return (
+        jax.device_put(array)
+        if mesh is None
+        else jax.device_put(array, NamedSharding(mesh, PartitionSpec()))
+    )
 
 
 def scope(mesh: Mesh | None) -> AbstractContextManager[Any]:
@@ -85,11 +112,13 @@ def to_host(array: jax.Array) -> NDArray[Any]:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-# Inside jit ------------------------------------------------------------------------------------------------------------
+# Inside jit --------------------------------------------------------------------------------------
 
 
 def pin(tree: Tree, mapped: bool) -> Tree:
-    """Keep a state where `put` has it: left alone, XLA would choose a layout for the output that the next call refuses."""
+    """Keep a state where `put` has it: left alone, XLA would choose a layout for the output that
+    the next call refuses.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return tree
@@ -97,9 +126,13 @@ def pin(tree: Tree, mapped: bool) -> Tree:
 
 
 def whole(x: jax.Array) -> jax.Array:
-    """A copy of the whole array on every device that shares a trial: for a table whose rows any token may ask for."""
+    """A copy of the whole array on every device that shares a trial: for a table whose rows any
+    token may ask for.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return x if mesh.empty else jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * x.ndim))
+    return (
+        x if mesh.empty else jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * x.ndim))
+    )
 
 
 def split_batch(x_B: jax.Array) -> jax.Array:
@@ -107,12 +140,14 @@ def split_batch(x_B: jax.Array) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or x_B.shape[0] % parts(*BATCH):
         return x_B
-    return jax.lax.with_sharding_constraint(x_B, PartitionSpec(BATCH, *(PartitionSpec.UNCONSTRAINED,) * (x_B.ndim - 1)))
+    return jax.lax.with_sharding_constraint(
+        x_B, PartitionSpec(BATCH, *(PartitionSpec.UNCONSTRAINED,) * (x_B.ndim - 1))
+    )
 
 
 def on_each_device(inputs: Any, outputs: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Over a mesh each device runs the decorated function on its own part of arrays that lie as these specs say: for what XLA cannot
-    divide. Without a mesh it runs as it is."""
+    """Over a mesh each device runs the decorated function on its own part of arrays that lie as
+    these specs say: for what XLA cannot divide. Without a mesh it runs as it is."""
 
     def wrap(f: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(f)

@@ -1,8 +1,9 @@
 """The plain and the unit-scaled version of each op, with the same signatures.
 
-Unit scaling (2303.11257, 2407.17465): an op's output and its input gradients each get a factor of their own. Factors follow the authors'
-package, unit-scaling 0.3.5; "constrained" means that the gradient's factor is the output's, as on every edge inside a residual branch.
-Letters: B sequences, T tokens of each, D width in, E width out, H heads, K entries of a head, V vocabulary.
+Unit scaling (2303.11257, 2407.17465): an op's output and its input gradients each get a factor of
+their own. Factors follow the authors' package, unit-scaling 0.3.5; "constrained" means that the
+gradient's factor is the output's, as on every edge inside a residual branch. Letters: B sequences,
+T tokens of each, D width in, E width out, H heads, K entries of a head, V vocabulary.
 """
 
 import math
@@ -19,7 +20,9 @@ EPS = 1e-5  # under the root of RMSNorm
 
 
 def times(x: jax.Array, s: Number) -> jax.Array:
-    """s x in x's dtype, multiplied in float32 at least (a traced float32 factor must not promote bfloat16)."""
+    """s x in x's dtype, multiplied in float32 at least (a traced float32 factor must not promote
+    bfloat16).
+    """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return (x.astype(wide) * jnp.asarray(s, wide)).astype(x.dtype)
 
@@ -45,7 +48,8 @@ scale_bwd.defvjp(lambda x, s: (x, s), lambda s, g: (times(g, s), jax.tree.map(jn
 def product(x_BTD: jax.Array, w_DE: jax.Array) -> jax.Array:
     """x w; w may be a stack of matrices (D, n, E), and so is then the result (B, T, n, E).
 
-    Tokens become one axis first: with two axes to contract, XLA copies both operands of w's gradient when trials are mapped.
+    Tokens become one axis first: with two axes to contract, XLA copies both operands of w's
+    gradient when trials are mapped.
     """
     y_NE = jnp.tensordot(x_BTD.reshape(-1, x_BTD.shape[-1]), w_DE, 1)
     return y_NE.reshape(*x_BTD.shape[:-1], *w_DE.shape[1:])
@@ -60,29 +64,37 @@ class Ops(NamedTuple):
     """One set of ops. `scale` arguments are the parametrization's numbers, traced."""
 
     embed: Callable[..., jax.Array]  # (tokens_BT, table_VD, scale) -> BTD
-    # (x_BTD, w_DE, scale, factor, fp8) -> BTE, constrained; w may be a stack DnE, giving BTnE; factor: on the input, by value and
-    # gradient; fp8: unit ops multiply in it
+    # (x_BTD, w_DE, scale, factor, fp8) -> BTE, constrained; w may be a stack DnE, giving BTnE;
+    # factor: on the input, by value and gradient; fp8: unit ops multiply in it
     linear: Callable[..., jax.Array]
-    linear_free: Callable[..., jax.Array]  # the same, its input gradient scaled on its own: the MLP's
-    # (w, scale, factor, tokens, dtype) -> (w as the product of `linear_free` takes it, and as the gradient of its input does)
+    # the same, its input gradient scaled on its own: the MLP's
+    linear_free: Callable[..., jax.Array]
+    # (w, scale, factor, tokens, dtype) -> (w as the product of `linear_free` takes it, and as the
+    # gradient of its input does)
     matrix_free: Callable[..., tuple[jax.Array, jax.Array]]
     readout: Callable[..., jax.Array]  # (x_BTD, w_DV, scale, backward) -> BTV
     # (scale, backward, tokens) -> the readout's factors: on x w, on the gradient by x, on that by w
     readout_factors: Callable[..., tuple[Number, Number, Number]]
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
-    glu_factor: Callable[[Number], Number]  # (alpha) -> the factor on `glu`, x gate sigmoid(alpha gate)
+    # (alpha) -> the factor on `glu`, x gate sigmoid(alpha gate)
+    glu_factor: Callable[[Number], Number]
     gelu: Callable[..., jax.Array]  # (x, alpha) -> gelu(alpha x) / alpha
-    attention_factor: Callable[..., Number]  # (T, K, alpha) -> the factor that softmax attention's output still needs
-    split: Callable[..., tuple[jax.Array, jax.Array]]  # (x, branch, skip) -> the branch's input, the skip's
+    # (T, K, alpha) -> the factor that softmax attention's output still needs
+    attention_factor: Callable[..., Number]
+    # (x, branch, skip) -> the branch's input, the skip's
+    split: Callable[..., tuple[jax.Array, jax.Array]]
     add: Callable[..., jax.Array]  # (branch_x, skip_x, branch, skip) -> the sum
-    loss_gradient: Callable[[int, int, Number], Number]  # (tokens, V, alpha) -> the factor on the mean loss's gradient by the logits
+    # (tokens, V, alpha) -> the factor on the mean loss's gradient by the logits
+    loss_gradient: Callable[[int, int, Number], Number]
 
 
-# 1. activations, without factors ------------------------------------------------------------------------------------
+# 1. activations, without factors -----------------------------------------------------------------
 
 
 def glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
-    """x gate sigmoid(alpha gate): the gated MLP's activation, of both op sets, before `Ops.glu_factor`."""
+    """x gate sigmoid(alpha gate): the gated MLP's activation, of both op sets, before
+    `Ops.glu_factor`.
+    """
     return x * gate * jax.nn.sigmoid(times(gate, alpha))
 
 
@@ -90,15 +102,19 @@ def _gelu(x: jax.Array, alpha: Number) -> jax.Array:
     return times(jax.nn.gelu(times(x, alpha), approximate=False), 1 / jnp.asarray(alpha, float))
 
 
-# 2. plain -------------------------------------------------------------------------------------------------------------
+# 2. plain ----------------------------------------------------------------------------------------
 
 
 def _linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
-    """The multiplier goes onto the weights: fewer entries than the activations', and one pass with their cast."""
+    """The multiplier goes onto the weights: fewer entries than the activations', and one pass with
+    their cast.
+    """
     return product(x_BTD, times(w_DE, scale).astype(x_BTD.dtype))
 
 
-def _matrix(w: jax.Array, scale: Number, factor: Number, tokens: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+def _matrix(
+    w: jax.Array, scale: Number, factor: Number, tokens: int, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
     scaled = times(w, scale * factor).astype(dtype)
     return scaled, jax.lax.stop_gradient(scaled)
 
@@ -106,7 +122,9 @@ def _matrix(w: jax.Array, scale: Number, factor: Number, tokens: int, dtype: Any
 PLAIN = Ops(
     embed=lambda tokens_BT, table_VD, scale: times(table_VD[tokens_BT], scale),
     linear=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(x_BTD, w_DE, scale * factor),
-    linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(x_BTD, w_DE, scale * factor),
+    linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(
+        x_BTD, w_DE, scale * factor
+    ),
     matrix_free=_matrix,
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
     readout_factors=lambda scale, backward, tokens: (scale, scale, scale),
@@ -120,7 +138,7 @@ PLAIN = Ops(
 )
 
 
-# 3. unit-scaled -------------------------------------------------------------------------------------------------------
+# 3. unit-scaled ----------------------------------------------------------------------------------
 
 
 def _rows(x: jax.Array) -> int:
@@ -128,24 +146,35 @@ def _rows(x: jax.Array) -> int:
 
 
 @jax.custom_vjp
-def _unit_product(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, factor: Number) -> jax.Array:
-    """Of factor x with w: output times `scale`, input gradient times `backward`, weight gradient over sqrt(rows). What can goes onto the
-    weights, which have fewer entries than the activations'."""
+def _unit_product(
+    x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, factor: Number
+) -> jax.Array:
+    """Of factor x with w: output times `scale`, input gradient times `backward`, weight gradient
+    over sqrt(rows). What can goes onto the weights, which have fewer entries than the
+    activations'."""
     return _linear(x_BTD, w_DE, scale * factor)
 
 
 def _unit_product_backward(saved: tuple[Any, ...], dy_BTE: jax.Array) -> tuple[Any, ...]:
     x_BTD, w_DE, scale, backward, factor = saved
-    dx_BTD, dw_DE = jax.vjp(product, x_BTD, times(w_DE, backward * factor).astype(x_BTD.dtype))[1](dy_BTE)
+    dx_BTD, dw_DE = jax.vjp(product, x_BTD, times(w_DE, backward * factor).astype(x_BTD.dtype))[1](
+        dy_BTE
+    )
     dw_DE = times(dw_DE.astype(w_DE.dtype), _rows(x_BTD) ** -0.5 * factor)
     return dx_BTD, dw_DE, *(jax.tree.map(jnp.zeros_like, s) for s in (scale, backward, factor))
 
 
-_unit_product.defvjp(lambda *args: (_linear(args[0], args[1], args[2] * args[4]), args), _unit_product_backward)
+_unit_product.defvjp(
+    lambda *args: (_linear(args[0], args[1], args[2] * args[4]), args), _unit_product_backward
+)
 
 
-def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, factor: Number, fp8: bool) -> jax.Array:
-    """As `_unit_product`; in FP8 weights stay at unit scale, where its range is, and the factors go onto what comes in and out."""
+def _unit_linear(
+    x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Number, factor: Number, fp8: bool
+) -> jax.Array:
+    """As `_unit_product`; in FP8 weights stay at unit scale, where its range is, and the factors go
+    onto what comes in and out.
+    """
     if not fp8:
         return _unit_product(x_BTD, w_DE, scale, backward, factor)
     x = scale_bwd(times(x_BTD, factor), backward)
@@ -154,9 +183,13 @@ def _unit_linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number, backward: Num
     return scale_fwd(y_NE.reshape(*x.shape[:-1], *w.shape[1:]), scale)
 
 
-def _unit_matrix(w: jax.Array, scale: Number, factor: Number, tokens: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+def _unit_matrix(
+    w: jax.Array, scale: Number, factor: Number, tokens: int, dtype: Any
+) -> tuple[jax.Array, jax.Array]:
     forward = scale_fwd(scale_bwd(w, tokens**-0.5 * factor), scale * factor)
-    return forward.astype(dtype), jax.lax.stop_gradient(times(w, w.shape[-1] ** -0.5 * factor).astype(dtype))
+    return forward.astype(dtype), jax.lax.stop_gradient(
+        times(w, w.shape[-1] ** -0.5 * factor).astype(dtype)
+    )
 
 
 def _unit_embed(tokens_BT: jax.Array, table_VD: jax.Array, scale: Number) -> jax.Array:
@@ -174,11 +207,15 @@ def _unit_glu_factor(alpha: Number) -> Number:
 
 def _unit_gelu(x: jax.Array, alpha: Number) -> jax.Array:
     a = jnp.asarray(alpha, float)
-    return times(_gelu(x, alpha), log_interpolate(1 / (1 + 0.25 / a**2), 2.0, (2 / (1 - 1 / math.pi)) ** 0.5))
+    return times(
+        _gelu(x, alpha), log_interpolate(1 / (1 + 0.25 / a**2), 2.0, (2 / (1 - 1 / math.pi)) ** 0.5)
+    )
 
 
 def _unit_attention_factor(T: int, K: int, alpha: Number) -> Number:
-    """Causal attention averages values; the factor undoes it, by a fit over sequence length and the logits' spread."""
+    """Causal attention averages values; the factor undoes it, by a fit over sequence length and the
+    logits' spread.
+    """
     if T == 1:  # the fit has no meaning; nothing is averaged there
         return 1.0
     a = jnp.asarray(alpha, float)
@@ -186,29 +223,40 @@ def _unit_attention_factor(T: int, K: int, alpha: Number) -> Number:
 
 
 def _unit_loss_gradient(tokens: int, V: int, alpha: Number) -> Number:
-    """The gradient of the mean loss of softmax(alpha logits) becomes unit scale: tokens V / sqrt(V - 1), alpha forward only."""
+    """The gradient of the mean loss of softmax(alpha logits) becomes unit scale: tokens V / sqrt(V
+    - 1), alpha forward only.
+    """
     return tokens * V / math.sqrt(V - 1) / jnp.asarray(alpha, float)
 
 
 UNIT = Ops(
     embed=_unit_embed,
-    linear=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(x_BTD, w_DE, scale, scale, factor, fp8),
-    linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, factor, fp8),
+    linear=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(
+        x_BTD, w_DE, scale, scale, factor, fp8
+    ),
+    linear_free=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _unit_linear(
+        x_BTD, w_DE, scale, w_DE.shape[-1] ** -0.5, factor, fp8
+    ),
     matrix_free=_unit_matrix,
-    readout=lambda x_BTD, w_DV, scale, backward: _unit_linear(x_BTD, w_DV, scale, backward, 1.0, False),
+    readout=lambda x_BTD, w_DV, scale, backward: _unit_linear(
+        x_BTD, w_DV, scale, backward, 1.0, False
+    ),
     readout_factors=lambda scale, backward, tokens: (scale, backward, tokens**-0.5),
     gain=_unit_gain,
     glu_factor=_unit_glu_factor,
     gelu=_unit_gelu,
     attention_factor=_unit_attention_factor,
-    # the branch's factor acts at its end going forward and at its start going back, so gradients inside have unit scale
+    # the branch's factor acts at its end going forward and at its start going back, so gradients
+    # inside have unit scale
     split=lambda x, branch, skip: (scale_bwd(x, branch), scale_bwd(x, skip)),
-    add=lambda branch_x, skip_x, branch, skip: scale_fwd(branch_x, branch) + scale_fwd(skip_x, skip),
+    add=lambda branch_x, skip_x, branch, skip: (
+        scale_fwd(branch_x, branch) + scale_fwd(skip_x, skip)
+    ),
     loss_gradient=_unit_loss_gradient,
 )
 
 
-# 4. in both -----------------------------------------------------------------------------------------------------------
+# 4. in both --------------------------------------------------------------------------------------
 
 
 def rms_norm(x: jax.Array) -> jax.Array:

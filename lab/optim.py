@@ -1,4 +1,6 @@
-"""Optax chains built from the parametrization: each leaf has its own LR factor, decay factor and eps; all numbers are traced."""
+"""Optax chains built from the parametrization: each leaf has its own LR factor, decay factor and
+eps; all numbers are traced.
+"""
 
 import functools
 from collections.abc import Callable
@@ -17,11 +19,14 @@ Number = jax.Array | float
 
 # Shares of the run that a schedule fixes by itself.
 WSD_DECAY = 0.2  # cooldown over the last fifth: 2405.18392, section 4
-ONE_CYCLE_TOP, ONE_CYCLE_END, ONE_CYCLE_DIV, ONE_CYCLE_FINAL = 0.3, 0.85, 25.0, 1e4  # defaults of optax.linear_onecycle_schedule
+# defaults of optax.linear_onecycle_schedule
+ONE_CYCLE_TOP, ONE_CYCLE_END, ONE_CYCLE_DIV, ONE_CYCLE_FINAL = 0.3, 0.85, 25.0, 1e4
 
 
 class Numbers(NamedTuple):
-    """What the optimizer of one trial needs. Trees have the structure of the parameters; all but `hidden` is traced."""
+    """What the optimizer of one trial needs. Trees have the structure of the parameters; all but
+    `hidden` is traced.
+    """
 
     lr: Number  # at the peak of the schedule
     lr_factors: Tree
@@ -37,14 +42,15 @@ class Numbers(NamedTuple):
 def schedule(name: str, steps: Number, warmup_steps: Number) -> Callable[[Number], jax.Array]:
     """Factor on the peak LR of the update that follows `count` earlier ones (0 <= count < steps).
 
-    Warmup rises linearly and reaches 1 at its last step; a decay starts from 1 and would reach 0 one step after the run's
-    last, so that no step is wasted.
+    Warmup rises linearly and reaches 1 at its last step; a decay starts from 1 and would reach 0
+    one step after the run's last, so that no step is wasted.
     """
 
     def factor(count: Number) -> jax.Array:
         t = jnp.asarray(count, jnp.float32)
         warm = (t + 1) / jnp.maximum(warmup_steps, 1)
-        share = (t - warmup_steps) / jnp.maximum(steps - warmup_steps, 1)  # of the steps after warmup that are over
+        # of the steps after warmup that are over
+        share = (t - warmup_steps) / jnp.maximum(steps - warmup_steps, 1)
         after = _AFTER_WARMUP[name](jnp.clip(share, 0, 1), t / steps)
         return jnp.where(t < warmup_steps, warm, after)
 
@@ -52,9 +58,15 @@ def schedule(name: str, steps: Number, warmup_steps: Number) -> Callable[[Number
 
 
 def _one_cycle(run: jax.Array) -> jax.Array:
-    """Linear up, linear down, then far below where it started (1803.09820, section 4.1), over the whole run."""
+    """Linear up, linear down, then far below where it started (1803.09820, section 4.1), over the
+    whole run.
+    """
     low = 1 / ONE_CYCLE_DIV
-    return jnp.interp(run, jnp.array([0.0, ONE_CYCLE_TOP, ONE_CYCLE_END, 1.0]), jnp.array([low, 1.0, low, low / ONE_CYCLE_FINAL]))
+    return jnp.interp(
+        run,
+        jnp.array([0.0, ONE_CYCLE_TOP, ONE_CYCLE_END, 1.0]),
+        jnp.array([low, 1.0, low, low / ONE_CYCLE_FINAL]),
+    )
 
 
 _AFTER_WARMUP: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -66,13 +78,19 @@ _AFTER_WARMUP: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def scale_by_adam(b1: Number, b2: Number, eps: Tree, nesterov: bool = False) -> optax.GradientTransformation:
+def scale_by_adam(
+    b1: Number, b2: Number, eps: Tree, nesterov: bool = False
+) -> optax.GradientTransformation:
     """`optax.scale_by_adam` with an eps for each leaf (CompleteP and muP scale it leaf by leaf)."""
 
     def init(params: Tree) -> optax.ScaleByAdamState:
-        return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+        return optax.ScaleByAdamState(
+            jnp.zeros([], jnp.int32), optax.tree.zeros_like(params), optax.tree.zeros_like(params)
+        )
 
-    def update(grads: Tree, state: optax.ScaleByAdamState, params: Tree | None = None) -> tuple[Tree, optax.ScaleByAdamState]:
+    def update(
+        grads: Tree, state: optax.ScaleByAdamState, params: Tree | None = None
+    ) -> tuple[Tree, optax.ScaleByAdamState]:
         mu = optax.tree.update_moment(grads, state.mu, b1, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, state.nu, b2, 2)
         count = state.count + 1
@@ -93,23 +111,35 @@ def _times(factors: Tree) -> optax.GradientTransformation:
 
 
 def _plus_decay(decay: Tree) -> optax.GradientTransformation:
-    return optax.stateless(lambda updates, params: jax.tree.map(lambda u, w, d: u + d * w, updates, params, decay))
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u, w, d: u + d * w, updates, params, decay)
+    )
 
 
-def _minus_scheduled_decay(decay: Tree, factor: Callable[[Number], jax.Array]) -> optax.GradientTransformation:
+def _minus_scheduled_decay(
+    decay: Tree, factor: Callable[[Number], jax.Array]
+) -> optax.GradientTransformation:
     """Decay that follows the schedule, for updates that have their LR and sign already."""
 
-    def update(updates: Tree, state: optax.ScaleByScheduleState, params: Tree | None = None) -> tuple[Tree, optax.ScaleByScheduleState]:
+    def update(
+        updates: Tree, state: optax.ScaleByScheduleState, params: Tree | None = None
+    ) -> tuple[Tree, optax.ScaleByScheduleState]:
         s = factor(state.count)
-        return jax.tree.map(lambda u, w, d: u - s * d * w, updates, params, decay), optax.ScaleByScheduleState(state.count + 1)
+        return jax.tree.map(
+            lambda u, w, d: u - s * d * w, updates, params, decay
+        ), optax.ScaleByScheduleState(state.count + 1)
 
-    return optax.GradientTransformation(lambda _: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update)
+    return optax.GradientTransformation(
+        lambda _: optax.ScaleByScheduleState(jnp.zeros([], jnp.int32)), update
+    )
 
 
 def _muon(n: Numbers) -> optax.GradientTransformation:
-    """Muon on the hidden matrices, Adam on all other tensors, one LR for both; beta1 is the momentum of either.
+    """Muon on the hidden matrices, Adam on all other tensors, one LR for both; beta1 is the
+    momentum of either.
 
-    An orthogonalised update is times sqrt(max(1, out / in)) (optax.contrib.muon's default), so its spectral norm is near that.
+    An orthogonalised update is times sqrt(max(1, out / in)) (optax.contrib.muon's default), so its
+    spectral norm is near that.
     """
     labels = jax.tree.map(lambda hidden: "muon" if hidden else "adam", n.hidden)
     eps = jax.tree.map(lambda hidden, e: optax.MaskedNode() if hidden else e, n.hidden, n.eps)
@@ -118,35 +148,47 @@ def _muon(n: Numbers) -> optax.GradientTransformation:
     parts = {"muon": muon, "adam": scale_by_adam(n.beta1, n.beta2, eps)}
 
     def by_shape(updates: Tree, _: Tree) -> Tree:
-        return jax.tree.map(lambda u, hidden: u * max(1.0, u.shape[1] / u.shape[0]) ** 0.5 if hidden else u, updates, n.hidden)
+        return jax.tree.map(
+            lambda u, hidden: u * max(1.0, u.shape[1] / u.shape[0]) ** 0.5 if hidden else u,
+            updates,
+            n.hidden,
+        )
 
     return optax.chain(optax.partition(parts, labels), optax.stateless(by_shape))
 
 
 def _prodigy(n: Numbers, factor: Callable[[Number], jax.Array]) -> optax.GradientTransformation:
-    """optax.contrib.prodigy on w / lr_factor, so that its one estimate of a distance weighs each tensor by its rule.
+    """optax.contrib.prodigy on w / lr_factor, so that its one estimate of a distance weighs each
+    tensor by its rule.
 
-    lr is then relative to that estimate (1 is Prodigy's own); eps is one number. For Adam's class w / c with LR 1 is w with LR c (Lemma
-    J.1 of 2203.03466).
+    lr is then relative to that estimate (1 is Prodigy's own); eps is one number. For Adam's class w
+    / c with LR 1 is w with LR c (Lemma J.1 of 2203.03466).
     """
-    inner = optax.contrib.prodigy(lambda count: n.lr * factor(count), (n.beta1, n.beta2), eps=jax.tree.leaves(n.eps)[0])
+    inner = optax.contrib.prodigy(
+        lambda count: n.lr * factor(count), (n.beta1, n.beta2), eps=jax.tree.leaves(n.eps)[0]
+    )
     c = n.lr_factors
 
     def init(params: Tree) -> Any:
         return inner.init(jax.tree.map(jnp.divide, params, c))
 
     def update(grads: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
-        updates, state = inner.update(jax.tree.map(jnp.multiply, grads, c), state, jax.tree.map(jnp.divide, params, c))
+        updates, state = inner.update(
+            jax.tree.map(jnp.multiply, grads, c), state, jax.tree.map(jnp.divide, params, c)
+        )
         return jax.tree.map(jnp.multiply, updates, c), state
 
-    return optax.chain(optax.GradientTransformation(init, update), _minus_scheduled_decay(n.decay, factor))
+    return optax.chain(
+        optax.GradientTransformation(init, update), _minus_scheduled_decay(n.decay, factor)
+    )
 
 
 def make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTransformation:
-    """The optimizer of one trial: w <- w - s_t (lr_leaf u_t + decay_leaf w), s_t the schedule, u_t the direction.
+    """The optimizer of one trial: w <- w - s_t (lr_leaf u_t + decay_leaf w), s_t the schedule, u_t
+    the direction.
 
-    Decay does not pass through the LR (independent, 2309.14322 section 3.2.2), except for `adamw_coupled`, where it is
-    lr_leaf times decay_leaf.
+    Decay does not pass through the LR (independent, 2309.14322 section 3.2.2), except for
+    `adamw_coupled`, where it is lr_leaf times decay_leaf.
     """
     s = schedule(schedule_name, n.steps, n.warmup_steps)
     lr = jax.tree.map(lambda factor: n.lr * factor, n.lr_factors)
@@ -170,26 +212,44 @@ def make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTransf
         return independent(_muon(n))
     if optimizer == "prodigy":
         return _prodigy(n, s)
-    if optimizer == "schedule_free_adamw":  # its average weighs by the squared LR, of which only the ratio to the peak matters
-        return optax.contrib.schedule_free(independent(adam(0.0)), lambda count: s(count - 1), n.beta1)
+    # its average weighs by the squared LR, of which only the ratio to the peak matters
+    if optimizer == "schedule_free_adamw":
+        return optax.contrib.schedule_free(
+            independent(adam(0.0)), lambda count: s(count - 1), n.beta1
+        )
     raise ValueError(f"optimizer={optimizer!r}")
 
 
 def check(trial: Trial) -> None:
     """Refuse what an optimizer or a schedule cannot do."""
     if trial.optimizer == "schedule_free_adamw" and trial.schedule != "constant":
-        raise InputError(f"schedule={trial.schedule!r}: must be constant under schedule_free_adamw, which averages instead of decaying")
+        raise InputError(
+            f"schedule={trial.schedule!r}: must be constant under "
+            "schedule_free_adamw, which averages instead of decaying"
+        )
     if trial.optimizer == "schedule_free_adamw" and trial.beta1 == 0:
-        raise InputError("beta1=0.0: must be above 0 under schedule_free_adamw (the weight of the average)")
+        raise InputError(
+            "beta1=0.0: must be above 0 under schedule_free_adamw (the weight of the average)"
+        )
     if trial.schedule == "one_cycle" and trial.warmup_steps:
-        raise InputError(f"warmup_steps={trial.warmup_steps}: must be 0 under one_cycle, which rises over {ONE_CYCLE_TOP:.0%} of the run")
+        raise InputError(
+            f"warmup_steps={trial.warmup_steps}: must be 0 under one_cycle, which "
+            f"rises over {ONE_CYCLE_TOP:.0%} of the run"
+        )
     flat = int((1 - WSD_DECAY) * trial.steps)
     if trial.schedule == "wsd" and trial.warmup_steps > flat:
         raise InputError(
-            f"warmup_steps={trial.warmup_steps}: must be at most {flat} of {trial.steps} steps under wsd, or its cooldown jumps"
+            f"warmup_steps={trial.warmup_steps}: must be at most {flat} of {trial.steps} steps "
+            "under wsd, or its cooldown jumps"
         )
 
 
 def evaluated(optimizer: str, state: Tree, params: Tree) -> Tree:
-    """The weights that validation uses: what is trained, but for schedule-free, which averages (2405.15682)."""
-    return optax.contrib.schedule_free_eval_params(state, params) if optimizer == "schedule_free_adamw" else params
+    """The weights that validation uses: what is trained, but for schedule-free, which averages
+    (2405.15682).
+    """
+    return (
+        optax.contrib.schedule_free_eval_params(state, params)
+        if optimizer == "schedule_free_adamw"
+        else params
+    )

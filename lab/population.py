@@ -1,4 +1,6 @@
-"""Trials to results: a cohort of one signature, mapped along a trial axis, or in turn through one compiled program."""
+"""Trials to results: a cohort of one signature, mapped along a trial axis, or in turn through one
+compiled program.
+"""
 
 import functools
 import time
@@ -21,7 +23,9 @@ from lab.runtime import environment
 from lab.train import Inputs, Program, State, inputs_of, program_of, start, starts, step, validate
 
 CHUNK = 256  # most steps of one dispatch; their losses come back together
-LOOP = 8  # on a GPU or TPU, steps of one loop of known length: a loop of unknown length asks the host every time round; divides CHUNK
+# on a GPU or TPU, steps of one loop of known length: a loop of unknown length asks the host every
+# time round; divides CHUNK
+LOOP = 8
 CHUNK_SECONDS = 0.5  # how long a dispatch should last: often enough for progress and for stopping
 CURVE_POINTS = 200  # most points of a training curve
 AXES = ("map", "turn")
@@ -29,7 +33,9 @@ AXES = ("map", "turn")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a call of `train` is; `tokens_per_second` is of the last dispatch, all its trials together."""
+    """How far a call of `train` is; `tokens_per_second` is of the last dispatch, all its trials
+    together.
+    """
 
     trials: int
     trials_done: int
@@ -39,7 +45,9 @@ class Progress:
 
 
 def curve_steps(steps: int) -> NDArray[np.int64]:
-    """1-based steps that a curve keeps: all when they are few, else half of them spaced evenly and half evenly in the logarithm."""
+    """1-based steps that a curve keeps: all when they are few, else half of them spaced evenly and
+    half evenly in the logarithm.
+    """
     if steps <= CURVE_POINTS:
         return np.arange(1, steps + 1)
     half = CURVE_POINTS // 2
@@ -47,7 +55,7 @@ def curve_steps(steps: int) -> NDArray[np.int64]:
     return np.unique(np.rint(both).astype(np.int64))
 
 
-# 1. compiled: each once per program, shape of the corpus, and count of mapped trials -----------------------------------
+# 1. compiled: each once per program, shape of the corpus, and count of mapped trials -------------
 
 
 @functools.partial(jax.jit, static_argnames=("program", "mapped"))
@@ -57,11 +65,14 @@ def begin(program: Program, mapped: bool, inputs: Inputs) -> State:
 
 
 @functools.partial(jax.jit, static_argnames=("program", "mapped"), donate_argnames=("state",))
-def advance(program: Program, mapped: bool, inputs: Inputs, tokens_N: jax.Array, state: State, n: int) -> tuple[State, jax.Array]:
-    """`n` <= CHUNK steps, or the next multiple of LOOP on a GPU; traced, so that a trial's length and the chunks it is cut into change
-    neither program nor numbers.
+def advance(
+    program: Program, mapped: bool, inputs: Inputs, tokens_N: jax.Array, state: State, n: int
+) -> tuple[State, jax.Array]:
+    """`n` <= CHUNK steps, or the next multiple of LOOP on a GPU; traced, so that a trial's length
+    and the chunks it is cut into change neither program nor numbers.
 
-    Returns the new state and the losses, (CHUNK,) or (CHUNK, trials), of which as many rows count as steps were made.
+    Returns the new state and the losses, (CHUNK,) or (CHUNK, trials), of which as many rows count
+    as steps were made.
     """
 
     def map_trials(f: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
@@ -69,7 +80,9 @@ def advance(program: Program, mapped: bool, inputs: Inputs, tokens_N: jax.Array,
 
     # all steps' batches at once: the permutation behind them is a loop of unknown length
     batches = jax.vmap(functools.partial(starts, program), (None, 0))
-    starts_CB = map_trials(lambda inputs, step: batches(inputs, step + jnp.arange(CHUNK)), 0, 0)(inputs, state.step)
+    starts_CB = map_trials(lambda inputs, step: batches(inputs, step + jnp.arange(CHUNK)), 0, 0)(
+        inputs, state.step
+    )
     every = map_trials(functools.partial(step, program), 0, None, 0, 0)
 
     def body(i: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
@@ -87,18 +100,24 @@ def advance(program: Program, mapped: bool, inputs: Inputs, tokens_N: jax.Array,
 
 
 @functools.partial(jax.jit, static_argnames=("program", "mapped"))
-def _validate(program: Program, mapped: bool, inputs: Inputs, val_N: jax.Array, state: State) -> jax.Array:
+def _validate(
+    program: Program, mapped: bool, inputs: Inputs, val_N: jax.Array, state: State
+) -> jax.Array:
     """Loss of every whole window of the validation stream: (windows,) or (trials, windows)."""
     one = functools.partial(validate, program)
-    return (jax.vmap(one, (0, None, 0), spmd_axis_name=mesh.TRIAL) if mapped else one)(inputs, val_N, state)
+    return (jax.vmap(one, (0, None, 0), spmd_axis_name=mesh.TRIAL) if mapped else one)(
+        inputs, val_N, state
+    )
 
 
-# 2. one cohort ---------------------------------------------------------------------------------------------------------
+# 2. one cohort -----------------------------------------------------------------------------------
 
 
 @dataclass
 class _Cohort:
-    """Trials under way: what is on the devices, and what the host keeps of each. Over a mesh the trial axis may be padded at its end."""
+    """Trials under way: what is on the devices, and what the host keeps of each. Over a mesh the
+    trial axis may be padded at its end.
+    """
 
     trials: Sequence[Trial]
     mapped: bool
@@ -131,15 +150,26 @@ class _Cohort:
 
 
 def stack(inputs: list[Inputs], mapped: bool) -> Inputs:
-    """Numbers with one dtype each, int32 or float32, so that no trial compiles anew; with a leading trial axis where mapped."""
+    """Numbers with one dtype each, int32 or float32, so that no trial compiles anew; with a leading
+    trial axis where mapped.
+    """
 
     def leaf(*values: Any) -> NDArray[Any]:
-        return np.asarray(values if mapped else values[0], np.int32 if isinstance(values[0], int) else np.float32)
+        return np.asarray(
+            values if mapped else values[0], np.int32 if isinstance(values[0], int) else np.float32
+        )
 
     return jax.tree.map(leaf, *inputs)
 
 
-def _open(trials: Sequence[Trial], mapped: bool, over: Mesh | None, how: Mapping[str, Any], corpus: Corpus, saves: Path | None) -> _Cohort:
+def _open(
+    trials: Sequence[Trial],
+    mapped: bool,
+    over: Mesh | None,
+    how: Mapping[str, Any],
+    corpus: Corpus,
+    saves: Path | None,
+) -> _Cohort:
     """The trials at their start, or where their newest checkpoint has them."""
     program = program_of(trials[0], **how)
     each = [inputs_of(t, len(corpus.train)) for t in trials]
@@ -147,12 +177,17 @@ def _open(trials: Sequence[Trial], mapped: bool, over: Mesh | None, how: Mapping
         each += [each[-1]._replace(steps=0)] * (-len(each) % over.shape[mesh.TRIAL])
     inputs = mesh.put(over, stack(each, mapped), mapped)
     with mesh.scope(over):
-        # in turn it runs op by op: compiling the draws takes longer than many a trial, and so each shape of tensor compiles once
+        # in turn it runs op by op: compiling the draws takes longer than many a trial, and so each
+        # shape of tensor compiles once
         state = begin(program, mapped, inputs) if mapped or over else start(program, inputs)
     curves = [np.full(len(curve_steps(t.steps)), np.nan, np.float32) for t in trials]
     cohort = _Cohort(trials, mapped, over, program, inputs, state, curves)
     found = checkpoint.load(saves, [t.run_id for t in trials]) if saves else {}
-    saved = {i: found[t.run_id] for i, t in enumerate(trials) if t.run_id in found and checkpoint.fits(state, found[t.run_id])}
+    saved = {
+        i: found[t.run_id]
+        for i, t in enumerate(trials)
+        if t.run_id in found and checkpoint.fits(state, found[t.run_id])
+    }
     if saved:
         cohort.state = checkpoint.unpack(state, mapped, saved)
         for i, one in saved.items():
@@ -165,17 +200,24 @@ def _save(cohort: _Cohort, folder: Path) -> None:
     curves_CP = np.full((len(cohort.trials), CURVE_POINTS), np.nan, np.float32)
     for i, curve in enumerate(cohort.curves):
         curves_CP[i, : len(curve)] = curve
-    arrays = {name: a[: len(cohort.trials)] for name, a in checkpoint.pack(cohort.state, cohort.mapped).items()}
+    arrays = {
+        name: a[: len(cohort.trials)]
+        for name, a in checkpoint.pack(cohort.state, cohort.mapped).items()
+    }
     arrays |= {"curve": curves_CP, "seconds": cohort.seconds * cohort.share}
     checkpoint.save(folder, [t.run_id for t in cohort.trials], cohort.step.tolist(), arrays)
     cohort.saved = time.monotonic()
 
 
 def _dispatch(cohort: _Cohort, tokens_N: jax.Array, n: int) -> int:
-    """Run `n` steps and keep what the curves keep. Returns the updates made, of all trials together."""
+    """Run `n` steps and keep what the curves keep. Returns the updates made, of all trials
+    together.
+    """
     before = cohort.step
     with mesh.scope(cohort.mesh):
-        cohort.state, losses = advance(cohort.program, cohort.mapped, cohort.inputs, tokens_N, cohort.state, n)
+        cohort.state, losses = advance(
+            cohort.program, cohort.mapped, cohort.inputs, tokens_N, cohort.state, n
+        )
     losses_NC = mesh.to_host(losses).reshape(CHUNK, -1)
     after = cohort.step
     for i, trial in enumerate(cohort.trials):
@@ -187,15 +229,29 @@ def _dispatch(cohort: _Cohort, tokens_N: jax.Array, n: int) -> int:
 
 def _results(cohort: _Cohort, corpus: Corpus, val_N: jax.Array) -> Iterator[Result]:
     with mesh.scope(cohort.mesh):
-        losses = mesh.to_host(_validate(cohort.program, cohort.mapped, cohort.inputs, val_N, cohort.state)).astype(np.float64)
+        losses = mesh.to_host(
+            _validate(cohort.program, cohort.mapped, cohort.inputs, val_N, cohort.state)
+        ).astype(np.float64)
     losses_CW = losses.reshape(-1, losses.shape[-1])
     seconds = cohort.seconds * cohort.share
     for i, trial in enumerate(cohort.trials):
-        yield _result(trial, cohort.curves[i], int(cohort.diverged[i]), losses_CW[i], corpus, float(seconds[i]))
+        yield _result(
+            trial,
+            cohort.curves[i],
+            int(cohort.diverged[i]),
+            losses_CW[i],
+            corpus,
+            float(seconds[i]),
+        )
 
 
 def _result(
-    trial: Trial, curve: NDArray[np.float32], diverged: int, losses_W: NDArray[np.float64], corpus: Corpus, seconds: float
+    trial: Trial,
+    curve: NDArray[np.float32],
+    diverged: int,
+    losses_W: NDArray[np.float64],
+    corpus: Corpus,
+    seconds: float,
 ) -> Result:
     if not diverged and not np.isfinite(losses_W).all():
         diverged = trial.steps  # the last update broke it
@@ -204,7 +260,11 @@ def _result(
     measured: dict[str, Any] = {"status": "diverged", "diverged_step": diverged}
     if not diverged:
         loss = float(losses_W.mean())
-        measured = {"status": "done", "loss": loss, "bits_per_byte": loss / float(np.log(2)) / corpus.bytes_per_token}
+        measured = {
+            "status": "done",
+            "loss": loss,
+            "bits_per_byte": loss / float(np.log(2)) / corpus.bytes_per_token,
+        }
         measured["loss_se"] = float(losses_W.std(ddof=1)) / windows**0.5 if windows > 1 else None
     return Result(
         run_id=trial.run_id,
@@ -219,7 +279,7 @@ def _result(
     )
 
 
-# 3. all of them --------------------------------------------------------------------------------------------------------
+# 3. all of them ----------------------------------------------------------------------------------
 
 
 def default_axis() -> str:
@@ -232,7 +292,10 @@ def check(trials: Sequence[Trial], corpus: Corpus, axis: str) -> None:
     if axis not in AXES:
         raise InputError(f"axis={axis!r}: must be one of {', '.join(AXES)}")
     if len({signature(t) for t in trials}) > 1:
-        raise InputError(f"trials: {len({signature(t) for t in trials})} signatures; those of one cohort have equal shapes")
+        raise InputError(
+            f"trials: {len({signature(t) for t in trials})} signatures; those of one "
+            "cohort have equal shapes"
+        )
     for trial in trials:
         rules(trial)  # refuses what the parametrization has no rule for
         optim.check(trial)
@@ -261,11 +324,13 @@ def train(
 ) -> Iterator[Result]:
     """Train `trials`, all of one signature, and yield a `Result` for each as it ends.
 
-    `axis`: "map" trains them at once along a mapped trial axis, "turn" one after the other; None chooses by the device.
-    `over`: the devices to use, as a mesh of `lab.mesh`; None spreads mapped trials over this process's devices, and takes one in turn.
-    `accumulate`, `remat`: how a step is run where memory is short (`lab.train.Program`); they change rounding only.
-    `stop()` is polled between dispatches; when it turns true, what is unfinished is saved under `checkpoints` and the iterator ends.
-    Raises InputError for trials that do not belong together or do not fit the corpus.
+    `axis`: "map" trains them at once along a mapped trial axis, "turn" one after the other; None
+    chooses by the device. `over`: the devices to use, as a mesh of `lab.mesh`; None spreads mapped
+    trials over this process's devices, and takes one in turn. `accumulate`, `remat`: how a step is
+    run where memory is short (`lab.train.Program`); they change rounding only. `stop()` is polled
+    between dispatches; when it turns true, what is unfinished is saved under `checkpoints` and the
+    iterator ends. Raises InputError for trials that do not belong together or do not fit the
+    corpus.
     """
     axis = axis or default_axis()
     check(trials, corpus, axis)
@@ -281,7 +346,11 @@ def train(
         for updates, took in _advances(cohort, tokens_N):
             steps_done += updates
             if progress:
-                progress(Progress(len(trials), done, total, steps_done, updates * group[0].batch_tokens / took))
+                progress(
+                    Progress(
+                        len(trials), done, total, steps_done, updates * group[0].batch_tokens / took
+                    )
+                )
             halt = stop()
             if checkpoints and (halt or time.monotonic() - cohort.saved > every_seconds):
                 _save(cohort, checkpoints)
@@ -294,8 +363,11 @@ def train(
 
 
 def _advances(cohort: _Cohort, tokens_N: jax.Array) -> Iterator[tuple[int, float]]:
-    """(updates, seconds) of each dispatch until the cohort's last trial ends; the length of a dispatch follows the speed."""
-    _dispatch(cohort, tokens_N, 0)  # compiles and runs nothing, so that `seconds` is of training alone
+    """(updates, seconds) of each dispatch until the cohort's last trial ends; the length of a
+    dispatch follows the speed.
+    """
+    # compiles and runs nothing, so that `seconds` is of training alone
+    _dispatch(cohort, tokens_N, 0)
     n = 8
     while left := cohort.left:
         n = min(n, left)

@@ -14,7 +14,17 @@ from lab import InputError
 
 SEMANTICS = 1  # raised whenever the numbers that training produces change
 
-OPTIMIZERS = ("adamw", "adamw_coupled", "adam", "sgd", "lion", "nadamw", "muon", "schedule_free_adamw", "prodigy")
+OPTIMIZERS = (
+    "adamw",
+    "adamw_coupled",
+    "adam",
+    "sgd",
+    "lion",
+    "nadamw",
+    "muon",
+    "schedule_free_adamw",
+    "prodigy",
+)
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
 PRECISIONS = ("float32", "bfloat16", "float8")
 ACTIVATIONS = ("swiglu", "gelu")
@@ -25,9 +35,10 @@ STATUSES = ("done", "diverged", "failed")
 class Trial:
     """Everything that decides one run.
 
-    Units: lengths and widths in entries, `batch` in sequences a step, `steps` and `warmup_steps` in optimizer steps,
-    `lr` is the peak learning rate before the parametrization's factor, `weight_decay` is independent: the decay per
-    step at the peak of the schedule (2309.14322, section 3.2.2), the same at every width.
+    Units: lengths and widths in entries, `batch` in sequences a step, `steps` and `warmup_steps` in
+    optimizer steps, `lr` is the peak learning rate before the parametrization's factor,
+    `weight_decay` is independent: the decay per step at the peak of the schedule (2309.14322,
+    section 3.2.2), the same at every width.
     """
 
     # data
@@ -49,7 +60,8 @@ class Trial:
     z_loss: float = 0.0
     # parametrization
     parametrization: str = "u-mup"
-    table: str = ""  # a user's own table of exponents, as canonical JSON; "" = the built-in of that name
+    # a user's own table of exponents, as canonical JSON; "" = the built-in of that name
+    table: str = ""
     base_width: int = 0  # 0 where the parametrization takes no base shape (SP, u-muP)
     base_depth: int = 0
     base_head_dim: int = 0  # 0: heads do not grow with width
@@ -101,10 +113,14 @@ class Trial:
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Trial)}
-# A field added later is listed here with the value that leaves old trials what they were: canonical JSON omits it
-# when it has that value, so ids made before it existed still hold. The fields of the first version have defaults that
-# never change; theirs are omitted by the same rule.
-_OMITTED: dict[str, Any] = {name: f.default for name, f in _FIELDS.items() if f.default is not dataclasses.MISSING and name != "semantics"}
+# A field added later is listed here with the value that leaves old trials what they were: canonical
+# JSON omits it when it has that value, so ids made before it existed still hold. The fields of the
+# first version have defaults that never change; theirs are omitted by the same rule.
+_OMITTED: dict[str, Any] = {
+    name: f.default
+    for name, f in _FIELDS.items()
+    if f.default is not dataclasses.MISSING and name != "semantics"
+}
 
 
 def _refuse(field: str, value: object, accepted: str) -> None:
@@ -118,23 +134,42 @@ def _check_type(name: str, value: object) -> None:
     elif kind is int:
         ok = isinstance(value, int) and not isinstance(value, bool)
     elif kind is float:
-        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        ok = (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        )
     else:
         ok = isinstance(value, str)
     if not ok:
         _refuse(
             name,
             value,
-            f"must be a finite {getattr(kind, '__name__', kind)}" if kind is float else f"must be {getattr(kind, '__name__', kind)}",
+            f"must be a finite {getattr(kind, '__name__', kind)}"
+            if kind is float
+            else f"must be {getattr(kind, '__name__', kind)}",
         )
 
 
-_CHOICES = {"activation": ACTIVATIONS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS}
+_CHOICES = {
+    "activation": ACTIVATIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+}
 _AT_LEAST_ONE = ("sequence", "batch", "steps", "width", "depth", "head_dim", "ff")
-_POSITIVE = ("lr", "init_std", "alpha_embed", "alpha_attn", "alpha_out", "alpha_ffn_act", "alpha_res", "alpha_res_attn_ratio", "alpha_loss")
+_POSITIVE = (
+    "lr",
+    "init_std",
+    "alpha_embed",
+    "alpha_attn",
+    "alpha_out",
+    "alpha_ffn_act",
+    "alpha_res",
+    "alpha_res_attn_ratio",
+    "alpha_loss",
+)
 _NOT_NEGATIVE = (
-    "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth", "base_head_dim",
-    "base_batch", "base_steps", "init_seed", "data_seed",
+    "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth",
+    "base_head_dim", "base_batch", "base_steps", "init_seed", "data_seed",
 )  # fmt: skip
 
 
@@ -161,7 +196,11 @@ def check_trial(trial: Trial) -> None:
         _refuse("vocab", trial.vocab, "must be at least 2")
     if trial.width % trial.head_dim:
         divisors = [d for d in range(1, trial.width + 1) if trial.width % d == 0 and d % 2 == 0]
-        _refuse("head_dim", trial.head_dim, f"must divide width={trial.width}: one of {divisors or 'none (width is odd)'}")
+        _refuse(
+            "head_dim",
+            trial.head_dim,
+            f"must divide width={trial.width}: one of {divisors or 'none (width is odd)'}",
+        )
     if trial.head_dim % 2:
         _refuse("head_dim", trial.head_dim, "must be even (rotary position embedding turns pairs)")
     if trial.warmup_steps > trial.steps:
@@ -171,7 +210,9 @@ def check_trial(trial: Trial) -> None:
 
 
 def canonical_json(record: dict[str, Any]) -> str:
-    """The one spelling of a record: sorted keys, no spaces, floats that are whole written as floats; raises on what has none."""
+    """The one spelling of a record: sorted keys, no spaces, floats that are whole written as
+    floats; raises on what has none.
+    """
 
     def check(value: Any, path: str) -> None:
         if isinstance(value, dict):
@@ -188,7 +229,9 @@ def canonical_json(record: dict[str, Any]) -> str:
             raise InputError(f"{path}={value!r}: a {type(value).__name__} has no canonical JSON")
 
     check(record, "record")
-    return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return json.dumps(
+        record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
 
 
 def trial_json(trial: Trial) -> dict[str, Any]:
@@ -220,25 +263,33 @@ def trial_from_json(data: dict[str, Any]) -> Trial:
     return Trial(**data)
 
 
-# Fields that a compiled program depends on; all others are numbers that it takes. Trials that agree in them share a program.
+# Fields that a compiled program depends on; all others are numbers that it takes. Trials that agree
+# in them share a program.
 _STATIC = (
-    "corpus", "vocab", "sequence", "batch", "width", "depth", "head_dim", "ff", "activation", "qk_norm", "norm_gains", "tied",
-    "optimizer", "schedule", "precision", "semantics",
+    "corpus", "vocab", "sequence", "batch", "width", "depth", "head_dim", "ff", "activation",
+    "qk_norm", "norm_gains", "tied", "optimizer", "schedule", "precision", "semantics",
 )  # fmt: skip
 
 
 def signature(trial: Trial) -> tuple[Any, ...]:
-    """What trials of one cohort have in common: the static fields, and the parametrization's set of ops."""
+    """What trials of one cohort have in common: the static fields, and the parametrization's set of
+    ops.
+    """
     from lab.parametrization import table_of
 
-    return (*(getattr(trial, name) for name in _STATIC), "unit" if table_of(trial).unit else "plain")
+    return (
+        *(getattr(trial, name) for name in _STATIC),
+        "unit" if table_of(trial).unit else "plain",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a trial measured. Losses in nats per token; `loss` is over the validation split after the last step.
+    """What a trial measured. Losses in nats per token; `loss` is over the validation split after
+    the last step.
 
-    A diverged trial (NaN or infinite training loss) has loss None and `diverged_step`; a failed one has `reason`.
+    A diverged trial (NaN or infinite training loss) has loss None and `diverged_step`; a failed one
+    has `reason`.
     """
 
     run_id: str
@@ -248,7 +299,9 @@ class Result:
     loss_init: float | None = None
     bits_per_byte: float | None = None
     diverged_step: int | None = None
-    seconds: float = 0.0  # this trial's share of the wall time of its cohort's steps; compiling and validation are not in it
+    # this trial's share of the wall time of its cohort's steps; compiling and validation are not in
+    # it
+    seconds: float = 0.0
     curve_steps: tuple[int, ...] = ()  # 1-based optimizer steps
     curve_losses: tuple[float, ...] = ()  # training loss at those steps, before the step's update
     bytes_per_token: float | None = None
@@ -265,26 +318,45 @@ class Result:
         if self.status == "done" and (self.loss is None or not math.isfinite(self.loss)):
             _refuse("loss", self.loss, "a trial that is done has a finite loss")
         if len(self.curve_steps) != len(self.curve_losses):
-            _refuse("curve_losses", len(self.curve_losses), f"must be as many as curve_steps ({len(self.curve_steps)})")
+            _refuse(
+                "curve_losses",
+                len(self.curve_losses),
+                f"must be as many as curve_steps ({len(self.curve_steps)})",
+            )
 
 
 def result_json(result: Result) -> dict[str, Any]:
     out = dataclasses.asdict(result)
-    return {**out, "curve_steps": list(result.curve_steps), "curve_losses": list(result.curve_losses)}
+    return {
+        **out,
+        "curve_steps": list(result.curve_steps),
+        "curve_losses": list(result.curve_losses),
+    }
 
 
 def result_from_json(data: dict[str, Any]) -> Result:
     known = {f.name for f in dataclasses.fields(Result)}
     for name in data:
         if name not in known:
-            _refuse(name, data[name], f"unknown field of a result; known: {', '.join(sorted(known))}")
-    return Result(**{**data, "curve_steps": tuple(data.get("curve_steps", ())), "curve_losses": tuple(data.get("curve_losses", ()))})
+            _refuse(
+                name, data[name], f"unknown field of a result; known: {', '.join(sorted(known))}"
+            )
+    return Result(
+        **{
+            **data,
+            "curve_steps": tuple(data.get("curve_steps", ())),
+            "curve_losses": tuple(data.get("curve_losses", ())),
+        }
+    )
 
 
-# The table: one row a trial. `fits` validates an equal list (fits/table.py); a test compares the two.
+# The table: one row a trial. `fits` validates an equal list (fits/table.py); a test compares the
+# two.
 COLUMNS = (
-    "run_id", "study", "params", "params_no_embed", "params_head", "params_active", "params_nonzero", "width", "depth", "heads", "ff",
-    "vocab", "sequence", "parametrization", "optimizer", "tokens", "unique_tokens", "epochs", "batch_tokens", "steps", "flops",
-    "flops_exact", "lr", "lr_applied_hidden", "weight_decay", "tau", "warmup_tokens", "schedule", "sparsity", "experts", "init_seed",
-    "data_seed", "loss", "loss_se", "loss_init", "bits_per_byte", "status", "diverged_step", "seconds", "device", "code", "semantics",
+    "run_id", "study", "params", "params_no_embed", "params_head", "params_active",
+    "params_nonzero", "width", "depth", "heads", "ff", "vocab", "sequence", "parametrization",
+    "optimizer", "tokens", "unique_tokens", "epochs", "batch_tokens", "steps", "flops",
+    "flops_exact", "lr", "lr_applied_hidden", "weight_decay", "tau", "warmup_tokens", "schedule",
+    "sparsity", "experts", "init_seed", "data_seed", "loss", "loss_se", "loss_init",
+    "bits_per_byte", "status", "diverged_step", "seconds", "device", "code", "semantics",
 )  # fmt: skip

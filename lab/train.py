@@ -1,7 +1,8 @@
 """One trial's program: how it starts, one optimizer step, and its validation, as pure functions.
 
-`Program` is static and decides what is compiled; `Inputs` are the trial's traced numbers; `State` is what a step changes.
-Everything here is written for one trial; `lab.population` maps it over many.
+`Program` is static and decides what is compiled; `Inputs` are the trial's traced numbers; `State`
+is what a step changes. Everything here is written for one trial; `lab.population` maps it over
+many.
 """
 
 from dataclasses import dataclass
@@ -21,14 +22,17 @@ Number = Any  # a traced or plain number
 
 @dataclass(frozen=True)
 class Program:
-    """The static part of a trial: equal for all trials of a cohort. The last two fields are how it is run, and change rounding only."""
+    """The static part of a trial: equal for all trials of a cohort. The last two fields are how it
+    is run, and change rounding only.
+    """
 
     shape: model.Shape
     batch: int
     optimizer: str
     schedule: str
     accumulate: int = 1  # parts of a batch that pass through the model one after the other
-    remat: str = ""  # what each layer computes again going back: nothing, "elementwise" or all of it, "layers"
+    # what each layer computes again going back: nothing, "elementwise" or all of it, "layers"
+    remat: str = ""
 
 
 class Inputs(NamedTuple):
@@ -43,7 +47,9 @@ class Inputs(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a step changes. `diverged` is the 1-based step whose loss was not finite, 0 while there is none."""
+    """What a step changes. `diverged` is the 1-based step whose loss was not finite, 0 while there
+    is none.
+    """
 
     params: Tree
     opt: Tree
@@ -56,13 +62,17 @@ def program_of(trial: Trial, accumulate: int = 1, remat: str = "") -> Program:
         raise InputError(f"accumulate={accumulate}: must divide batch={trial.batch}")
     if remat and remat not in model.REMAT:
         raise InputError(f"remat={remat!r}: must be one of {', '.join(model.REMAT)}, or empty")
-    return Program(model.shape_of(trial), trial.batch, trial.optimizer, trial.schedule, accumulate, remat)
+    return Program(
+        model.shape_of(trial), trial.batch, trial.optimizer, trial.schedule, accumulate, remat
+    )
 
 
 def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
     """The trial's numbers; `corpus_tokens` is the length of the training stream."""
     n_tokens = trial.unique_tokens or corpus_tokens
-    return Inputs(numbers(trial), trial.steps, trial.warmup_steps, trial.init_seed, trial.data_seed, n_tokens)
+    return Inputs(
+        numbers(trial), trial.steps, trial.warmup_steps, trial.init_seed, trial.data_seed, n_tokens
+    )
 
 
 def _optimizer(program: Program, inputs: Inputs, params: Tree) -> Any:
@@ -105,12 +115,18 @@ def _windows(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Arr
 
 def starts(program: Program, inputs: Inputs, step: Number) -> jax.Array:
     """int32 (B,): where the windows of one step's batch begin."""
-    return batch_starts(inputs.data_seed, step, program.batch, program.shape.sequence, inputs.n_tokens)
+    return batch_starts(
+        inputs.data_seed, step, program.batch, program.shape.sequence, inputs.n_tokens
+    )
 
 
-def gradients(program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array) -> tuple[jax.Array, Tree]:
+def gradients(
+    program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
+) -> tuple[jax.Array, Tree]:
     """The mean loss of the batch and its gradient, from `program.accumulate` parts of the batch."""
-    both = jax.value_and_grad(lambda p, tokens_BS: model.loss(program.shape, p, tokens_BS, inputs.numbers, program.remat))
+    both = jax.value_and_grad(
+        lambda p, tokens_BS: model.loss(program.shape, p, tokens_BS, inputs.numbers, program.remat)
+    )
     parts = program.accumulate
     if parts == 1:
         return both(params, tokens_BS)
@@ -120,14 +136,24 @@ def gradients(program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Arr
 
     # every parts-th sequence, so that a part is spread over the devices as the batch is
     tokens_PbS = tokens_BS.reshape(-1, parts, tokens_BS.shape[-1]).swapaxes(0, 1)
-    loss, grads = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, jax.eval_shape(both, params, tokens_PbS[0])), tokens_PbS)[0]
-    # unit-scaled gradients are sums over the square root of their count, so a part's are sqrt(parts) too large for the whole
+    loss, grads = jax.lax.scan(
+        add, jax.tree.map(jnp.zeros_like, jax.eval_shape(both, params, tokens_PbS[0])), tokens_PbS
+    )[0]
+    # unit-scaled gradients are sums over the square root of their count, so a part's are
+    # sqrt(parts) too large for the whole
     share = parts**-0.5 if program.shape.unit else 1 / parts
     return loss / parts, jax.tree.map(lambda g: g * share, grads)
 
 
-def step(program: Program, inputs: Inputs, tokens_N: jax.Array, state: State, starts_B: jax.Array | None = None) -> tuple[State, jax.Array]:
-    """One optimizer step and the loss before it; a trial that has finished or diverged does not change any more.
+def step(
+    program: Program,
+    inputs: Inputs,
+    tokens_N: jax.Array,
+    state: State,
+    starts_B: jax.Array | None = None,
+) -> tuple[State, jax.Array]:
+    """One optimizer step and the loss before it; a trial that has finished or diverged does not
+    change any more.
 
     `starts_B` are the step's window starts where the caller has them.
     """
@@ -142,18 +168,25 @@ def step(program: Program, inputs: Inputs, tokens_N: jax.Array, state: State, st
     finite = jnp.isfinite(loss)
     new = State(params, opt, state.step + 1, state.diverged)
     kept = jax.tree.map(lambda a, b: jnp.where(running & finite, a, b), new, state)
-    return kept._replace(diverged=jnp.where(running & ~finite, state.step + 1, state.diverged)), loss
+    return kept._replace(
+        diverged=jnp.where(running & ~finite, state.step + 1, state.diverged)
+    ), loss
 
 
 def validate(program: Program, inputs: Inputs, val_N: jax.Array, state: State) -> jax.Array:
-    """Mean loss of every whole window of the validation stream, in stream order: float32 (windows,)."""
+    """Mean loss of every whole window of the validation stream, in stream order: float32
+    (windows,).
+    """
     sequence = program.shape.sequence
     windows = (len(val_N) - 1) // sequence
     batches = -(-windows // program.batch)
-    starts = jnp.minimum(jnp.arange(batches * program.batch), windows - 1) * sequence  # the last batch repeats the last window
+    # the last batch repeats the last window
+    starts = jnp.minimum(jnp.arange(batches * program.batch), windows - 1) * sequence
     params = optim.evaluated(program.optimizer, state.opt, state.params)
 
     def one(starts_B: jax.Array) -> jax.Array:
-        return model.sequence_losses(program.shape, params, _windows(val_N, starts_B, sequence), inputs.numbers)
+        return model.sequence_losses(
+            program.shape, params, _windows(val_N, starts_B, sequence), inputs.numbers
+        )
 
     return jax.lax.map(one, starts.reshape(batches, program.batch)).reshape(-1)[:windows]

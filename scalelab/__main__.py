@@ -1,30 +1,52 @@
-"""The command `scalelab`: finds the group of the command, imports only that, turns errors into one line and exit code 2."""
+"""The command `scalelab`: finds the group of the command, imports only that, turns errors into one
+line and exit code 2.
+"""
 
 import importlib
 import os
 import sys
 
 COMMANDS = {
-    "demo": ("scalelab.cli.demo", "the whole chain on text every Python carries, on a laptop CPU, in minutes"),
-    "train": ("scalelab.cli.train", "one trial, with a progress bar; --explain prints every tensor's rule"),
-    "check": ("scalelab.cli.check", "coords | transfer: a verdict with numbers, a plot, exit code 1 on failure"),
+    "demo": (
+        "scalelab.cli.demo",
+        "the whole chain on text every Python carries, on a laptop CPU, in minutes",
+    ),
+    "train": (
+        "scalelab.cli.train",
+        "one trial, with a progress bar; --explain prints every tensor's rule",
+    ),
+    "check": (
+        "scalelab.cli.check",
+        "coords | transfer: a verdict with numbers, a plot, exit code 1 on failure",
+    ),
     "sweep": ("scalelab.cli.sweep", "plan | run | status | export a study"),
     "data": ("scalelab.cli.data", "prepare: text to token shards"),
     "fit": ("scalelab.cli.fit", "a law from a store, a Parquet or a CSV of anyone's runs"),
     "audit": ("scalelab.cli.audit", "hold-out error, rival forms, checklist"),
-    "laws": ("scalelab.cli.laws", "forms and published coefficient sets, with ranges and citations"),
-    "predict": ("scalelab.cli.predict", "the large run: loss, LR, weight decay, batch, each with its interval"),
+    "laws": (
+        "scalelab.cli.laws",
+        "forms and published coefficient sets, with ranges and citations",
+    ),
+    "predict": (
+        "scalelab.cli.predict",
+        "the large run: loss, LR, weight decay, batch, each with its interval",
+    ),
     "report": ("scalelab.cli.report", "one HTML file that a sceptical colleague can check"),
 }
 
 
 def usage() -> str:
     rows = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
-    return f"usage: scalelab COMMAND ...\n\n{rows}\n\nscalelab COMMAND --help tells the rest; each command takes --json."
+    return (
+        f"usage: scalelab COMMAND ...\n\n{rows}\n\nscalelab COMMAND --help tells the rest; each "
+        "command takes --json."
+    )
 
 
 def check_packages() -> None:
-    """`lab`, `sweeps` and `fits` are common names: say so plainly when another project's package answers to one."""
+    """`lab`, `sweeps` and `fits` are common names: say so plainly when another project's package
+    answers to one.
+    """
     from pathlib import Path
 
     root = Path(__file__).resolve().parents[1]
@@ -32,7 +54,8 @@ def check_packages() -> None:
         found = importlib.import_module(name).__file__
         if found is None or Path(found).resolve().parent != root / name:
             raise SystemExit(
-                f"scalelab: the package {name!r} that Python imports is {found}, not scalelab's; uninstall it or use a fresh environment"
+                f"scalelab: the package {name!r} that Python imports is {found}, not scalelab's; "
+                "uninstall it or use a fresh environment"
             )
 
 
@@ -42,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         print(usage())
         return 0 if args else 2
     if args[0] not in COMMANDS:
-        print(f"scalelab: command={args[0]!r}: must be one of {', '.join(COMMANDS)}", file=sys.stderr)
+        print(
+            f"scalelab: command={args[0]!r}: must be one of {', '.join(COMMANDS)}", file=sys.stderr
+        )
         return 2
     check_packages()
     import fits
@@ -54,10 +79,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"scalelab {args[0]}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more when it flushes at its end
+        # else Python complains once more when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE, as shells report it
     except KeyboardInterrupt:
-        print(f"scalelab {args[0]}: interrupted; what was stored is kept, run again to go on", file=sys.stderr)
+        print(
+            f"scalelab {args[0]}: interrupted; what was stored is kept, run again to go on",
+            file=sys.stderr,
+        )
         return 130
 
 

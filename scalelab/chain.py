@@ -1,4 +1,6 @@
-"""The demo's chain: sweep, tune, ladder, law, prediction, test of the prediction, report. Every step skips what is done."""
+"""The demo's chain: sweep, tune, ladder, law, prediction, test of the prediction, report. Every
+step skips what is done.
+"""
 
 import dataclasses
 import hashlib
@@ -29,20 +31,27 @@ from sweeps.store import Store
 from sweeps.studies import demo
 from sweeps.table import compact, read_table
 
-# On other seeds no one form was nearest to the measured target every time, and each alone missed it (results/LOG.md, 2026-11-24): the
-# prediction pools them. The first feeds the report's sliders.
+# On other seeds no one form was nearest to the measured target every time, and each alone missed it
+# (results/LOG.md, 2026-11-24): the prediction pools them. The first feeds the report's sliders.
 LAWS, OBJECTIVE = ("chinchilla", "chinchilla-tied", "chinchilla-outer"), "log-mse"
 REPLICATES = 500
-TITLE = "scalelab demo: standard parametrization against u-muP, and a loss predicted before it was measured"
+TITLE = (
+    "scalelab demo: standard parametrization against u-muP, and a loss predicted before it was "
+    "measured"
+)
 MOST_WORKERS = 4
 Json = dict[str, Any]
 
 
 def workers() -> int:
-    """Trials under way at once. On a CPU programs this small gain nothing from a second core (width 96: 2.5 s alone, 2.6 s two at once)."""
+    """Trials under way at once. On a CPU programs this small gain nothing from a second core (width
+    96: 2.5 s alone, 2.6 s two at once).
+    """
     if population.default_axis() == "map":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(cores, MOST_WORKERS)
 
 
@@ -57,23 +66,39 @@ class Chain:
     bar: Bar
 
     def train(self, study: str, trials: Sequence[Trial], stamp: str = "") -> pd.DataFrame:
-        """The table of these trials, trained where the store does not hold them yet. `stamp` goes into results as prediction_sha256."""
+        """The table of these trials, trained where the store does not hold them yet. `stamp` goes
+        into results as prediction_sha256.
+        """
 
         def tracked(
-            trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]
+            trials: Sequence[Trial],
+            *,
+            stop: Callable[[], bool],
+            checkpoints: Path,
+            progress: Callable[[Any], None],
         ) -> Iterator[Result]:
             def both(state: Any) -> None:
                 progress(state)
                 self.bar.steps(state)
 
-            for result in population.train(trials, self.corpus, stop=stop, checkpoints=checkpoints, progress=both):
+            for result in population.train(
+                trials, self.corpus, stop=stop, checkpoints=checkpoints, progress=both
+            ):
                 yield dataclasses.replace(result, prediction_sha256=stamp)
 
         over = threading.Event()
         count = workers()
 
         def one() -> bool:
-            return work(self.store, study, trials, tracked, workers=count, on_result=self.bar.result, halt=over.is_set).stopped
+            return work(
+                self.store,
+                study,
+                trials,
+                tracked,
+                workers=count,
+                on_result=self.bar.result,
+                halt=over.is_set,
+            ).stopped
 
         self.bar.stage(study, trials, self.store.ids())
         with ThreadPoolExecutor(count) as pool:
@@ -89,7 +114,10 @@ class Chain:
         table = read_table(self.store.path)
         mine = table[table["run_id"].isin([t.run_id for t in trials])]
         if lacking := len(trials) - len(mine):
-            raise InputError(f"{study}: {lacking} of {len(trials)} trials failed; `scalelab sweep status {self.store.path}` says why")
+            raise InputError(
+                f"{study}: {lacking} of {len(trials)} trials failed; `scalelab sweep "
+                f"status {self.store.path}` says why"
+            )
         return mine.sort_values("run_id", ignore_index=True)
 
     def save(self, name: str, document: Json) -> None:
@@ -100,13 +128,18 @@ class Chain:
         temporary.replace(self.out / name)
 
     def state(self, document: Json) -> tuple[Json, str]:
-        """prediction.json, written once and never again: what it holds, and its sha256. One that is there must be about the same target."""
+        """prediction.json, written once and never again: what it holds, and its sha256. One that is
+        there must be about the same target.
+        """
         path = self.out / "prediction.json"
         if not path.is_file():
             self.save(path.name, document)
         stated = json.loads(path.read_text())
         if stated["target"] != document["target"]:
-            raise InputError(f"{path}: predicts another target than this run would; it is never rewritten, so use another --out")
+            raise InputError(
+                f"{path}: predicts another target than this run would; it is never "
+                "rewritten, so use another --out"
+            )
         return stated, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -118,14 +151,17 @@ def run(chain: Chain) -> Json:
     widths = chain.train("lr_width", demo.lr_width(size, corpus))
     by_width = {c["parametrization"]: c for c in transfer.check(widths, axis="width")}
 
-    # 2. the LR for each length of run, at one small width; the trials of that width and the first length are there already
+    # 2. the LR for each length of run, at one small width; the trials of that width and the first
+    # length are there already
     tuning = [t for t in demo.lr_width(size, corpus) if t.width == size.tuning_width]
     lengths = chain.train("lr_steps", tuning + demo.lr_steps(size, corpus))
     by_steps = {c["parametrization"]: c for c in transfer.check(lengths, axis="steps")}
     lrs = follow(by_steps["u-mup"], (*size.ladder_steps, size.target_steps))
 
     # 3. the ladder, each (N, D) cell at the LR of its length, and the laws through it
-    cells = chain.train("ladder", demo.ladder(size, corpus, {s: lrs[s]["value"] for s in size.ladder_steps}))
+    cells = chain.train(
+        "ladder", demo.ladder(size, corpus, {s: lrs[s]["value"] for s in size.ladder_steps})
+    )
     found = [fitted(cells, name) for name in LAWS]
     for law in found:
         law.save(chain.out / law_file(law))
@@ -134,16 +170,21 @@ def run(chain: Chain) -> Json:
     target = demo.target(size, corpus, "u-mup", lrs[size.target_steps]["value"])
     stated, sha256 = chain.state(prediction(found, target, lrs[size.target_steps], size))
 
-    # 5. the predicted run, and beside it the same run under standard parametrization, its LR tuned in the same way at the same small width
+    # 5. the predicted run, and beside it the same run under standard parametrization, its LR tuned
+    # in the same way at the same small width
     standard_lr = follow(by_steps["sp"], [size.target_steps])[size.target_steps]["value"]
     standard_trial = demo.target(size, corpus, "sp", standard_lr)
     both = chain.train("target", [target, standard_trial], stamp=sha256)
-    measured, standard = (both[both["run_id"] == t.run_id].iloc[0] for t in (target, standard_trial))
+    measured, standard = (
+        both[both["run_id"] == t.run_id].iloc[0] for t in (target, standard_trial)
+    )
 
     # 6. the answer, the recipe, the report
     answer = {**stated, "prediction_sha256": sha256, **judged(stated, measured, cells)}
     answer |= {"standard_loss": number_of(standard["loss"]), "standard_lr": standard_trial.lr}
-    answer["optima"] = {name: {str(int(r["size"])): r["log2"] for r in c["rows"]} for name, c in by_width.items()}
+    answer["optima"] = {
+        name: {str(int(r["size"])): r["log2"] for r in c["rows"]} for name, c in by_width.items()
+    }
     answer["drift"] = {name: c["drift"]["total"] for name, c in by_width.items()}
     answer["recipe"] = made(target, stated)
     answer["trials"] = compact(chain.store, chain.out / "trials.parquet")
@@ -152,11 +193,16 @@ def run(chain: Chain) -> Json:
 
 
 def follow(check: Json, lengths: Sequence[int]) -> dict[int, Json]:
-    """The LR at each length of run, from the optima over lengths: {"value", "low", "high"}; the value has three digits."""
+    """The LR at each length of run, from the optima over lengths: {"value", "low", "high"}; the
+    value has three digits.
+    """
     steps = np.array(lengths, float)
     found = ask(from_check(check, "lr_steps"), {"steps": steps, "params": steps}, "total")
     rows = zip(found.value, found.low, found.high, strict=True)
-    return {s: {"value": round_lr(v), "low": float(low), "high": float(high)} for s, (v, low, high) in zip(lengths, rows, strict=True)}
+    return {
+        s: {"value": round_lr(v), "low": float(low), "high": float(high)}
+        for s, (v, low, high) in zip(lengths, rows, strict=True)
+    }
 
 
 def round_lr(lr: float) -> float:
@@ -166,7 +212,11 @@ def round_lr(lr: float) -> float:
 
 def fitted(cells: pd.DataFrame, law: str) -> Fit:
     """The law on the ladder's runs, with its bootstrap."""
-    return bootstrap(select(cells, laws.law(law)), fit(cells, law, objective=OBJECTIVE, source="the demo's ladder"), REPLICATES)
+    return bootstrap(
+        select(cells, laws.law(law)),
+        fit(cells, law, objective=OBJECTIVE, source="the demo's ladder"),
+        REPLICATES,
+    )
 
 
 def law_file(law: Fit) -> str:
@@ -180,12 +230,25 @@ def prediction(found: Sequence[Fit], target: Trial, lr: Json, size: demo.Size) -
     loss = {end: float(values[0]) for end, values in pooled(found, x).items()}
     source = f"u-muP's optimum at width {size.tuning_width}, followed to {size.target_steps} steps"
     return {
-        "target": {**at, "width": target.width, "depth": target.depth, "steps": target.steps, "run_id": target.run_id},
+        "target": {
+            **at,
+            "width": target.width,
+            "depth": target.depth,
+            "steps": target.steps,
+            "run_id": target.run_id,
+        },
         "predicted": {
             "loss": {**loss, "level": 0.9, "source": f"{len(found)} forms, pooled"},
             "lr": {**lr, "level": 0.9, "source": source},
         },
-        "laws": [{"law": f.law, "params": f.params, "loss": float(laws.law(f.law).predict(f.params, x)[0])} for f in found],
+        "laws": [
+            {
+                "law": f.law,
+                "params": f.params,
+                "loss": float(laws.law(f.law).predict(f.params, x)[0]),
+            }
+            for f in found
+        ],
     }
 
 
@@ -201,7 +264,9 @@ def judged(stated: Json, measured: "pd.Series[Any]", cells: pd.DataFrame) -> Jso
         "measured": {"loss": loss},
         "error": None if loss is None else loss / predicted["value"] - 1,
         "interval_holds": loss is not None and predicted["low"] <= loss <= predicted["high"],
-        "reach": {name: stated["target"][name] / float(cells[name].max()) for name in ("params", "tokens")},
+        "reach": {
+            name: stated["target"][name] / float(cells[name].max()) for name in ("params", "tokens")
+        },
     }
 
 
@@ -216,31 +281,54 @@ def made(target: Trial, stated: Json) -> Json:
         "depth": target.depth,
     }
     numbers = recipe(found, at, extrapolate=True, warnings=warnings).numbers
-    numbers.pop("weight_decay_coupled", None)  # decay over the published LR, which is not the LR of this recipe
+    # decay over the published LR, which is not the LR of this recipe
+    numbers.pop("weight_decay_coupled", None)
     return {**numbers, **stated["predicted"]}
 
 
-def tell_the_sceptic(chain: Chain, widths: pd.DataFrame, checks: list[Json], found: Sequence[Fit], answer: Json) -> None:
+def tell_the_sceptic(
+    chain: Chain, widths: pd.DataFrame, checks: list[Json], found: Sequence[Fit], answer: Json
+) -> None:
     """transfer.json, recipe.json, transfer.png and report.html."""
     chain.save("transfer.json", {"checks": checks})
     chain.save("recipe.json", {"target": answer["target"], "numbers": answer["recipe"]})
     by_width = [c for c in checks if c["axis"] == "width"]
-    report.plots.transfer_figure(widths, by_width).savefig(chain.out / "transfer.png", dpi=130, bbox_inches="tight")
+    report.plots.transfer_figure(widths, by_width).savefig(
+        chain.out / "transfer.png", dpi=130, bbox_inches="tight"
+    )
     table = read_table(chain.store.path)
-    page = report.render(TITLE, table, checks, fit=found, prediction=answer, recipe=answer["recipe"], notes=notes(chain.corpus))
+    page = report.render(
+        TITLE,
+        table,
+        checks,
+        fit=found,
+        prediction=answer,
+        recipe=answer["recipe"],
+        notes=notes(chain.corpus),
+    )
     (chain.out / "report.html").write_text(page, encoding="utf-8")
 
 
 def notes(corpus: Corpus) -> list[str]:
     m = corpus.manifest
-    text = f"the documentation of Python {m['python']}" if m["source"] == "python" else str(m["source"])
+    text = (
+        f"the documentation of Python {m['python']}"
+        if m["source"] == "python"
+        else str(m["source"])
+    )
     return [
-        f"Text: {text}, as bytes; {m['train']['tokens']:,} for training, {m['val']['tokens']:,} of other documents for validation.",
-        "Weight decay is 0 in these runs; the recipe's weight decay and batch come from published laws, far outside their range.",
-        f"The predicted loss pools {len(LAWS)} forms ({', '.join(LAWS)}), chosen before these runs on other seeds: its interval holds each "
+        f"Text: {text}, as bytes; {m['train']['tokens']:,} for training, {m['val']['tokens']:,} "
+        "of other documents for validation.",
+        "Weight decay is 0 in these runs; the recipe's weight decay and batch come from published "
+        "laws, far outside their range.",
+        f"The predicted loss pools {len(LAWS)} forms ({', '.join(LAWS)}), chosen before these "
+        "runs on other seeds: its interval holds each "
         "form's own doubt and their disagreement. The sliders follow the first form alone.",
-        "Standard parametrization runs the target at the LR that its own runs of several lengths give at the smallest width, as u-muP: "
-        "that is what tuning small costs there, not the best it can do. With its drift over width followed too it had 1.29 instead of 1.44 "
+        "Standard parametrization runs the target at the LR that its own runs of several lengths "
+        "give at the smallest width, as u-muP: "
+        "that is what tuning small costs there, not the best it can do. With its drift over width "
+        "followed too it had 1.29 instead of 1.44 "
         "in runs beforehand, where u-muP had 1.26 (results/LOG.md, 2026-11-24).",
-        "u-muP has alpha_res_attn_ratio 1/4 and alpha_loss 4, found at width 32 beforehand; standard parametrization has no such choices.",
+        "u-muP has alpha_res_attn_ratio 1/4 and alpha_loss 4, found at width 32 beforehand; "
+        "standard parametrization has no such choices.",
     ]

@@ -1,11 +1,14 @@
-"""How well cheap runs predict dear ones: fits each set's cheap runs with one law and predicts its dearest.
+"""How well cheap runs predict dear ones: fits each set's cheap runs with one law and predicts its
+dearest.
 
-    python -m scripts.bench_extrapolation DIR [--law auto] [--sets FILE] [--ratios 4 32] [--out results/bench/extrapolation.json]
+    python -m scripts.bench_extrapolation DIR [--law auto] [--sets FILE] [--ratios 4 32] [--out
+    results/bench/extrapolation.json]
 
-DIR/sets.json (or FILE) lists the sets: `file`, `where` ([column, operator, value]; "@name" is another column; isnull takes true or
-false), `best_over`, `columns` (without flops: 6 params tokens). Test: runs with flops at least 0.8 x the 88th percentile. Train: runs with
-flops at most (cheapest test run)/K, K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean
-|predicted/measured - 1|; intervals: 90 %.
+DIR/sets.json (or FILE) lists the sets: `file`, `where` ([column, operator, value]; "@name" is
+another column; isnull takes true or false), `best_over`, `columns` (without flops: 6 params
+tokens). Test: runs with flops at least 0.8 x the 88th percentile. Train: runs with flops at most
+(cheapest test run)/K, K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set.
+Errors are mean |predicted/measured - 1|; intervals: 90 %.
 """
 
 import argparse
@@ -24,7 +27,14 @@ TOP, SHARE = 88, 0.8
 RATIOS = (4, 32)
 TRAIN, TEST = 6, 2
 LEVEL = 0.9
-COMPARE = {"==": operator.eq, "!=": operator.ne, ">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+COMPARE = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+}
 
 
 def read_set(folder: Path, entry: dict[str, Any]):
@@ -39,14 +49,18 @@ def read_set(folder: Path, entry: dict[str, Any]):
         frame = frame.loc[frame.groupby(entry["best_over"])["loss"].idxmin()]
     if "flops" not in entry["columns"]:
         frame = frame.assign(flops=6.0 * frame["params"] * frame["tokens"])
-    return frame[["params", "tokens", "flops", "loss"]].astype(float).dropna().reset_index(drop=True)
+    return (
+        frame[["params", "tokens", "flops", "loss"]].astype(float).dropna().reset_index(drop=True)
+    )
 
 
 def _matches(frame, column: str, compare: str, value: Any):
     if compare == "isnull":
         return frame[column].isna() == value
     if compare not in COMPARE:
-        raise SystemExit(f"sets.json: operator {compare!r} must be one of isnull, {', '.join(COMPARE)}")
+        raise SystemExit(
+            f"sets.json: operator {compare!r} must be one of isnull, {', '.join(COMPARE)}"
+        )
     other = frame[value[1:]] if isinstance(value, str) and value.startswith("@") else value
     return COMPARE[compare](frame[column], other)
 
@@ -71,7 +85,9 @@ def predicted(train, test, law: str) -> dict[str, Any]:
     if law == "auto":
         return auto.predict(auto.fit_auto(train), x, LEVEL)
     points = select(train, find(law))
-    return uncertainty.predict(uncertainty.bootstrap(points, fit(points, law), 200, level=LEVEL), x, LEVEL)
+    return uncertainty.predict(
+        uncertainty.bootstrap(points, fit(points, law), 200, level=LEVEL), x, LEVEL
+    )
 
 
 def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
@@ -112,28 +128,50 @@ def summary(rows: list[dict[str, Any]], ratio: float) -> dict[str, float]:
     }
 
 
-def run(folder: Path, law: str, listing: Path | None = None, ratios: Sequence[int] = RATIOS) -> dict[str, Any]:
+def run(
+    folder: Path, law: str, listing: Path | None = None, ratios: Sequence[int] = RATIOS
+) -> dict[str, Any]:
     sets = json.loads((listing or folder / "sets.json").read_text())["sets"]
     frames = {entry["name"]: read_set(folder, entry) for entry in sets}
-    rows = [row for ratio in ratios for name, frame in frames.items() if (row := measure(name, frame, ratio, law)) is not None]
+    rows = [
+        row
+        for ratio in ratios
+        for name, frame in frames.items()
+        if (row := measure(name, frame, ratio, law)) is not None
+    ]
     ratios = [ratio for ratio in ratios if any(r["ratio"] == ratio for r in rows)]
     pooled = sum(r["covered"] for r in rows) / max(sum(r["test"] for r in rows), 1)
-    return {"law": law, "level": LEVEL, "summary": [summary(rows, ratio) for ratio in ratios], "coverage": pooled, "rows": rows}
+    return {
+        "law": law,
+        "level": LEVEL,
+        "summary": [summary(rows, ratio) for ratio in ratios],
+        "coverage": pooled,
+        "rows": rows,
+    }
 
 
 def table(document: dict[str, Any]) -> str:
-    lines = [f"{'set':44s} {'K':>3s} {'train':>5s} {'test':>4s} {'error %':>8s} {'bias %':>7s} {'cover':>6s} {'+- %':>6s} {'CPU s':>6s}"]
+    lines = [
+        f"{'set':44s} {'K':>3s} {'train':>5s} {'test':>4s} {'error %':>8s} {'bias %':>7s} "
+        f"{'cover':>6s} {'+- %':>6s} {'CPU s':>6s}"
+    ]
     for r in document["rows"]:
         lines.append(
-            f"{r['set'][:44]:44s} {r['ratio']:3d} {r['train']:5d} {r['test']:4d} {r['error']:8.2f} {r['bias']:7.2f}"
+            f"{r['set'][:44]:44s} {r['ratio']:3d} {r['train']:5d} {r['test']:4d} "
+            f"{r['error']:8.2f} {r['bias']:7.2f}"
             f" {r['covered'] / r['test']:6.2f} {r['half_width']:6.2f} {r['seconds']:6.2f}"
         )
     for s in document["summary"]:
         lines.append(
-            f"{s['sets']} sets at {s['ratio']}x: error {s['error']:.2f} %, coverage {s['coverage']:.1%},"
-            f" mean half-width {s['half_width']:.2f} % = {s['half_width_over_error']:.2f} x the error"
+            f"{s['sets']} sets at {s['ratio']}x: error {s['error']:.2f} %, coverage "
+            f"{s['coverage']:.1%},"
+            f" mean half-width {s['half_width']:.2f} % = {s['half_width_over_error']:.2f} x the "
+            "error"
         )
-    lines.append(f"law {document['law']}, {document['level']:.0%} intervals, coverage of both together {document['coverage']:.1%}")
+    lines.append(
+        f"law {document['law']}, {document['level']:.0%} intervals, coverage of both "
+        f"together {document['coverage']:.1%}"
+    )
     return "\n".join(lines)
 
 
@@ -146,7 +184,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(argv)
     if options.sets is None and not (options.folder / "sets.json").is_file():
-        print(f"bench_extrapolation: DIR={str(options.folder)!r}: has no sets.json", file=sys.stderr)
+        print(
+            f"bench_extrapolation: DIR={str(options.folder)!r}: has no sets.json", file=sys.stderr
+        )
         return 2
     document = run(options.folder, options.law, options.sets, options.ratios)
     print(table(document))

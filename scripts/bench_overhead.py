@@ -1,10 +1,12 @@
-"""What a worker adds to training: 64 trials of about 50,000 parameters on a CPU, through the store and as a bare loop.
+"""What a worker adds to training: 64 trials of about 50,000 parameters on a CPU, through the store
+and as a bare loop.
 
     python -m scripts.bench_overhead --repeats 5 --json
 
-Interleaved: worker, bare, worker, bare, ... The worker's share comes from its own spans (claim, publish, and all of the run that is
-neither) and from a clock around the compiled calls; the bare loop makes the same compiled calls for the same trials and keeps nothing.
-The ratio of the two is given by the clock, for a quiet machine, and by processor time, for one that others use too.
+Interleaved: worker, bare, worker, bare, ... The worker's share comes from its own spans (claim,
+publish, and all of the run that is neither) and from a clock around the compiled calls; the bare
+loop makes the same compiled calls for the same trials and keeps nothing. The ratio of the two is
+given by the clock, for a quiet machine, and by processor time, for one that others use too.
 """
 
 import argparse
@@ -32,8 +34,21 @@ from sweeps.store import create
 
 
 def study(corpus: Corpus, count: int, steps: int) -> list[Trial]:
-    common = {"corpus": corpus.sha256, "vocab": 256, "width": 32, "ff": 128, "depth": 2, "head_dim": 16, "sequence": 64, "batch": 16}
-    return space.trials(space.product(init_seed=range(-(-count // 8)), lr=space.powers(-4, 3)), steps=steps, **common)[:count]
+    common = {
+        "corpus": corpus.sha256,
+        "vocab": 256,
+        "width": 32,
+        "ff": 128,
+        "depth": 2,
+        "head_dim": 16,
+        "sequence": 64,
+        "batch": 16,
+    }
+    return space.trials(
+        space.product(init_seed=range(-(-count // 8)), lr=space.powers(-4, 3)),
+        steps=steps,
+        **common,
+    )[:count]
 
 
 class Clock:
@@ -60,7 +75,9 @@ def worker(corpus: Corpus, trials: Sequence[Trial], clock: Clock) -> dict[str, f
     clock.seconds, cpu = 0.0, time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         train_ = functools.partial(population.train, corpus=corpus, axis="turn")
-        summary = work(create(Path(folder) / "store"), "overhead", trials, train_, limits=Limits(most=IN_TURN))
+        summary = work(
+            create(Path(folder) / "store"), "overhead", trials, train_, limits=Limits(most=IN_TURN)
+        )
     assert summary.done + summary.diverged == len(trials)
     spans = summary.spans
     return {
@@ -74,7 +91,9 @@ def worker(corpus: Corpus, trials: Sequence[Trial], clock: Clock) -> dict[str, f
 
 
 def bare(corpus: Corpus, trials: Sequence[Trial]) -> dict[str, float]:
-    """Seconds by the clock and of processor time of the same compiled calls in a plain loop: start, steps, validation."""
+    """Seconds by the clock and of processor time of the same compiled calls in a plain loop: start,
+    steps, validation.
+    """
     import jax
 
     tokens_N, val_N = jax.device_put(corpus.train), jax.device_put(corpus.val)
@@ -111,7 +130,10 @@ def main(argv: list[str]) -> int:
     for _ in range(options.repeats):
         rows.append(worker(corpus, trials, clock))
         loops.append(bare(corpus, trials))
-    median, bare_median = ({name: statistics.median(r[name] for r in runs) for name in runs[0]} for runs in (rows, loops))
+    median, bare_median = (
+        {name: statistics.median(r[name] for r in runs) for name in runs[0]}
+        for runs in (rows, loops)
+    )
     document = {
         "trials": len(trials),
         "params": params(trials[0]),
@@ -122,7 +144,11 @@ def main(argv: list[str]) -> int:
         "runs": {"worker": rows, "bare": loops},
         **runtime.environment(),
     }
-    print(json.dumps(document, indent=1) if options.json else "\n".join(f"{k}: {v}" for k, v in document.items() if k != "runs"))
+    print(
+        json.dumps(document, indent=1)
+        if options.json
+        else "\n".join(f"{k}: {v}" for k, v in document.items() if k != "runs")
+    )
     return 0
 
 

@@ -1,10 +1,12 @@
-"""Chaos: workers on one store, killed at random while they hold claims; then proof that no trial was lost or trained again.
+"""Chaos: workers on one store, killed at random while they hold claims; then proof that no trial
+was lost or trained again.
 
     python -m scripts.chaos --trials 200 --kills 50 --json
 
-The trials are real (a tiny transformer on the running Python's documentation) unless --trainer names another function.
-Only a worker that holds a claim is killed: all are frozen by SIGSTOP, their claims are read, one gets SIGKILL or SIGTERM,
-and the others go on. A trace that the training function itself appends to says what was trained and when.
+The trials are real (a tiny transformer on the running Python's documentation) unless --trainer
+names another function. Only a worker that holds a claim is killed: all are frozen by SIGSTOP, their
+claims are read, one gets SIGKILL or SIGTERM, and the others go on. A trace that the training
+function itself appends to says what was trained and when.
 """
 
 import argparse
@@ -35,21 +37,42 @@ WORKERS = 4
 STUCK_SECONDS = 300.0  # without a published trial: something hangs
 
 
-# 1. what is trained -------------------------------------------------------------------------------------------------
+# 1. what is trained ------------------------------------------------------------------------------
 
 
 def tiny_trials(count: int) -> list[Trial]:
-    """Learning rates and seeds of two tiny shapes on the running Python's documentation; a few diverge."""
+    """Learning rates and seeds of two tiny shapes on the running Python's documentation; a few
+    diverge.
+    """
     from lab.data import open_corpus
 
     corpus = open_corpus("python", Path("runs/corpora"))
-    common = {"corpus": corpus.sha256, "vocab": corpus.vocab, "depth": 1, "head_dim": 8, "sequence": 32, "batch": 4, "steps": 40}
-    rows = space.cross([{"width": 16, "ff": 64}, {"width": 32, "ff": 128}], space.product(init_seed=range(13), lr=space.powers(-5, 2)))
+    common = {
+        "corpus": corpus.sha256,
+        "vocab": corpus.vocab,
+        "depth": 1,
+        "head_dim": 8,
+        "sequence": 32,
+        "batch": 4,
+        "steps": 40,
+    }
+    rows = space.cross(
+        [{"width": 16, "ff": 64}, {"width": 32, "ff": 128}],
+        space.product(init_seed=range(13), lr=space.powers(-5, 2)),
+    )
     return space.trials(space.subsample(rows, count), **common)
 
 
-def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
-    """The training function of the workers: the chosen one, trial by trial, with a line in the trace before and after each."""
+def train(
+    trials: Sequence[Trial],
+    *,
+    stop: Callable[[], bool],
+    checkpoints: Path,
+    progress: Callable[[Any], None],
+) -> Iterable[Result]:
+    """The training function of the workers: the chosen one, trial by trial, with a line in the
+    trace before and after each.
+    """
     inner = trainer_of(os.environ["CHAOS_TRAINER"]) if os.environ["CHAOS_TRAINER"] else _lab_train()
     for trial in trials:
         if stop():
@@ -66,12 +89,16 @@ def _lab_train() -> Train:
     from lab.data import open_corpus
 
     runtime.start()
-    return functools.partial(population.train, corpus=open_corpus("python", Path("runs/corpora")), axis="turn")
+    return functools.partial(
+        population.train, corpus=open_corpus("python", Path("runs/corpora")), axis="turn"
+    )
 
 
 def _trace(event: str, trial: Trial, checkpoints: Path) -> None:
     published = (checkpoints.parent / "trials" / f"{trial.run_id}.json").exists()
-    line = json.dumps({"event": event, "trial": trial.run_id, "pid": os.getpid(), "published": published})
+    line = json.dumps(
+        {"event": event, "trial": trial.run_id, "pid": os.getpid(), "published": published}
+    )
     fd = os.open(os.environ["CHAOS_TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(fd, (line + "\n").encode())
     os.close(fd)
@@ -81,7 +108,7 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-# 2. killing ---------------------------------------------------------------------------------------------------------
+# 2. killing --------------------------------------------------------------------------------------
 
 
 def doing(pid: int, trace: Path, store: Store) -> str:
@@ -91,25 +118,39 @@ def doing(pid: int, trace: Path, store: Store) -> str:
         return "between its claims and its first trial"
     if last["event"] == "begin":
         return f"training {last['trial']}"
-    return f"releasing {last['trial']}" if store.has(last["trial"]) else f"publishing {last['trial']}"
+    return (
+        f"releasing {last['trial']}" if store.has(last["trial"]) else f"publishing {last['trial']}"
+    )
 
 
-def kill(processes: Sequence["subprocess.Popen[bytes]"], store: Store, trace: Path, rng: random.Random) -> dict[str, Any] | None:
-    """Freeze all workers, kill one that holds a claim and say what it was doing; the others go on. None when none was chosen."""
+def kill(
+    processes: Sequence["subprocess.Popen[bytes]"], store: Store, trace: Path, rng: random.Random
+) -> dict[str, Any] | None:
+    """Freeze all workers, kill one that holds a claim and say what it was doing; the others go on.
+    None when none was chosen.
+    """
     alive = [p for p in processes if p.poll() is None]
     for process in alive:
         process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # until it stands still
+        # until it stands still
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     try:
         claims = held(store, store.ids())
-        mine = {p.pid: [run_id for run_id, owner in claims.items() if owner.get("pid") == p.pid] for p in alive}
+        mine = {
+            p.pid: [run_id for run_id, owner in claims.items() if owner.get("pid") == p.pid]
+            for p in alive
+        }
         begun = {event["pid"] for event in read_trace(trace)}
         # nine in ten while they train: a worker spends most of its short life on starting
         holders = [p for p in alive if mine[p.pid] and (p.pid in begun or rng.random() < 0.1)]
         if not holders:
             return None
         victim, name = rng.choice(holders), rng.choice(("SIGKILL", "SIGTERM"))
-        what = {"claims": len(mine[victim.pid]), "doing": doing(victim.pid, trace, store), "published": len(store.ids())}
+        what = {
+            "claims": len(mine[victim.pid]),
+            "doing": doing(victim.pid, trace, store),
+            "published": len(store.ids()),
+        }
         victim.send_signal(getattr(signal, name))
     finally:
         for process in alive:
@@ -117,8 +158,12 @@ def kill(processes: Sequence["subprocess.Popen[bytes]"], store: Store, trace: Pa
     return {"signal": name, **what, "exit": victim.wait(timeout=STUCK_SECONDS)}
 
 
-def disturb(job: Job, store: Store, trials: int, kills: int, trace: Path, rng: random.Random) -> list[dict[str, Any]]:
-    """Run workers until `kills` of them were killed holding a claim, evenly over the first nine tenths of the sweep."""
+def disturb(
+    job: Job, store: Store, trials: int, kills: int, trace: Path, rng: random.Random
+) -> list[dict[str, Any]]:
+    """Run workers until `kills` of them were killed holding a claim, evenly over the first nine
+    tenths of the sweep.
+    """
     workers = local.launch(job, WORKERS, store.path / "logs")
     done: list[dict[str, Any]] = []
     moved, seen = time.monotonic(), 0
@@ -141,7 +186,7 @@ def disturb(job: Job, store: Store, trials: int, kills: int, trace: Path, rng: r
     return done
 
 
-# 3. proof -----------------------------------------------------------------------------------------------------------
+# 3. proof ----------------------------------------------------------------------------------------
 
 
 def table(store: Store) -> dict[str, bytes]:
@@ -149,12 +194,18 @@ def table(store: Store) -> dict[str, bytes]:
 
     def timeless(record: Any) -> bytes:
         row = {**record.row, "seconds": 0.0}
-        return encode(dataclasses.replace(record, result=dataclasses.replace(record.result, seconds=0.0), row=row))
+        return encode(
+            dataclasses.replace(
+                record, result=dataclasses.replace(record.result, seconds=0.0), row=row
+            )
+        )
 
     return {r.trial.run_id: timeless(r) for r in store.records()}
 
 
-def report(trials: Sequence[Trial], kills: list[dict[str, Any]], chaos: Store, calm: Store, trace: Path) -> dict[str, Any]:
+def report(
+    trials: Sequence[Trial], kills: list[dict[str, Any]], chaos: Store, calm: Store, trace: Path
+) -> dict[str, Any]:
     begins = [e for e in read_trace(trace) if e["event"] == "begin"]
     ours, theirs = table(chaos), table(calm)
     counted = {name: sum(k["signal"] == name for k in kills) for name in ("SIGKILL", "SIGTERM")}
@@ -165,9 +216,13 @@ def report(trials: Sequence[Trial], kills: list[dict[str, Any]], chaos: Store, c
         "kills_by_signal": counted,
         "trainings_begun": len(begins),
         "trainings_begun_of_published_trials": sum(e["published"] for e in begins),
-        "trials_begun_more_than_once": len({e["trial"] for e in begins if sum(b["trial"] == e["trial"] for b in begins) > 1}),
+        "trials_begun_more_than_once": len(
+            {e["trial"] for e in begins if sum(b["trial"] == e["trial"] for b in begins) > 1}
+        ),
         "differ_from_undisturbed": sum(ours.get(t.run_id) != theirs.get(t.run_id) for t in trials),
-        "left_in_claims_workers_tmp": sum(1 for f in ("claims", "workers", "tmp") for _ in (chaos.path / f).iterdir()),
+        "left_in_claims_workers_tmp": sum(
+            1 for f in ("claims", "workers", "tmp") for _ in (chaos.path / f).iterdir()
+        ),
         "victims": kills,
     }
 
@@ -176,12 +231,21 @@ def holds(document: dict[str, Any], kills: int) -> bool:
     """What must be true of a report."""
     whole = document["stored"] == document["trials"] and document["kills"] == kills
     return whole and not any(
-        document[k] for k in ("trainings_begun_of_published_trials", "differ_from_undisturbed", "left_in_claims_workers_tmp")
+        document[k]
+        for k in (
+            "trainings_begun_of_published_trials",
+            "differ_from_undisturbed",
+            "left_in_claims_workers_tmp",
+        )
     )
 
 
-def run(trials: Sequence[Trial], kills: int, folder: Path, trainer: str, seed: int) -> dict[str, Any]:
-    """An undisturbed run, a disturbed one and its clean end, in two stores under `folder`; returns the report."""
+def run(
+    trials: Sequence[Trial], kills: int, folder: Path, trainer: str, seed: int
+) -> dict[str, Any]:
+    """An undisturbed run, a disturbed one and its clean end, in two stores under `folder`; returns
+    the report.
+    """
     begun, stores = time.monotonic(), []
     for name in ("calm", "chaos"):
         store = create(folder / name)
@@ -192,13 +256,27 @@ def run(trials: Sequence[Trial], kills: int, folder: Path, trainer: str, seed: i
     for store, victims in ((calm, 0), (chaos, kills)):
         trace = folder / f"{store.path.name}.trace"
         os.environ["CHAOS_TRACE"] = str(trace)
-        job = Job(store=str(store.path), study="chaos", trainer="scripts.chaos:train", workers=WORKERS, most=4, beat_seconds=0.25)
-        killed = disturb(job, store, len(trials), victims, trace, random.Random(seed)) if victims else []
+        job = Job(
+            store=str(store.path),
+            study="chaos",
+            trainer="scripts.chaos:train",
+            workers=WORKERS,
+            most=4,
+            beat_seconds=0.25,
+        )
+        killed = (
+            disturb(job, store, len(trials), victims, trace, random.Random(seed)) if victims else []
+        )
         clean = local.launch(job, 1, store.path / "logs")
         code = clean.processes[0].wait()
         if code != 0:
-            raise SystemExit(f"the clean run ended with exit code {code}; see {store.path / 'logs'}")
-    return {**report(trials, killed, chaos, calm, trace), "seconds": round(time.monotonic() - begun, 1)}
+            raise SystemExit(
+                f"the clean run ended with exit code {code}; see {store.path / 'logs'}"
+            )
+    return {
+        **report(trials, killed, chaos, calm, trace),
+        "seconds": round(time.monotonic() - begun, 1),
+    }
 
 
 def main(argv: list[str]) -> int:
@@ -206,11 +284,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--trials", type=int, default=200, help="at most 208")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--store", type=Path, help="folder for both stores; a temporary one by default")
+    parser.add_argument(
+        "--store", type=Path, help="folder for both stores; a temporary one by default"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
-        document = run(tiny_trials(options.trials), options.kills, options.store or Path(scratch), "", options.seed)
+        document = run(
+            tiny_trials(options.trials),
+            options.kills,
+            options.store or Path(scratch),
+            "",
+            options.seed,
+        )
     good = holds(document, options.kills)
     if options.json:
         print(json.dumps({**document, "verdict": "pass" if good else "fail"}, indent=1))

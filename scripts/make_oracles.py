@@ -1,12 +1,13 @@
-"""Golden numbers of muP and u-muP, made by the authors' own packages: `mup` 1.0.0 and `unit-scaling` 0.3.5 on CPU torch.
+"""Golden numbers of muP and u-muP, made by the authors' own packages: `mup` 1.0.0 and
+`unit-scaling` 0.3.5 on CPU torch.
 
-    python3 -m venv oracle && oracle/bin/pip install torch==2.13.0 numpy einops
-    oracle/bin/pip install --no-deps mup==1.0.0 && oracle/bin/pip install unit-scaling==0.3.5 pyyaml pandas seaborn tqdm
-    oracle/bin/python -m scripts.make_oracles tests/lab/golden
+    python3 -m venv oracle && oracle/bin/pip install torch==2.13.0 numpy einops oracle/bin/pip
+    install --no-deps mup==1.0.0 && oracle/bin/pip install unit-scaling==0.3.5 pyyaml pandas seaborn
+    tqdm oracle/bin/python -m scripts.make_oracles tests/lab/golden
 
-Each golden model is the one of `lab/model.py` (RMSNorm without gains, RoPE, SwiGLU, untied head), written on the package's own modules,
-in float64, with weights and tokens that `draw` and `stream` give to both sides. torch is imported inside the functions only, so that the
-tests share the inputs.
+Each golden model is the one of `lab/model.py` (RMSNorm without gains, RoPE, SwiGLU, untied head),
+written on the package's own modules, in float64, with weights and tokens that `draw` and `stream`
+give to both sides. torch is imported inside the functions only, so that the tests share the inputs.
 """
 
 import json
@@ -21,7 +22,16 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-SIZE = {"vocab": 37, "width": 32, "depth": 2, "head_dim": 8, "ff": 80, "sequence": 16, "batch": 4, "steps": 6}
+SIZE = {
+    "vocab": 37,
+    "width": 32,
+    "depth": 2,
+    "head_dim": 8,
+    "ff": 80,
+    "sequence": 16,
+    "batch": 4,
+    "steps": 6,
+}
 MUP_BASE_WIDTH = 8
 LR, DECAY, BETAS, ADAM_EPS = 2.0**-7, 0.02, (0.9, 0.95), 1e-30
 UNIT_LR = 0.5
@@ -29,18 +39,29 @@ MUP_STD = 0.3  # of the hidden matrices at the base width
 
 
 def draw(name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Unit-normal entries that depend on the tensor's path alone; in -> out layout. RandomState's stream is frozen by NumPy's policy."""
+    """Unit-normal entries that depend on the tensor's path alone; in -> out layout. RandomState's
+    stream is frozen by NumPy's policy.
+    """
     return np.random.RandomState(crc32(name.encode())).standard_normal(shape)
 
 
 def stream() -> NDArray[np.int64]:
     """Tokens of exactly one batch of windows, so that every step sees the same batch."""
-    return np.random.RandomState(1000).randint(0, SIZE["vocab"], SIZE["batch"] * SIZE["sequence"] + 1).astype(np.int64)
+    return (
+        np.random.RandomState(1000)
+        .randint(0, SIZE["vocab"], SIZE["batch"] * SIZE["sequence"] + 1)
+        .astype(np.int64)
+    )
 
 
 def summary(name: str, array: NDArray[np.float64]) -> list[float]:
-    """Norm, and the product with a fixed direction: equal summaries mean equal tensors, for all that rounding can tell."""
-    return [float(np.linalg.norm(array)), float((array * draw("direction of " + name, array.shape)).sum())]
+    """Norm, and the product with a fixed direction: equal summaries mean equal tensors, for all
+    that rounding can tell.
+    """
+    return [
+        float(np.linalg.norm(array)),
+        float((array * draw("direction of " + name, array.shape)).sum()),
+    ]
 
 
 def _rope(x: Any) -> Any:
@@ -48,7 +69,9 @@ def _rope(x: Any) -> Any:
     import torch
 
     T, K = x.shape[-2:]
-    angle = torch.arange(T, dtype=x.dtype)[:, None] * 10_000.0 ** (-torch.arange(0, K, 2, dtype=x.dtype) / K)
+    angle = torch.arange(T, dtype=x.dtype)[:, None] * 10_000.0 ** (
+        -torch.arange(0, K, 2, dtype=x.dtype) / K
+    )
     a, b = x.chunk(2, -1)
     return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
@@ -69,13 +92,16 @@ def _run(model: Any, optimizer: Any, loss_fn: Any, leaves: dict[str, Any]) -> di
         optimizer.zero_grad()
         loss.backward()
         if step == 0:
-            out["gradients"] = {name: summary(name, (p.grad.T if turned else p.grad).numpy()) for name, (p, turned) in leaves.items()}
+            out["gradients"] = {
+                name: summary(name, (p.grad.T if turned else p.grad).numpy())
+                for name, (p, turned) in leaves.items()
+            }
         optimizer.step()
         out["losses"].append(float(loss.detach()))
     return out
 
 
-# 1. unit-scaling ------------------------------------------------------------------------------------------------------
+# 1. unit-scaling ---------------------------------------------------------------------------------
 
 
 def _unit_model() -> tuple[Any, dict[str, Any]]:
@@ -105,14 +131,19 @@ def _unit_model() -> tuple[Any, dict[str, Any]]:
             x = U.residual_add(self.o(x.transpose(1, 2).flatten(2)), skip, self.taus[0])
             x, skip = U.residual_split(x, self.taus[1])
             x = self.norm(x)
-            return U.residual_add(self.down(U.silu_glu(self.up(x), self.gate(x))), skip, self.taus[1])
+            return U.residual_add(
+                self.down(U.silu_glu(self.up(x), self.gate(x))), skip, self.taus[1]
+            )
 
     layers = [Layer(i) for i in range(L)]
     embed, unembed = uu.Embedding(SIZE["vocab"], W), uu.LinearReadout(W, SIZE["vocab"])
     model = nn.Sequential(embed, uu.DepthSequential(*layers), uu.RMSNorm(W), unembed).double()
     leaves = {"embed": (embed.weight, False), "unembed": (unembed.weight, True)}
     for i, layer in enumerate(layers):
-        leaves |= {f"layers.{i:03d}.{n}": (getattr(layer, n).weight, True) for n in ("q", "k", "v", "o", "gate", "up", "down")}
+        leaves |= {
+            f"layers.{i:03d}.{n}": (getattr(layer, n).weight, True)
+            for n in ("q", "k", "v", "o", "gate", "up", "down")
+        }
     with torch.no_grad():
         for name, (p, turned) in leaves.items():
             shape = tuple(p.shape[::-1] if turned else p.shape)
@@ -122,27 +153,47 @@ def _unit_model() -> tuple[Any, dict[str, Any]]:
 
 
 def _unit_ops() -> dict[str, list[float]]:
-    """Standard deviations of outputs and input gradients, for unit-normal inputs and upstream gradients."""
+    """Standard deviations of outputs and input gradients, for unit-normal inputs and upstream
+    gradients.
+    """
     import torch
     import unit_scaling.functional as U
 
     def measure(name: str, f: Any, *shapes: tuple[int, ...]) -> list[float]:
-        xs = [torch.tensor(draw(f"{name} {i}", shape)).requires_grad_() for i, shape in enumerate(shapes)]
+        xs = [
+            torch.tensor(draw(f"{name} {i}", shape)).requires_grad_()
+            for i, shape in enumerate(shapes)
+        ]
         y = f(*xs)
         y.backward(torch.tensor(draw(name, tuple(y.shape))))
         return [float(t.detach().std(correction=0)) for t in (y, *(x.grad for x in xs))]
 
     out = {}
     out["linear"] = measure("linear", lambda x, w: U.linear(x, w.T, None), (2048, 512), (512, 1408))
-    out["linear_free"] = measure("linear_free", lambda x, w: U.linear(x, w.T, None, constraint=None), (2048, 512), (512, 1408))
-    out["readout"] = measure("readout", lambda x, w: U.linear_readout(x, w.T, None), (1024, 512), (512, 4096))
+    out["linear_free"] = measure(
+        "linear_free",
+        lambda x, w: U.linear(x, w.T, None, constraint=None),
+        (2048, 512),
+        (512, 1408),
+    )
+    out["readout"] = measure(
+        "readout", lambda x, w: U.linear_readout(x, w.T, None), (1024, 512), (512, 4096)
+    )
     for alpha in (0.25, 1.0, 4.0):
-        out[f"glu {alpha:g}"] = measure(f"glu {alpha:g}", lambda x, g, a=alpha: U.silu_glu(x, g, mult=a), *[(1024, 512)] * 2)
-        out[f"gelu {alpha:g}"] = measure(f"gelu {alpha:g}", lambda x, a=alpha: U.gelu(x, mult=a), (1024, 512))
+        out[f"glu {alpha:g}"] = measure(
+            f"glu {alpha:g}", lambda x, g, a=alpha: U.silu_glu(x, g, mult=a), *[(1024, 512)] * 2
+        )
+        out[f"gelu {alpha:g}"] = measure(
+            f"gelu {alpha:g}", lambda x, a=alpha: U.gelu(x, mult=a), (1024, 512)
+        )
         for s in (128, 512):
             name, shape = f"attention {s} {alpha:g}", (2, 4, s, 64)
             out[name] = measure(
-                name, lambda q, k, v, a=alpha: U.scaled_dot_product_attention(q, k, v, is_causal=True, mult=a), *[shape] * 3
+                name,
+                lambda q, k, v, a=alpha: U.scaled_dot_product_attention(
+                    q, k, v, is_causal=True, mult=a
+                ),
+                *[shape] * 3,
             )
     out["gain"] = measure("gain", lambda x, g: U.rms_norm(x, (512,), g), (1024, 512), (512,))
     index = torch.tensor(np.random.RandomState(7).randint(0, 4096, (8, 256)))
@@ -155,14 +206,29 @@ def unit_scaling_golden() -> dict[str, Any]:
     import unit_scaling.functional as U
 
     rule = uu.core.functional.transformer_residual_scaling_rule
-    taus = {f"{a} {r}": [rule(a, r)(i, 8) for i in range(8)] for a, r in ((1.0, 1.0), (1.0, 2.0), (0.5, 1.0), (0.7, 0.1))}
+    taus = {
+        f"{a} {r}": [rule(a, r)(i, 8) for i in range(8)]
+        for a, r in ((1.0, 1.0), (1.0, 2.0), (0.5, 1.0), (0.7, 0.1))
+    }
     model, leaves = _unit_model()
-    optimizer = uu.optim.AdamW(model.parameters(), lr=UNIT_LR, weight_decay=DECAY, betas=BETAS, eps=ADAM_EPS)
-    rates = {name: [g["lr"], g["weight_decay"]] for name, (p, _) in leaves.items() for g in optimizer.param_groups if g["params"][0] is p}
-    return {"tau": taus, "ops": _unit_ops(), "lr_and_decay": rates, **_run(model, optimizer, U.cross_entropy, leaves)}
+    optimizer = uu.optim.AdamW(
+        model.parameters(), lr=UNIT_LR, weight_decay=DECAY, betas=BETAS, eps=ADAM_EPS
+    )
+    rates = {
+        name: [g["lr"], g["weight_decay"]]
+        for name, (p, _) in leaves.items()
+        for g in optimizer.param_groups
+        if g["params"][0] is p
+    }
+    return {
+        "tau": taus,
+        "ops": _unit_ops(),
+        "lr_and_decay": rates,
+        **_run(model, optimizer, U.cross_entropy, leaves),
+    }
 
 
-# 2. mup ---------------------------------------------------------------------------------------------------------------
+# 2. mup ------------------------------------------------------------------------------------------
 
 
 def _mup_model(width: int) -> Any:
@@ -190,10 +256,14 @@ def _mup_model(width: int) -> Any:
         def forward(self, index: Any) -> Any:
             x = self.embed(index)
             for i in range(SIZE["depth"]):
-                w = {n: getattr(self, f"{n}{i}") for n in ("q", "k", "v", "o", "gate", "up", "down")}
+                w = {
+                    n: getattr(self, f"{n}{i}") for n in ("q", "k", "v", "o", "gate", "up", "down")
+                }
                 h = norm(x)
                 q, k, v = (_heads(w[n](h)) for n in "qkv")
-                a = torch.nn.functional.scaled_dot_product_attention(_rope(q), _rope(k), v, is_causal=True, scale=SIZE["head_dim"] ** -0.5)
+                a = torch.nn.functional.scaled_dot_product_attention(
+                    _rope(q), _rope(k), v, is_causal=True, scale=SIZE["head_dim"] ** -0.5
+                )
                 x = x + w["o"](a.transpose(1, 2).flatten(2))
                 h = norm(x)
                 x = x + w["down"](w["up"](h) * torch.nn.functional.silu(w["gate"](h)))
@@ -212,17 +282,24 @@ def mup_golden() -> dict[str, Any]:
     import mup
     import torch
 
-    base, delta, model = (_mup_model(w) for w in (MUP_BASE_WIDTH, 2 * MUP_BASE_WIDTH, SIZE["width"]))
+    base, delta, model = (
+        _mup_model(w) for w in (MUP_BASE_WIDTH, 2 * MUP_BASE_WIDTH, SIZE["width"])
+    )
     mup.set_base_shapes(model, base, delta=delta)
     model = model.double()
-    leaves = {_leaf(name): (p, "embed" not in name or "unembed" in name) for name, p in model.named_parameters()}
+    leaves = {
+        _leaf(name): (p, "embed" not in name or "unembed" in name)
+        for name, p in model.named_parameters()
+    }
     stds = {}
     with torch.no_grad():
         for name, (p, turned) in leaves.items():
             mup.init.normal_(p, std=MUP_STD)
             stds[name] = float(p.std(correction=0))
             shape = tuple(p.shape[::-1] if turned else p.shape)
-            w = torch.tensor(draw(name, shape)) * (MUP_STD * math.sqrt(MUP_BASE_WIDTH / SIZE["width"]) if "layers" in name else MUP_STD)
+            w = torch.tensor(draw(name, shape)) * (
+                MUP_STD * math.sqrt(MUP_BASE_WIDTH / SIZE["width"]) if "layers" in name else MUP_STD
+            )
             p.copy_(w.T if turned else w)
     groups = {}
     for kind, optimizer in (
@@ -233,7 +310,11 @@ def mup_golden() -> dict[str, Any]:
             group = next(g for g in optimizer.param_groups if any(q is p for q in g["params"]))
             groups[f"{kind} {name}"] = [group["lr"], group["weight_decay"]]
     adam = mup.MuAdamW(model.parameters(), lr=LR, weight_decay=DECAY, betas=BETAS, eps=ADAM_EPS)
-    return {"init_std": stds, "lr_and_decay": groups, **_run(model, adam, torch.nn.functional.cross_entropy, leaves)}
+    return {
+        "init_std": stds,
+        "lr_and_decay": groups,
+        **_run(model, adam, torch.nn.functional.cross_entropy, leaves),
+    }
 
 
 def main(folder: str) -> None:
@@ -241,10 +322,18 @@ def main(folder: str) -> None:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    versions = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "numpy", "mup", "unit-scaling")}}
+    versions = {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy", "mup", "unit-scaling")},
+    }
     for name, make in (("unit_scaling", unit_scaling_golden), ("mup", mup_golden)):
-        made_by = {"command": "python -m scripts.make_oracles tests/lab/golden", "versions": versions}
-        Path(folder, f"{name}.json").write_text(json.dumps({"made_by": made_by, **make()}, indent=1) + "\n")
+        made_by = {
+            "command": "python -m scripts.make_oracles tests/lab/golden",
+            "versions": versions,
+        }
+        Path(folder, f"{name}.json").write_text(
+            json.dumps({"made_by": made_by, **make()}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

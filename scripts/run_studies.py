@@ -1,9 +1,11 @@
-"""Train a list of studies one after the other inside a time limit, each trial stored as it ends, and compact each to one Parquet.
+"""Train a list of studies one after the other inside a time limit, each trial stored as it ends,
+and compact each to one Parquet.
 
 python -m scripts.run_studies --corpus DIR --out DIR --seconds 540 lr_width lr_depth fp8
 
-What DIR/<study>.parquet or --have DIR/<study>/trials.parquet holds is skipped, so that an unfinished study goes on another day. It
-stops between dispatches at the limit; what had ended is in the tables.
+What DIR/<study>.parquet or --have DIR/<study>/trials.parquet holds is skipped, so that an
+unfinished study goes on another day. It stops between dispatches at the limit; what had ended is in
+the tables.
 """
 
 import argparse
@@ -28,17 +30,23 @@ def _train(
     checkpoints: Path,
     progress: Callable[[Any], None],
 ) -> Iterator[Result]:
-    """`sweeps.run.Train` that says how each cohort went and raises KeyboardInterrupt once the limit is past."""
+    """`sweeps.run.Train` that says how each cohort went and raises KeyboardInterrupt once the limit
+    is past.
+    """
     from lab import population
 
     first, begun, count = trials[0], time.monotonic(), 0
-    for result in population.train(trials, corpus, stop=lambda: stop() or time.monotonic() > end, progress=progress):
+    for result in population.train(
+        trials, corpus, stop=lambda: stop() or time.monotonic() > end, progress=progress
+    ):
         count += 1
         yield result
     seconds = time.monotonic() - begun
     print(
-        f"{name}: {first.parametrization} width {first.width} depth {first.depth} {first.precision}: {count} of {len(trials)} trials, "
-        f"{seconds:.1f} s, {sum(t.tokens for t in trials) / seconds / 1e6:.2f} Mtok/s with compile; {end - time.monotonic():.0f} s left",
+        f"{name}: {first.parametrization} width {first.width} depth {first.depth} "
+        f"{first.precision}: {count} of {len(trials)} trials, "
+        f"{seconds:.1f} s, {sum(t.tokens for t in trials) / seconds / 1e6:.2f} Mtok/s with "
+        f"compile; {end - time.monotonic():.0f} s left",
         flush=True,
     )
     if time.monotonic() > end:
@@ -71,7 +79,10 @@ def main() -> None:
     given = json.loads(options.options)
     for name in options.studies:
         study = load(
-            name, corpus.sha256, corpus.vocab, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.get(name, {}).items()}
+            name,
+            corpus.sha256,
+            corpus.vocab,
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in given.get(name, {}).items()},
         )
         store = create(options.store / name)
         for have in (options.have / name / "trials.parquet", options.out / f"{name}.parquet"):
@@ -82,12 +93,18 @@ def main() -> None:
         try:
             summary = work(store, study.name, study.trials, train, limits=Limits(most=16))
             print(
-                f"{name}: {summary.done} done, {summary.diverged} diverged, {summary.failed} failed in {summary.seconds:.0f} s", flush=True
+                f"{name}: {summary.done} done, {summary.diverged} diverged, {summary.failed} "
+                f"failed in {summary.seconds:.0f} s",
+                flush=True,
             )
         except KeyboardInterrupt:
             print(f"{name}: the limit of {options.seconds:.0f} s came first", flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
-        print(f"{name}: {compact(store, options.out / f'{name}.parquet')} trials in {options.out / name}.parquet", flush=True)
+        print(
+            f"{name}: {compact(store, options.out / f'{name}.parquet')} trials in "
+            f"{options.out / name}.parquet",
+            flush=True,
+        )
         if time.monotonic() > end:
             break
 

@@ -1,8 +1,10 @@
-"""A yardstick, not part of scalelab: the plain PyTorch trainer that a researcher would use instead, for `scripts.bench_train` to time.
+"""A yardstick, not part of scalelab: the plain PyTorch trainer that a researcher would use instead,
+for `scripts.bench_train` to time.
 
-The same model as ours (pre-norm decoder, RMSNorm without gains, RoPE, SwiGLU, causal attention, untied head) in the usual fast form:
-float32 weights under bf16 autocast, fused QKV and gate/up projections, scaled_dot_product_attention, fused AdamW, torch.compile.
-Prints one JSON line: {"mode", "tokens_per_second", "compile_seconds", "peak_bytes", "losses", "torch", "device"}.
+The same model as ours (pre-norm decoder, RMSNorm without gains, RoPE, SwiGLU, causal attention,
+untied head) in the usual fast form: float32 weights under bf16 autocast, fused QKV and gate/up
+projections, scaled_dot_product_attention, fused AdamW, torch.compile. Prints one JSON line:
+{"mode", "tokens_per_second", "compile_seconds", "peak_bytes", "losses", "torch", "device"}.
 
     python -m scripts.torch_yardstick --shape 8192,512,8,1536,64x512 --mode reduce-overhead
 """
@@ -51,7 +53,9 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(vocab, width)
         self.layers = nn.ModuleList(Block(width, ff, head_dim) for _ in range(depth))
         self.unembed = nn.Linear(width, vocab, bias=False)
-        angle = torch.arange(sequence)[:, None] * 10_000.0 ** (-torch.arange(0, head_dim, 2) / head_dim)
+        angle = torch.arange(sequence)[:, None] * 10_000.0 ** (
+            -torch.arange(0, head_dim, 2) / head_dim
+        )
         self.register_buffer("cos", angle.cos())
         self.register_buffer("sin", angle.sin())
         for p in self.parameters():
@@ -72,10 +76,18 @@ class Trainer:
         self.vocab, width, depth, ff, self.batch, self.sequence = shape
         self.mode, self.device = mode, device
         torch.manual_seed(0)
-        self.model = Decoder(self.vocab, width, depth, ff, self.sequence, min(HEAD_DIM, width)).to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+        self.model = Decoder(self.vocab, width, depth, ff, self.sequence, min(HEAD_DIM, width)).to(
+            device
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+        )
         self.data = torch.randint(0, self.vocab, (1 << 22,), device=device)
-        self.run = self.model if mode == "eager" else torch.compile(self.model, mode=None if mode == "default" else mode)
+        self.run = (
+            self.model
+            if mode == "eager"
+            else torch.compile(self.model, mode=None if mode == "default" else mode)
+        )
         begun = time.perf_counter()
         self.losses = [self.step(0).item() for _ in range(5)]
         self.compile_seconds = time.perf_counter() - begun
@@ -117,12 +129,20 @@ class Trainer:
 
 
 def main(args: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", required=True, help="vocab,width,depth,ff,BATCHxSEQUENCE")
-    parser.add_argument("--mode", default="default", choices=["eager", "default", "reduce-overhead"])
+    parser.add_argument(
+        "--mode", default="default", choices=["eager", "default", "reduce-overhead"]
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of one repeat")
-    parser.add_argument("--wait", action="store_true", help='compile, print {"ready": true}, and time once a line has been read')
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help='compile, print {"ready": true}, and time once a line has been read',
+    )
     parsed = parser.parse_args(args)
     torch.set_float32_matmul_precision("high")
     shape = tuple(int(n) for n in parsed.shape.replace("x", ",").split(","))

@@ -1,10 +1,11 @@
-"""Who trains what now: claims that die with their worker, without a clock that two machines would have to agree on.
+"""Who trains what now: claims that die with their worker, without a clock that two machines would
+have to agree on.
 
-A worker keeps one small file, workers/ID, and rewrites a counter in it. A claim of a trial is a hard link to that file,
-claims/RUN_ID.G, so taking one is a single exclusive system call and every claim shows its owner's counter.
-G counts generations: a stale claim is taken over by linking G + 1, which only one of several takers can do, and a claim
-given back unfinished is followed by an empty file. Files are removed only once the trial is published, so a number never
-means two things.
+A worker keeps one small file, workers/ID, and rewrites a counter in it. A claim of a trial is a
+hard link to that file, claims/RUN_ID.G, so taking one is a single exclusive system call and every
+claim shows its owner's counter. G counts generations: a stale claim is taken over by linking G + 1,
+which only one of several takers can do, and a claim given back unfinished is followed by an empty
+file. Files are removed only once the trial is published, so a number never means two things.
 """
 
 import json
@@ -29,7 +30,9 @@ _SIZE = 512  # one beat is one write of so many bytes
 
 
 def gone(content: bytes) -> bool:
-    """Whether the owner is a process of this machine that no longer exists: it needs no lease to be known dead."""
+    """Whether the owner is a process of this machine that no longer exists: it needs no lease to be
+    known dead.
+    """
     try:
         owner = json.loads(content)
         return files.gone(owner["place"], owner["pid"], owner["started"])
@@ -41,11 +44,13 @@ def gone(content: bytes) -> bool:
 class Watch:
     """Decides that a counter stands still, by the time that this process itself saw pass.
 
-    A gap between two looks counts at most two beats: a reader that was stopped, or a machine that slept, has not watched.
+    A gap between two looks counts at most two beats: a reader that was stopped, or a machine that
+    slept, has not watched.
     """
 
     clock: Callable[[], float] = time.monotonic
-    seen: dict[str, tuple[bytes, float, float]] = field(default_factory=dict)  # content, last look, seconds it stood still
+    # content, last look, seconds it stood still
+    seen: dict[str, tuple[bytes, float, float]] = field(default_factory=dict)
 
     def stale(self, claim: str, content: bytes) -> bool:
         if gone(content):
@@ -73,7 +78,9 @@ def tops(store: Store) -> dict[str, int]:
 
 
 def held(store: Store, published: set[str]) -> dict[str, dict[str, Any]]:
-    """run_id to owner of every trial that is claimed by a worker not known to be dead, for those who only look."""
+    """run_id to owner of every trial that is claimed by a worker not known to be dead, for those
+    who only look.
+    """
     out = {}
     for run_id, generation in tops(store).items():
         content = _read(store.path / "claims" / f"{run_id}.{generation}")
@@ -87,7 +94,11 @@ def held(store: Store, published: set[str]) -> dict[str, dict[str, Any]]:
 
 def _elapsed() -> float:
     """Seconds that passed for others too while this machine slept."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    return (
+        time.clock_gettime(time.CLOCK_BOOTTIME)
+        if hasattr(time, "CLOCK_BOOTTIME")
+        else time.monotonic()
+    )
 
 
 def _read(path: Path) -> bytes:
@@ -98,7 +109,9 @@ def _read(path: Path) -> bytes:
 
 
 class Worker:
-    """A context: its counter beats in a thread while it is open, and what it still claims is given back at the end."""
+    """A context: its counter beats in a thread while it is open, and what it still claims is given
+    back at the end.
+    """
 
     def __init__(self, store: Store, beat_seconds: float = BEAT_SECONDS):
         self.store, self.beat_seconds = store, beat_seconds
@@ -118,7 +131,12 @@ class Worker:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over.set()
         self._thread.join()
         try:
@@ -138,17 +156,28 @@ class Worker:
     def _beat(self) -> None:
         self._lapsed = self.lapsed()
         self._count += 1
-        owner = {"worker": self.id, "place": files.place(), "pid": os.getpid(), "started": files.started(os.getpid())}
-        line = json.dumps({**owner, "beat_seconds": self.beat_seconds, "count": self._count, **self.note})
+        owner = {
+            "worker": self.id,
+            "place": files.place(),
+            "pid": os.getpid(),
+            "started": files.started(os.getpid()),
+        }
+        line = json.dumps(
+            {**owner, "beat_seconds": self.beat_seconds, "count": self._count, **self.note}
+        )
         os.pwrite(self._fd, line.ljust(_SIZE - 1).encode() + b"\n", 0)
         self._last = _elapsed()
 
     def lapsed(self) -> bool:
-        """Whether the counter stood still for half a lease since `renew`: others may have taken the trials over by now.
+        """Whether the counter stood still for half a lease since `renew`: others may have taken the
+        trials over by now.
 
-        So a worker that was stopped, or cut off from the store, does not train on what another has published meanwhile.
+        So a worker that was stopped, or cut off from the store, does not train on what another has
+        published meanwhile.
         """
-        return self._lapsed or (self._count > 0 and _elapsed() - self._last > LEASE_BEATS * self.beat_seconds / 2)
+        return self._lapsed or (
+            self._count > 0 and _elapsed() - self._last > LEASE_BEATS * self.beat_seconds / 2
+        )
 
     def renew(self) -> None:
         """Start counting lapses anew; call it when nothing is claimed."""
@@ -158,7 +187,9 @@ class Worker:
         return self.store.path / "claims" / f"{run_id}.{generation}"
 
     def claim(self, run_id: str, top: int | None) -> bool:
-        """Try to be the one who trains this trial; `top` is the newest generation of its claims, None without any."""
+        """Try to be the one who trains this trial; `top` is the newest generation of its claims,
+        None without any.
+        """
         if top is not None:
             content = _read(self._file(run_id, top))
             if content and not self.watch.stale(f"{run_id}.{top}", content):
@@ -183,13 +214,17 @@ class Worker:
         """The trial is not finished: anyone may claim it at once."""
         generation = self.claims.pop(run_id)
         try:
-            os.close(os.open(self._file(run_id, generation + 1), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.close(
+                os.open(self._file(run_id, generation + 1), os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            )
         except FileExistsError:  # taken over meanwhile
             return
 
 
 def tidy(store: Store, published: set[str]) -> None:
-    """Remove what crashed workers left: claims of published trials, half-written files, counters of workers known to be dead."""
+    """Remove what crashed workers left: claims of published trials, half-written files, counters of
+    workers known to be dead.
+    """
     for entry in os.scandir(store.path / "claims"):
         if entry.name.partition(".")[0] in published:
             Path(entry.path).unlink(missing_ok=True)

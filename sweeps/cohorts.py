@@ -1,4 +1,6 @@
-"""Cohorts: trials of one signature that train together, cut to the device's memory and ordered by cost."""
+"""Cohorts: trials of one signature that train together, cut to the device's memory and ordered by
+cost.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,13 +10,16 @@ from lab.records import Trial, signature
 
 MEMORY_SHARE = 0.9  # of the device: the rest is for the runtime's own buffers and for fragmentation
 
-# Bytes that the compiled program of a cohort of so many such trials needs at its peak (sweeps/measure.py)
+# Bytes that the compiled program of a cohort of so many such trials needs at its peak
+# (sweeps/measure.py)
 Peak = Callable[[Trial, int], float]
 
 
 @dataclass
 class Limits:
-    """The largest cohort of each signature: what fits by the compiled program's own account, and less once the device ran out."""
+    """The largest cohort of each signature: what fits by the compiled program's own account, and
+    less once the device ran out.
+    """
 
     most: int = 1 << 30
     memory: float = float("inf")  # bytes of the device
@@ -23,7 +28,9 @@ class Limits:
     _fits: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def of(self, trial: Trial, want: int) -> int:
-        """Up to `want` trials like this one. Where `want` fits, its program is the only one compiled, and it is the one that runs."""
+        """Up to `want` trials like this one. Where `want` fits, its program is the only one
+        compiled, and it is the one that runs.
+        """
         key, room = signature(trial), MEMORY_SHARE * self.memory
         size = max(1, min(self.known(trial), want))
         while self.peak is not None and size > self._fits.get(key, 1):
@@ -46,12 +53,15 @@ class Limits:
 
 
 def even(count: int, most: int) -> int:
-    """The size of cohorts of `count` trials, at most `most` each and as equal as can be: fewer sizes are fewer programs."""
+    """The size of cohorts of `count` trials, at most `most` each and as equal as can be: fewer
+    sizes are fewer programs.
+    """
     return -(-count // -(-count // most))
 
 
 def group(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials of equal signature together, the dearest group first (it decides when a sweep ends), each sorted by length.
+    """Trials of equal signature together, the dearest group first (it decides when a sweep ends),
+    each sorted by length.
 
     Trials of similar length side by side: a mapped cohort runs until its longest trial ends.
     """

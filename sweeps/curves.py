@@ -1,4 +1,6 @@
-"""Stored training curves to a viewer: TensorBoard (through tensorboardX) or Weights & Biases. Neither is a dependency."""
+"""Stored training curves to a viewer: TensorBoard (through tensorboardX) or Weights & Biases.
+Neither is a dependency.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +16,9 @@ Open = Callable[[Record], AbstractContextManager[Add]]  # one run of the viewer 
 
 
 def send(records: Iterable[Record], open_run: Open) -> int:
-    """Every curve as `train/loss` over steps, the final `val/loss` at its last step; returns the number of trials."""
+    """Every curve as `train/loss` over steps, the final `val/loss` at its last step; returns the
+    number of trials.
+    """
     count = 0
     for record in records:
         count += 1
@@ -52,7 +56,9 @@ def to_wandb(records: Iterable[Record], project: str) -> int:
     @contextmanager
     def open_run(record: Record) -> Iterator[Add]:
         name, settings = f"{record.study}/{record.trial.run_id}", trial_json(record.trial)
-        with wandb.init(project=project, name=name, id=record.trial.run_id, config=settings, resume="allow") as run:
+        with wandb.init(
+            project=project, name=name, id=record.trial.run_id, config=settings, resume="allow"
+        ) as run:
             run.summary.update({"status": record.result.status, "loss": record.result.loss})
             yield lambda tag, value, step: run.log({tag: value}, step=step)
 

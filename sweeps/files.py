@@ -15,24 +15,33 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 def name_checked(field: str, name: str) -> str:
     """Names become paths: nothing that could leave its folder."""
     if not _NAME.fullmatch(name):
-        raise InputError(f"{field}={name!r}: must be 1 to 100 letters, digits, '_', '-' or '.', starting with a letter or digit")
+        raise InputError(
+            f"{field}={name!r}: must be 1 to 100 letters, digits, '_', '-' or '.', "
+            "starting with a letter or digit"
+        )
     return name
 
 
-# 1. processes ------------------------------------------------------------------------------------------------------
+# 1. processes ------------------------------------------------------------------------------------
 
 
 def place() -> str:
-    """This boot of this machine and this pid namespace, "" where unknown: a pid means one process only where it is equal."""
+    """This boot of this machine and this pid namespace, "" where unknown: a pid means one process
+    only where it is equal.
+    """
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
-            return f"{socket.gethostname()}/{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+            return (
+                f"{socket.gethostname()}/{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+            )
     except OSError:
         return ""
 
 
 def started(pid: int) -> str:
-    """When a process of this place started, in ticks since boot; "" when there is none (or only a zombie)."""
+    """When a process of this place started, in ticks since boot; "" when there is none (or only a
+    zombie).
+    """
     try:
         with open(f"/proc/{pid}/stat") as file:
             state, *rest = file.read().rpartition(")")[2].split()
@@ -46,7 +55,7 @@ def gone(where: str, pid: int, since: str) -> bool:
     return bool(where) and where == place() and started(pid) != since
 
 
-# 2. files ----------------------------------------------------------------------------------------------------------
+# 2. files ----------------------------------------------------------------------------------------
 
 
 def _mark() -> str:
@@ -86,7 +95,8 @@ def write_synced(path: Path, data: bytes) -> None:
 def publish(scratch: Path, final: Path, data: bytes) -> bool:
     """`data` at `final`, whole or not at all; False when the name was taken: the first writer wins.
 
-    `scratch` is a folder of the same file system. Raises OSError (disk full, read-only), leaving nothing behind.
+    `scratch` is a folder of the same file system. Raises OSError (disk full, read-only), leaving
+    nothing behind.
     """
     path = temporary(scratch)
     try:
@@ -94,7 +104,8 @@ def publish(scratch: Path, final: Path, data: bytes) -> bool:
         try:
             os.link(path, final)
         except FileExistsError:
-            # A file server that answers a repeated request says "exists" of our own link: count the names of our file.
+            # A file server that answers a repeated request says "exists" of our own link: count the
+            # names of our file.
             return os.stat(path).st_nlink > 1
         sync_folder(final.parent)
         return True

@@ -1,4 +1,6 @@
-"""A worker as a process: `python -m sweeps.job JOB`, with JOB the JSON of a `Job`. Every launcher starts this and nothing else."""
+"""A worker as a process: `python -m sweeps.job JOB`, with JOB the JSON of a `Job`. Every launcher
+starts this and nothing else.
+"""
 
 import dataclasses
 import functools
@@ -22,7 +24,9 @@ STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a launcher hands to each worker, as plain data. `trainer` is "module:function" (see `Train`); "" is lab's."""
+    """What a launcher hands to each worker, as plain data. `trainer` is "module:function" (see
+    `Train`); "" is lab's.
+    """
 
     store: str
     study: str
@@ -34,7 +38,8 @@ class Job:
     workers: int = 1
     most: int = 0  # trials of a cohort; 0 = as many as fit (IN_TURN in turn)
     beat_seconds: float = BEAT_SECONDS
-    parent: int = 0  # pid of the process that starts the worker, which ends with it; 0 = it goes on alone
+    # pid of the process that starts the worker, which ends with it; 0 = it goes on alone
+    parent: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("workers", 1), ("most", 0)):
@@ -51,7 +56,9 @@ def trainer_of(name: str) -> Train:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"trainer={name!r}: must be module:function of an importable module ({error})") from None
+        raise InputError(
+            f"trainer={name!r}: must be module:function of an importable module ({error})"
+        ) from None
     return found  # type: ignore[no-any-return]
 
 
@@ -65,7 +72,16 @@ def run_job(job: Job) -> Summary:
         train, limits = _lab(job)
     if job.most:
         limits.most = job.most
-    return work(store, job.study, trials, train, workers=job.workers, limits=limits, beat_seconds=job.beat_seconds, parent=job.parent)
+    return work(
+        store,
+        job.study,
+        trials,
+        train,
+        workers=job.workers,
+        limits=limits,
+        beat_seconds=job.beat_seconds,
+        parent=job.parent,
+    )
 
 
 def _lab(job: Job) -> tuple[Train, Limits]:
@@ -85,7 +101,9 @@ def _lab(job: Job) -> tuple[Train, Limits]:
 
 
 def main(argv: list[str]) -> int:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s", stream=sys.stderr
+    )
     log.setLevel(logging.INFO)
     try:
         summary = run_job(Job(**json.loads(argv[0])))

@@ -1,4 +1,6 @@
-"""What a cohort costs on the device at hand: bytes from its compiled program, seconds from a few of its steps."""
+"""What a cohort costs on the device at hand: bytes from its compiled program, seconds from a few of
+its steps.
+"""
 
 import functools
 import os
@@ -25,14 +27,20 @@ class Cost:
 
 
 def device_memory() -> float:
-    """Bytes that this process may fill: of the first device, or of the machine where the device is its CPU."""
+    """Bytes that this process may fill: of the first device, or of the machine where the device is
+    its CPU.
+    """
     stats = jax.devices()[0].memory_stats() or {}
-    return float(stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return float(
+        stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
 
 
 @dataclass
 class Programs:
-    """The programs of cohorts on this device, as `lab.population` compiles them; kept by signature and size where `keep`."""
+    """The programs of cohorts on this device, as `lab.population` compiles them; kept by signature
+    and size where `keep`.
+    """
 
     axis: str
     corpus: Corpus
@@ -41,7 +49,9 @@ class Programs:
 
     def _inputs(self, trial: Trial, trials: int) -> Inputs:
         mapped = self.axis == "map"
-        return population.stack([inputs_of(trial, len(self.corpus.train))] * (trials if mapped else 1), mapped)
+        return population.stack(
+            [inputs_of(trial, len(self.corpus.train))] * (trials if mapped else 1), mapped
+        )
 
     def _compiled(self, trial: Trial, trials: int) -> Any:
         """Nothing is put on the device: the state is known by its shapes."""
@@ -57,13 +67,26 @@ class Programs:
         return compiled
 
     def peak(self, trial: Trial, trials: int) -> float:
-        """`sweeps.cohorts.Peak`: arguments, results and temporaries by the compiler's own account."""
+        """`sweeps.cohorts.Peak`: arguments, results and temporaries by the compiler's own
+        account.
+        """
         m = self._compiled(trial, trials).memory_analysis()
-        return float(m.temp_size_in_bytes + m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes)
+        return float(
+            m.temp_size_in_bytes
+            + m.argument_size_in_bytes
+            + m.output_size_in_bytes
+            - m.alias_size_in_bytes
+        )
 
     def cost(self, trial: Trial, trials: int) -> Cost:
-        """Time a few steps of a cohort of `trials` such trials; in turn, a step of the cohort is one of each."""
-        compiled, inputs, mapped = self._compiled(trial, trials), self._inputs(trial, trials), self.axis == "map"
+        """Time a few steps of a cohort of `trials` such trials; in turn, a step of the cohort is
+        one of each.
+        """
+        compiled, inputs, mapped = (
+            self._compiled(trial, trials),
+            self._inputs(trial, trials),
+            self.axis == "map",
+        )
         tokens_N = jax.device_put(self.corpus.train)
         state = population.begin(program_of(trial), mapped, inputs)
         state, losses = compiled(inputs, tokens_N, state, 1)

@@ -1,4 +1,6 @@
-"""What a study will cost, before anything runs: cohorts, tokens, FLOPs, hours and memory on the device at hand."""
+"""What a study will cost, before anything runs: cohorts, tokens, FLOPs, hours and memory on the
+device at hand.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,24 +26,46 @@ class Timing:
 
 
 def from_table(table: "pd.DataFrame") -> Timing | None:
-    """Step times from trials that are done: the step-time law of `fits.time` over at least `SHAPES` shapes.
+    """Step times from trials that are done: the step-time law of `fits.time` over at least `SHAPES`
+    shapes.
 
     None where there are fewer, or more than one device: then a few steps have to be measured.
     """
     done = table[(table["status"] == "done") & (table["seconds"] > 0)]
-    shape = ["params", "params_no_embed", "width", "depth", "ff", "vocab", "sequence", "batch_tokens"]
+    shape = [
+        "params",
+        "params_no_embed",
+        "width",
+        "depth",
+        "ff",
+        "vocab",
+        "sequence",
+        "batch_tokens",
+    ]
     if done["device"].nunique() != 1 or len(done[shape].drop_duplicates()) < SHAPES:
         return None
     from fits.time import StepTime, fit_step_time
 
     columns = {name: done[name].to_numpy(float) for name in shape}
-    fit = fit_step_time(columns, (done["seconds"] / done["steps"]).to_numpy(float), str(done["device"].iloc[0]))
+    fit = fit_step_time(
+        columns, (done["seconds"] / done["steps"]).to_numpy(float), str(done["device"].iloc[0])
+    )
 
     def seconds(trial: Trial) -> float:
-        x = {**{name: getattr(trial, name) for name in shape[2:]}, "params": params(trial), "params_no_embed": params_no_embed(trial)}
-        return float(StepTime.predict(fit.params, {k: np.array([float(v)]) for k, v in x.items()})[0])
+        x = {
+            **{name: getattr(trial, name) for name in shape[2:]},
+            "params": params(trial),
+            "params_no_embed": params_no_embed(trial),
+        }
+        return float(
+            StepTime.predict(fit.params, {k: np.array([float(v)]) for k, v in x.items()})[0]
+        )
 
-    return Timing(seconds, f"step-time law over {len(done)} trials on {fit.source}, held-out error {fit.derived['median_ape']:.0%}")
+    return Timing(
+        seconds,
+        f"step-time law over {len(done)} trials on {fit.source}, held-out "
+        f"error {fit.derived['median_ape']:.0%}",
+    )
 
 
 @dataclass(frozen=True)
@@ -61,9 +85,15 @@ class Row:
 
 
 def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: float) -> Row:
-    """`step_seconds`: of one trial. In turn a cohort takes the sum of its trials' steps; mapped, as many steps as its longest trial."""
+    """`step_seconds`: of one trial. In turn a cohort takes the sum of its trials' steps; mapped, as
+    many steps as its longest trial.
+    """
     first = cohort[0]
-    steps = max(t.steps for t in cohort) * len(cohort) if axis == "map" else sum(t.steps for t in cohort)
+    steps = (
+        max(t.steps for t in cohort) * len(cohort)
+        if axis == "map"
+        else sum(t.steps for t in cohort)
+    )
     return Row(
         trials=len(cohort),
         parametrization=", ".join(sorted({t.parametrization for t in cohort})),
@@ -79,9 +109,14 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
 
 
 def rows(
-    cohorts: Sequence[Sequence[Trial]], axis: str, cost: Callable[[Trial, int], tuple[float, float]], timing: Timing | None = None
+    cohorts: Sequence[Sequence[Trial]],
+    axis: str,
+    cost: Callable[[Trial, int], tuple[float, float]],
+    timing: Timing | None = None,
 ) -> list[Row]:
-    """The plan's rows. `cost(trial, trials)`: (bytes at the peak, seconds of a step of one trial), measured once a signature and size."""
+    """The plan's rows. `cost(trial, trials)`: (bytes at the peak, seconds of a step of one trial),
+    measured once a signature and size.
+    """
     known: dict[tuple[Any, ...], tuple[float, float]] = {}
     out = []
     for cohort in cohorts:

@@ -1,4 +1,6 @@
-"""One stored trial and its bytes: a JSON document of three lines, with a checksum, a schema version and its migrations."""
+"""One stored trial and its bytes: a JSON document of three lines, with a checksum, a schema version
+and its migrations.
+"""
 
 import hashlib
 import json
@@ -9,13 +11,24 @@ from typing import Any
 
 from lab import InputError
 from lab.counts import row as row_of
-from lab.records import COLUMNS, Result, Trial, result_from_json, result_json, trial_from_json, trial_json
+from lab.records import (
+    COLUMNS,
+    Result,
+    Trial,
+    result_from_json,
+    result_json,
+    trial_from_json,
+    trial_json,
+)
 
 SCHEMA = 2
-TEXT = frozenset(("run_id", "study", "parametrization", "optimizer", "schedule", "status", "device", "code"))
+TEXT = frozenset(
+    ("run_id", "study", "parametrization", "optimizer", "schedule", "status", "device", "code")
+)
 WHOLE = frozenset((
-    "params", "params_no_embed", "params_head", "params_active", "params_nonzero", "width", "depth", "heads", "ff", "vocab", "sequence",
-    "tokens", "unique_tokens", "batch_tokens", "steps", "warmup_tokens", "experts", "init_seed", "data_seed", "diverged_step", "semantics",
+    "params", "params_no_embed", "params_head", "params_active", "params_nonzero", "width", "depth",
+    "heads", "ff", "vocab", "sequence", "tokens", "unique_tokens", "batch_tokens", "steps",
+    "warmup_tokens", "experts", "init_seed", "data_seed", "diverged_step", "semantics",
 ))  # fmt: skip  # all other columns are floats
 
 
@@ -25,7 +38,9 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """One stored trial: `row` is its row of the table, with the counts as they were made when it was trained."""
+    """One stored trial: `row` is its row of the table, with the counts as they were made when it
+    was trained.
+    """
 
     study: str
     trial: Trial
@@ -35,7 +50,12 @@ class Record:
 
 def make_record(study: str, trial: Trial, result: Result) -> Record:
     row = row_of(trial, result, study)
-    return Record(study, trial, result, {k: v if v is None or k in TEXT or k in WHOLE else float(v) for k, v in row.items()})
+    return Record(
+        study,
+        trial,
+        result,
+        {k: v if v is None or k in TEXT or k in WHOLE else float(v) for k, v in row.items()},
+    )
 
 
 def dump(value: Any) -> str:
@@ -49,15 +69,27 @@ def _plain(x: float) -> float | str:
 
 
 def encode(record: Record) -> bytes:
-    """One JSON document in three lines: schema and the sha256 of all that follows; everything but the curve; the curve.
+    """One JSON document in three lines: schema and the sha256 of all that follows; everything but
+    the curve; the curve.
 
     The lines let `status` read ten thousand trials without parsing their curves.
     """
     result = result_json(record.result)
-    curve = {"steps": result.pop("curve_steps"), "losses": [_plain(x) for x in result.pop("curve_losses")]}
-    main = dump({"study": record.study, "trial": trial_json(record.trial), "result": result, "row": record.row})
+    curve = {
+        "steps": result.pop("curve_steps"),
+        "losses": [_plain(x) for x in result.pop("curve_losses")],
+    }
+    main = dump(
+        {
+            "study": record.study,
+            "trial": trial_json(record.trial),
+            "result": result,
+            "row": record.row,
+        }
+    )
     body = f'{main[1:-1]},\n"curve":{dump(curve)}}}\n'
-    return f'{{"schema":{SCHEMA},"sha256":"{hashlib.sha256(body.encode()).hexdigest()}",\n{body}'.encode()
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    return f'{{"schema":{SCHEMA},"sha256":"{digest}",\n{body}'.encode()
 
 
 def _checked(data: bytes) -> tuple[int, bytes]:
@@ -69,15 +101,22 @@ def _checked(data: bytes) -> tuple[int, bytes]:
     except (ValueError, KeyError, TypeError):
         raise Damaged("its first line is no header") from None
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise InputError(f"store: a file has schema {schema}, this scalelab reads up to {SCHEMA}; use a newer scalelab")
+        raise InputError(
+            f"store: a file has schema {schema}, this scalelab reads up to {SCHEMA}; "
+            "use a newer scalelab"
+        )
     if hashlib.sha256(body).hexdigest() != digest:
-        raise Damaged(f"its content ({len(body)} bytes) does not have the checksum of its first line")
+        raise Damaged(
+            f"its content ({len(body)} bytes) does not have the checksum of its first line"
+        )
     return schema, body
 
 
 def _with_row(document: dict[str, Any]) -> dict[str, Any]:
     """Schema 1 had no row: its counts were made when a table was."""
-    record = make_record(document["study"], trial_from_json(document["trial"]), result_from_json(document["result"]))
+    record = make_record(
+        document["study"], trial_from_json(document["trial"]), result_from_json(document["result"])
+    )
     return {**document, "row": record.row}
 
 
@@ -92,19 +131,28 @@ def _migrated(document: dict[str, Any], schema: int) -> dict[str, Any]:
 
 
 def document(data: bytes) -> dict[str, Any]:
-    """study, trial, result, row and curve (`steps`, `losses`) as plain data of the newest schema; raises `Damaged`."""
+    """study, trial, result, row and curve (`steps`, `losses`) as plain data of the newest schema;
+    raises `Damaged`.
+    """
     schema, body = _checked(data)
     try:
         found = _migrated(json.loads(b"{" + body), schema)
     except InputError as error:
         raise Damaged(str(error)) from None
-    return {**found, "curve": {**found["curve"], "losses": [float(x) for x in found["curve"]["losses"]]}}
+    return {
+        **found,
+        "curve": {**found["curve"], "losses": [float(x) for x in found["curve"]["losses"]]},
+    }
 
 
 def decode(data: bytes) -> Record:
     """Inverse of `encode`, whatever the schema it was written with; raises `Damaged`."""
     found = document(data)
-    measured = {**found["result"], "curve_steps": found["curve"]["steps"], "curve_losses": found["curve"]["losses"]}
+    measured = {
+        **found["result"],
+        "curve_steps": found["curve"]["steps"],
+        "curve_losses": found["curve"]["losses"],
+    }
     try:
         trial, result = trial_from_json(found["trial"]), result_from_json(measured)
     except InputError as error:

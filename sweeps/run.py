@@ -27,12 +27,18 @@ log = logging.getLogger("sweeps")
 class Train(Protocol):
     """What trains a cohort: yields each trial's result as soon as it is known.
 
-    `stop()` is polled; when it turns true the function saves what is unfinished under `checkpoints` and returns early.
-    `progress` is told now and then how fast it is: an object with `tokens_per_second`, of all its trials together.
+    `stop()` is polled; when it turns true the function saves what is unfinished under `checkpoints`
+    and returns early. `progress` is told now and then how fast it is: an object with
+    `tokens_per_second`, of all its trials together.
     """
 
     def __call__(
-        self, trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]
+        self,
+        trials: Sequence[Trial],
+        *,
+        stop: Callable[[], bool],
+        checkpoints: Path,
+        progress: Callable[[Any], None],
     ) -> Iterable[Result]: ...
 
 
@@ -42,7 +48,11 @@ def reason_of(error: Exception) -> str:
 
 def out_of_memory(reason: str) -> bool:
     """XLA says RESOURCE_EXHAUSTED, on every device."""
-    return reason.startswith("MemoryError") or "RESOURCE_EXHAUSTED" in reason or "out of memory" in reason.lower()
+    return (
+        reason.startswith("MemoryError")
+        or "RESOURCE_EXHAUSTED" in reason
+        or "out of memory" in reason.lower()
+    )
 
 
 def halves(trials: list[Trial]) -> list[list[Trial]]:
@@ -68,7 +78,9 @@ class _Run:
     last: tuple[object, ...] | None = None
 
     def set_aside_damaged(self) -> None:
-        """Files that cannot be trusted go to damaged/, with their names in the log; their trials are trained again."""
+        """Files that cannot be trusted go to damaged/, with their names in the log; their trials
+        are trained again.
+        """
         damaged: dict[str, str] = {}
         for _ in self.store.scan(head, damaged, skip=self.store.ids() - self.trials.keys()):
             pass
@@ -84,16 +96,23 @@ class _Run:
         def tried(run_id: str) -> int:
             return failures.get(run_id, 0) - self.failed_before.get(run_id, 0)
 
-        return [t for run_id, t in self.trials.items() if run_id not in published and tried(run_id) < ATTEMPTS]
+        return [
+            t
+            for run_id, t in self.trials.items()
+            if run_id not in published and tried(run_id) < ATTEMPTS
+        ]
 
     def claim(self, open_: list[Trial]) -> list[Trial]:
         """A cohort of this worker's own, empty when other workers hold all that is left.
 
-        First what this worker has compiled, then what nobody is at, then the rest, dearest first. The last groups are shared out.
+        First what this worker has compiled, then what nobody is at, then the rest, dearest first.
+        The last groups are shared out.
         """
         newest = tops(self.store)
         groups = group(open_)
-        groups.sort(key=lambda g: (signature(g[0]) != self.last, any(t.run_id in newest for t in g)))
+        groups.sort(
+            key=lambda g: (signature(g[0]) != self.last, any(t.run_id in newest for t in g))
+        )
         for members in groups:
             size, mine = 1, list[Trial]()
             for trial in members:
@@ -103,7 +122,11 @@ class _Run:
                     mine.append(trial)
                     if len(mine) == 1:
                         free = max(1, sum(t.run_id not in newest for t in members))
-                        size = self.size(trial, free, free if len(groups) >= self.workers else -(-free // self.workers))
+                        size = self.size(
+                            trial,
+                            free,
+                            free if len(groups) >= self.workers else -(-free // self.workers),
+                        )
             if mine:
                 self.last = signature(mine[0])
                 return mine
@@ -114,9 +137,15 @@ class _Run:
         while share > 1:
             try:
                 return even(free, self.limits.of(trial, share))
-            except Exception as error:  # its program does not compile: there is no memory for that, or training it alone will say why
+            # its program does not compile: there is no memory for that, or training it alone will
+            # say why
+            except Exception as error:
                 reason = reason_of(error)
-                log.warning("cohort of %s: its memory cannot be measured (%s)", trial.run_id, reason.splitlines()[0])
+                log.warning(
+                    "cohort of %s: its memory cannot be measured (%s)",
+                    trial.run_id,
+                    reason.splitlines()[0],
+                )
                 share = share // 2 if out_of_memory(reason) else 1
         return 1
 
@@ -150,20 +179,29 @@ class _Run:
                 self._fail(next(iter(rest.values())), reason)
 
     def _train(self, part: list[Trial], rest: dict[str, Trial]) -> str:
-        """Trains `part`; `rest` loses what was published. Returns why the others have no result: as text, for an exception
-        holds on, through its traceback, to what the cohort has on the device, and its halves need that room."""
+        """Trains `part`; `rest` loses what was published. Returns why the others have no result: as
+        text, for an exception holds on, through its traceback, to what the cohort has on the
+        device, and its halves need that room."""
         results: Iterator[Result] | None = None
         while True:
             try:
                 with self.summary.spans.of("train"):
                     if results is None:
                         checkpoints = self.store.path / "checkpoints"
-                        results = iter(self.train(part, stop=self.halt, checkpoints=checkpoints, progress=self.progress))
+                        results = iter(
+                            self.train(
+                                part,
+                                stop=self.halt,
+                                checkpoints=checkpoints,
+                                progress=self.progress,
+                            )
+                        )
                     result = next(results)
                     trial = rest.pop(result.run_id)
             except StopIteration:
                 return "the training function returned no result for it"
-            except Exception as error:  # whatever a trial raises is its own failure, never the sweep's
+            # whatever a trial raises is its own failure, never the sweep's
+            except Exception as error:
                 log.debug("training raised", exc_info=True)
                 return reason_of(error)
             self._publish(trial, result)
@@ -181,7 +219,11 @@ class _Run:
             if first:
                 setattr(self.summary, result.status, getattr(self.summary, result.status) + 1)
             else:
-                log.warning("trials/%s.json was published by another worker first; this one's result is discarded", trial.run_id)
+                log.warning(
+                    "trials/%s.json was published by another worker first; this one's "
+                    "result is discarded",
+                    trial.run_id,
+                )
                 self.summary.late += 1
             self.worker.release(trial.run_id)
         if self.on_result is not None:
@@ -189,7 +231,11 @@ class _Run:
 
     def _fail(self, trial: Trial, reason: str) -> None:
         log.warning("trial %s failed: %s", trial.run_id, reason.splitlines()[0])
-        self.store.publish_failure(make_record(self.study, trial, Result(run_id=trial.run_id, status="failed", reason=reason)))
+        self.store.publish_failure(
+            make_record(
+                self.study, trial, Result(run_id=trial.run_id, status="failed", reason=reason)
+            )
+        )
         self.summary.failed += 1
         self.worker.give_back(trial.run_id)
 
@@ -228,11 +274,13 @@ def work(
     parent: int = 0,
     halt: Callable[[], bool] = lambda: False,
 ) -> Summary:
-    """Train what is missing of `trials`, with `workers` such workers on the store in all; skips what is published.
+    """Train what is missing of `trials`, with `workers` such workers on the store in all; skips
+    what is published.
 
-    Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, after SIGTERM, once `halt()` turns true, or
-    once the process `parent` (when given) is no longer this one's parent: no worker outlives the command that started it. What the
-    store cannot take (a full disk) is raised as OSError; nothing that was published is lost by it.
+    Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, after
+    SIGTERM, once `halt()` turns true, or once the process `parent` (when given) is no longer this
+    one's parent: no worker outlives the command that started it. What the store cannot take (a full
+    disk) is raised as OSError; nothing that was published is lost by it.
     """
     begun = time.perf_counter()
     summary = Summary()
@@ -242,7 +290,18 @@ def work(
             return asked() or halt() or (parent > 0 and os.getppid() != parent)
 
         wanted = {t.run_id: t for t in trials}
-        _Run(store, study, wanted, train, worker, stop, workers, limits or Limits(), on_result, summary).loop()
+        _Run(
+            store,
+            study,
+            wanted,
+            train,
+            worker,
+            stop,
+            workers,
+            limits or Limits(),
+            on_result,
+            summary,
+        ).loop()
     tidy(store, store.ids())
     summary.seconds = time.perf_counter() - begun
     return summary

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)  # the second is what submitit has SLURM send ahead of the time limit
+# the second is what submitit has SLURM send ahead of the time limit
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A function that turns true once one of `STOP_SIGNALS` has come; always false outside the main thread: no signals there."""
+    """A function that turns true once one of `STOP_SIGNALS` has come; always false outside the main
+    thread: no signals there.
+    """
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

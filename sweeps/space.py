@@ -1,6 +1,7 @@
 """Spaces of trials: lists of points, made and joined by a handful of functions.
 
-A point is a dict from a trial's fields to values; a space is a list of points. Random designs take a seed and nothing else.
+A point is a dict from a trial's fields to values; a space is a list of points. Random designs take
+a seed and nothing else.
 """
 
 import difflib
@@ -19,27 +20,36 @@ Point = dict[str, Any]
 Range = Sequence[Any]
 
 
-# 1. values ---------------------------------------------------------------------------------------------------------
+# 1. values ---------------------------------------------------------------------------------------
 
 
 def log_grid(low: float, high: float, count: int) -> list[float]:
-    """`count` values from `low` to `high`, equally far apart in the logarithm; both ends are exact."""
+    """`count` values from `low` to `high`, equally far apart in the logarithm; both ends are
+    exact.
+    """
     if not 0 < low <= high or count < 1 or (count == 1 and low != high):
-        raise InputError(f"log_grid({low}, {high}, {count}): needs 0 < low < high and a count of at least 2 (1 when they are equal)")
+        raise InputError(
+            f"log_grid({low}, {high}, {count}): needs 0 < low < high and a count of "
+            "at least 2 (1 when they are equal)"
+        )
     if count == 1:
         return [float(low)]
     step = math.log(high / low) / (count - 1)
     return [float(low), *(low * math.exp(step * i) for i in range(1, count - 1)), float(high)]
 
 
-def powers(low: int | float, high: int | float, step: float = 1.0, base: float = 2.0) -> list[float]:
+def powers(
+    low: int | float, high: int | float, step: float = 1.0, base: float = 2.0
+) -> list[float]:
     """base**low, base**(low + step), ... up to base**high: the grid of a learning rate."""
     if step <= 0 or high < low:
-        raise InputError(f"powers({low}, {high}, step={step}): needs low <= high and a step above 0")
+        raise InputError(
+            f"powers({low}, {high}, step={step}): needs low <= high and a step above 0"
+        )
     return [base ** (low + step * i) for i in range(int((high - low) / step + 1e-9) + 1)]
 
 
-# 2. spaces ---------------------------------------------------------------------------------------------------------
+# 2. spaces ---------------------------------------------------------------------------------------
 
 
 def product(**axes: Sequence[Any]) -> list[Point]:
@@ -50,7 +60,10 @@ def product(**axes: Sequence[Any]) -> list[Point]:
 def zipped(**axes: Sequence[Any]) -> list[Point]:
     """Values side by side: axes of equal length."""
     if len({len(v) for v in axes.values()}) > 1:
-        raise InputError(f"zip: axes must be of equal length, got {', '.join(f'{k}: {len(v)}' for k, v in axes.items())}")
+        raise InputError(
+            "zip: axes must be of equal length, got "
+            f"{', '.join(f'{k}: {len(v)}' for k, v in axes.items())}"
+        )
     return [dict(zip(axes, values, strict=True)) for values in zip(*axes.values(), strict=True)]
 
 
@@ -88,41 +101,67 @@ def subsample(space: Sequence[Point], count: int, seed: int = 0) -> list[Point]:
 def _scaled(name: str, unit: float, range_: Range) -> float | int:
     """A number of [0, 1) to a value of the range."""
     low, high, kind = (*range_, "linear")[:3]
-    if kind not in ("linear", "log", "int", "log_int") or not low < high or ("log" in kind and low <= 0):
-        raise InputError(f"{name}={list(range_)}: must be (low, high) or (low, high, 'log' | 'int' | 'log_int') with low < high")
+    if (
+        kind not in ("linear", "log", "int", "log_int")
+        or not low < high
+        or ("log" in kind and low <= 0)
+    ):
+        raise InputError(
+            f"{name}={list(range_)}: must be (low, high) or (low, high, 'log' | "
+            "'int' | 'log_int') with low < high"
+        )
     top = high + 1 if "int" in kind else high
-    value = math.exp(math.log(low) + unit * math.log(top / low)) if "log" in kind else low + unit * (top - low)
+    value = (
+        math.exp(math.log(low) + unit * math.log(top / low))
+        if "log" in kind
+        else low + unit * (top - low)
+    )
     return min(int(value), high) if "int" in kind else value
 
 
 def random(count: int, seed: int = 0, **ranges: Range) -> list[Point]:
     """`count` independent points, uniform in each range (in its logarithm for "log")."""
     units = np.random.default_rng(seed).random((count, len(ranges)))
-    return [{k: _scaled(k, float(u), r) for u, (k, r) in zip(row, ranges.items(), strict=True)} for row in units]
+    return [
+        {k: _scaled(k, float(u), r) for u, (k, r) in zip(row, ranges.items(), strict=True)}
+        for row in units
+    ]
 
 
 def sobol(count: int, seed: int = 0, **ranges: Range) -> list[Point]:
-    """`count` points of a scrambled Sobol sequence (scipy.stats.qmc): even in every axis. A power of two keeps its balance."""
+    """`count` points of a scrambled Sobol sequence (scipy.stats.qmc): even in every axis. A power
+    of two keeps its balance.
+    """
     from scipy.stats import qmc
 
     sampler = qmc.Sobol(len(ranges), scramble=True, rng=np.random.default_rng(seed))
     units = sampler.random_base2(max(0, math.ceil(math.log2(max(count, 1)))))[:count]
-    return [{k: _scaled(k, float(u), r) for u, (k, r) in zip(row, ranges.items(), strict=True)} for row in units]
+    return [
+        {k: _scaled(k, float(u), r) for u, (k, r) in zip(row, ranges.items(), strict=True)}
+        for row in units
+    ]
 
 
-# 3. trials ---------------------------------------------------------------------------------------------------------
+# 3. trials ---------------------------------------------------------------------------------------
 
 
 def _check_names(fields: Point) -> None:
     for name in fields:
         if name not in Trial.__dataclass_fields__:
             close = difflib.get_close_matches(name, Trial.__dataclass_fields__, 1)
-            known = f"did you mean {close[0]}?" if close else f"it has {', '.join(Trial.__dataclass_fields__)}"
+            known = (
+                f"did you mean {close[0]}?"
+                if close
+                else f"it has {', '.join(Trial.__dataclass_fields__)}"
+            )
             raise InputError(f"{name}={fields[name]!r}: a trial has no such field; {known}")
 
 
-def trials(space: Iterable[Point], derive: Callable[[Point], Point] | None = None, **common: Any) -> list[Trial]:
-    """Points to trials: `common` holds the fields that all share, `derive` gives those that follow from a point (ff = 4 width).
+def trials(
+    space: Iterable[Point], derive: Callable[[Point], Point] | None = None, **common: Any
+) -> list[Trial]:
+    """Points to trials: `common` holds the fields that all share, `derive` gives those that follow
+    from a point (ff = 4 width).
 
     A field of the point wins over one that is derived, a derived one over a common one.
     """
@@ -132,34 +171,51 @@ def trials(space: Iterable[Point], derive: Callable[[Point], Point] | None = Non
         _check_names(whole)
         fields = {**common, **(derive(whole) if derive else {}), **point}
         _check_names(fields)
-        missing = [n for n, f in Trial.__dataclass_fields__.items() if n not in fields and f.default is f.default_factory]
+        missing = [
+            n
+            for n, f in Trial.__dataclass_fields__.items()
+            if n not in fields and f.default is f.default_factory
+        ]
         if missing:
-            raise InputError(f"a trial needs {', '.join(missing)}: give them in the space or in the fields that all trials share")
+            raise InputError(
+                f"a trial needs {', '.join(missing)}: give them in the space or in "
+                "the fields that all trials share"
+            )
         trial = Trial(**fields)
         out[trial.run_id] = trial
     return list(out.values())
 
 
-# 4. rounds ---------------------------------------------------------------------------------------------------------
+# 4. rounds ---------------------------------------------------------------------------------------
 
 
 def search_axes(best: Point, axes: Mapping[str, Sequence[Any]]) -> list[Point]:
-    """Independent search: each axis swept alone around the best point so far, as u-muP's optima hardly depend on each other.
+    """Independent search: each axis swept alone around the best point so far, as u-muP's optima
+    hardly depend on each other.
 
-    u-muP's recipe (2407.17465) is two rounds of it: LR with all else at 1, then each other hyperparameter at that LR.
+    u-muP's recipe (2407.17465) is two rounds of it: LR with all else at 1, then each other
+    hyperparameter at that LR.
     """
-    return chain([best], *([{**best, name: value} for value in values] for name, values in axes.items()))
+    return chain(
+        [best], *([{**best, name: value} for value in values] for name, values in axes.items())
+    )
 
 
 def join_best(best: Point, found: Sequence[tuple[Point, float]], axes: Iterable[str]) -> Point:
-    """The point that takes each axis's value from its own best run: what a round of `search_axes` ends with.
+    """The point that takes each axis's value from its own best run: what a round of `search_axes`
+    ends with.
 
-    `found` holds points of that round with their losses; a loss that is not finite counts as infinite.
+    `found` holds points of that round with their losses; a loss that is not finite counts as
+    infinite.
     """
     joined = dict(best)
     for name in axes:
         others = {k: v for k, v in best.items() if k != name}
-        line = [(loss if math.isfinite(loss) else math.inf, p[name]) for p, loss in found if all(p[k] == v for k, v in others.items())]
+        line = [
+            (loss if math.isfinite(loss) else math.inf, p[name])
+            for p, loss in found
+            if all(p[k] == v for k, v in others.items())
+        ]
         if line:
             joined[name] = min(line, key=lambda pair: pair[0])[1]
     return joined

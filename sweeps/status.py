@@ -1,4 +1,6 @@
-"""How far a store is: counts, speed, time left, the best trial of each group, and why trials failed."""
+"""How far a store is: counts, speed, time left, the best trial of each group, and why trials
+failed.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,12 +17,17 @@ GROUP = ("study", "parametrization", "width", "depth", "steps")
 
 @dataclass
 class Board:
-    """What is known of a store; `look` reads only what is new since the last look, as a published trial never changes."""
+    """What is known of a store; `look` reads only what is new since the last look, as a published
+    trial never changes.
+    """
 
     store: Store
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the table, by run_id: done and diverged
-    left: dict[str, dict[str, Any]] = field(default_factory=dict)  # declared trials that are not published, as plain data
-    running: dict[str, dict[str, Any]] = field(default_factory=dict)  # run_id to its owner's last beat
+    # of the table, by run_id: done and diverged
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # declared trials that are not published, as plain data
+    left: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # run_id to its owner's last beat
+    running: dict[str, dict[str, Any]] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
 
@@ -29,7 +36,9 @@ class Board:
         for found in self.store.scan(head, self.damaged, skip=self.rows.keys()):
             self.rows[found["row"]["run_id"]] = found["row"]
         declared = self.store.declared().values()
-        self.left = {k: trial for trials in declared for k, trial in trials.items() if k not in self.rows}
+        self.left = {
+            k: trial for trials in declared for k, trial in trials.items() if k not in self.rows
+        }
         self.running = held(self.store, set(self.rows))
         self.failures = {k: n for k, n in self.store.failures().items() if k in self.left}
         return self
@@ -54,26 +63,38 @@ class Board:
         seconds = sum(row["seconds"] for row in measured)
         if not seconds:
             return 0.0, 0.0
-        return sum(row["tokens"] for row in measured) / seconds, sum(row["flops"] for row in measured) / seconds
+        return sum(row["tokens"] for row in measured) / seconds, sum(
+            row["flops"] for row in measured
+        ) / seconds
 
     def workers(self) -> dict[str, float | None]:
         """Tokens a second of each worker that holds a claim, None until it has said."""
         return {owner["worker"]: owner.get("tokens_per_second") for owner in self.running.values()}
 
     def tokens_per_second(self) -> float:
-        """Of all workers: what they said last, else what trials took that are done. Of one worker when none is at it."""
+        """Of all workers: what they said last, else what trials took that are done. Of one worker
+        when none is at it.
+        """
         tokens, _ = self.speed()
-        return sum(tokens if said is None else said for said in (self.workers() or {"": None}).values())
+        return sum(
+            tokens if said is None else said for said in (self.workers() or {"": None}).values()
+        )
 
     def seconds_left(self) -> float | None:
-        """From the FLOPs that are left (from the tokens before anything is done) and the workers at hand; None when nothing is known."""
+        """From the FLOPs that are left (from the tokens before anything is done) and the workers at
+        hand; None when nothing is known.
+        """
         if not self.left:
             return 0.0
         left = [trial_from_json(t) for t in self.left.values()]
         _, flops_per_second = self.speed()
         if flops_per_second:
             return sum(map(flops, left)) / flops_per_second / max(1, len(self.workers()))
-        return sum(t.tokens for t in left) / self.tokens_per_second() if self.tokens_per_second() else None
+        return (
+            sum(t.tokens for t in left) / self.tokens_per_second()
+            if self.tokens_per_second()
+            else None
+        )
 
     def best(self) -> list[dict[str, Any]]:
         """The trial of least loss of each group, with the number of trials that are done in it."""
@@ -84,10 +105,19 @@ class Board:
         out = []
         for key, rows in sorted(groups.items()):
             best = min(rows, key=lambda row: row["loss"])
-            numbers = {"done": len(rows), "loss": best["loss"], "lr": best["lr"], "run_id": best["run_id"]}
+            numbers = {
+                "done": len(rows),
+                "loss": best["loss"],
+                "lr": best["lr"],
+                "run_id": best["run_id"],
+            }
             out.append({**dict(zip(GROUP, key, strict=True)), **numbers})
         return out
 
     def document(self) -> dict[str, Any]:
         """The JSON answer of `sweep status`."""
-        return {**self.counts(), "tokens_per_second": self.tokens_per_second(), "seconds_left": self.seconds_left()}
+        return {
+            **self.counts(),
+            "tokens_per_second": self.tokens_per_second(),
+            "seconds_left": self.seconds_left(),
+        }

@@ -1,4 +1,5 @@
-"""The store: one JSON a trial, in a folder. A crash at any instant loses nothing that was published.
+"""The store: one JSON a trial, in a folder. A crash at any instant loses nothing that was
+published.
 
     trials/ID.json     trial, result and curve; ID is the trial's run_id
     failed/ID.K.json   the K-th failed attempt, kept for its reason; the trial is tried again
@@ -7,8 +8,9 @@
     checkpoints/       unfinished long trials
     damaged/           files that were set aside, never read again
 
-A file is written under a temporary name, fsynced, and linked to its final name, which fails when that name exists: the
-first writer wins and a reader sees the whole file or none. No server, no lock, and nothing in a file is evaluated.
+A file is written under a temporary name, fsynced, and linked to its final name, which fails when
+that name exists: the first writer wins and a reader sees the whole file or none. No server, no
+lock, and nothing in a file is evaluated.
 """
 
 import errno
@@ -51,10 +53,16 @@ class Store:
         return files.publish(self.path / "tmp", final, encode(record))
 
     def _names(self, folder: str) -> list[str]:
-        """Names of its JSON files, without the suffix; hidden files are a file server's or a file browser's, never ours."""
-        return [e.name[:-5] for e in os.scandir(self.path / folder) if e.name.endswith(".json") and e.name[0] != "."]
+        """Names of its JSON files, without the suffix; hidden files are a file server's or a file
+        browser's, never ours.
+        """
+        return [
+            e.name[:-5]
+            for e in os.scandir(self.path / folder)
+            if e.name.endswith(".json") and e.name[0] != "."
+        ]
 
-    # 1. trials -----------------------------------------------------------------------------------------------------
+    # 1. trials -----------------------------------------------------------------------------------
 
     def has(self, run_id: str) -> bool:
         return self.file(run_id).exists()
@@ -64,15 +72,23 @@ class Store:
         return set(self._names("trials"))
 
     def publish(self, record: Record) -> bool:
-        """Store a trial that is done or diverged; False when another writer was first: then its result holds."""
+        """Store a trial that is done or diverged; False when another writer was first: then its
+        result holds.
+        """
         return self._publish(self.file(record.trial.run_id), record)
 
     def read(self, run_id: str) -> Record:
         """Raises `Damaged`, or FileNotFoundError."""
         return _named(run_id, decode(self.file(run_id).read_bytes()))
 
-    def scan(self, parse: Callable[[bytes], T], damaged: dict[str, str] | None = None, skip: Container[str] = ()) -> Iterator[T]:
-        """`parse` (`head`, `document` or `decode`) of every published trial not in `skip`, by run_id.
+    def scan(
+        self,
+        parse: Callable[[bytes], T],
+        damaged: dict[str, str] | None = None,
+        skip: Container[str] = (),
+    ) -> Iterator[T]:
+        """`parse` (`head`, `document` or `decode`) of every published trial not in `skip`, by
+        run_id.
 
         Files that cannot be trusted are left out and go to `damaged` (file name to reason).
         """
@@ -92,8 +108,13 @@ class Store:
         return self.scan(decode, damaged)
 
     def set_aside(self, run_id: str) -> str:
-        """Move a damaged file to damaged/ and return why, "" when there was nothing wrong with it any more."""
-        source, target = self.file(run_id), self.path / "damaged" / f"{run_id}.{uuid.uuid4().hex[:8]}.json"
+        """Move a damaged file to damaged/ and return why, "" when there was nothing wrong with it
+        any more.
+        """
+        source, target = (
+            self.file(run_id),
+            self.path / "damaged" / f"{run_id}.{uuid.uuid4().hex[:8]}.json",
+        )
         try:
             os.rename(source, target)
         except FileNotFoundError:  # another worker was faster
@@ -103,11 +124,12 @@ class Store:
         except Damaged as reason:
             files.sync_folder(source.parent)
             return str(reason)
-        files.publish(self.path / "tmp", source, target.read_bytes())  # it was replaced by a good one since it was read
+        # it was replaced by a good one since it was read
+        files.publish(self.path / "tmp", source, target.read_bytes())
         target.unlink()
         return ""
 
-    # 2. failures ---------------------------------------------------------------------------------------------------
+    # 2. failures ---------------------------------------------------------------------------------
 
     def failures(self) -> dict[str, int]:
         """How often each trial has failed."""
@@ -120,7 +142,9 @@ class Store:
     def publish_failure(self, record: Record) -> None:
         """Keep a failed attempt and its reason; the trial stays to be trained."""
         attempt = self.failures().get(record.trial.run_id, 0)
-        while not self._publish(self.path / "failed" / f"{record.trial.run_id}.{attempt}.json", record):
+        while not self._publish(
+            self.path / "failed" / f"{record.trial.run_id}.{attempt}.json", record
+        ):
             attempt += 1
 
     def reasons(self) -> dict[str, str]:
@@ -137,21 +161,38 @@ class Store:
                 out[run_id] = (attempt, f"{path.name}: {reason}")
         return {run_id: reason for run_id, (_, reason) in out.items()}
 
-    # 3. studies ----------------------------------------------------------------------------------------------------
+    # 3. studies ----------------------------------------------------------------------------------
 
     def declare(self, name: str, question: str, expectation: str, trials: Iterable[Trial]) -> None:
         """Write what a study asks for; a later declaration of the same study replaces it."""
-        about = {"schema": SCHEMA, "name": name_checked("study", name), "question": question, "expectation": expectation}
+        about = {
+            "schema": SCHEMA,
+            "name": name_checked("study", name),
+            "question": question,
+            "expectation": expectation,
+        }
         document = {**about, "trials": {t.run_id: trial_json(t) for t in trials}}
-        files.replace(self.path / "tmp", self.path / "studies" / f"{name}.json", (dump(document) + "\n").encode())
+        files.replace(
+            self.path / "tmp",
+            self.path / "studies" / f"{name}.json",
+            (dump(document) + "\n").encode(),
+        )
 
     def declared(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The trials of each declared study, by run_id, as plain data."""
-        return {name: self._declared(self.path / "studies" / f"{name}.json") for name in sorted(self._names("studies"))}
+        return {
+            name: self._declared(self.path / "studies" / f"{name}.json")
+            for name in sorted(self._names("studies"))
+        }
 
     def trials_of(self, study: str) -> list[Trial]:
         """The trials that a declared study asks for."""
-        return [trial_from_json(t) for t in self._declared(self.path / "studies" / f"{name_checked('study', study)}.json").values()]
+        return [
+            trial_from_json(t)
+            for t in self._declared(
+                self.path / "studies" / f"{name_checked('study', study)}.json"
+            ).values()
+        ]
 
     def _declared(self, path: Path) -> dict[str, dict[str, Any]]:
         try:
@@ -159,23 +200,35 @@ class Store:
         except FileNotFoundError:
             raise InputError(f"study={path.stem!r}: {self.path} has none of that name") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"store: {path} is not a readable study ({error}); remove it and run the study again") from None
+            raise InputError(
+                f"store: {path} is not a readable study ({error}); remove it and run "
+                "the study again"
+            ) from None
 
 
-# 4. opening --------------------------------------------------------------------------------------------------------
+# 4. opening --------------------------------------------------------------------------------------
 
 
 def open_store(path: Path | str) -> Store:
     """An existing store, for reading: nothing is written."""
     root = Path(path)
     if not (root / "store.json").is_file():
-        raise InputError(f"store={str(path)!r}: no store there (no store.json); `scalelab sweep run STUDY --store {path}` makes one")
+        raise InputError(
+            f"store={str(path)!r}: no store there (no store.json); `scalelab sweep "
+            f"run STUDY --store {path}` makes one"
+        )
     try:
         schema = json.loads((root / "store.json").read_bytes())["schema"]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f'store={str(path)!r}: store.json is damaged ({error}); it should read {{"schema": {SCHEMA}}}') from None
+        raise InputError(
+            f"store={str(path)!r}: store.json is damaged ({error}); it should read "
+            f'{{"schema": {SCHEMA}}}'
+        ) from None
     if schema > SCHEMA:
-        raise InputError(f"store={str(path)!r}: schema {schema}, this scalelab reads up to {SCHEMA}; use a newer scalelab")
+        raise InputError(
+            f"store={str(path)!r}: schema {schema}, this scalelab reads up to "
+            f"{SCHEMA}; use a newer scalelab"
+        )
     return Store(root)
 
 
@@ -183,17 +236,32 @@ def create(path: Path | str) -> Store:
     """The store at `path`, made when it is not there; one that cannot be written is refused."""
     root = Path(path)
     if root.exists() and not root.is_dir():
-        raise InputError(f"store={str(path)!r}: is a file; a store is a folder (a table of runs is read-only)")
+        raise InputError(
+            f"store={str(path)!r}: is a file; a store is a folder (a table of runs is read-only)"
+        )
     try:
         for name in FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)
         if not (root / "store.json").exists():
-            files.publish(root / "tmp", root / "store.json", (dump({"schema": SCHEMA}) + "\n").encode())
+            files.publish(
+                root / "tmp", root / "store.json", (dump({"schema": SCHEMA}) + "\n").encode()
+            )
         probe = files.temporary(root / "tmp")
         files.write_synced(probe, b"")
         probe.unlink()
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR):
+        if error.errno not in (
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+            errno.ENOENT,
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.ENOTDIR,
+        ):
             raise
-        raise InputError(f"store={str(path)!r}: cannot be written ({os.strerror(error.errno)}); give a folder that can") from None
+        raise InputError(
+            f"store={str(path)!r}: cannot be written ({os.strerror(error.errno)}); "
+            "give a folder that can"
+        ) from None
     return open_store(root)

@@ -26,7 +26,9 @@ class Spans:
 
 @dataclass
 class Summary:
-    """What one worker did. `late` counts results that another worker had published first, `split` cohorts that were halved."""
+    """What one worker did. `late` counts results that another worker had published first, `split`
+    cohorts that were halved.
+    """
 
     done: int = 0
     diverged: int = 0

@@ -1,4 +1,6 @@
-"""Stores as tables: one Parquet file that holds everything, CSV for others, and anyone's CSV as a read-only store."""
+"""Stores as tables: one Parquet file that holds everything, CSV for others, and anyone's CSV as a
+read-only store.
+"""
 
 import json
 from collections.abc import Iterable
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# Beside the table's columns a Parquet holds each record whole: trial and result as JSON, the curve as two lists.
+# Beside the table's columns a Parquet holds each record whole: trial and result as JSON, the curve
+# as two lists.
 LOSSLESS = ("trial", "result", "curve_steps", "curve_losses")
 BATCH = 1000  # trials of one row group: bounds memory, not the file
 
@@ -30,13 +33,18 @@ def _row(found: dict[str, Any]) -> dict[str, Any]:
 def _schema() -> "pa.Schema":
     import pyarrow as pa
 
-    kinds = [(c, pa.string() if c in TEXT else pa.int64() if c in WHOLE else pa.float64()) for c in COLUMNS]
+    kinds = [
+        (c, pa.string() if c in TEXT else pa.int64() if c in WHOLE else pa.float64())
+        for c in COLUMNS
+    ]
     curve = [("curve_steps", pa.list_(pa.int64())), ("curve_losses", pa.list_(pa.float64()))]
     return pa.schema([*kinds, ("trial", pa.string()), ("result", pa.string()), *curve])
 
 
 def compact(store: Store, out: Path, damaged: dict[str, str] | None = None) -> int:
-    """Every published trial of the store to one Parquet table, without loss; returns how many. Damaged files are left out and named."""
+    """Every published trial of the store to one Parquet table, without loss; returns how many.
+    Damaged files are left out and named.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -63,23 +71,31 @@ def records_of(parquet: Path) -> Iterable[Record]:
         raise InputError(f"parquet={str(parquet)!r}: cannot be read ({error})") from None
     if missing := [c for c in (*COLUMNS, *LOSSLESS) if c not in table.schema_arrow.names]:
         raise InputError(
-            f"parquet={str(parquet)!r}: lacks {', '.join(missing)}; it holds no whole trials (`scalelab sweep export` writes them)"
+            f"parquet={str(parquet)!r}: lacks {', '.join(missing)}; it holds no whole trials "
+            "(`scalelab sweep export` writes them)"
         )
     for batch in table.iter_batches(BATCH, columns=[*COLUMNS, *LOSSLESS]):
         for r in batch.to_pylist():
             curve = {"curve_steps": r["curve_steps"], "curve_losses": r["curve_losses"]}
-            trial, result = trial_from_json(json.loads(r["trial"])), result_from_json({**json.loads(r["result"]), **curve})
+            trial, result = (
+                trial_from_json(json.loads(r["trial"])),
+                result_from_json({**json.loads(r["result"]), **curve}),
+            )
             yield Record(r["study"], trial, result, {c: r[c] for c in COLUMNS})
 
 
 def expand(parquet: Path, store: Store) -> int:
-    """Publish what a Parquet holds into a store, so that a run skips it; returns how many trials were new."""
+    """Publish what a Parquet holds into a store, so that a run skips it; returns how many trials
+    were new.
+    """
     have = store.ids()
     return sum(store.publish(r) for r in records_of(parquet) if r.trial.run_id not in have)
 
 
 def frame(rows: Iterable[dict[str, Any]]) -> "pd.DataFrame":
-    """Rows of the table with its columns in order; whole numbers stay whole where a value is missing."""
+    """Rows of the table with its columns in order; whole numbers stay whole where a value is
+    missing.
+    """
     import pandas as pd
 
     table = pd.DataFrame(list(rows), columns=list(COLUMNS))
@@ -87,7 +103,9 @@ def frame(rows: Iterable[dict[str, Any]]) -> "pd.DataFrame":
 
 
 def read_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.DataFrame":
-    """The table of a store, of a Parquet, or of anyone's CSV (which may lack columns, never `loss`). Nothing is written."""
+    """The table of a store, of a Parquet, or of anyone's CSV (which may lack columns, never
+    `loss`). Nothing is written.
+    """
     import pandas as pd
 
     path = Path(path)
@@ -102,15 +120,22 @@ def read_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.D
         else:
             table = pd.read_csv(path)
     except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
-        raise InputError(f"data={str(path)!r}: cannot be read as a store, a Parquet or a CSV ({error})") from None
+        raise InputError(
+            f"data={str(path)!r}: cannot be read as a store, a Parquet or a CSV ({error})"
+        ) from None
     if table.empty or "loss" not in table.columns:
         names = ", ".join(map(str, table.columns))
-        raise InputError(f"data={str(path)!r}: {len(table)} rows with columns {names}; needs rows and a column 'loss'")
+        raise InputError(
+            f"data={str(path)!r}: {len(table)} rows with columns {names}; needs rows "
+            "and a column 'loss'"
+        )
     return table
 
 
 def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> int:
-    """A store to CSV (the table's columns) or to Parquet (everything), by the suffix of `out`; returns the number of trials."""
+    """A store to CSV (the table's columns) or to Parquet (everything), by the suffix of `out`;
+    returns the number of trials.
+    """
     if out.suffix not in (".csv", ".parquet"):
         raise InputError(f"out={str(out)!r}: must end in .csv or .parquet")
     out.parent.mkdir(parents=True, exist_ok=True)

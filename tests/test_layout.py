@@ -1,4 +1,6 @@
-"""Who imports whom, what imports no JAX, that the packages are ours, and that the command starts in time."""
+"""Who imports whom, what imports no JAX, that the packages are ours, and that the command starts in
+time.
+"""
 
 import ast
 import csv
@@ -13,15 +15,30 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lab", "sweeps", "fits", "scalelab")
-MAY = {"lab": {"lab"}, "fits": {"fits"}, "sweeps": {"sweeps", "lab", "fits"}, "scalelab": set(PACKAGES)}
-LAZY = {("fits", "sweeps"), ("fits", "lab")}  # inside a function only: a fit may open a store, whose reader is sweeps'
-NO_JAX = ["fits." + p.stem for p in sorted((ROOT / "fits").glob("*.py")) if p.stem != "__init__"] + [
-    "lab.records", "lab.parametrization", "lab.counts", "sweeps.space", "sweeps.cohorts", "sweeps.store",
-]  # fmt: skip
+MAY = {
+    "lab": {"lab"},
+    "fits": {"fits"},
+    "sweeps": {"sweeps", "lab", "fits"},
+    "scalelab": set(PACKAGES),
+}
+# inside a function only: a fit may open a store, whose reader is sweeps'
+LAZY = {("fits", "sweeps"), ("fits", "lab")}
+NO_JAX = [
+    "fits." + p.stem for p in sorted((ROOT / "fits").glob("*.py")) if p.stem != "__init__"
+] + [
+    "lab.records",
+    "lab.parametrization",
+    "lab.counts",
+    "sweeps.space",
+    "sweeps.cohorts",
+    "sweeps.store",
+]
 
 
 def imported(path, top_level_only):
-    """Names of the packages that a file imports; type-checking blocks and function bodies count only when asked for."""
+    """Names of the packages that a file imports; type-checking blocks and function bodies count
+    only when asked for.
+    """
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
@@ -38,10 +55,16 @@ def imported(path, top_level_only):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_import_graph_is_the_designs(package):
     for path in (ROOT / package).rglob("*.py"):
-        wrong = {name for name in imported(path, True) if name in (*PACKAGES, "scripts", "tests")} - MAY[package]
+        wrong = {
+            name for name in imported(path, True) if name in (*PACKAGES, "scripts", "tests")
+        } - MAY[package]
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
-        lazy = {name for name in imported(path, False) if name in (*PACKAGES, "scripts", "tests")} - MAY[package]
-        assert {(package, name) for name in lazy} <= LAZY, f"{path.relative_to(ROOT)} imports {lazy} inside a function"
+        lazy = {
+            name for name in imported(path, False) if name in (*PACKAGES, "scripts", "tests")
+        } - MAY[package]
+        assert {(package, name) for name in lazy} <= LAZY, (
+            f"{path.relative_to(ROOT)} imports {lazy} inside a function"
+        )
 
 
 def test_the_check_sees_a_wrong_import(tmp_path):
@@ -51,8 +74,13 @@ def test_the_check_sees_a_wrong_import(tmp_path):
 
 
 def test_what_should_not_import_jax_does_not():
-    code = f"import sys\nfor m in {NO_JAX!r}: __import__(m)\nprint(sorted(m for m in ('jax', 'flax', 'optax') if m in sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        f"import sys\nfor m in {NO_JAX!r}: __import__(m)\nprint(sorted(m for m in ('jax', 'flax', "
+        "'optax') if m in sys.modules))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert out.stdout.strip() == "[]"
 
 
@@ -62,18 +90,27 @@ def test_the_packages_that_python_imports_are_ours(tmp_path):
     check_packages()
     (tmp_path / "fits").mkdir()
     (tmp_path / "fits" / "__init__.py").write_text("")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import fits; from scalelab.__main__ import check_packages; check_packages()"
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import fits; from scalelab.__main__ "
+        "import check_packages; check_packages()"
+    )
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert out.returncode == 1 and "the package 'fits' that Python imports is" in out.stderr
 
 
 def cpu_seconds(*args):
-    """Median CPU time of 5 processes, start included: what the wall clock shows on a machine with nothing else to do."""
+    """Median CPU time of 5 processes, start included: what the wall clock shows on a machine with
+    nothing else to do.
+    """
     took = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
-            [sys.executable, "-m", "scalelab", *args], cwd=ROOT, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            [sys.executable, "-m", "scalelab", *args],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -81,7 +118,10 @@ def cpu_seconds(*args):
 
 
 def test_predict_and_fit_start_in_time(tmp_path):
-    assert cpu_seconds("predict", "--params", "7e9", "--tokens", "1.4e11", "--fit", "epoch", "--json") < 1.2
+    assert (
+        cpu_seconds("predict", "--params", "7e9", "--tokens", "1.4e11", "--fit", "epoch", "--json")
+        < 1.2
+    )
     with (tmp_path / "runs.csv").open("w") as file:
         rows = csv.writer(file)
         rows.writerow(["params", "tokens", "loss"])

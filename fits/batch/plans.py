@@ -1,4 +1,6 @@
-"""What a batch buys: the plans that reach a loss and are not beaten in both compute and time (2505.13738)."""
+"""What a batch buys: the plans that reach a loss and are not beaten in both compute and time
+(2505.13738).
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ from fits.laws import Array
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to reach a loss: size, batch, tokens, steps, compute (FLOP) and serial time (`steps` x seconds a step)."""
+    """One way to reach a loss: size, batch, tokens, steps, compute (FLOP) and serial time (`steps`
+    x seconds a step).
+    """
 
     params: float
     batch_tokens: float
@@ -30,8 +34,9 @@ def pareto(
 ) -> list[Plan]:
     """The plans that reach one loss and are not beaten in both compute and time, by rising compute.
 
-    `params` [n] and `tokens_min` [n] (tokens each size needs at a small batch, from a loss law); `critical`: c and tokens of
-    `critical-batch`; `step_seconds(params, batch_tokens)`: 1 when None, so that time counts steps; `ratios`: the B/B_crit tried.
+    `params` [n] and `tokens_min` [n] (tokens each size needs at a small batch, from a loss law);
+    `critical`: c and tokens of `critical-batch`; `step_seconds(params, batch_tokens)`: 1 when None,
+    so that time counts steps; `ratios`: the B/B_crit tried.
     """
     kappas = np.geomspace(1 / 32, 32, 61) if ratios is None else np.asarray(ratios, float)
     plans = []
@@ -40,7 +45,16 @@ def pareto(
         for kappa in kappas:
             batch, tokens = kappa * b_crit, least * (1 + kappa)
             seconds = tokens / batch * (1.0 if step_seconds is None else step_seconds(size, batch))
-            plans.append(Plan(float(size), float(batch), float(tokens), float(tokens / batch), float(6 * size * tokens), float(seconds)))
+            plans.append(
+                Plan(
+                    float(size),
+                    float(batch),
+                    float(tokens),
+                    float(tokens / batch),
+                    float(6 * size * tokens),
+                    float(seconds),
+                )
+            )
     plans.sort(key=lambda plan: (plan.flops, plan.seconds))
     front: list[Plan] = []
     for plan in plans:

@@ -1,6 +1,8 @@
-"""Laws of the whole loss curve under any LR schedule: annealing (2408.11029) and multi-power (2503.12811), and their fit.
+"""Laws of the whole loss curve under any LR schedule: annealing (2408.11029) and multi-power
+(2503.12811), and their fit.
 
-Both are linear in three coefficients once their inner parameters are fixed: loss = basis(inner, schedule, steps) @ linear.
+Both are linear in three coefficients once their inner parameters are fixed: loss = basis(inner,
+schedule, steps) @ linear.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,9 @@ DELTA = 1e-3  # Huber's threshold on log loss, both papers
 
 @dataclass(frozen=True)
 class Curve:
-    """`schedule` [T]: LR of steps 1..T; `steps` [n]: those at which `loss` [n] was measured, in 1..T."""
+    """`schedule` [T]: LR of steps 1..T; `steps` [n]: those at which `loss` [n] was measured, in
+    1..T.
+    """
 
     schedule: Array
     steps: Array
@@ -40,12 +44,18 @@ class ScheduleLaw(Law):
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
         steps = np.asarray(x["steps"], int)
         if np.any((steps < 1) | (steps > len(x["schedule"]))):
-            raise InputError(f"steps: must lie in 1..{len(x['schedule'])}, the length of the schedule")
-        return cls.basis(p, np.asarray(x["schedule"], float), steps) @ np.array([p[name] for name in cls.linear])
+            raise InputError(
+                f"steps: must lie in 1..{len(x['schedule'])}, the length of the schedule"
+            )
+        return cls.basis(p, np.asarray(x["schedule"], float), steps) @ np.array(
+            [p[name] for name in cls.linear]
+        )
 
 
 class Annealing(ScheduleLaw):
-    """S1: sum of LRs; S2: sum of m_i = momentum m_{i-1} + (lr_{i-1} - lr_i) from the step of the peak on, so warmup is in S1 alone."""
+    """S1: sum of LRs; S2: sum of m_i = momentum m_{i-1} + (lr_{i-1} - lr_i) from the step of the
+    peak on, so warmup is in S1 alone.
+    """
 
     name = "annealing"
     formula = "L = L0 + A S1^-alpha - C S2"
@@ -58,7 +68,10 @@ class Annealing(ScheduleLaw):
     )
     citation = "2408.11029"
     linear: ClassVar[tuple[str, ...]] = ("L0", "A", "C")
-    inner: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.3, 0.5, 0.8), "momentum": (0.99, 0.997, 0.999, 0.9997)}
+    inner: ClassVar[dict[str, tuple[float, ...]]] = {
+        "alpha": (0.3, 0.5, 0.8),
+        "momentum": (0.99, 0.997, 0.999, 0.9997),
+    }
 
     @classmethod
     def basis(cls, p: Mapping[str, float], schedule: Array, steps: Array) -> Array:
@@ -68,15 +81,20 @@ class Annealing(ScheduleLaw):
         drops[: np.argmax(schedule) + 1] = 0.0
         released = np.cumsum(lfilter([1.0], [1.0, -p["momentum"]], drops))
         at = steps - 1
-        return np.column_stack([np.ones(len(at)), np.cumsum(schedule)[at] ** -p["alpha"], -released[at]])
+        return np.column_stack(
+            [np.ones(len(at)), np.cumsum(schedule)[at] ** -p["alpha"], -released[at]]
+        )
 
 
 class MultiPower(ScheduleLaw):
-    """The sum over k runs over every change of LR, the warmup's increases included: without them predictions are 3-6 % off. Raw LR."""
+    """The sum over k runs over every change of LR, the warmup's increases included: without them
+    predictions are 3-6 % off. Raw LR.
+    """
 
     name = "multi-power"
     formula = (
-        "L = L0 + A S(t)^-alpha - B sum_k (lr_{k-1} - lr_k) G(lr_k^-gamma S_k),  G(x) = 1 - (1 + C x)^-beta,  S_k = sum lr from k to t"
+        "L = L0 + A S(t)^-alpha - B sum_k (lr_{k-1} - lr_k) G(lr_k^-gamma S_k),  G(x) = 1 - (1 + "
+        "C x)^-beta,  S_k = sum lr from k to t"
     )
     parameters = (
         Parameter("L0", 0.0),
@@ -89,7 +107,12 @@ class MultiPower(ScheduleLaw):
     )
     citation = "2503.12811"
     linear: ClassVar[tuple[str, ...]] = ("L0", "A", "B")
-    inner: ClassVar[dict[str, tuple[float, ...]]] = {"alpha": (0.3, 0.5), "C": (1.0, 4.0), "beta": (0.4, 0.8), "gamma": (0.5, 0.8)}
+    inner: ClassVar[dict[str, tuple[float, ...]]] = {
+        "alpha": (0.3, 0.5),
+        "C": (1.0, 4.0),
+        "beta": (0.4, 0.8),
+        "gamma": (0.5, 0.8),
+    }
 
     @classmethod
     def basis(cls, p: Mapping[str, float], schedule: Array, steps: Array) -> Array:
@@ -98,7 +121,8 @@ class MultiPower(ScheduleLaw):
         changed = np.flatnonzero(drops)
         before, lr = total[changed] - schedule[changed], schedule[changed]
         release = np.empty(len(steps))
-        for i, t in enumerate(steps - 1):  # one row at a time: a cosine changes at every step, so the full table would be T x n
+        # one row at a time: a cosine changes at every step, so the full table would be T x n
+        for i, t in enumerate(steps - 1):
             past = changed <= t
             with np.errstate(divide="ignore"):
                 reach = lr[past] ** -p["gamma"] * (total[t] - before[past])
@@ -112,8 +136,9 @@ LAWS: tuple[type[Law], ...] = (Annealing, MultiPower)
 def fit_schedule(law: type[ScheduleLaw], curves: Sequence[Curve], delta: float = DELTA) -> Fit:
     """`law` on several curves at once: summed Huber of log residuals.
 
-    The linear coefficients are solved inside for each inner start, then the best three starts are polished together on the objective.
-    Errors: InputError when there are fewer points than parameters or a loss is not positive.
+    The linear coefficients are solved inside for each inner start, then the best three starts are
+    polished together on the objective. Errors: InputError when there are fewer points than
+    parameters or a loss is not positive.
     """
     from itertools import product
 
@@ -121,24 +146,43 @@ def fit_schedule(law: type[ScheduleLaw], curves: Sequence[Curve], delta: float =
 
     loss = np.concatenate([curve.loss for curve in curves])
     if len(loss) <= len(law.parameters) or np.any(loss <= 0):
-        raise InputError(f"loss: {len(loss)} points for {len(law.parameters)} parameters, all of which must be positive")
+        raise InputError(
+            f"loss: {len(loss)} points for {len(law.parameters)} parameters, all of "
+            "which must be positive"
+        )
 
     def level(p: Mapping[str, float]) -> Array:
-        return np.concatenate([law.predict(p, {"schedule": c.schedule, "steps": c.steps}) for c in curves])
+        return np.concatenate(
+            [law.predict(p, {"schedule": c.schedule, "steps": c.steps}) for c in curves]
+        )
 
     def inside(values: Sequence[float]) -> dict[str, float]:
         p = dict(zip(law.inner, values, strict=True))
-        basis = np.concatenate([law.basis(p, c.schedule, np.asarray(c.steps, int)) for c in curves]) / loss[:, None]
+        basis = (
+            np.concatenate([law.basis(p, c.schedule, np.asarray(c.steps, int)) for c in curves])
+            / loss[:, None]
+        )
         scale = np.linalg.norm(basis, axis=0)
         return p | dict(
-            zip(law.linear, np.maximum(np.linalg.lstsq(basis / scale, np.ones(len(loss)), rcond=None)[0] / scale, 1e-9), strict=True)
+            zip(
+                law.linear,
+                np.maximum(
+                    np.linalg.lstsq(basis / scale, np.ones(len(loss)), rcond=None)[0] / scale, 1e-9
+                ),
+                strict=True,
+            )
         )
 
     names = law.names()
-    low, high = np.array([q.low for q in law.parameters]), np.array([q.high for q in law.parameters])
+    low, high = (
+        np.array([q.low for q in law.parameters]),
+        np.array([q.high for q in law.parameters]),
+    )
 
     def residual(values: Array) -> Array:
-        return np.log(np.maximum(level(dict(zip(names, values, strict=True))), 1e-3 * loss)) - np.log(loss)
+        return np.log(
+            np.maximum(level(dict(zip(names, values, strict=True))), 1e-3 * loss)
+        ) - np.log(loss)
 
     starts = [inside(values) for values in product(*law.inner.values())]
     starts.sort(key=lambda p: float(np.sum(np.abs(residual(np.array([p[n] for n in names]))))))
@@ -167,7 +211,12 @@ def fit_schedule(law: type[ScheduleLaw], curves: Sequence[Curve], delta: float =
         objective={"name": "log-huber", "delta": delta, "value": float(best.cost)},
         n=len(loss),
         starts={"tried": len(polished), "agree": agree},
-        range={"steps": [float(min(np.min(c.steps) for c in curves)), float(max(np.max(c.steps) for c in curves))]},
+        range={
+            "steps": [
+                float(min(np.min(c.steps) for c in curves)),
+                float(max(np.max(c.steps) for c in curves)),
+            ]
+        },
         residual_sd=float(np.sqrt(np.mean(residual(best.x) ** 2))),
         params_kind="none",
     )

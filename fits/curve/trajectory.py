@@ -1,4 +1,6 @@
-"""The loss along training at constant LR, for any size, step and batch (2403.06563 with the forms of 2001.08361)."""
+"""The loss along training at constant LR, for any size, step and batch (2403.06563 with the forms
+of 2001.08361).
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,17 +9,23 @@ import numpy as np
 
 from fits.laws import Array, Columns, Law, Parameter
 
-NEWTON_STEPS = 12  # a fixed number: over sixteen decades of steps and batch it converges in at most 8
+# a fixed number: over sixteen decades of steps and batch it converges in at most 8
+NEWTON_STEPS = 12
 
 
 class Trajectory(Law):
-    """The batch enters through the critical batch at the loss itself, so the loss is the root of an equation.
+    """The batch enters through the critical batch at the loss itself, so the loss is the root of an
+    equation.
 
-    With u = log L, log(right side) - u is convex and falls with u, so Newton's method from the left climbs to the one root.
+    With u = log L, log(right side) - u is convex and falls with u, so Newton's method from the left
+    climbs to the one root.
     """
 
     name = "trajectory"
-    formula = "L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S,  S_min = S / (1 + B_crit(L)/B),  B_crit = B_star L^(-1/alpha_B)"
+    formula = (
+        "L = (N_c/N)^alpha_N + (S_c/S_min)^alpha_S,  S_min = S / (1 + B_crit(L)/B),  B_crit = "
+        "B_star L^(-1/alpha_B)"
+    )
     inputs = ("params", "steps", "batch_tokens")
     parameters = (
         Parameter("N_c", 0.0, scale="log"),
@@ -35,7 +43,9 @@ class Trajectory(Law):
 
     @classmethod
     def _log_loss(cls, p: Mapping[str, Any], x: Columns) -> tuple[Any, ...]:
-        """At the root: u = log L, the share of the excess in L, B_crit/B, log(S_c/S_min), and the slope of the equation in u."""
+        """At the root: u = log L, the share of the excess in L, B_crit/B, log(S_c/S_min), and the
+        slope of the equation in u.
+        """
         log_floor = p["alpha_N"] * (np.log(p["N_c"]) - np.log(x["params"]))
         log_s = np.log(p["S_c"]) - np.log(x["steps"])
         log_b = np.log(p["B_star"]) - np.log(x["batch_tokens"])
@@ -68,16 +78,26 @@ class Trajectory(Law):
 
     @classmethod
     def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
-        """alpha_C of the loss against compute at the best allocation, 1/(1/alpha_S + 1/alpha_B + 1/alpha_N) (2001.08361)."""
+        """alpha_C of the loss against compute at the best allocation, 1/(1/alpha_S + 1/alpha_B +
+        1/alpha_N) (2001.08361).
+        """
         return {"alpha_C": 1 / (1 / p["alpha_S"] + 1 / p["alpha_B"] + 1 / p["alpha_N"])}
 
     @classmethod
     def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
-        """Constants from exponents: floor 0.9 of the largest model's least loss, B_crit the geometric mean batch at the mean loss."""
+        """Constants from exponents: floor 0.9 of the largest model's least loss, B_crit the
+        geometric mean batch at the mean loss.
+        """
         largest = x["params"] == np.max(x["params"])
         floor, size = 0.9 * np.min(y[largest]), np.max(x["params"])
-        mean_loss, mean_batch = np.exp(np.mean(np.log(y))), np.exp(np.mean(np.log(x["batch_tokens"])))
-        mean_steps, excess = np.exp(np.mean(np.log(x["steps"]))), max(mean_loss - floor, 0.05 * mean_loss)
+        mean_loss, mean_batch = (
+            np.exp(np.mean(np.log(y))),
+            np.exp(np.mean(np.log(x["batch_tokens"]))),
+        )
+        mean_steps, excess = (
+            np.exp(np.mean(np.log(x["steps"]))),
+            max(mean_loss - floor, 0.05 * mean_loss),
+        )
         rows = []
         for a_n in (0.04, 0.08, 0.16):
             for a_s in (0.4, 0.8):

@@ -1,8 +1,9 @@
 """The report: one self-contained HTML file that a sceptical colleague can check.
 
-`render` puts the runs, the transfer checks, the law, the prediction and the recipe of one study on a page; it fetches nothing, and a
-part without data says what is missing. `plots` draws the figures, `whatif` hands the fitted law to the page's sliders as data, `rows`
-finds the runs that each part stands on.
+`render` puts the runs, the transfer checks, the law, the prediction and the recipe of one study on
+a page; it fetches nothing, and a part without data says what is missing. `plots` draws the figures,
+`whatif` hands the fitted law to the page's sliders as data, `rows` finds the runs that each part
+stands on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +23,27 @@ HERE = Path(__file__).parent
 
 
 def render(
-    title: str, table: "pd.DataFrame", checks: Sequence[Mapping[str, Any]], fit: Fit | Sequence[Fit] | None = None,
-    prediction: Mapping[str, Any] | None = None, recipe: Mapping[str, Any] | None = None, notes: Sequence[str] = (), *,
-    audit: Mapping[str, Any] | None = None, points: "pd.DataFrame | None" = None, missing: Sequence[str] = (),
-) -> str:  # fmt: skip
+    title: str,
+    table: "pd.DataFrame",
+    checks: Sequence[Mapping[str, Any]],
+    fit: Fit | Sequence[Fit] | None = None,
+    prediction: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
+    *,
+    audit: Mapping[str, Any] | None = None,
+    points: "pd.DataFrame | None" = None,
+    missing: Sequence[str] = (),
+) -> str:
     """The page, as HTML.
 
-    `table`: one row a run, columns of `fits.table.COLUMNS` (any may be absent). `checks`: of `fits.transfer.check`. `fit`: one or several;
-    the first loss law in N and D feeds the sliders. `prediction`: `predicted` {loss, lr: numbers with interval}, `target` {params, tokens},
-    `measured` {loss}, `error`, `interval_holds`, `standard_loss`, `prediction_sha256`. `recipe`: name to number, or the document of
-    `scalelab predict --json`. `audit`: the document of `scalelab audit --json`. `points`: the rows that the (first) fit was fitted to;
-    without it they are looked for in the table. `missing`: why a transfer check could not be made.
+    `table`: one row a run, columns of `fits.table.COLUMNS` (any may be absent). `checks`: of
+    `fits.transfer.check`. `fit`: one or several; the first loss law in N and D feeds the sliders.
+    `prediction`: `predicted` {loss, lr: numbers with interval}, `target` {params, tokens},
+    `measured` {loss}, `error`, `interval_holds`, `standard_loss`, `prediction_sha256`. `recipe`:
+    name to number, or the document of `scalelab predict --json`. `audit`: the document of `scalelab
+    audit --json`. `points`: the rows that the (first) fit was fitted to; without it they are looked
+    for in the table. `missing`: why a transfer check could not be made.
     """
     import jinja2
 
@@ -40,11 +51,32 @@ def render(
     fits = [fit] if isinstance(fit, Fit) else list(fit or ())
     sliders = next((d for d in (whatif.data(f, prediction) for f in fits) if d is not None), None)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     facts, absent = words.facts(table)
-    spelled = ("count", "loss", "general", "rate", "signed", "exponent", "percent", "interval", "spell_of", "sentence", "group", "level")
-    environment.globals.update({name: getattr(words, name) for name in spelled}, axis_words=words.AXIS_WORDS, mark=words.NOT_MEASURED)
+    spelled = (
+        "count",
+        "loss",
+        "general",
+        "rate",
+        "signed",
+        "exponent",
+        "percent",
+        "interval",
+        "spell_of",
+        "sentence",
+        "group",
+        "level",
+    )
+    environment.globals.update(
+        {name: getattr(words, name) for name in spelled},
+        axis_words=words.AXIS_WORDS,
+        mark=words.NOT_MEASURED,
+    )
     return environment.get_template("page.html.j2").render(
         title=title,
         summary=words.summary(table, checks, fits, prediction),
@@ -54,7 +86,10 @@ def render(
         checks=checks,
         sweeps=plots.transfer_panels(table, checks),
         missing=list(missing),
-        fits=[_law(f, table, prediction if i == 0 else None, points if i == 0 else None, i) for i, f in enumerate(fits)],
+        fits=[
+            _law(f, table, prediction if i == 0 else None, points if i == 0 else None, i)
+            for i, f in enumerate(fits)
+        ],
         prediction=prediction,
         target=words.target_of(prediction),
         recipe=words.recipe_rows(recipe),
@@ -80,18 +115,25 @@ def _formula(fit: Fit, formula: str) -> str:
     return f"a weighted set of forms ({weights}); parameters: of its heaviest member, {formula}"
 
 
-def _law(fit: Fit, table: "pd.DataFrame", prediction: Mapping[str, Any] | None, points: "pd.DataFrame | None", i: int) -> dict[str, Any]:
+def _law(
+    fit: Fit,
+    table: "pd.DataFrame",
+    prediction: Mapping[str, Any] | None,
+    points: "pd.DataFrame | None",
+    i: int,
+) -> dict[str, Any]:
     """What the page shows of one fit."""
     form = model.form(fit)
     found = rows.of_law(table, fit, points)
     numbers = [
-        {"name": name, "value": value, "derived": name in fit.derived, "identified": fit.identified.get(name),
-         "held": name in fit.fixed, "interval": fit.interval.get(name, {})}
+        {"name": name, "value": value, "derived": name in fit.derived, "identified":
+        fit.identified.get(name), "held": name in fit.fixed, "interval": fit.interval.get(name, {})}
         for name, value in {**fit.params, **fit.derived}.items()
     ]  # fmt: skip
     return {
-        "fit": fit, "formula": _formula(fit, form.formula), "citation": form.citation, "numbers": numbers, "found": found,
-        "holdout": fit.holdout if isinstance(fit, auto.Auto) else None,
-        "figures": plots.law_panels(found, fit, prediction, f"law{i}"), "units": {c: laws.unit(form, c) for c in fit.range},
-        "level": next((words.level(b) for b in fit.interval.values()), "90 %"),
+        "fit": fit, "formula": _formula(fit, form.formula), "citation": form.citation, "numbers":
+        numbers, "found": found, "holdout": fit.holdout if isinstance(fit, auto.Auto) else None,
+        "figures": plots.law_panels(found, fit, prediction, f"law{i}"), "units": {c:
+        laws.unit(form, c) for c in fit.range}, "level": next((words.level(b) for b in
+        fit.interval.values()), "90 %"),
     }  # fmt: skip

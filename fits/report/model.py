@@ -1,4 +1,6 @@
-"""A fit as the page draws it: one form, or `fits.auto`'s weighted set, behind the same two functions."""
+"""A fit as the page draws it: one form, or `fits.auto`'s weighted set, behind the same two
+functions.
+"""
 
 from typing import Any
 
@@ -16,7 +18,11 @@ def form(fit: Fit) -> type[Law]:
 
 def evaluate(fit: Fit, x: Columns) -> Array:
     """The target at columns x [n]."""
-    return auto.predict(fit, x)["value"] if isinstance(fit, auto.Auto) else np.asarray(form(fit).predict(fit.params, x), float)
+    return (
+        auto.predict(fit, x)["value"]
+        if isinstance(fit, auto.Auto)
+        else np.asarray(form(fit).predict(fit.params, x), float)
+    )
 
 
 def band(fit: Fit, x: Columns, level: float = 0.9) -> dict[str, Any] | None:

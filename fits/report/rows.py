@@ -1,4 +1,6 @@
-"""Which rows of a table each part of the page stands on: the sweeps of a hyperparameter, and the points of a law."""
+"""Which rows of a table each part of the page stands on: the sweeps of a hyperparameter, and the
+points of a law.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +21,14 @@ LABELS = ("study", "parametrization", "optimizer")
 SAME = 1e-6  # of the objective: points that give the fit's own sum are the points it was fitted to
 
 
-def sweeps(table: "pd.DataFrame", axis: str, hyperparameter: str = "lr", by_study: bool = True) -> "list[pd.DataFrame]":
-    """The parts of a table that sweep `hyperparameter` at two sizes of `axis` or more, all else equal within a size; largest first.
+def sweeps(
+    table: "pd.DataFrame", axis: str, hyperparameter: str = "lr", by_study: bool = True
+) -> "list[pd.DataFrame]":
+    """The parts of a table that sweep `hyperparameter` at two sizes of `axis` or more, all else
+    equal within a size; largest first.
 
-    A part has one parametrization and optimizer (and study); within those it is cut by whatever else varies within a size.
+    A part has one parametrization and optimizer (and study); within those it is cut by whatever
+    else varies within a size.
     """
     column = transfer.AXES[axis]
     if not {column, hyperparameter, "loss"} <= set(table.columns):
@@ -35,7 +41,11 @@ def sweeps(table: "pd.DataFrame", axis: str, hyperparameter: str = "lr", by_stud
     for part in _split(kept, [c for c in LABELS if c in kept and (by_study or c != "study")]):
         held = [c for c in HELD if c in part and c not in (column, hyperparameter)]
         varying = [c for c in held if (part.groupby(column)[c].nunique(dropna=False) > 1).any()]
-        found += [p for p in _split(part, varying) if (p.groupby(column)[hyperparameter].nunique() >= basin.MIN_POINTS).sum() > 1]
+        found += [
+            p
+            for p in _split(part, varying)
+            if (p.groupby(column)[hyperparameter].nunique() >= basin.MIN_POINTS).sum() > 1
+        ]
     return sorted((_swept(p, column, hyperparameter) for p in found), key=len, reverse=True)
 
 
@@ -53,7 +63,9 @@ def _swept(part: "pd.DataFrame", column: str, hyperparameter: str) -> "pd.DataFr
 
 
 def of_check(table: "pd.DataFrame", check: Mapping[str, Any]) -> "pd.DataFrame | None":
-    """The runs behind a check of `fits.transfer.check`: the sweep, of one study or of several, whose counts come closest to its own."""
+    """The runs behind a check of `fits.transfer.check`: the sweep, of one study or of several,
+    whose counts come closest to its own.
+    """
     mine = table
     for name in LABELS[1:]:
         if check.get(name) and name in mine:
@@ -66,14 +78,22 @@ def of_check(table: "pd.DataFrame", check: Mapping[str, Any]) -> "pd.DataFrame |
         return sum(abs(int(runs.get(size, 0)) - n) for size, n in expected.items())
 
     hyperparameter = check.get("hyperparameter", "lr")
-    found = [part for by_study in (True, False) for part in sweeps(mine, check["axis"], hyperparameter, by_study)]
+    found = [
+        part
+        for by_study in (True, False)
+        for part in sweeps(mine, check["axis"], hyperparameter, by_study)
+    ]
     return min(found, key=off, default=None)
 
 
 def checks(
-    table: "pd.DataFrame", axes: Sequence[str] = tuple(transfer.AXES), tolerance: float = transfer.TOLERANCE
+    table: "pd.DataFrame",
+    axes: Sequence[str] = tuple(transfer.AXES),
+    tolerance: float = transfer.TOLERANCE,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Transfer checks of every learning-rate sweep the table holds (the largest of each parametrization, optimizer and axis), and notes."""
+    """Transfer checks of every learning-rate sweep the table holds (the largest of each
+    parametrization, optimizer and axis), and notes.
+    """
     import pandas as pd
 
     found: list[dict[str, Any]] = []
@@ -94,15 +114,20 @@ def checks(
 
 @dataclass(frozen=True)
 class LawPoints:
-    """The rows a law is drawn with. `exact`: they give the fit's own objective, so they are the rows it was fitted to."""
+    """The rows a law is drawn with. `exact`: they give the fit's own objective, so they are the
+    rows it was fitted to.
+    """
 
     points: tables.Points
     exact: bool
 
 
-def of_law(table: "pd.DataFrame", fit: Fit, given: "pd.DataFrame | None" = None) -> LawPoints | None:
-    """The rows a fit stands on: `given`, or the part of the table (selected as the fit's `left_out` says, a study, a parametrization,
-    the best of each cell) that gives the fit's objective; failing that the best run of each cell within its range.
+def of_law(
+    table: "pd.DataFrame", fit: Fit, given: "pd.DataFrame | None" = None
+) -> LawPoints | None:
+    """The rows a fit stands on: `given`, or the part of the table (selected as the fit's `left_out`
+    says, a study, a parametrization, the best of each cell) that gives the fit's objective; failing
+    that the best run of each cell within its range.
 
     None when the table lacks the law's columns or has too few rows.
     """
@@ -120,14 +145,23 @@ def of_law(table: "pd.DataFrame", fit: Fit, given: "pd.DataFrame | None" = None)
 
 def _candidates(table: "pd.DataFrame", fit: Fit) -> "Iterator[pd.DataFrame]":
     form = model.form(fit)
-    cell = [tables.PARAMS_KINDS.get(fit.params_kind, c) if c == "params" else c for c in form.inputs]
+    cell = [
+        tables.PARAMS_KINDS.get(fit.params_kind, c) if c == "params" else c for c in form.inputs
+    ]
     cell, target = [c for c in cell if c in table], form.target
     if target not in table:
         return
     said = [reason.removeprefix("not ") for reason in fit.left_out if reason.startswith("not ")]
-    over = [name for text in said if text.startswith("the best over ") for name in text.removeprefix("the best over ").split(", ")]
+    over = [
+        name
+        for text in said
+        if text.startswith("the best over ")
+        for name in text.removeprefix("the best over ").split(", ")
+    ]
     try:
-        yield tables.read(table, where=[text for text in said if "=" in text], best_over=over, keys=form.inputs).frame
+        yield tables.read(
+            table, where=[text for text in said if "=" in text], best_over=over, keys=form.inputs
+        ).frame
     except InputError:
         pass  # another table's columns
     done = table[table["status"] == "done"] if "status" in table else table
@@ -145,7 +179,9 @@ def _best(part: "pd.DataFrame", cell: list[str], target: str) -> "pd.DataFrame":
 
 
 def _same(fit: Fit, points: tables.Points) -> bool:
-    """Do these points give the fit's summed objective (its priors' share left out)? A weighted set has none: its count and ranges."""
+    """Do these points give the fit's summed objective (its priors' share left out)? A weighted set
+    has none: its count and ranges.
+    """
     if len(points.y) != fit.n:
         return False
     if isinstance(fit, auto.Auto):

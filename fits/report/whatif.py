@@ -1,7 +1,8 @@
 """A fitted loss law as data that the page's sliders evaluate.
 
-A sum of powers goes in as its numbers, E + (sum of c N^-n D^-d)^g, for the fit and for its bootstrap refits. Any other law in N and D
-(`auto`'s weighted set too) goes in as its values on a grid of log N and log D, between which the page takes cubics.
+A sum of powers goes in as its numbers, E + (sum of c N^-n D^-d)^g, for the fit and for its
+bootstrap refits. Any other law in N and D (`auto`'s weighted set too) goes in as its values on a
+grid of log N and log D, between which the page takes cubics.
 """
 
 from collections.abc import Mapping
@@ -23,12 +24,18 @@ KNOWN = {"params", "tokens", "flops"}
 
 
 def terms(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any, Any]]] | None:
-    """(E, g, [(log c, n, d), ...]) of a law in N and D, or None for a form that is no such sum. C counts as 6 N D."""
+    """(E, g, [(log c, n, d), ...]) of a law in N and D, or None for a form that is no such sum. C
+    counts as 6 N D.
+    """
     form = laws.law(law)
     if issubclass(form, PowerSum):
         offset = form.offset()
         gain = 1.0 if form.outer is None else p[form.outer]
-        return (0.0 if offset is None else p[offset.name]), gain, [_term(q, p) for q in form.coefficients()]
+        return (
+            (0.0 if offset is None else p[offset.name]),
+            gain,
+            [_term(q, p) for q in form.coefficients()],
+        )
     return _kaplan(law, p)
 
 
@@ -47,19 +54,31 @@ def _term(q: laws.Parameter, p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
 def _kaplan(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any, Any]]] | None:
     if law == "kaplan-nd":
         ratio = np.asarray(p["alpha_N"]) / p["alpha_D"]
-        return 0.0, p["alpha_D"], [(ratio * np.log(p["N_c"]), ratio, 0.0), (np.log(p["D_c"]), 0.0, 1.0)]
+        return (
+            0.0,
+            p["alpha_D"],
+            [(ratio * np.log(p["N_c"]), ratio, 0.0), (np.log(p["D_c"]), 0.0, 1.0)],
+        )
     if law == "gadre":
         derived = laws.law(law).derived(p)
-        return p["E"], 1.0, [(np.log(derived["A"]), derived["alpha"], 0.0), (np.log(derived["B"]), 0.0, derived["beta"])]
+        return (
+            p["E"],
+            1.0,
+            [
+                (np.log(derived["A"]), derived["alpha"], 0.0),
+                (np.log(derived["B"]), 0.0, derived["beta"]),
+            ],
+        )
     return None
 
 
 def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What `whatif.js` needs, or None when the law cannot be evaluated at N and D alone.
 
-    `start`, `span` (log2): of the sliders. `range`, `silent`, `refused`: the reach rule of `fits.published.reach`; `open`: E is not
-    identified. And either `rows` [1 + draws, 2 + 3 T], E, g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the
-    residuals' spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
+    `start`, `span` (log2): of the sliders. `range`, `silent`, `refused`: the reach rule of
+    `fits.published.reach`; `open`: E is not identified. And either `rows` [1 + draws, 2 + 3 T], E,
+    g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the residuals'
+    spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
     """
     form = model.form(fit)
     if form.target != "loss" or not set(form.inputs) <= KNOWN or not set(fit.range) & KNOWN:
@@ -67,37 +86,63 @@ def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any
     start = _start(fit, prediction)
     span = {name: _span(fit, name, start[name]) for name in ("params", "tokens")}
     return {
-        "law": fit.law, "kind": fit.params_kind, "level": next((b["level"] for b in fit.interval.values()), 0.9), "start": start,
-        "span": span, "range": fit.range, "silent": SILENT, "refused": REFUSED, "open": not fit.identified.get("E", True),
-        **(_powers(fit) or _grid(fit, span)),
+        "law": fit.law, "kind": fit.params_kind, "level": next((b["level"] for b in
+        fit.interval.values()), 0.9), "start": start, "span": span, "range": fit.range, "silent":
+        SILENT, "refused": REFUSED, "open": not fit.identified.get("E", True), **(_powers(fit) or
+        _grid(fit, span)),
     }  # fmt: skip
 
 
 def _powers(fit: Fit) -> dict[str, Any] | None:
-    rows = None if isinstance(fit, auto.Auto) else _rows(fit.law, {k: np.asarray([v], float) for k, v in fit.params.items()})
+    rows = (
+        None
+        if isinstance(fit, auto.Auto)
+        else _rows(fit.law, {k: np.asarray([v], float) for k, v in fit.params.items()})
+    )
     if rows is None:
         return None
     draws = np.zeros((0, rows.shape[1]))
     if fit.replicates:
         stacked = {k: np.asarray(v, float) for k, v in fit.replicates.items()}
-        pick = np.unique(np.linspace(0, len(next(iter(stacked.values()))) - 1, DRAWS).round().astype(int))
+        pick = np.unique(
+            np.linspace(0, len(next(iter(stacked.values()))) - 1, DRAWS).round().astype(int)
+        )
         draws = _rows(fit.law, {k: v[pick] for k, v in stacked.items()})
     noise = np.exp((fit.residual_sd or 0.0) * np.random.default_rng(0).standard_normal(len(draws)))
-    return {"rows": [[_short(v) for v in row] for row in [*rows, *draws]], "noise": [_short(v) for v in noise]}
+    return {
+        "rows": [[_short(v) for v in row] for row in [*rows, *draws]],
+        "noise": [_short(v) for v in noise],
+    }
 
 
 def _grid(fit: Fit, span: Mapping[str, list[float]]) -> dict[str, Any]:
-    axes = [np.exp2(np.linspace(span[name][0], span[name][1], GRID)) for name in ("params", "tokens")]
+    axes = [
+        np.exp2(np.linspace(span[name][0], span[name][1], GRID)) for name in ("params", "tokens")
+    ]
     n, d = np.meshgrid(axes[0], axes[1], indexing="ij")
-    x = {"params": n.ravel(), "tokens": d.ravel(), "flops": FLOPS_PER_PARAM_TOKEN * n.ravel() * d.ravel()}
+    x = {
+        "params": n.ravel(),
+        "tokens": d.ravel(),
+        "flops": FLOPS_PER_PARAM_TOKEN * n.ravel() * d.ravel(),
+    }
     found = model.band(fit, x) or {"value": model.evaluate(fit, x)}
-    return {"grid": {name: [[float(f"{v:.6g}") for v in row] for row in np.log(values).reshape(n.shape)] for name, values in found.items()}}
+    return {
+        "grid": {
+            name: [[float(f"{v:.6g}") for v in row] for row in np.log(values).reshape(n.shape)]
+            for name, values in found.items()
+        }
+    }
 
 
 def _span(fit: Fit, name: str, start: float) -> list[float]:
-    """log2 of a slider's ends: from a quarter of the smallest fitted value to past the point where the law is refused."""
+    """log2 of a slider's ends: from a quarter of the smallest fitted value to past the point where
+    the law is refused.
+    """
     low, high = fit.range.get(name, [start, start])
-    return [float(np.floor(np.log2(min(low, start)) - 2)), float(np.ceil(np.log2(max(high, start)) + 8))]
+    return [
+        float(np.floor(np.log2(min(low, start)) - 2)),
+        float(np.ceil(np.log2(max(high, start)) + 8)),
+    ]
 
 
 def _rows(law: str, p: Mapping[str, Any]) -> Any:
@@ -105,7 +150,9 @@ def _rows(law: str, p: Mapping[str, Any]) -> Any:
     if found is None:
         return None
     offset, gain, parts = found
-    return np.stack(np.broadcast_arrays(offset, gain, *(v for part in parts for v in part)), axis=-1)
+    return np.stack(
+        np.broadcast_arrays(offset, gain, *(v for part in parts for v in part)), axis=-1
+    )
 
 
 def _short(value: float) -> float:
@@ -117,8 +164,13 @@ def _start(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
     """Where the sliders start: the predicted run, else the corner of the fitted range."""
     target = target_of(prediction)
     if target:
-        kind = {"no_embed": "params_no_embed", "active": "params_active"}.get(fit.params_kind, "params")
+        kind = {"no_embed": "params_no_embed", "active": "params_active"}.get(
+            fit.params_kind, "params"
+        )
         return {"params": target.get(kind, target["params"]), "tokens": target["tokens"]}
     flops = fit.range.get("flops", [0.0, 6e18])[1]
     params = fit.range.get("params", [0.0, (flops / FLOPS_PER_PARAM_TOKEN / 20) ** 0.5])[1]
-    return {"params": params, "tokens": fit.range.get("tokens", [0.0, flops / FLOPS_PER_PARAM_TOKEN / params])[1]}
+    return {
+        "params": params,
+        "tokens": fit.range.get("tokens", [0.0, flops / FLOPS_PER_PARAM_TOKEN / params])[1],
+    }

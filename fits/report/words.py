@@ -1,4 +1,6 @@
-"""Numbers as the page spells them, and its summary in plain words. `whatif.js` spells its numbers the same way."""
+"""Numbers as the page spells them, and its summary in plain words. `whatif.js` spells its numbers
+the same way.
+"""
 
 import math
 import re
@@ -13,7 +15,20 @@ if TYPE_CHECKING:
     from fits.fit import Fit
 
 NOT_MEASURED = "published, not measured here"
-COUNTS = ("params", "tokens", "steps", "batch", "width", "depth", "heads", "ff", "vocab", "sequence", "experts")  # beginnings of names
+# beginnings of names
+COUNTS = (
+    "params",
+    "tokens",
+    "steps",
+    "batch",
+    "width",
+    "depth",
+    "heads",
+    "ff",
+    "vocab",
+    "sequence",
+    "experts",
+)
 AXIS_WORDS = {"width": "width", "depth": "depth", "batch": "batch", "steps": "training length"}
 
 
@@ -61,7 +76,11 @@ def _minus(text: str) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None or not math.isfinite(value) else _minus(f"{round(value, digits) + 0.0:+.{digits}f}")
+    return (
+        "–"
+        if value is None or not math.isfinite(value)
+        else _minus(f"{round(value, digits) + 0.0:+.{digits}f}")
+    )
 
 
 def exponent(value: float | None) -> str:
@@ -73,8 +92,12 @@ def percent(value: float | None, digits: int = 2) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{signed(100 * value, digits)} %"
 
 
-def interval(number: Mapping[str, Any], spell: Any = general, below: str = "open", above: str = "open") -> str:
-    """[low, high] of a number with uncertainty; an end that is not known is `below` or `above`; empty when neither is."""
+def interval(
+    number: Mapping[str, Any], spell: Any = general, below: str = "open", above: str = "open"
+) -> str:
+    """[low, high] of a number with uncertainty; an end that is not known is `below` or `above`;
+    empty when neither is.
+    """
     low, high = number.get("low"), number.get("high")
     if low is None and high is None and below == above == "open":
         return ""
@@ -90,11 +113,17 @@ def spell_of(name: str) -> Any:
 
 def group(check: Mapping[str, Any]) -> str:
     """What a check is about: parametrization and, where known, optimizer."""
-    return ", ".join(str(check[k]) for k in ("parametrization", "optimizer") if check.get(k)) or "all runs"
+    return (
+        ", ".join(str(check[k]) for k in ("parametrization", "optimizer") if check.get(k))
+        or "all runs"
+    )
 
 
 def summary(
-    table: "pd.DataFrame", checks: Sequence[Mapping[str, Any]], fits: "Sequence[Fit]", prediction: Mapping[str, Any] | None = None
+    table: "pd.DataFrame",
+    checks: Sequence[Mapping[str, Any]],
+    fits: "Sequence[Fit]",
+    prediction: Mapping[str, Any] | None = None,
 ) -> list[dict[str, str]]:
     """The page's first lines: each a verdict ("pass", "fail" or "") with a sentence."""
     out = [{"verdict": "", "text": _runs(table)}]
@@ -104,7 +133,11 @@ def summary(
 
 
 def _runs(table: "pd.DataFrame") -> str:
-    bad = {s: int((table["status"] == s).sum()) for s in ("diverged", "failed")} if "status" in table else {}
+    bad = (
+        {s: int((table["status"] == s).sum()) for s in ("diverged", "failed")}
+        if "status" in table
+        else {}
+    )
     told = "".join(f", {n} {s}" for s, n in bad.items() if n)
     sizes = f" of {table['params'].nunique()} model sizes" if "params" in table else ""
     return f"{len(table)} runs{sizes}: {len(table) - sum(bad.values())} done{told}."
@@ -115,7 +148,13 @@ def _transfer(check: Mapping[str, Any]) -> str:
     sizes = [row["size"] for row in check["rows"]]
     axis = AXIS_WORDS.get(check["axis"], check["axis"])
     over = f" from {axis} {count(min(sizes))} to {count(max(sizes))}" if sizes else ""
-    reason = sentence(check["reason"]).replace("over the range", "").replace("  ", " ").replace(" ,", ",").strip()
+    reason = (
+        sentence(check["reason"])
+        .replace("over the range", "")
+        .replace("  ", " ")
+        .replace(" ,", ",")
+        .strip()
+    )
     reason = reason[0].lower() + reason[1:]
     lead = "transfers" if check["verdict"] == "pass" else "does not transfer"
     return f"{group(check)}: the best {name} {lead}{over}; {reason}."
@@ -140,20 +179,41 @@ def _prediction(prediction: Mapping[str, Any]) -> list[dict[str, str]]:
     if not number:
         return []
     target = target_of(prediction)
-    at = f" of the target ({count(target['params'])} parameters, {count(target['tokens'])} tokens)" if target else ""
+    at = (
+        f" of the target ({count(target['params'])} parameters, {count(target['tokens'])} tokens)"
+        if target
+        else ""
+    )
     said = f"The predicted loss{at} is {loss(number['value'])} {interval(number, loss)}".rstrip()
     measured = (prediction.get("measured") or {}).get("loss")
     if measured is None:
         return [{"verdict": "", "text": f"{said}; not measured yet."}]
     if number["low"] is None or number["high"] is None:
-        return [{"verdict": "", "text": f"{said}; measured afterwards: {loss(measured)}, {percent(measured / number['value'] - 1)} off."}]
+        return [
+            {
+                "verdict": "",
+                "text": f"{said}; measured afterwards: {loss(measured)}, "
+                f"{percent(measured / number['value'] - 1)} off.",
+            }
+        ]
     inside = number["low"] <= measured <= number["high"]
     off = measured / number["value"] - 1
-    where = f"{abs(100 * off):.2f} % {'above' if off > 0 else 'below'}, {'inside' if inside else 'outside'} the {level(number)} interval"
-    out = [{"verdict": "pass" if inside else "fail", "text": f"{said}; measured afterwards: {loss(measured)}, {where}."}]
+    where = (
+        f"{abs(100 * off):.2f} % {'above' if off > 0 else 'below'}, "
+        f"{'inside' if inside else 'outside'} the {level(number)} interval"
+    )
+    out = [
+        {
+            "verdict": "pass" if inside else "fail",
+            "text": f"{said}; measured afterwards: {loss(measured)}, {where}.",
+        }
+    ]
     if (standard := prediction.get("standard_loss")) is not None:
         worse = f"{abs(standard - measured):.3f} {'worse' if standard > measured else 'better'}"
-        text = f"Standard parametrization with the learning rate of its small models gets {loss(standard)} there, {worse}."
+        text = (
+            "Standard parametrization with the learning rate of its small models gets "
+            f"{loss(standard)} there, {worse}."
+        )
         out.append({"verdict": "", "text": text})
     return out
 
@@ -163,53 +223,101 @@ def level(number: Mapping[str, Any]) -> str:
 
 
 def checked(prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A prediction as the page needs it: every number of `predicted` whole. Raises InputError naming what is not."""
+    """A prediction as the page needs it: every number of `predicted` whole. Raises InputError
+    naming what is not.
+    """
     if prediction is None:
         return None
     predicted = prediction.get("predicted")
     if not isinstance(predicted, Mapping):
-        raise InputError(f"prediction: has {', '.join(map(str, prediction)) or 'nothing'}; needs predicted: {{loss: {{value, low, high}}}}")
+        raise InputError(
+            f"prediction: has {', '.join(map(str, prediction)) or 'nothing'}; needs "
+            f"predicted: {{loss: {{value, low, high}}}}"
+        )
     for name, number in predicted.items():
         if not isinstance(number, Mapping) or not isinstance(number.get("value"), (int, float)):
-            raise InputError(f"prediction: predicted.{name}={number!r}: must be a number with value, low, high")
-    whole = {name: {"low": None, "high": None, "level": 0.9, "source": "", **number} for name, number in predicted.items()}
+            raise InputError(
+                f"prediction: predicted.{name}={number!r}: must be a number with value, low, high"
+            )
+    whole = {
+        name: {"low": None, "high": None, "level": 0.9, "source": "", **number}
+        for name, number in predicted.items()
+    }
     measured = prediction.get("measured")
-    return {**prediction, "predicted": whole, "measured": measured if isinstance(measured, Mapping) else {}}
+    return {
+        **prediction,
+        "predicted": whole,
+        "measured": measured if isinstance(measured, Mapping) else {},
+    }
 
 
 def target_of(prediction: Mapping[str, Any] | None) -> dict[str, float]:
-    """`params` and `tokens` of the predicted run, from its `target` or the document itself; empty where it does not say."""
+    """`params` and `tokens` of the predicted run, from its `target` or the document itself; empty
+    where it does not say.
+    """
     for place in ((prediction or {}).get("target"), prediction):
         if isinstance(place, Mapping) and place.get("params") and place.get("tokens"):
-            return {name: float(place[name]) for name in ("params", "tokens", "params_no_embed", "params_active") if place.get(name)}
+            return {
+                name: float(place[name])
+                for name in ("params", "tokens", "params_no_embed", "params_active")
+                if place.get(name)
+            }
     return {}
 
 
 def runs(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Runs by study and parametrization, counted by status, with their tokens and FLOPs (diverged ones are in the counts)."""
+    """Runs by study and parametrization, counted by status, with their tokens and FLOPs (diverged
+    ones are in the counts).
+    """
     import pandas as pd
 
     by = [c for c in ("study", "parametrization") if c in table]
-    status = table["status"].astype(str) if "status" in table else pd.Series("done", index=table.index)
+    status = (
+        table["status"].astype(str) if "status" in table else pd.Series("done", index=table.index)
+    )
     out: list[dict[str, Any]] = []
     groups: Any = table.groupby(by, dropna=False) if by else [((), table)]
     for key, part in groups:
         of = status[part.index]
         row: dict[str, Any] = {name: str(value) for name, value in zip(by, key, strict=True)}
-        row |= {"runs": len(part), **{s: int((of == s).sum()) for s in ("done", "diverged", "failed")}}
-        row |= {name: float(part[name].astype(float).sum()) if name in part else None for name in ("tokens", "flops", "seconds")}
+        row |= {
+            "runs": len(part),
+            **{s: int((of == s).sum()) for s in ("done", "diverged", "failed")},
+        }
+        row |= {
+            name: float(part[name].astype(float).sum()) if name in part else None
+            for name in ("tokens", "flops", "seconds")
+        }
         out.append(row)
     return out
 
 
 def facts(table: "pd.DataFrame") -> tuple[list[tuple[str, str]], list[str]]:
-    """What else one asks of a set of runs (seeds, sizes, code, device), and the names of what the table does not say."""
+    """What else one asks of a set of runs (seeds, sizes, code, device), and the names of what the
+    table does not say.
+    """
     spoken = {
-        "init_seed": "seeds of initialisation", "data_seed": "seeds of data order", "optimizer": "optimizer", "schedule": "schedule",
-        "device": "device", "code": "code (git revision)", "semantics": "semantics of training",
+        "init_seed": "seeds of initialisation", "data_seed": "seeds of data order", "optimizer":
+        "optimizer", "schedule": "schedule", "device": "device", "code": "code (git revision)",
+        "semantics": "semantics of training",
     }  # fmt: skip
-    out = [(name, _span(table, name)) for name in ("params", "tokens", "width", "depth", "batch_tokens", "steps", "sequence", "vocab")]
-    out = [(name.replace("_", " "), text) for name, text in out + [(text, _values(table, name)) for name, text in spoken.items()]]
+    out = [
+        (name, _span(table, name))
+        for name in (
+            "params",
+            "tokens",
+            "width",
+            "depth",
+            "batch_tokens",
+            "steps",
+            "sequence",
+            "vocab",
+        )
+    ]
+    out = [
+        (name.replace("_", " "), text)
+        for name, text in out + [(text, _values(table, name)) for name, text in spoken.items()]
+    ]
     return [(name, text) for name, text in out if text], [name for name, text in out if not text]
 
 
@@ -223,20 +331,33 @@ def _span(table: "pd.DataFrame", name: str) -> str:
 
 def _values(table: "pd.DataFrame", name: str, most: int = 4) -> str:
     values = sorted({str(v) for v in table[name].dropna()} - {""}) if name in table else []
-    return ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
+    return ", ".join(values[:most]) + (
+        f" and {len(values) - most} more" if len(values) > most else ""
+    )
 
 
 def recipe_rows(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The numbers of a recipe (or of the document of `scalelab predict --json`), its warnings, and how far laws disagree."""
+    """The numbers of a recipe (or of the document of `scalelab predict --json`), its warnings, and
+    how far laws disagree.
+    """
     if not recipe:
         return None
     numbers = recipe.get("numbers", recipe)
     rows = [
-        {"name": name, "number": number, "published": NOT_MEASURED in str(number.get("source", "")), "source": _origin(number)}
+        {
+            "name": name,
+            "number": number,
+            "published": NOT_MEASURED in str(number.get("source", "")),
+            "source": _origin(number),
+        }
         for name, number in numbers.items()
         if isinstance(number, Mapping) and isinstance(number.get("value"), (int, float))
     ]
-    return {"rows": rows, "warnings": list(recipe.get("warnings") or ()), "disagreement": dict(recipe.get("disagreement") or {})}
+    return {
+        "rows": rows,
+        "warnings": list(recipe.get("warnings") or ()),
+        "disagreement": dict(recipe.get("disagreement") or {}),
+    }
 
 
 def _origin(number: Mapping[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""Activation sparsity: the fraction of FFN neurons kept at 1 % more perplexity, along training (Sparsing Law, 2411.02335)."""
+"""Activation sparsity: the fraction of FFN neurons kept at 1 % more perplexity, along training
+(Sparsing Law, 2411.02335).
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +9,10 @@ import numpy as np
 
 from fits.laws import Array, Columns, Law, Parameter
 
-UNITS = {"activation_ratio": "fraction of FFN neurons kept at 1 % more perplexity", "tokens": "tokens seen; coefficients take billions"}
+UNITS = {
+    "activation_ratio": "fraction of FFN neurons kept at 1 % more perplexity",
+    "tokens": "tokens seen; coefficients take billions",
+}
 
 
 class SparseActivations(Law):
@@ -35,11 +40,18 @@ class SparseActivations(Law):
 
     @classmethod
     def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
-        """log(A - A0) = b - c D^alpha is linear in b and c: least squares for each pair (alpha, A0) of a grid; c > 0 is kept."""
+        """log(A - A0) = b - c D^alpha is linear in b and c: least squares for each pair (alpha, A0)
+        of a grid; c > 0 is kept.
+        """
         rows = []
         for alpha in (0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0):
             for floor in np.min(y) * np.array([0.3, 0.7, 0.9, 0.97]):
-                slope, b = np.polyfit((x["tokens"] / 1e9) ** alpha, np.log(y - floor), 1, w=np.sqrt(weight) * (y - floor))
+                slope, b = np.polyfit(
+                    (x["tokens"] / 1e9) ** alpha,
+                    np.log(y - floor),
+                    1,
+                    w=np.sqrt(weight) * (y - floor),
+                )
                 rows += [[alpha, b, -slope, floor]] if slope < 0 else []
         return np.array(rows or [[0.5, np.log(np.min(y)), 0.1, 0.5 * np.min(y)]])
 

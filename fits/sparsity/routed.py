@@ -1,4 +1,6 @@
-"""Routed (mixture-of-experts) laws: Clark with its effective parameter count, fine-grained, in idle fraction, joint."""
+"""Routed (mixture-of-experts) laws: Clark with its effective parameter count, fine-grained, in idle
+fraction, joint.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +12,22 @@ from fits.sparsity.weights import _power, minimise
 
 
 def saturated(experts: Any, e_start: Any, e_max: Any) -> Any:
-    """Clark's Ehat: e_start at one expert, e_max at very many. 1/Ehat = 1/(E - 1 + 1/(1/e_start - 1/e_max)) + 1/e_max."""
+    """Clark's Ehat: e_start at one expert, e_max at very many. 1/Ehat = 1/(E - 1 + 1/(1/e_start -
+    1/e_max)) + 1/e_max.
+    """
     return 1 / (1 / (experts - 1 + 1 / (1 / e_start - 1 / e_max)) + 1 / e_max)
 
 
 class Routed(Law):
-    """A law in active size and experts only: tokens, routing frequency and experts per token are those of the fitted runs."""
+    """A law in active size and experts only: tokens, routing frequency and experts per token are
+    those of the fitted runs.
+    """
 
     name = "routed"
-    formula = "log10 L = a log10 N + b log10 Ehat + c log10 N log10 Ehat + d,  Ehat = E saturated between E_start and E_max"
+    formula = (
+        "log10 L = a log10 N + b log10 Ehat + c log10 N log10 Ehat + d,  Ehat = E saturated "
+        "between E_start and E_max"
+    )
     inputs = ("params_active", "experts")
     parameters = (
         Parameter("a", -1.0, 0.0),
@@ -33,7 +42,10 @@ class Routed(Law):
 
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
-        n, e = np.log10(x["params_active"]), np.log10(saturated(x["experts"], p["E_start"], p["E_max"]))
+        n, e = (
+            np.log10(x["params_active"]),
+            np.log10(saturated(x["experts"], p["E_start"], p["E_max"])),
+        )
         return np.exp(np.log(10) * (p["a"] * n + p["b"] * e + p["c"] * n * e + p["d"]))
 
     @classmethod
@@ -43,13 +55,21 @@ class Routed(Law):
 
     @classmethod
     def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
-        """The four coefficients are linear in the logs: least squares for each pair (E_start, E_max) of a grid."""
+        """The four coefficients are linear in the logs: least squares for each pair (E_start,
+        E_max) of a grid.
+        """
         n, rows = np.log10(x["params_active"]), []
         for e_start in np.geomspace(1.3, 8.0, 8):
             for e_max in np.geomspace(80.0, 1500.0, 8):
                 e = np.log10(saturated(x["experts"], e_start, e_max))
                 design = np.column_stack([n, e, n * e, np.ones_like(n)]) * np.sqrt(weight)[:, None]
-                rows.append([*np.linalg.lstsq(design, np.log10(y) * np.sqrt(weight), rcond=None)[0], e_start, e_max])
+                rows.append(
+                    [
+                        *np.linalg.lstsq(design, np.log10(y) * np.sqrt(weight), rcond=None)[0],
+                        e_start,
+                        e_max,
+                    ]
+                )
         return np.array(rows)
 
 
@@ -62,24 +82,41 @@ class RoutedFine(Law):
         Parameter("alpha", 0.02, 2.0, grid=(0.1, 0.2, 0.4)),
         Parameter("b", 0.0, scale="log", linear=True, powers=(("tokens", "beta", 1.0),)),
         Parameter("beta", 0.02, 2.0, grid=(0.1, 0.2, 0.4)),
-        Parameter("g", 0.0, scale="log", linear=True, powers=(("params", "alpha", 1.0), ("granularity", "gamma", 1.0))),
+        Parameter(
+            "g",
+            0.0,
+            scale="log",
+            linear=True,
+            powers=(("params", "alpha", 1.0), ("granularity", "gamma", 1.0)),
+        ),
         Parameter("gamma", 0.02, 3.0, grid=(0.3, 0.6, 1.2)),
         Parameter("c", 0.0, linear=True),
     )
     citation, params_kind = "2402.07871", "no_embed"
-    units = {"params": "parameters without embeddings, all experts", "granularity": "d_ff / d_expert"}
+    units = {
+        "params": "parameters without embeddings, all experts",
+        "granularity": "d_ff / d_expert",
+    }
 
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
         capacity = p["g"] * _power(x["granularity"], p["gamma"]) + p["a"]
-        return p["c"] + capacity * _power(x["params"], p["alpha"]) + p["b"] * _power(x["tokens"], p["beta"])
+        return (
+            p["c"]
+            + capacity * _power(x["params"], p["alpha"])
+            + p["b"] * _power(x["tokens"], p["beta"])
+        )
 
 
 class RoutedSparsity(Law):
-    """S is the fraction of experts idle for a token; N counts all experts. Known to fail beyond the fitted S."""
+    """S is the fraction of experts idle for a token; N counts all experts. Known to fail beyond the
+    fitted S.
+    """
 
     name = "routed-sparsity"
-    formula = "L = a N^-alpha + b D^-beta + c (1-S)^-lambda + d (1-S)^-delta N^-gamma + e,  S = (E-K)/E"
+    formula = (
+        "L = a N^-alpha + b D^-beta + c (1-S)^-lambda + d (1-S)^-delta N^-gamma + e,  S = (E-K)/E"
+    )
     inputs = ("params", "tokens", "sparsity")
     parameters = (
         Parameter("a", 0.0, scale="log", linear=True, powers=(("params", "alpha", 1.0),)),
@@ -100,14 +137,24 @@ class RoutedSparsity(Law):
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
         size, data, density = x["params"], x["tokens"], 1 - np.asarray(x["sparsity"], float)
         mixed = p["d"] * _power(density, p["delta"]) * _power(size, p["gamma"])
-        return p["a"] * _power(size, p["alpha"]) + p["b"] * _power(data, p["beta"]) + p["c"] * _power(density, p["lambda"]) + mixed + p["e"]
+        return (
+            p["a"] * _power(size, p["alpha"])
+            + p["b"] * _power(data, p["beta"])
+            + p["c"] * _power(density, p["lambda"])
+            + mixed
+            + p["e"]
+        )
 
 
 class RoutedJoint(Law):
-    """Signs as reconstructed: alpha, delta, beta, zeta negative, gamma, omega positive; only the magnitudes were read."""
+    """Signs as reconstructed: alpha, delta, beta, zeta negative, gamma, omega positive; only the
+    magnitudes were read.
+    """
 
     name = "routed-joint"
-    formula = "L = a Ehat^delta N^(alpha + gamma ln Ehat) + b Ehat^omega D^(beta + zeta ln Ehat) + c"
+    formula = (
+        "L = a Ehat^delta N^(alpha + gamma ln Ehat) + b Ehat^omega D^(beta + zeta ln Ehat) + c"
+    )
     inputs = ("params_active", "tokens", "experts")
     parameters = (
         Parameter("a", 0.0, scale="log"),
@@ -137,17 +184,24 @@ LAWS: tuple[type[Law], ...] = (Routed, RoutedFine, RoutedSparsity, RoutedJoint)
 
 
 def effective_params(p: Mapping[str, float], params_active: Any, experts: Any) -> Any:
-    """EPC (2202.01169): the dense size of the loss of `params_active` with `experts`; equal to params_active at one expert."""
+    """EPC (2202.01169): the dense size of the loss of `params_active` with `experts`; equal to
+    params_active at one expert.
+    """
     e = saturated(experts, p["E_start"], p["E_max"])
     slope, slope_dense = p["a"] + p["c"] * np.log10(e), p["a"] + p["c"] * np.log10(p["E_start"])
     return params_active ** (slope / slope_dense) * (e / p["E_start"]) ** (p["b"] / slope_dense)
 
 
 def optimal_idle(p: Mapping[str, float], params: float, flops: float) -> tuple[float, float]:
-    """(S*, loss): the idle fraction of least loss at N parameters in all and compute C, where S leaves D = C / (6 N (1-S)) tokens."""
+    """(S*, loss): the idle fraction of least loss at N parameters in all and compute C, where S
+    leaves D = C / (6 N (1-S)) tokens.
+    """
 
     def loss(s: Array) -> Array:
-        return RoutedSparsity.predict(p, {"params": np.asarray(params), "tokens": flops / (6 * params * (1 - s)), "sparsity": s})
+        return RoutedSparsity.predict(
+            p,
+            {"params": np.asarray(params), "tokens": flops / (6 * params * (1 - s)), "sparsity": s},
+        )
 
     best = minimise(loss)
     return best, float(loss(np.array(best)))

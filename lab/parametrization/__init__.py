@@ -1,16 +1,28 @@
 """Parametrizations as tables of exponents, and the arithmetic on them. No JAX here.
 
-rules(trial)    leaf name -> Rule(init_std, multiplier, lr, weight_decay, eps)
-scales(trial)   attention, residual and readout scales, the op set
-numbers(trial)  both, and the trial's own numbers, as the nested dict that the compiled program is given
+rules(trial)    leaf name -> Rule(init_std, multiplier, lr, weight_decay, eps) scales(trial)
+attention, residual and readout scales, the op set numbers(trial)  both, and the trial's own
+numbers, as the nested dict that the compiled program is given
 """
 
 from lab.parametrization.builtin import TABLES
 from lab.parametrization.explain import explain
-from lab.parametrization.rules import FP8, TENSORS, Rule, Scales, Tensor, numbers, rules, scales, table_of, tensor_shape, tensors
+from lab.parametrization.rules import (
+    FP8,
+    TENSORS,
+    Rule,
+    Scales,
+    Tensor,
+    numbers,
+    rules,
+    scales,
+    table_of,
+    tensor_shape,
+    tensors,
+)
 from lab.parametrization.table import Table, from_json, to_data
 
 __all__ = [
-    "FP8", "TABLES", "TENSORS", "Rule", "Scales", "Table", "Tensor", "explain", "from_json", "numbers", "rules", "scales", "table_of",
-    "tensor_shape", "tensors", "to_data",
+    "FP8", "TABLES", "TENSORS", "Rule", "Scales", "Table", "Tensor", "explain", "from_json",
+    "numbers", "rules", "scales", "table_of", "tensor_shape", "tensors", "to_data",
 ]  # fmt: skip

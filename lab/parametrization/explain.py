@@ -8,8 +8,9 @@ from lab.records import Trial
 
 
 def explain(trial: Trial) -> list[dict[str, Any]]:
-    """One row a tensor. `lr` is lr_factor x trial.lr, `weight_decay` the decay per step at the peak of the schedule, `weight_decay_coupled`
-    the lambda that gives it when decay is lr x lambda; `formula` holds the table's cells."""
+    """One row a tensor. `lr` is lr_factor x trial.lr, `weight_decay` the decay per step at the peak
+    of the schedule, `weight_decay_coupled` the lambda that gives it when decay is lr x lambda;
+    `formula` holds the table's cells."""
     table, family = table_of(trial), FAMILIES[trial.optimizer]
     out = []
     for name, rule in rules(trial).items():
@@ -19,8 +20,15 @@ def explain(trial: Trial) -> list[dict[str, Any]]:
         lr = trial.lr * rule.lr
         coupled = trial.optimizer == "adamw_coupled"
         decay = trial.weight_decay * rule.weight_decay
-        formulas = {"init_std": row.std, "multiplier": row.multiplier, "lr": update.lr, "eps": update.eps}
-        formulas["weight_decay"] = update.coupled if coupled and update.coupled else update.weight_decay
+        formulas = {
+            "init_std": row.std,
+            "multiplier": row.multiplier,
+            "lr": update.lr,
+            "eps": update.eps,
+        }
+        formulas["weight_decay"] = (
+            update.coupled if coupled and update.coupled else update.weight_decay
+        )
         out.append(
             {
                 "tensor": name,

@@ -1,4 +1,6 @@
-"""A constant times named quantities to fixed powers: the one kind of formula that a parametrization's table holds."""
+"""A constant times named quantities to fixed powers: the one kind of formula that a
+parametrization's table holds.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,14 +9,16 @@ from fractions import Fraction
 
 from lab import InputError
 
-# What a cell may name. Ratios are to the base shape, and 1 along an axis that does not grow with width.
+# What a cell may name. Ratios are to the base shape, and 1 along an axis that does not grow with
+# width.
 VARIABLES = {
     "fan_in": "entries along the tensor's in axis; 1 for a norm gain",
     "fan_out": "entries along the tensor's out axis",
     "in_ratio": "fan_in over the base model's, 1 for a vocabulary or a head",
     "out_ratio": "fan_out over the base model's, 1 for a vocabulary or a head",
     "head_dim": "entries of one attention head",
-    "head_ratio": "head_dim over base_head_dim; 1 when base_head_dim is 0, that is when heads do not grow",
+    "head_ratio": "head_dim over base_head_dim; 1 when base_head_dim is 0, that is when heads do "
+    "not grow",
     "depth": "transformer layers",
     "depth_ratio": "depth over base_depth",
     "depth_ratio_alpha": "depth_ratio to the power depth_alpha",
@@ -30,12 +34,16 @@ VARIABLES = {
 }
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_FACTOR = re.compile(rf"(?:(?P<name>[a-z_]+)(?:\^(?P<power>[-+]?\d+/\d+|{_NUMBER}))?|(?P<number>{_NUMBER}))$")
+_FACTOR = re.compile(
+    rf"(?:(?P<name>[a-z_]+)(?:\^(?P<power>[-+]?\d+/\d+|{_NUMBER}))?|(?P<number>{_NUMBER}))$"
+)
 
 
 @dataclass(frozen=True)
 class Monomial:
-    """`constant` x product of variable^power; powers sorted by name, none zero, so equal formulas compare equal."""
+    """`constant` x product of variable^power; powers sorted by name, none zero, so equal formulas
+    compare equal.
+    """
 
     constant: float = 1.0
     powers: tuple[tuple[str, Fraction], ...] = ()
@@ -72,16 +80,23 @@ def _sorted(powers: Mapping[str, Fraction]) -> tuple[tuple[str, Fraction], ...]:
 
 
 def parse(text: str, where: str) -> Monomial:
-    """`"0.02 init_std fan_in^-1/2"` to a Monomial; factors are separated by spaces. `where` names the cell in an error."""
+    """`"0.02 init_std fan_in^-1/2"` to a Monomial; factors are separated by spaces. `where` names
+    the cell in an error.
+    """
     out = Monomial()
     for word in text.split():
         match = _FACTOR.match(word)
         if match is None:
-            raise InputError(f"{where}={text!r}: {word!r} must be a number, a name or name^power, the power as 2, -0.5 or -1/2")
+            raise InputError(
+                f"{where}={text!r}: {word!r} must be a number, a name or name^power, "
+                "the power as 2, -0.5 or -1/2"
+            )
         if match["number"]:
             out = out * Monomial(float(match["number"]))
         elif match["name"] not in VARIABLES:
-            raise InputError(f"{where}={text!r}: unknown name {match['name']!r}; known: {', '.join(VARIABLES)}")
+            raise InputError(
+                f"{where}={text!r}: unknown name {match['name']!r}; known: {', '.join(VARIABLES)}"
+            )
         else:
             out = out * Monomial(1.0, ((match["name"], Fraction(match["power"] or 1)),))
     if not text.strip():

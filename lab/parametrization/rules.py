@@ -13,12 +13,15 @@ from lab.parametrization.monomial import Monomial
 from lab.parametrization.table import FAMILIES, Row, Table, Update, from_json
 from lab.records import Trial
 
-GROWING = ("width", "heads", "ff")  # axes that a wider model lengthens; vocab and head_dim do not grow
+# axes that a wider model lengthens; vocab and head_dim do not grow
+GROWING = ("width", "heads", "ff")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A leaf of the model: its logical axes in -> out, which give its fans, its role and its sharding."""
+    """A leaf of the model: its logical axes in -> out, which give its fans, its role and its
+    sharding.
+    """
 
     axes: tuple[str, ...]
     stack: bool = False  # inside the stack of layers
@@ -47,18 +50,22 @@ TENSORS = {
     "final_gain": Tensor(("width",)),
     "unembed": Tensor(("width", "vocab")),
 }
-# The matrices multiplied in FP8 (2407.17465, section 4.2). The inputs of `o` and `down` grow during training (the paper's critical
-# matmuls), and the readout decides the loss directly: these three stay in bfloat16.
+# The matrices multiplied in FP8 (2407.17465, section 4.2). The inputs of `o` and `down` grow during
+# training (the paper's critical matmuls), and the readout decides the loss directly: these three
+# stay in bfloat16.
 FP8 = frozenset(("q", "k", "v", "gate", "up"))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One tensor's numbers. The tensor acts as `multiplier` x w, w starts at N(0, init_std^2) (gains at 1) and moves by
+    """One tensor's numbers. The tensor acts as `multiplier` x w, w starts at N(0, init_std^2)
+    (gains at 1) and moves by
 
-        w -= s_t (trial.lr x lr x update + trial.weight_decay x weight_decay x w),   s_t the schedule, 1 at its peak;
+        w -= s_t (trial.lr x lr x update + trial.weight_decay x weight_decay x w),   s_t the
+        schedule, 1 at its peak;
 
-    under `adamw_coupled` the trial's weight_decay is lambda, and the decay is trial.lr x lr times what stands here. `eps` is absolute.
+    under `adamw_coupled` the trial's weight_decay is lambda, and the decay is trial.lr x lr times
+    what stands here. `eps` is absolute.
     """
 
     init_std: float
@@ -70,7 +77,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Scales:
-    """What is not a tensor's. Branch i = 0..2 depth - 1: even attention, odd MLP; x <- skip_i x + branch_i f(norm(x))."""
+    """What is not a tensor's. Branch i = 0..2 depth - 1: even attention, odd MLP; x <- skip_i x +
+    branch_i f(norm(x)).
+    """
 
     unit: bool  # the op set
     attention: float  # on q.k
@@ -88,10 +97,16 @@ def table_of(trial: Trial) -> Table:
     if trial.table:
         table = from_json(trial.table)
         if table.name != trial.parametrization:
-            raise InputError(f"parametrization={trial.parametrization!r}: must be the given table's name, {table.name!r}")
+            raise InputError(
+                f"parametrization={trial.parametrization!r}: must be the given "
+                f"table's name, {table.name!r}"
+            )
         return table
     if trial.parametrization not in TABLES:
-        raise InputError(f"parametrization={trial.parametrization!r}: must be one of {', '.join(TABLES)}, or the name of a given table")
+        raise InputError(
+            f"parametrization={trial.parametrization!r}: must be one of "
+            f"{', '.join(TABLES)}, or the name of a given table"
+        )
     return TABLES[trial.parametrization]
 
 
@@ -110,14 +125,21 @@ def tensors(trial: Trial) -> dict[str, Tensor]:
 
 
 def axis_sizes(trial: Trial) -> dict[str, int]:
-    return {"vocab": trial.vocab, "width": trial.width, "heads": trial.width, "ff": trial.ff, "head_dim": trial.head_dim}
+    return {
+        "vocab": trial.vocab,
+        "width": trial.width,
+        "heads": trial.width,
+        "ff": trial.ff,
+        "head_dim": trial.head_dim,
+    }
 
 
 def tensor_shape(trial: Trial, name: str) -> tuple[int, ...]:
     return tuple(axis_sizes(trial)[axis] for axis in TENSORS[name].axes)
 
 
-# A base field is asked for when some cell uses its ratio, and refused when none does; so is a hyperparameter away from its default.
+# A base field is asked for when some cell uses its ratio, and refused when none does; so is a
+# hyperparameter away from its default.
 BASES = {
     "base_width": ("in_ratio", "out_ratio"),
     "base_depth": ("depth_ratio", "depth_ratio_alpha"),
@@ -125,9 +147,9 @@ BASES = {
     "base_steps": ("token_ratio",),
 }
 _TUNABLE = {
-    "init_std": ("init_std",), "alpha_embed": ("alpha_embed",), "alpha_attn": ("alpha_attn",), "alpha_out": ("alpha_out",),
-    "alpha_ffn_act": ("alpha_ffn_act",), "alpha_loss": ("alpha_loss",), "depth_alpha": ("depth_ratio_alpha",),
-    "embed_lr_exponent": ("embed_lr",),
+    "init_std": ("init_std",), "alpha_embed": ("alpha_embed",), "alpha_attn": ("alpha_attn",),
+    "alpha_out": ("alpha_out",), "alpha_ffn_act": ("alpha_ffn_act",), "alpha_loss": ("alpha_loss",),
+    "depth_alpha": ("depth_ratio_alpha",), "embed_lr_exponent": ("embed_lr",),
 }  # fmt: skip
 
 
@@ -138,23 +160,35 @@ def check(trial: Trial) -> None:
     for base, used in BASES.items():
         needed = bool(table.cells & set(used))
         if needed and not getattr(trial, base):
-            raise InputError(f"{base}=0: {name} is relative to a base shape; give the {base.removeprefix('base_')} that was tuned")
+            raise InputError(
+                f"{base}=0: {name} is relative to a base shape; give the "
+                f"{base.removeprefix('base_')} that was tuned"
+            )
         if not needed and getattr(trial, base):
             raise InputError(f"{base}={getattr(trial, base)}: must be 0, {name} takes no {base}")
     if trial.base_head_dim and "head_ratio" not in table.cells:
-        raise InputError(f"base_head_dim={trial.base_head_dim}: must be 0, {name} takes no base_head_dim")
+        raise InputError(
+            f"base_head_dim={trial.base_head_dim}: must be 0, {name} takes no base_head_dim"
+        )
     used_fields = {f: set(used) <= table.cells for f, used in _TUNABLE.items()}
     used_fields |= dict.fromkeys(("alpha_res", "alpha_res_attn_ratio"), table.residual == "tau")
     for f, used_here in used_fields.items():
         default = type(trial).__dataclass_fields__[f].default
         if not used_here and getattr(trial, f) != default:
-            raise InputError(f"{f}={getattr(trial, f)!r}: has no effect under {name}; must be {default}")
+            raise InputError(
+                f"{f}={getattr(trial, f)!r}: has no effect under {name}; must be {default}"
+            )
     if trial.tied and table.tied is None:
         raise InputError(f"tied=True: {name} has no rule for tied embeddings; must be False")
     if trial.precision == "float8" and not table.unit:
-        raise InputError(f"precision='float8': needs unit-scaled ops, {name} has plain ones; must be float32 or bfloat16")
+        raise InputError(
+            f"precision='float8': needs unit-scaled ops, {name} has plain ones; must "
+            "be float32 or bfloat16"
+        )
     if trial.optimizer == "adam" and trial.weight_decay:
-        raise InputError(f"weight_decay={trial.weight_decay}: must be 0 for adam, which has no decay; use adamw")
+        raise InputError(
+            f"weight_decay={trial.weight_decay}: must be 0 for adam, which has no decay; use adamw"
+        )
 
 
 def _variables(trial: Trial, table: Table) -> dict[str, float]:
@@ -179,7 +213,10 @@ def _variables(trial: Trial, table: Table) -> dict[str, float]:
 
 def _fans(trial: Trial, axes: tuple[str, ...]) -> dict[str, float]:
     sizes = [float(axis_sizes(trial)[axis]) for axis in axes]
-    ratios = [trial.width / trial.base_width if trial.base_width and axis in GROWING else 1.0 for axis in axes]
+    ratios = [
+        trial.width / trial.base_width if trial.base_width and axis in GROWING else 1.0
+        for axis in axes
+    ]
     if len(axes) == 1:  # a gain has fan-in 1
         sizes, ratios = [1.0, *sizes], [1.0, *ratios]
     fans = {"fan_in": sizes[0], "fan_out": sizes[1], "in_ratio": ratios[0], "out_ratio": ratios[1]}
@@ -189,11 +226,19 @@ def _fans(trial: Trial, axes: tuple[str, ...]) -> dict[str, float]:
 def _update(table: Table, row: Row, role: str, trial: Trial) -> Update:
     family = FAMILIES[trial.optimizer]
     if family not in row.updates:
-        known = [name for name, f in FAMILIES.items() if all(f in r.updates for r in table.rows.values())]
-        raise InputError(f"optimizer={trial.optimizer!r}: {table.name} has no verified rule for it; must be one of {', '.join(known)}")
+        known = [
+            name for name, f in FAMILIES.items() if all(f in r.updates for r in table.rows.values())
+        ]
+        raise InputError(
+            f"optimizer={trial.optimizer!r}: {table.name} has no verified rule for "
+            f"it; must be one of {', '.join(known)}"
+        )
     update = row.updates[family]
     if trial.optimizer == "adamw_coupled" and update.coupled is None:
-        raise InputError(f"optimizer='adamw_coupled': {table.name} has no verified rule for coupled decay ({role} row); use adamw")
+        raise InputError(
+            f"optimizer='adamw_coupled': {table.name} has no verified rule for "
+            f"coupled decay ({role} row); use adamw"
+        )
     return update
 
 
@@ -207,22 +252,33 @@ def _rule(trial: Trial, table: Table, tensor: Tensor) -> Rule:
 
     decay = update.coupled if trial.optimizer == "adamw_coupled" else update.weight_decay
     assert decay is not None
-    return Rule(number(row.std), number(row.multiplier), number(update.lr), number(decay), trial.eps * number(update.eps))
+    return Rule(
+        number(row.std),
+        number(row.multiplier),
+        number(update.lr),
+        number(decay),
+        trial.eps * number(update.eps),
+    )
 
 
 def rules(trial: Trial) -> dict[str, Rule]:
-    """The numbers of every tensor of the trial's model, by leaf name; an optimizer without a verified rule is an InputError."""
+    """The numbers of every tensor of the trial's model, by leaf name; an optimizer without a
+    verified rule is an InputError.
+    """
     check(trial)
     table = table_of(trial)
     return {name: _rule(trial, table, tensor) for name, tensor in tensors(trial).items()}
 
 
 def tau(trial: Trial) -> tuple[float, ...]:
-    """u-muP's tau of each residual branch (2407.17465, appendix G): equal shares of variance per layer, whatever the depth."""
+    """u-muP's tau of each residual branch (2407.17465, appendix G): equal shares of variance per
+    layer, whatever the depth.
+    """
     ratio, res = trial.alpha_res_attn_ratio, trial.alpha_res
     mlp = res * math.sqrt(2 / (1 + ratio**2))
     attn = ratio * mlp
-    before = [((i + 1) // 2, i // 2) for i in range(2 * trial.depth)]  # attention and MLP branches before branch i
+    # attention and MLP branches before branch i
+    before = [((i + 1) // 2, i // 2) for i in range(2 * trial.depth)]
     sums = [math.sqrt(trial.depth + n_attn * attn**2 + n_mlp * mlp**2) for n_attn, n_mlp in before]
     return tuple((mlp if i % 2 else attn) / s for i, s in enumerate(sums))
 
@@ -241,19 +297,28 @@ def scales(trial: Trial) -> Scales:
         assert table.tied is not None
         readout = table.tied.value(values | _fans(trial, TENSORS["embed"].axes))
     else:
-        readout = table.rows["output"].multiplier.value(values | _fans(trial, TENSORS["unembed"].axes))
+        readout = table.rows["output"].multiplier.value(
+            values | _fans(trial, TENSORS["unembed"].axes)
+        )
     factor = table.one_minus_beta.value(values)
-    betas = [1 - (1 - beta) * factor if factor != 1 else beta for beta in (trial.beta1, trial.beta2)]
+    betas = [
+        1 - (1 - beta) * factor if factor != 1 else beta for beta in (trial.beta1, trial.beta2)
+    ]
     for field, beta in zip(("beta1", "beta2"), betas, strict=True):
         if beta < 0:
-            raise InputError(f"{field}={getattr(trial, field)}: {table.name} makes it {beta:.3g} at this horizon; raise it or the horizon")
+            raise InputError(
+                f"{field}={getattr(trial, field)}: {table.name} makes it {beta:.3g} "
+                "at this horizon; raise it or the horizon"
+            )
     return Scales(
         unit=table.unit,
         attention=table.attention.value(values),
         branch=branch,
         skip=skip,
         readout=readout,
-        readout_backward=table.readout_backward.value(values | _fans(trial, TENSORS["unembed"].axes)),
+        readout_backward=table.readout_backward.value(
+            values | _fans(trial, TENSORS["unembed"].axes)
+        ),
         ffn_act=table.ffn_act.value(values),
         loss=table.loss.value(values),
         beta1=betas[0],
@@ -262,10 +327,12 @@ def scales(trial: Trial) -> Scales:
 
 
 def numbers(trial: Trial) -> dict[str, Any]:
-    """Every traced number of the trial, as nested dicts of floats: trials of one shape and op set differ in nothing else.
+    """Every traced number of the trial, as nested dicts of floats: trials of one shape and op set
+    differ in nothing else.
 
-    `rules`: leaf name -> init_std, multiplier, lr, weight_decay, eps (see `Rule`). `lr`, `weight_decay`: the trial's, at the peak of
-    the schedule. `branch`, `skip`: arrays of 2 x depth. `z_loss` weighs log^2 Z. Fields of `Scales` otherwise, `unit` left out.
+    `rules`: leaf name -> init_std, multiplier, lr, weight_decay, eps (see `Rule`). `lr`,
+    `weight_decay`: the trial's, at the peak of the schedule. `branch`, `skip`: arrays of 2 x depth.
+    `z_loss` weighs log^2 Z. Fields of `Scales` otherwise, `unit` left out.
     """
     named: Mapping[str, Any] = asdict(scales(trial))
     out = {name: value for name, value in named.items() if name != "unit"}

@@ -1,8 +1,9 @@
-"""A parametrization as a table of exponents: rows by role, columns init std, multiplier, and per optimizer LR, decay and eps.
+"""A parametrization as a table of exponents: rows by role, columns init std, multiplier, and per
+optimizer LR, decay and eps.
 
-Roles: `input` (embedding), `hidden` (matrices with two growing axes, inside the stack), `output` (readout), `gain` (norm gains
-inside the stack), `final_gain` (the final norm's). A tensor acts as multiplier x w, w starts at N(0, std^2) (a gain at 1), and moves by
-lr x lr_factor x update.
+Roles: `input` (embedding), `hidden` (matrices with two growing axes, inside the stack), `output`
+(readout), `gain` (norm gains inside the stack), `final_gain` (the final norm's). A tensor acts as
+multiplier x w, w starts at N(0, std^2) (a gain at 1), and moves by lr x lr_factor x update.
 """
 
 import json
@@ -15,15 +16,17 @@ from lab.parametrization.monomial import Monomial, parse
 
 ROLES = ("input", "hidden", "output", "gain", "final_gain")
 
-# Optimizers whose update does not change when all gradients of a tensor are scaled share one column: their exponents are Adam's
-# (Tensor Programs V, 2203.03466, section B.3 for the class; Lion's sign is its eps = 0 case). Prodigy estimates one global
-# distance over all tensors, which per-tensor factors distort, so it has a column of its own, filled for SP only.
+# Optimizers whose update does not change when all gradients of a tensor are scaled share one
+# column: their exponents are Adam's (Tensor Programs V, 2203.03466, section B.3 for the class;
+# Lion's sign is its eps = 0 case). Prodigy estimates one global distance over all tensors, which
+# per-tensor factors distort, so it has a column of its own, filled for SP only.
 FAMILIES = {
     "adamw": "adam",
     "adamw_coupled": "adam",
     "adam": "adam",
     "nadamw": "adam",
-    "schedule_free_adamw": "adam",  # an average of AdamW iterates: linear, so the exponents pass through
+    # an average of AdamW iterates: linear, so the exponents pass through
+    "schedule_free_adamw": "adam",
     "lion": "adam",
     "sgd": "sgd",
     "muon": "muon",  # hidden matrices; every other tensor is Adam's
@@ -35,8 +38,9 @@ FAMILIES = {
 class Update:
     """One optimizer family's columns for one role.
 
-    `lr`: factor on the trial's lr. `weight_decay`: factor on the independent decay per step. `coupled`: factor on lambda where decay is
-    lr_applied x lambda (None: no rule is known). `eps`: factor on the trial's eps, which follows the gradient's size.
+    `lr`: factor on the trial's lr. `weight_decay`: factor on the independent decay per step.
+    `coupled`: factor on lambda where decay is lr_applied x lambda (None: no rule is known). `eps`:
+    factor on the trial's eps, which follows the gradient's size.
     """
 
     lr: Monomial
@@ -49,17 +53,19 @@ class Update:
 class Row:
     std: Monomial
     multiplier: Monomial
-    updates: Mapping[str, Update]  # optimizer family -> its columns; a missing one has no verified rule
+    # optimizer family -> its columns; a missing one has no verified rule
+    updates: Mapping[str, Update]
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows by role, and what is not a tensor's.
 
-    `attention` scales q.k; `branch` a residual branch's output in `residual="plain"`; `residual="tau"` is u-muP's scheme (2407.17465,
-    appendix G). `tied` is the readout multiplier when embedding and readout are one tensor under the input row (None: undefined).
-    `one_minus_beta` multiplies 1 - beta1 and 1 - beta2. `unit` picks the unit-scaled ops, `readout_backward` then scales the gradient
-    that leaves the readout.
+    `attention` scales q.k; `branch` a residual branch's output in `residual="plain"`;
+    `residual="tau"` is u-muP's scheme (2407.17465, appendix G). `tied` is the readout multiplier
+    when embedding and readout are one tensor under the input row (None: undefined).
+    `one_minus_beta` multiplies 1 - beta1 and 1 - beta2. `unit` picks the unit-scaled ops,
+    `readout_backward` then scales the gradient that leaves the readout.
     """
 
     name: str
@@ -77,7 +83,9 @@ class Table:
     cells: frozenset[str] = field(init=False)  # every variable that any cell names
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cells", frozenset().union(*(m.variables for _, m in self.monomials())))
+        object.__setattr__(
+            self, "cells", frozenset().union(*(m.variables for _, m in self.monomials()))
+        )
 
     def monomials(self) -> list[tuple[str, Monomial]]:
         """Every cell as (path, formula)."""
@@ -86,7 +94,11 @@ class Table:
             out += [(f"{role}.std", row.std), (f"{role}.multiplier", row.multiplier)]
             for family, update in row.updates.items():
                 columns = [(column, getattr(update, column)) for column in _UPDATE]
-                out += [(f"{role}.{family}.{column}", cell) for column, cell in columns if cell is not None]
+                out += [
+                    (f"{role}.{family}.{column}", cell)
+                    for column, cell in columns
+                    if cell is not None
+                ]
         return out
 
 
@@ -108,7 +120,9 @@ def _cell(data: Mapping[str, Any], name: str, where: str) -> Monomial:
         raise InputError(f"{where} lacks {name}")
     value = data[name]
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise InputError(f"{where}.{name}={value!r}: must be a formula such as 'fan_in^-1/2' or a number")
+        raise InputError(
+            f"{where}.{name}={value!r}: must be a formula such as 'fan_in^-1/2' or a number"
+        )
     return parse(value if isinstance(value, str) else repr(float(value)), f"{where}.{name}")
 
 
@@ -119,10 +133,16 @@ def _row(data: Any, role: str) -> Row:
     updates = {}
     for family in families:
         if family in data:
-            columns = {"lr": data[family]} if isinstance(data[family], (str, int, float)) else data[family]
+            columns = (
+                {"lr": data[family]}
+                if isinstance(data[family], (str, int, float))
+                else data[family]
+            )
             _known(columns, _UPDATE, f"{where}.{family}")
             _cell(columns, "lr", f"{where}.{family}")
-            updates[family] = Update(**{name: _cell(columns, name, f"{where}.{family}") for name in columns})
+            updates[family] = Update(
+                **{name: _cell(columns, name, f"{where}.{family}") for name in columns}
+            )
     return Row(_cell(data, "std", where), _cell(data, "multiplier", where), updates)
 
 
@@ -155,13 +175,21 @@ def from_json(text: str) -> Table:
 
 
 def to_data(table: Table) -> dict[str, Any]:
-    """Plain data that `from_data` reads back; formulas as text, as they stand beside the paper's."""
+    """Plain data that `from_data` reads back; formulas as text, as they stand beside the
+    paper's.
+    """
     out: dict[str, Any] = {name: getattr(table, name) for name in _PLAIN}
-    out |= {name: str(getattr(table, name)) for name in _GLOBALS if getattr(table, name) is not None}
+    out |= {
+        name: str(getattr(table, name)) for name in _GLOBALS if getattr(table, name) is not None
+    }
     out["rows"] = {}
     for role, row in table.rows.items():
         cells: dict[str, Any] = {"std": str(row.std), "multiplier": str(row.multiplier)}
         for family, update in row.updates.items():
-            cells[family] = {name: str(getattr(update, name)) for name in _UPDATE if getattr(update, name) is not None}
+            cells[family] = {
+                name: str(getattr(update, name))
+                for name in _UPDATE
+                if getattr(update, name) is not None
+            }
         out["rows"][role] = cells
     return out

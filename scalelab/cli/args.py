@@ -13,27 +13,41 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], prog: str, args: list[str]) -> T:
-    """tyro's parse of `args`; its boxed error becomes one `InputError` line. --help prints and exits as usual."""
+    """tyro's parse of `args`; its boxed error becomes one `InputError` line. --help prints and
+    exits as usual.
+    """
     import tyro
 
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(kind, prog=prog, args=args, config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff))
+            return tyro.cli(
+                kind,
+                prog=prog,
+                args=args,
+                config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         text = re.sub(r"\x1b\[[0-9;]*m", "", captured.getvalue())
         words = re.sub(r"[╭╮╰╯│─\s]+", " ", text).strip()
         words = words.replace("Invalid choice invalid choice", "invalid choice")
-        words = re.sub(r"\.? (For full helptext|Perhaps you meant)", lambda m: f"; {m[1].lower()}", words)
-        raise InputError(re.sub(r"^(Parsing error|Unrecognized options|Value error) ", "", words) or "bad arguments") from None
+        words = re.sub(
+            r"\.? (For full helptext|Perhaps you meant)", lambda m: f"; {m[1].lower()}", words
+        )
+        raise InputError(
+            re.sub(r"^(Parsing error|Unrecognized options|Value error) ", "", words)
+            or "bad arguments"
+        ) from None
 
 
 def gathered(args: list[str], *repeatable: str) -> list[str]:
-    """`--fit A --fit B` and `--fit A B` alike: every value of a repeatable flag behind one, at the end.
+    """`--fit A --fit B` and `--fit A B` alike: every value of a repeatable flag behind one, at the
+    end.
 
-    What follows NAME=VALUE without an equals sign is no value of that flag: `--where depth=4 runs.csv` ends in the data.
+    What follows NAME=VALUE without an equals sign is no value of that flag: `--where depth=4
+    runs.csv` ends in the data.
     """
     values: dict[str, list[str]] = {flag: [] for flag in repeatable}
     rest: list[str] = []
@@ -43,7 +57,11 @@ def gathered(args: list[str], *repeatable: str) -> list[str]:
         if name in values:
             into = "" if sep else name
             values[name] += [value] if sep else []
-        elif into and not word.startswith("--") and (not values[into] or bool(sep) == ("=" in values[into][0])):
+        elif (
+            into
+            and not word.startswith("--")
+            and (not values[into] or bool(sep) == ("=" in values[into][0]))
+        ):
             values[into].append(word)
         else:
             into = ""

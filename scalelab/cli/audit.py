@@ -1,4 +1,6 @@
-"""scalelab audit DATA --law NAME: hold-out error by compute, rival forms, what each choice changes, the checklist, and flags."""
+"""scalelab audit DATA --law NAME: hold-out error by compute, rival forms, what each choice changes,
+the checklist, and flags.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Audit a loss law on runs: how far would it have been off, what do other forms say, and what does the fit hang on."""
+    """Audit a loss law on runs: how far would it have been off, what do other forms say, and what
+    does the fit hang on.
+    """
 
     data: Annotated[Positional[Path], arg(metavar="DATA")]
     """A store, a Parquet, or a CSV with the table's column names (params, tokens, loss, ...)."""
@@ -25,7 +29,9 @@ class Options:
     where: tuple[str, ...] = ()
     """Keep rows with COLUMN=VALUE (repeatable)."""
     best_over: str = ""
-    """Comma-separated hyperparameters: of the rows that share params and tokens keep the best over these."""
+    """Comma-separated hyperparameters: of the rows that share params and tokens keep the best over
+    these.
+    """
     map: tuple[str, ...] = ()
     """Our column name = the file's, such as loss=val_loss (repeatable)."""
     params_kind: Literal["total", "no_embed", "active"] = "total"
@@ -52,7 +58,14 @@ def run(options: Options) -> Audit:
     form = laws.law("chinchilla" if options.law == "auto" else options.law)
     table = open_table(options.data, form, options.map, options.where)
     over = tuple(c.strip() for c in options.best_over.split(",") if c.strip())
-    return audit(table.frame, options.law, best_over=over, params_kind=options.params_kind, left_out=table.left_out, source=table.source)
+    return audit(
+        table.frame,
+        options.law,
+        best_over=over,
+        params_kind=options.params_kind,
+        left_out=table.left_out,
+        source=table.source,
+    )
 
 
 def show(found: Audit) -> None:
@@ -60,36 +73,66 @@ def show(found: Audit) -> None:
     from rich.table import Table as Grid
 
     console = Console(highlight=False)
-    console.print(f"[bold]{found.law}[/bold] on {found.n} runs of {found.source.split(' sha256')[0]}")
+    console.print(
+        f"[bold]{found.law}[/bold] on {found.n} runs of {found.source.split(' sha256')[0]}"
+    )
     _grid(console, Grid, "left out: fitted below the cut, tested above", found.holdout, HOLDOUT)
-    _grid(console, Grid, "rival forms; loss at ten times the dearest run's compute", found.rivals, RIVALS)
+    _grid(
+        console,
+        Grid,
+        "rival forms; loss at ten times the dearest run's compute",
+        found.rivals,
+        RIVALS,
+    )
     _grid(console, Grid, "each choice flipped once", found.sensitivity, CHOICES)
-    missing = [f"{row['item']} {row['question']}: {', '.join(row['missing'])}" for row in found.checklist if row["missing"]]
-    console.print(f"checklist: {len(found.checklist) - len(missing)} of {len(found.checklist)} items answered by the data; missing")
+    missing = [
+        f"{row['item']} {row['question']}: {', '.join(row['missing'])}"
+        for row in found.checklist
+        if row["missing"]
+    ]
+    console.print(
+        f"checklist: {len(found.checklist) - len(missing)} of {len(found.checklist)} "
+        "items answered by the data; missing"
+    )
     for line in missing:
         console.print(f"  [dim]{line}[/dim]", soft_wrap=True)
     for warning in found.warnings:
         console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     for flag in found.flags:
         console.print(
-            f"[red]flag[/red] {flag['name']} = {flag['value']:.4g} (threshold {flag['threshold']:g}): {flag['meaning']}", soft_wrap=True
+            f"[red]flag[/red] {flag['name']} = {flag['value']:.4g} (threshold "
+            f"{flag['threshold']:g}): {flag['meaning']}",
+            soft_wrap=True,
         )
     console.print("[red]flagged[/red]" if found.flags else "[green]no flags[/green]")
 
 
 # column of the grid -> key of the row, how a number is written
 HOLDOUT = {
-    "form": ("form", ""), "cut, FLOP": ("flops", ".3g"), "runs": ("n", "d"), "tested": ("tested", "d"), "reach": ("reach", ".3g"),
-    "error": ("error", ".2%"), "bias": ("bias", "+.2%"), "coverage": ("coverage", ".0%"),
+    "form": ("form", ""), "cut, FLOP": ("flops", ".3g"), "runs": ("n", "d"), "tested":
+    ("tested", "d"), "reach": ("reach", ".3g"), "error": ("error", ".2%"), "bias": ("bias", "+.2%"),
+    "coverage": ("coverage", ".0%"),
 }  # fmt: skip
 RIVALS = {
-    "form": ("form", ""), "parameters": ("parameters", "d"), "objective": ("objective", ".6g"), "residual sd": ("residual_sd", ".2%"),
-    "loss": ("loss", ".4f"), "left-out error": ("holdout_error", ".2%"),
+    "form": ("form", ""), "parameters": ("parameters", "d"), "objective": ("objective", ".6g"),
+    "residual sd": ("residual_sd", ".2%"), "loss": ("loss", ".4f"), "left-out error":
+    ("holdout_error", ".2%"),
 }  # fmt: skip
-CHOICES = {"choice": ("choice", ""), "runs": ("n", "d"), "loss": ("loss", ".4f"), "moved": ("moved", "+.2%")}
+CHOICES = {
+    "choice": ("choice", ""),
+    "runs": ("n", "d"),
+    "loss": ("loss", ".4f"),
+    "moved": ("moved", "+.2%"),
+}
 
 
-def _grid(console: Any, kind: Any, title: str, rows: list[dict[str, Any]], columns: dict[str, tuple[str, str]]) -> None:
+def _grid(
+    console: Any,
+    kind: Any,
+    title: str,
+    rows: list[dict[str, Any]],
+    columns: dict[str, tuple[str, str]],
+) -> None:
     console.print(f"\n[bold]{title}[/bold]")
     grid = kind(box=None, pad_edge=False, header_style="dim")
     for name in columns:
@@ -100,7 +143,10 @@ def _grid(console: Any, kind: Any, title: str, rows: list[dict[str, Any]], colum
     for row in rows:
         if "failed" in row:
             at = f" up to {row['flops']:.3g} FLOP" if "flops" in row else ""
-            console.print(f"  [dim]{row.get('form', row.get('choice'))}{at}: {row['failed']}[/dim]", soft_wrap=True)
+            console.print(
+                f"  [dim]{row.get('form', row.get('choice'))}{at}: {row['failed']}[/dim]",
+                soft_wrap=True,
+            )
 
 
 def _cell(value: Any, style: str) -> str:

@@ -1,4 +1,6 @@
-"""scalelab check coords | transfer: is a parametrization what it says, and does its optimum stay; exit code 1 when not as expected."""
+"""scalelab check coords | transfer: is a parametrization what it says, and does its optimum stay;
+exit code 1 when not as expected.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,18 @@ if TYPE_CHECKING:
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
 USAGE = """usage: scalelab check coords | transfer ...
 
-  coords    on the real transformer: does each part keep its size, and its change, as the model grows
+  coords    on the real transformer: does each part keep its size, and its change, as it grows
   transfer  on a sweep, which it reads or runs: does the best learning rate stay where it is
 
-scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from --expect NAME=pass|fail (default pass)."""
+scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from
+--expect NAME=pass|fail (default pass)."""
 
 
 @dataclass(frozen=True)
 class Coords:
-    """Coordinate check: slopes of log size against log width (or depth), of what each module puts out and of how far it moved."""
+    """Coordinate check: slopes of log size against log width (or depth), of what each module puts
+    out and of how far it moved.
+    """
 
     parametrization: tuple[str, ...] = ("u-mup",)
     """One or more names (sp, mup, u-mup, completep, ...), or the name of --table."""
@@ -42,7 +47,9 @@ class Coords:
     optimizer: str = "adamw"
     axis: Literal["width", "depth"] = "width"
     sizes: tuple[int, ...] = ()
-    """Widths (multiples of 32) or depths, smallest first, which is the base shape; default 128 256 512 1024, or 2 4 8 16."""
+    """Widths (multiples of 32) or depths, smallest first, which is the base shape; default 128 256
+    512 1024, or 2 4 8 16.
+    """
     steps: int = 4
     """Updates, all on one batch; slopes are judged from the second on."""
     seeds: int = 3
@@ -58,12 +65,18 @@ class Coords:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Transfer check: per size the best value from a fitted basin with its interval, its drift, and the loss that drift costs."""
+    """Transfer check: per size the best value from a fitted basin with its interval, its drift, and
+    the loss that drift costs.
+    """
 
     data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """A store, a Parquet or a CSV with the table's column names, one row a run; or a study, by name or path (.py, .yaml), to run first."""
+    """A store, a Parquet or a CSV with the table's column names, one row a run; or a study, by name
+    or path (.py, .yaml), to run first.
+    """
     store: Path | None = None
-    """Where the runs of a study are kept, so that a second time only what is missing is run; default runs/check/STUDY."""
+    """Where the runs of a study are kept, so that a second time only what is missing is run;
+    default runs/check/STUDY.
+    """
     corpus: str = "python"
     """What a study is trained on; as in `scalelab sweep run`."""
     axis: Literal["width", "depth", "batch", "steps"] = "width"
@@ -101,15 +114,21 @@ def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:
         name, _, verdict = entry.partition("=")
         known = sorted({c["parametrization"] for c in checks})
         if verdict not in ("pass", "fail") or name not in known:
-            raise InputError(f"expect={entry!r}: must be NAME=pass or NAME=fail, NAME one of {', '.join(known)}")
+            raise InputError(
+                f"expect={entry!r}: must be NAME=pass or NAME=fail, NAME one of {', '.join(known)}"
+            )
         wanted[name] = verdict
     differing = [c for c in checks if c["verdict"] != wanted.get(c["parametrization"], "pass")]
     for c in differing:
-        print(f"{c['parametrization']}: {c['verdict']}, expected {wanted.get(c['parametrization'], 'pass')}", file=sys.stderr)
+        print(
+            f"{c['parametrization']}: {c['verdict']}, expected "
+            f"{wanted.get(c['parametrization'], 'pass')}",
+            file=sys.stderr,
+        )
     return int(bool(differing))
 
 
-# 1. coords ------------------------------------------------------------------------------------------------------------
+# 1. coords ---------------------------------------------------------------------------------------
 
 
 def coords(args: list[str]) -> int:
@@ -118,16 +137,23 @@ def coords(args: list[str]) -> int:
 
     sizes = options.sizes or SIZES[options.axis]
     if len(sizes) < 2 or list(sizes) != sorted(set(sizes)):
-        raise InputError(f"sizes={' '.join(map(str, sizes))}: must be at least two, each larger than the one before")
+        raise InputError(
+            f"sizes={' '.join(map(str, sizes))}: must be at least two, each larger "
+            "than the one before"
+        )
     if options.steps < 2 or options.seeds < 1:
-        raise InputError(f"steps={options.steps}, seeds={options.seeds}: must be at least 2 and 1 (slopes are judged after two updates)")
+        raise InputError(
+            f"steps={options.steps}, seeds={options.seeds}: must be at least 2 and 1 "
+            "(slopes are judged after two updates)"
+        )
     from scalelab.cli import check_plots
 
     checks = []
     for name in options.parametrization:
         rows = _measure(options, name, sizes)
         checks.append(coords_document(name, options, rows))
-        _say(f"plot: {check_plots.coords(options.out or FOLDER, name, options.optimizer, options.axis, rows)}")
+        folder = options.out or FOLDER
+        _say(f"plot: {check_plots.coords(folder, name, options.optimizer, options.axis, rows)}")
         if not options.json:
             _show(name, options, rows)
     if options.json:
@@ -161,21 +187,47 @@ def _measure(options: Coords, name: str, sizes: Sequence[int]) -> list[Row]:
     changes = {"lr": options.lr} if options.lr else {}
     trial = measure.standard(name, options.optimizer, options.axis, table, **changes)
     base = measure.resized(trial, options.axis, sizes[0])
-    bases = {f: getattr(base, f.removeprefix("base_")) for f in ("base_width", "base_depth") if getattr(trial, f)}
+    bases = {
+        f: getattr(base, f.removeprefix("base_"))
+        for f in ("base_width", "base_depth")
+        if getattr(trial, f)
+    }
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(f"{name}, {options.optimizer}, {options.axis}", total=len(sizes) * options.seeds)
+        task = progress.add_task(
+            f"{name}, {options.optimizer}, {options.axis}", total=len(sizes) * options.seeds
+        )
         tokens = text_tokens(trial.batch * trial.sequence + 1)
         trial = replace(base, **bases)
-        return measure.coordinates(trial, options.axis, sizes, tokens, options.steps, options.seeds, lambda: progress.advance(task))
+        return measure.coordinates(
+            trial,
+            options.axis,
+            sizes,
+            tokens,
+            options.steps,
+            options.seeds,
+            lambda: progress.advance(task),
+        )
 
 
 def coords_document(name: str, options: Coords, rows: Sequence[Row]) -> dict[str, Any]:
     from lab.measure import TOLERANCE
 
     def plain(row: Row) -> dict[str, Any]:
-        number = {key: value if math.isfinite(value) else None for key, value in (("slope", row.slope), ("error", row.error))}
-        values = {str(size): value if math.isfinite(value) else None for size, value in row.values.items()}
-        return {"module": row.module, "statistic": row.statistic, "step": row.step, **number, "expected": row.expected, "values": values}
+        number = {
+            key: value if math.isfinite(value) else None
+            for key, value in (("slope", row.slope), ("error", row.error))
+        }
+        values = {
+            str(size): value if math.isfinite(value) else None for size, value in row.values.items()
+        }
+        return {
+            "module": row.module,
+            "statistic": row.statistic,
+            "step": row.step,
+            **number,
+            "expected": row.expected,
+            "values": values,
+        }
 
     return {
         "parametrization": name,
@@ -187,34 +239,50 @@ def coords_document(name: str, options: Coords, rows: Sequence[Row]) -> dict[str
         "drift": None,  # of an optimum: what `check transfer` measures
         "penalty": None,
         "sensitivity": None,
-        "exempt": [{**plain(row), "reason": "transient of the init"} for row in rows if not row.judged],
+        "exempt": [
+            {**plain(row), "reason": "transient of the init"} for row in rows if not row.judged
+        ],
     }
 
 
 def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
-    """A line for each module and statistic: slopes after 0, 1, ... updates; those before the second are printed, not judged."""
+    """A line for each module and statistic: slopes after 0, 1, ... updates; those before the second
+    are printed, not judged.
+    """
     from lab.measure import FIRST_JUDGED, TOLERANCE
 
     steps = sorted({row.step for row in rows})
-    print(f"{name}, {options.optimizer}: slope of log value against log {options.axis}, by updates made (in brackets: not judged)")
+    print(
+        f"{name}, {options.optimizer}: slope of log value against log {options.axis}, by "
+        "updates made (in brackets: not judged)"
+    )
     heads = (f"t={t}" if t >= FIRST_JUDGED else f"(t={t})" for t in steps)
     print(f"{'module':<24}{'value':<10}" + "".join(f"{head:>13}" for head in heads))
     lines: dict[tuple[str, str], dict[int, Row]] = {}
     for row in rows:
         lines.setdefault((row.module, row.statistic), {})[row.step] = row
     for (module, statistic), found in lines.items():
-        cells = [f"{found[t].slope:+.2f}±{found[t].error:.2f}{' ' if found[t].passed else '!'}" if t in found else "" for t in steps]
+        cells = [
+            f"{found[t].slope:+.2f}±{found[t].error:.2f}{' ' if found[t].passed else '!'}"
+            if t in found
+            else ""
+            for t in steps
+        ]
         value = {"size": "mean|x|", "change": "rms(x-x0)"}[statistic]
         print(f"{module:<24}{value:<10}" + "".join(f"{cell:>13}" for cell in cells))
-    worst = max((row for row in rows if row.judged), key=lambda row: math.inf if math.isnan(row.slope) else abs(row.slope - row.expected))
+    worst = max(
+        (row for row in rows if row.judged),
+        key=lambda row: math.inf if math.isnan(row.slope) else abs(row.slope - row.expected),
+    )
     wanted = f", expected {worst.expected:+.1f}" if worst.expected else ""
     verdict = "pass" if all(row.passed for row in rows) else "fail"
     print(
-        f"{name}: {verdict}; worst slope: {worst.module} {worst.statistic} {worst.slope:+.2f}±{worst.error:.2f}{wanted}; limit {TOLERANCE}"
+        f"{name}: {verdict}; worst slope: {worst.module} {worst.statistic} "
+        f"{worst.slope:+.2f}±{worst.error:.2f}{wanted}; limit {TOLERANCE}"
     )
 
 
-# 2. transfer ----------------------------------------------------------------------------------------------------------
+# 2. transfer -------------------------------------------------------------------------------------
 
 
 def transfer(args: list[str]) -> int:
@@ -224,8 +292,15 @@ def transfer(args: list[str]) -> int:
 
     data = run_study(options) if is_study(options.data) else options.data
     table = runs(data, options.map, options.where)
-    checks = check(table, options.axis, options.tolerance, hyperparameter=options.hyperparameter, noise=options.noise)
-    _say(f"plot: {check_plots.transfer(options.out or FOLDER, table, options.axis, options.hyperparameter, checks)}")
+    checks = check(
+        table,
+        options.axis,
+        options.tolerance,
+        hyperparameter=options.hyperparameter,
+        noise=options.noise,
+    )
+    axes = options.axis, options.hyperparameter
+    _say(f"plot: {check_plots.transfer(options.out or FOLDER, table, *axes, checks)}")
     if options.json:
         print_json({"checks": checks})
     else:
@@ -241,18 +316,24 @@ def is_study(data: Path) -> bool:
 
 
 def run_study(options: Transfer) -> Path:
-    """Trains what is missing of the study, on this machine, and returns its store. Its summary goes to stderr."""
+    """Trains what is missing of the study, on this machine, and returns its store. Its summary goes
+    to stderr.
+    """
     from scalelab.cli.sweep import run
 
     store = options.store or FOLDER / options.data.stem
     with contextlib.redirect_stdout(sys.stderr):
         if run.main([str(options.data), "--store", str(store), "--corpus", options.corpus]):
-            raise InputError(f"data={str(options.data)!r}: not all of its trials ended; run it again to go on")
+            raise InputError(
+                f"data={str(options.data)!r}: not all of its trials ended; run it again to go on"
+            )
     return store
 
 
 def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame:
-    """The rows of a store, a Parquet or a CSV, diverged ones included: they say where a basin ends."""
+    """The rows of a store, a Parquet or a CSV, diverged ones included: they say where a basin
+    ends.
+    """
     from fits.table import read
 
     pairs = [entry.partition("=") for entry in names]
@@ -263,7 +344,9 @@ def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame
         source = read_table(data)
     found = read(source, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True)
     if found.left_out:
-        _say("left out: " + ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items()))
+        _say(
+            "left out: " + ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())
+        )
     return found.frame
 
 

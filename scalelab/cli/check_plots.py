@@ -13,14 +13,24 @@ pyplot.switch_backend("Agg")  # files only
 
 
 def coords(folder: Path, name: str, optimizer: str, axis: str, rows: Sequence[Row]) -> Path:
-    """Mean |x_t| and rms(x_t - x_0) of each module against size, a line for each count of updates."""
+    """Mean |x_t| and rms(x_t - x_0) of each module against size, a line for each count of
+    updates.
+    """
     modules = list(dict.fromkeys(row.module for row in rows))
     last = max(row.step for row in rows)
-    figure, axes = pyplot.subplots(2, len(modules), figsize=(2.2 * len(modules), 4.6), sharex=True, squeeze=False)
+    figure, axes = pyplot.subplots(
+        2, len(modules), figsize=(2.2 * len(modules), 4.6), sharex=True, squeeze=False
+    )
     shades = pyplot.get_cmap("viridis")
     for row in rows:
         panel = axes[STATISTICS.index(row.statistic)][modules.index(row.module)]
-        panel.loglog(list(row.values), list(row.values.values()), ".-", color=shades(row.step / last), label=f"t={row.step}")
+        panel.loglog(
+            list(row.values),
+            list(row.values.values()),
+            ".-",
+            color=shades(row.step / last),
+            label=f"t={row.step}",
+        )
     for j, module in enumerate(modules):
         axes[0][j].set_title(module, fontsize=9)
         axes[1][j].set_xlabel(axis)
@@ -32,8 +42,16 @@ def coords(folder: Path, name: str, optimizer: str, axis: str, rows: Sequence[Ro
     return _save(figure, folder, f"coords-{name}-{optimizer}-{axis}.png")
 
 
-def transfer(folder: Path, table: pd.DataFrame, axis: str, hyperparameter: str, checks: Sequence[Mapping[str, Any]]) -> Path:
-    """The report's figure: loss against the hyperparameter for each size, fitted basins, optima with their intervals."""
+def transfer(
+    folder: Path,
+    table: pd.DataFrame,
+    axis: str,
+    hyperparameter: str,
+    checks: Sequence[Mapping[str, Any]],
+) -> Path:
+    """The report's figure: loss against the hyperparameter for each size, fitted basins, optima
+    with their intervals.
+    """
     from fits.report.plots import transfer_figure
 
     return _save(transfer_figure(table, checks), folder, f"transfer-{axis}-{hyperparameter}.png")

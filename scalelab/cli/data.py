@@ -1,4 +1,6 @@
-"""scalelab data prepare: text to token shards with a manifest and a validation split by document."""
+"""scalelab data prepare: text to token shards with a manifest and a validation split by
+document.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,14 @@ from scalelab.cli.args import parse, print_json
 
 @dataclass(frozen=True)
 class Prepare:
-    """Text to token shards, with a manifest (bytes, tokens, tokenizer, hashes) and a validation split by document."""
+    """Text to token shards, with a manifest (bytes, tokens, tokenizer, hashes) and a validation
+    split by document.
+    """
 
     source: Annotated[Positional[str], arg(metavar="TEXT")]
-    """A text file (documents separated by NUL, else cut every 8 kB), a folder of text files, or "python": its own documentation."""
+    """A text file (documents separated by NUL, else cut every 8 kB), a folder of text files, or
+    "python": its own documentation.
+    """
     out: Path
     """The folder to write."""
     vocab: int = 256
@@ -28,7 +34,10 @@ class Prepare:
 
 def main(args: list[str]) -> int:
     if not args or args[0] not in ("prepare", "-h", "--help"):
-        raise InputError(f"command={args[0] if args else ''!r}: must be prepare (scalelab data prepare SOURCE --out DIR)")
+        raise InputError(
+            f"command={args[0] if args else ''!r}: must be prepare (scalelab data "
+            "prepare SOURCE --out DIR)"
+        )
     options = parse(Prepare, "scalelab data prepare", args[1:] if args[0] == "prepare" else args)
     from lab import data
 
@@ -38,6 +47,9 @@ def main(args: list[str]) -> int:
         return 0
     for name in ("train", "val"):
         m = corpus.manifest[name]
-        print(f"{name:<5} {m['documents']:>8,} documents {m['bytes']:>13,} bytes {m['tokens']:>12,} tokens")
+        print(
+            f"{name:<5} {m['documents']:>8,} documents {m['bytes']:>13,} bytes "
+            f"{m['tokens']:>12,} tokens"
+        )
     print(f"corpus {corpus.sha256[:16]} in {options.out}")
     return 0

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Fit a law to runs: many starts, the stated objective summed over runs, bootstrap over runs, and what is not identified said so."""
+    """Fit a law to runs: many starts, the stated objective summed over runs, bootstrap over runs,
+    and what is not identified said so.
+    """
 
     data: Annotated[Positional[Path], arg(metavar="DATA")]
     """A store, a Parquet, or a CSV with the table's column names (params, tokens, loss, ...)."""
     law: str = "chinchilla"
-    """The form; `scalelab laws` lists all. auto: a set of forms, weighted by how well dearer runs are predicted."""
+    """The form; `scalelab laws` lists all. auto: a set of forms, weighted by how well dearer runs
+    are predicted.
+    """
     objective: Literal["log-huber", "log-mse", "lad", "huber", "mse"] = "log-huber"
     """log-...: residuals of log loss; huber, mse: of the loss itself."""
     delta: float = 1e-3
@@ -33,13 +37,17 @@ class Options:
     where: tuple[str, ...] = ()
     """Keep rows with COLUMN=VALUE (repeatable)."""
     best_over: str = ""
-    """Comma-separated hyperparameters: of the rows that share the law's inputs keep the best over these."""
+    """Comma-separated hyperparameters: of the rows that share the law's inputs keep the best over
+    these.
+    """
     map: tuple[str, ...] = ()
     """Our column name = the file's, such as loss=val_loss (repeatable)."""
     params_kind: Literal["total", "no_embed", "active"] = "total"
     """Which count of parameters the law is given."""
     prior: tuple[str, ...] = ()
-    """PARAMETER=MEAN:SD:SOURCE, of the parameter's logarithm where it is a coefficient (repeatable)."""
+    """PARAMETER=MEAN:SD:SOURCE, of the parameter's logarithm where it is a coefficient
+    (repeatable).
+    """
     bootstrap: int = 0
     """Refits on resampled runs; 0: none."""
     scheme: Literal["run", "hierarchical"] = "run"
@@ -81,7 +89,14 @@ def run(options: Options) -> Fit:
     from fits.table import select
 
     points = select(table.frame, form, options.params_kind, table.left_out)
-    found = fit(points, form, objective=options.objective, delta=options.delta, priors=priors(options.prior), source=table.source)
+    found = fit(
+        points,
+        form,
+        objective=options.objective,
+        delta=options.delta,
+        priors=priors(options.prior),
+        source=table.source,
+    )
     if not options.bootstrap:
         return found
     from fits.uncertainty import bootstrap
@@ -95,16 +110,27 @@ def run_auto(options: Options) -> Fit:
     for name in ("objective", "delta", "prior", "bootstrap"):
         if getattr(options, name) != defaults[name]:
             raise InputError(
-                f"{name}={getattr(options, name)!r}: does not apply to auto, whose forms are weighted by evidence, with intervals"
+                f"{name}={getattr(options, name)!r}: does not apply to auto, whose forms are "
+                "weighted by evidence, with intervals"
             )
     from fits import laws
     from fits.auto import fit_auto
 
-    table = open_table(options.data, laws.law("chinchilla"), options.map, options.where, options.best_over)
-    return fit_auto(table.frame, params_kind=options.params_kind, left_out=table.left_out, source=table.source)
+    table = open_table(
+        options.data, laws.law("chinchilla"), options.map, options.where, options.best_over
+    )
+    return fit_auto(
+        table.frame, params_kind=options.params_kind, left_out=table.left_out, source=table.source
+    )
 
 
-def open_table(data: Path, form: type[Law], map: tuple[str, ...] = (), where: tuple[str, ...] = (), best_over: str = "") -> Table:
+def open_table(
+    data: Path,
+    form: type[Law],
+    map: tuple[str, ...] = (),
+    where: tuple[str, ...] = (),
+    best_over: str = "",
+) -> Table:
     """The rows of DATA that a law is to see; a store's folder is read through `sweeps`."""
     from fits.table import read
 
@@ -113,7 +139,9 @@ def open_table(data: Path, form: type[Law], map: tuple[str, ...] = (), where: tu
     if data.is_dir() and not (data / "trials.parquet").is_file():
         from sweeps.table import read_table
 
-        return read(read_table(data), names, where, over, form.inputs)._replace(source=f"store {data.name}")
+        return read(read_table(data), names, where, over, form.inputs)._replace(
+            source=f"store {data.name}"
+        )
     return read(data, names, where, over, form.inputs)
 
 
@@ -140,7 +168,9 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 
 
 def document(fit: Fit) -> dict[str, Any]:
-    """The answer of `--json`; with a bootstrap, a parameter is a number with its interval; auto adds how it chose."""
+    """The answer of `--json`; with a bootstrap, a parameter is a number with its interval; auto
+    adds how it chose.
+    """
     out: dict[str, Any] = {
         "law": fit.law,
         "params": {name: number(fit, name, value) for name, value in fit.params.items()},
@@ -183,18 +213,24 @@ def show(fit: Fit, seconds: float) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
     left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())
-    console.print(f"{fit.n} runs of {fit.source.split(' sha256')[0]}" + (f"; left out: {left}" if left else ""))
+    console.print(
+        f"{fit.n} runs of {fit.source.split(' sha256')[0]}"
+        + (f"; left out: {left}" if left else "")
+    )
     delta = f", delta {fit.objective['delta']:g}" if fit.objective["delta"] else ""
     starts = f"; {fit.starts['agree']} of {fit.starts['tried']} starts agree" if fit.starts else ""
     console.print(f"{fit.objective['name']}{delta}, sum {fit.objective['value']:.8g}{starts}")
     if fit.law == "auto":
         weights, rows = getattr(fit, "weights", {}), getattr(fit, "holdout", [])
         console.print(
-            "weights: " + ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items()) + "; parameters: the heaviest form's"
+            "weights: "
+            + ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+            + "; parameters: the heaviest form's"
         )
         for row in rows:
             console.print(
-                f"left out above {row['flops']:.2g} FLOP: {row['tested']:g} runs, error {row['error']:.2%}, bias {row['bias']:+.2%}"
+                f"left out above {row['flops']:.2g} FLOP: {row['tested']:g} runs, error "
+                f"{row['error']:.2%}, bias {row['bias']:+.2%}"
             )
     grid = Grid(box=None, pad_edge=False, header_style="dim")
     level = f"{next(iter(fit.interval.values()))['level']:.0%} interval" if fit.interval else ""
@@ -203,12 +239,19 @@ def show(fit: Fit, seconds: float) -> None:
     for name, value in {**fit.params, **fit.derived}.items():
         bounds = fit.interval.get(name)
         known = {True: "yes", False: "[red]no[/red]", None: ""}[fit.identified.get(name)]
-        grid.add_row(name, f"{value:.6g}", f"{bounds['low']:.5g} to {bounds['high']:.5g}" if bounds else "", known)
+        grid.add_row(
+            name,
+            f"{value:.6g}",
+            f"{bounds['low']:.5g} to {bounds['high']:.5g}" if bounds else "",
+            known,
+        )
     console.print(grid)
     for name, (low, high) in fit.range.items():
         console.print(f"[dim]{name} {low:.3g} to {high:.3g}[/dim]")
     for warning in fit.warnings:
         console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     if fit.bootstrap:
-        console.print(f"[dim]{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed[/dim]")
+        console.print(
+            f"[dim]{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed[/dim]"
+        )
     console.print(f"[dim]{seconds:.2f} s[/dim]")

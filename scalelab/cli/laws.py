@@ -1,4 +1,6 @@
-"""`scalelab laws [NAME]`: the functional forms and the published coefficient sets, with ranges and citations."""
+"""`scalelab laws [NAME]`: the functional forms and the published coefficient sets, with ranges and
+citations.
+"""
 
 import sys
 from dataclasses import asdict, dataclass
@@ -12,7 +14,9 @@ from scalelab.cli.args import parse, print_json
 
 @dataclass(frozen=True)
 class Laws:
-    """Lists forms (what `--law` takes) and published sets (what `--fit` takes); NAME shows one in full."""
+    """Lists forms (what `--law` takes) and published sets (what `--fit` takes); NAME shows one in
+    full.
+    """
 
     name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[NAME]")] = None
     """a form, a published set, or a bundle of sets such as steplaw"""
@@ -40,7 +44,9 @@ def main(args: list[str]) -> int:
 
 
 def find(name: str) -> dict[str, Any]:
-    """The forms and published sets that answer to `name`; a name may be both (chinchilla). Errors: InputError."""
+    """The forms and published sets that answer to `name`; a name may be both (chinchilla). Errors:
+    InputError.
+    """
     forms = [form_record(form) for form in laws.all_laws().values() if form.name == name]
     try:
         sets = [set_record(one) for one in published.get(name)]
@@ -61,7 +67,8 @@ def form_record(form: type[laws.Law]) -> dict[str, Any]:
         "unit": laws.unit(form, form.target),
         "params_kind": form.params_kind,
         "parameters": {
-            q.name: [None if abs(end) == float("inf") else end for end in (q.low, q.high)] for q in form.parameters
+            q.name: [None if abs(end) == float("inf") else end for end in (q.low, q.high)]
+            for q in form.parameters
         },  # None: unbounded
         "citation": form.citation,
         "published": [one.name for one in published.all_sets().values() if one.law == form.name],
@@ -77,31 +84,62 @@ def show_all(document: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else 200)
-    forms = Table("form", "predicts", "formula", "citation", title="forms: scalelab fit DATA --law FORM", title_justify="left")
+    forms = Table(
+        "form",
+        "predicts",
+        "formula",
+        "citation",
+        title="forms: scalelab fit DATA --law FORM",
+        title_justify="left",
+    )
     for form in document["forms"]:
         forms.add_row(form["name"], form["target"], form["formula"], form["citation"])
     sets = Table(
-        "set", "predicts", "printed", "N", "fitted range", "citation", "evidence", title="published sets: scalelab predict --fit SET"
+        "set",
+        "predicts",
+        "printed",
+        "N",
+        "fitted range",
+        "citation",
+        "evidence",
+        title="published sets: scalelab predict --fit SET",
     )
     sets.title_justify = "left"
     for one in document["published"]:
         name = one["name"] + (" *" if one["missing"] else "")
-        sets.add_row(name, one["target"], one["printed"], one["params_kind"], range_text(one["range"]), one["citation"], one["evidence"])
+        sets.add_row(
+            name,
+            one["target"],
+            one["printed"],
+            one["params_kind"],
+            range_text(one["range"]),
+            one["citation"],
+            one["evidence"],
+        )
     console.print(forms)
     console.print(sets)
-    console.print("* a coefficient was not verified: listed, gives no value.  bundles (one name for several sets):")
+    console.print(
+        "* a coefficient was not verified: listed, gives no value.  bundles (one name "
+        "for several sets):"
+    )
     for bundle, names in document["bundles"].items():
         console.print(f"  {bundle}: {', '.join(names)}")
-    console.print("evidence: " + "; ".join(f"{tag} = {text}" for tag, text in document["evidence"].items()))
+    console.print(
+        "evidence: " + "; ".join(f"{tag} = {text}" for tag, text in document["evidence"].items())
+    )
 
 
 def show_one(document: dict[str, Any]) -> None:
     for form in document["forms"]:
         print(f"form {form['name']}: {form['formula']}")
-        _lines(form, ("target", "unit", "inputs", "params_kind", "parameters", "citation", "published"))
+        _lines(
+            form, ("target", "unit", "inputs", "params_kind", "parameters", "citation", "published")
+        )
     for one in document["published"]:
         print(f"published {one['name']}: {one['printed']}")
-        _lines(one, ("law", "target", "unit", "inputs", "params_kind", "params", "interval", "missing"))
+        _lines(
+            one, ("law", "target", "unit", "inputs", "params_kind", "params", "interval", "missing")
+        )
         print(f"  range: {range_text(one['range'])}")
         _lines(one, ("citation", "evidence", "evidence_means", "note"))
 
@@ -127,4 +165,7 @@ def _text(value: Any) -> str:
 
 def range_text(fitted: dict[str, list[float]]) -> str:
     """`params 6e+07 to 1e+09, tokens ...`; 'not known' when empty."""
-    return ", ".join(f"{key} {low:.3g} to {high:.3g}" for key, (low, high) in fitted.items()) or "not known"
+    return (
+        ", ".join(f"{key} {low:.3g} to {high:.3g}" for key, (low, high) in fitted.items())
+        or "not known"
+    )

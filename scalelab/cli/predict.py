@@ -14,18 +14,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predict:
-    """Loss, LR, weight decay, batch and steps of a run that is not trained yet, each with its interval and the law it comes from."""
+    """Loss, LR, weight decay, batch and steps of a run that is not trained yet, each with its
+    interval and the law it comes from.
+    """
 
     params: float | None = None
     """Parameters of the target, such as 7e9 (see --params-kind)."""
     tokens: float | None = None
     """Training tokens of the target, such as 1.4e12."""
     fit: tuple[str, ...] = ()
-    """Saved fits, answers of `check transfer --json`, or published sets (repeatable; default: epoch, steplaw, powerlines)."""
+    """Saved fits, answers of `check transfer --json`, or published sets (repeatable; default:
+    epoch, steplaw, powerlines).
+    """
     parametrization: str = ""
     """Whose LR to take from a transfer check that holds several parametrizations."""
     params_kind: Literal["total", "no_embed", "active"] = "total"
-    """Which count --params is; each law gets the N it was made for, by the shape rule and the vocabulary."""
+    """Which count --params is; each law gets the N it was made for, by the shape rule and the
+    vocabulary.
+    """
     vocab: int | None = None
     """Vocabulary of the target (default 50304)."""
     width: int | None = None
@@ -49,14 +55,27 @@ class Predict:
     at: Path | None = None
     """A CSV with columns params and tokens (and any of the above): predict for every row."""
     out: Path | None = None
-    """Save the recipe as JSON; with --at, the CSV with columns loss, loss_low, loss_high, lr, ... added."""
+    """Save the recipe as JSON; with --at, the CSV with columns loss, loss_low, loss_high, lr, ...
+    added.
+    """
     export: str = ""
     """Print the recipe for a trainer instead: json, maxtext, nanogpt or torchtitan."""
     json: bool = False
     """One JSON document on stdout."""
 
 
-GIVEN = ("params", "tokens", "vocab", "width", "depth", "sequence", "batch_tokens", "unique_tokens", "experts", "sparsity")
+GIVEN = (
+    "params",
+    "tokens",
+    "vocab",
+    "width",
+    "depth",
+    "sequence",
+    "batch_tokens",
+    "unique_tokens",
+    "experts",
+    "sparsity",
+)
 
 
 def main(args: list[str]) -> int:
@@ -73,10 +92,19 @@ def main(args: list[str]) -> int:
         if value < 0 or (value == 0 and name != "sparsity"):
             raise InputError(f"{name}={value:g}: must be above 0")
     if "params" not in at or "tokens" not in at:
-        raise InputError("params, tokens: both are needed (or --at CSV), such as --params 7e9 --tokens 1.4e12")
+        raise InputError(
+            "params, tokens: both are needed (or --at CSV), such as --params 7e9 --tokens 1.4e12"
+        )
     from fits.predict import recipe
 
-    made = recipe(found, at, options.params_kind, extrapolate=options.extrapolate, level=options.level, warnings=warnings)
+    made = recipe(
+        found,
+        at,
+        options.params_kind,
+        extrapolate=options.extrapolate,
+        level=options.level,
+        warnings=warnings,
+    )
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         made.save(options.out)
@@ -110,19 +138,42 @@ def _rows(options: Predict, found: "list[Source]") -> int:
         raise InputError(f"at={str(options.at)!r}: cannot be read as CSV ({error})") from None
     if not table:
         raise InputError(f"at={str(options.at)!r}: has no rows")
-    at = {name: _column(table, name) for name in (*GIVEN, "params_no_embed", "params_active", "steps") if name in names}
+    at = {
+        name: _column(table, name)
+        for name in (*GIVEN, "params_no_embed", "params_active", "steps")
+        if name in names
+    }
     predicted, warnings = rows(found, at, options.params_kind, options.extrapolate, options.level)
     with options.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*names, *(name for name in predicted if name not in names)])
         writer.writeheader()
         for i, row in enumerate(table):
-            writer.writerow({**row, **{name: "" if np.isnan(v[i]) else repr(float(v[i])) for name, v in predicted.items()}})
+            writer.writerow(
+                {
+                    **row,
+                    **{
+                        name: "" if np.isnan(v[i]) else repr(float(v[i]))
+                        for name, v in predicted.items()
+                    },
+                }
+            )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if options.json:
-        print_json({"rows": len(table), "columns": list(predicted), "out": str(options.out), "warnings": warnings})
+        print_json(
+            {
+                "rows": len(table),
+                "columns": list(predicted),
+                "out": str(options.out),
+                "warnings": warnings,
+            }
+        )
     else:
-        print(f"{len(table)} rows with {', '.join(n for n in predicted if not n.endswith(('_low', '_high')))} in {options.out}")
+        print(
+            f"{len(table)} rows with "
+            f"{', '.join(n for n in predicted if not n.endswith(('_low', '_high')))} in "
+            f"{options.out}"
+        )
     return 0
 
 
@@ -140,24 +191,36 @@ def show(made: "Recipe") -> None:
     import sys
 
     t = made.target
-    print(f"target: {t['params']:.4g} parameters ({t['params_kind']}), {t['tokens']:.4g} tokens, {t['flops']:.3g} FLOP")
+    print(
+        f"target: {t['params']:.4g} parameters ({t['params_kind']}), {t['tokens']:.4g} tokens, "
+        f"{t['flops']:.3g} FLOP"
+    )
     print(f"shape: width {t['width']:.0f}, depth {t['depth']:.1f}; {t['shape_rule']}\n")
     levels = {n["level"] for n in made.numbers.values() if n["low"] is not None}
     for level in levels:
         print(f"{'':<34}{f'{level:.0%} interval':>26}")
     for name, number in made.numbers.items():
-        print(f"{name:<22}{_spell(number['value']):>12}{_interval(number):>26}   {number['source'].split(' (')[0]}")
+        print(
+            f"{name:<22}{_spell(number['value']):>12}{_interval(number):>26}   "
+            f"{number['source'].split(' (')[0]}"
+        )
     if len(made.laws) > 1:
         print("\nthe N each law was given, and what it says:")
     for one in made.laws if len(made.laws) > 1 else []:
-        print(f"  {one['name']:<28}N {one['params']:<10.4g} {one['params_kind']:<14}{one['predicts']} {_spell(one['value'])}")
+        print(
+            f"  {one['name']:<28}N {one['params']:<10.4g} "
+            f"{one['params_kind']:<14}{one['predicts']} {_spell(one['value'])}"
+        )
     for name, spread in made.disagreement.items():
         print(
             f"laws disagree on {name} by a factor {spread['ratio']:.3g}: "
             + ", ".join(f"{k} {_spell(v)}" for k, v in spread["laws"].items())
         )
     if len(made.laws) > 1 and not made.disagreement:
-        print("no two of these laws predict the same quantity, so they cannot disagree (`scalelab laws` lists others)")
+        print(
+            "no two of these laws predict the same quantity, so they cannot disagree (`scalelab "
+            "laws` lists others)"
+        )
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
 

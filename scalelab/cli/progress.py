@@ -1,4 +1,6 @@
-"""Progress of a sweep on the terminal: trials done of all, tokens/s, time left. On stderr, so that --json stays clean."""
+"""Progress of a sweep on the terminal: trials done of all, tokens/s, time left. On stderr, so that
+--json stays clean.
+"""
 
 import threading
 import time
@@ -16,12 +18,15 @@ FRESH = 3.0  # seconds that a worker's last word on its speed counts
 
 
 class Bar:
-    """One line per stage, whatever thread reports. Time left is the FLOPs left at the pace of this stage so far."""
+    """One line per stage, whatever thread reports. Time left is the FLOPs left at the pace of this
+    stage so far.
+    """
 
     def __init__(self) -> None:
         self._rich = Progress(
-            TextColumn("{task.description:<12}"), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"),
-            TextColumn("{task.fields[left]}"), console=Console(stderr=True), refresh_per_second=2,
+            TextColumn("{task.description:<12}"), BarColumn(24), MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"), TextColumn("{task.fields[left]}"),
+            console=Console(stderr=True), refresh_per_second=2,
         )  # fmt: skip
         self._task: Any = None
         self._flops: dict[str, float] = {}
@@ -32,16 +37,29 @@ class Bar:
         self._rich.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._rich.stop()
 
     def stage(self, name: str, trials: Sequence[Trial], done: Collection[str]) -> None:
         """A new line: `trials` in all, of which those whose id is in `done` are there already."""
         self._flops = {t.run_id: flops(t) for t in trials}
         left = [k for k in self._flops if k not in done]
-        self._begun, self._done, self._todo = time.perf_counter(), 0.0, sum(self._flops[k] for k in left)
+        self._begun, self._done, self._todo = (
+            time.perf_counter(),
+            0.0,
+            sum(self._flops[k] for k in left),
+        )
         self._task = self._rich.add_task(
-            name, total=len(trials), completed=len(trials) - len(left), speed="", left="" if left else "was there"
+            name,
+            total=len(trials),
+            completed=len(trials) - len(left),
+            speed="",
+            left="" if left else "was there",
         )
 
     def steps(self, state: Any) -> None:
@@ -56,4 +74,8 @@ class Bar:
             self._done += self._flops[trial.run_id]
             spent = time.perf_counter() - self._begun
             seconds = spent * (self._todo - self._done) / self._done
-            self._rich.update(self._task, advance=1, left=f"{seconds:5.0f} s left" if seconds > 0.5 else f"{spent:5.0f} s")
+            self._rich.update(
+                self._task,
+                advance=1,
+                left=f"{seconds:5.0f} s left" if seconds > 0.5 else f"{spent:5.0f} s",
+            )

@@ -19,16 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """Runs, transfer checks, law, prediction and recipe on one page that fetches nothing and answers "what if N were twice that"."""
+    """Runs, transfer checks, law, prediction and recipe on one page that fetches nothing and
+    answers "what if N were twice that".
+    """
 
     data: Annotated[Positional[Path], arg(metavar="DATA")]
     """A store, a Parquet, or a CSV with the table's column names; what a section lacks, it says."""
     out: Path = Path("report.html")
     """The page to write."""
     fit: tuple[Path, ...] = ()
-    """Fits saved by `scalelab fit --out` (repeatable); the first loss law in N and D feeds the sliders."""
+    """Fits saved by `scalelab fit --out` (repeatable); the first loss law in N and D feeds the
+    sliders.
+    """
     prediction: Path | None = None
-    """A prediction as JSON: predicted {loss, lr}, target {params, tokens}, and measured {loss} once there is one."""
+    """A prediction as JSON: predicted {loss, lr}, target {params, tokens}, and measured {loss} once
+    there is one.
+    """
     recipe: Path | None = None
     """A recipe saved by `scalelab predict --out`."""
     audit: Path | None = None
@@ -48,7 +54,9 @@ class Report:
 def main(args: list[str]) -> int:
     options = parse(Report, "scalelab report", gathered(args, "--fit", "--where", "--map"))
     if not options.tolerance > 0:
-        raise InputError(f"tolerance={options.tolerance!r}: must be above 0 (log2 of the optimum's total drift)")
+        raise InputError(
+            f"tolerance={options.tolerance!r}: must be above 0 (log2 of the optimum's total drift)"
+        )
     from jinja2 import UndefinedError
 
     from fits import report
@@ -56,27 +64,43 @@ def main(args: list[str]) -> int:
 
     table = _table(options)
     fits = [load(path) for path in options.fit]
-    prediction, recipe, audit = (_document(n, getattr(options, n)) for n in ("prediction", "recipe", "audit"))
+    prediction, recipe, audit = (
+        _document(n, getattr(options, n)) for n in ("prediction", "recipe", "audit")
+    )
     checks, missing = report.rows.checks(table, tolerance=options.tolerance)
     title = options.title or f"scalelab report: {options.data.name}"
     try:
-        page = report.render(title, table, checks, fits, prediction, recipe, audit=audit, missing=missing)
+        page = report.render(
+            title, table, checks, fits, prediction, recipe, audit=audit, missing=missing
+        )
     except UndefinedError as error:
-        raise InputError(f"prediction, recipe or audit: not what scalelab writes ({error})") from None
+        raise InputError(
+            f"prediction, recipe or audit: not what scalelab writes ({error})"
+        ) from None
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"out={str(options.out)!r}: cannot be written ({error.strerror})") from None
+        raise InputError(
+            f"out={str(options.out)!r}: cannot be written ({error.strerror})"
+        ) from None
     summary = report.words.summary(table, checks, fits, report.words.checked(prediction))
     if options.json:
         print_json(
             {
-                "out": str(options.out), "sha256": hashlib.sha256(page.encode()).hexdigest(), "title": title, "summary": summary,
-                "runs": report.words.runs(table), "checks": checks, "missing": missing,
-                "laws": [{"law": f.law, "n": f.n, "points": _points(report.rows.of_law(table, f))} for f in fits],
+                "out": str(options.out),
+                "sha256": hashlib.sha256(page.encode()).hexdigest(),
+                "title": title,
+                "summary": summary,
+                "runs": report.words.runs(table),
+                "checks": checks,
+                "missing": missing,
+                "laws": [
+                    {"law": f.law, "n": f.n, "points": _points(report.rows.of_law(table, f))}
+                    for f in fits
+                ],
             }
-        )  # fmt: skip
+        )
         return 0
     for line in summary:
         print(f"{line['verdict']:<5}{line['text']}")
@@ -104,7 +128,10 @@ def _table(options: Report) -> "pd.DataFrame":
     found = read(data, names, options.where, one_row_a_run=False, every_status=True)
     told = ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())
     if found.frame.empty:
-        raise InputError(f"data={str(options.data)!r}: no row is left{' after --where' if options.where else ''}; left out: {told}")
+        raise InputError(
+            f"data={str(options.data)!r}: no row is "
+            f"left{' after --where' if options.where else ''}; left out: {told}"
+        )
     if told:
         print(f"left out: {told}", file=sys.stderr)
     return found.frame
@@ -118,7 +145,9 @@ def _document(name: str, path: Path | None) -> Mapping[str, Any] | None:
     except (OSError, ValueError) as error:
         raise InputError(f"{name}={str(path)!r}: cannot be read as JSON ({error})") from None
     if not isinstance(document, Mapping):
-        raise InputError(f"{name}={str(path)!r}: must be a JSON object, found a {type(document).__name__}")
+        raise InputError(
+            f"{name}={str(path)!r}: must be a JSON object, found a {type(document).__name__}"
+        )
     return document
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lab.data import Corpus
 
 STOPPED = 143  # exit code when asked to stop: 128 + SIGTERM
-LR = {"u-mup": 0.5}  # where --lr is not given; the optimum of the demo's widths to a factor 2, others 2^-7
+# where --lr is not given; the optimum of the demo's widths to a factor 2, others 2^-7
+LR = {"u-mup": 0.5}
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class Train:
     """Train one model and print what it measured. Losses are in nats per token."""
 
     corpus: str = "python"
-    """Text to train on: "python" (its own documentation), a text file, a folder of text files, or a prepared corpus."""
+    """Text to train on: "python" (its own documentation), a text file, a folder of text files, or a
+    prepared corpus.
+    """
     vocab: int = 256
     """256: bytes. 512 to 65536: byte-level BPE (extra `text`). A prepared corpus brings its own."""
     unique_tokens: int = 0
@@ -77,7 +80,9 @@ class Train:
     lr: float | None = None
     """Peak LR before the parametrization's factors; not given: 0.5 under u-mup, 2^-7 else."""
     weight_decay: float = 0.0
-    """Independent decay per step at the peak of the schedule; under adamw_coupled what is multiplied by the LR."""
+    """Independent decay per step at the peak of the schedule; under adamw_coupled what is
+    multiplied by the LR.
+    """
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-12
@@ -89,7 +94,9 @@ class Train:
     data_seed: int = 0
 
     explain: bool = False
-    """Print every tensor's init std, multiplier, LR, decay and eps, with their formulas, and train nothing."""
+    """Print every tensor's init std, multiplier, LR, decay and eps, with their formulas, and train
+    nothing.
+    """
     checkpoints: Path | None = None
     """A folder to save progress in, every ten minutes and on SIGTERM, and to go on from."""
     cache: Path = Path("runs/corpora")
@@ -111,9 +118,16 @@ def main(args: list[str]) -> int:
         return _explain(trial, options.json)
     result = _train(trial, corpus, options)
     if result is None:
-        print(f"scalelab train: stopped; run again with --checkpoints {options.checkpoints} to go on", file=sys.stderr)
+        print(
+            f"scalelab train: stopped; run again with --checkpoints {options.checkpoints} to go on",
+            file=sys.stderr,
+        )
         return STOPPED
-    document = {"trial": trial_json(trial), "result": result_json(result), "row": _row(trial, result)}
+    document = {
+        "trial": trial_json(trial),
+        "result": result_json(result),
+        "row": _row(trial, result),
+    }
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         temporary = options.out.with_name(f".{options.out.name}.{os.getpid()}")
@@ -128,7 +142,11 @@ def main(args: list[str]) -> int:
 
 def trial_of(options: Train, corpus: "Corpus") -> Trial:
     """The trial that the options describe, with what they leave open filled in."""
-    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Trial) if hasattr(options, f.name)}
+    given = {
+        f.name: getattr(options, f.name)
+        for f in dataclasses.fields(Trial)
+        if hasattr(options, f.name)
+    }
     if options.table is not None:
         try:
             given["table"] = options.table.read_text()
@@ -149,12 +167,17 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
 
 def _head_dim(width: int) -> int:
     if width > 0 and width % 2:
-        raise InputError(f"width={width}: must be even (heads have an even number of entries: rotary position embedding turns pairs)")
+        raise InputError(
+            f"width={width}: must be even (heads have an even number of entries: "
+            "rotary position embedding turns pairs)"
+        )
     return next((d for d in (64, 32, 16, 8, 4, 2) if width % d == 0 and width // d >= 2), width)
 
 
 def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
-    """The result, or None when a signal stopped it. A first SIGTERM stops after the dispatch that is under way."""
+    """The result, or None when a signal stopped it. A first SIGTERM stops after the dispatch that
+    is under way.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -163,15 +186,31 @@ def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
     population.check([trial], corpus, "turn")
     asked: list[int] = []
     before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} steps {task.fields[speed]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps {task.fields[speed]}"),
+    )
     try:
         with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
             task = bar.add_task("compiling", total=trial.steps, speed="")
 
             def show(p: population.Progress) -> None:
-                bar.update(task, description="training", completed=p.steps_done, speed=f"{p.tokens_per_second:,.0f} tokens/s")
+                bar.update(
+                    task,
+                    description="training",
+                    completed=p.steps_done,
+                    speed=f"{p.tokens_per_second:,.0f} tokens/s",
+                )
 
-            found = population.train([trial], corpus, "turn", progress=show, stop=lambda: bool(asked), checkpoints=options.checkpoints)
+            found = population.train(
+                [trial],
+                corpus,
+                "turn",
+                progress=show,
+                stop=lambda: bool(asked),
+                checkpoints=options.checkpoints,
+            )
             return next(iter(list(found)), None)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -186,14 +225,23 @@ def _row(trial: Trial, result: Result) -> dict[str, Any]:
 def _print(trial: Trial, result: Result) -> None:
     row = _row(trial, result)
     epochs = f"{row['epochs']:.2g}"
-    print(f"trial {trial.run_id}: {row['params']:,} parameters ({row['params_no_embed']:,} without embedding and readout), "
-          f"{trial.tokens:,} tokens, {epochs} epoch{'s' * (epochs != '1')}, {row['flops']:.3g} FLOPs (6ND)")  # fmt: skip
+    print(f"trial {trial.run_id}: {row['params']:,} parameters ({row['params_no_embed']:,} "
+          "without embedding and readout), "
+          f"{trial.tokens:,} tokens, {epochs} epoch{'s' * (epochs != '1')}, {row['flops']:.3g} "
+          "FLOPs (6ND)")  # fmt: skip
     if result.status == "diverged":
-        print(f"diverged at step {result.diverged_step} of {trial.steps}: lr={trial.lr:g} is too high for this shape")
+        print(
+            f"diverged at step {result.diverged_step} of {trial.steps}: lr={trial.lr:g} is too "
+            "high for this shape"
+        )
     else:
-        print(f"loss {result.loss:.4f} +- {result.loss_se:.4f} nats per token ({result.bits_per_byte:.4f} bits per byte), "
+        print(f"loss {result.loss:.4f} +- {result.loss_se:.4f} nats per token "
+              f"({result.bits_per_byte:.4f} bits per byte), "
               f"from {result.loss_init:.4f}")  # fmt: skip
-    print(f"{result.seconds:.1f} s, {trial.tokens / max(result.seconds, 1e-9):,.0f} tokens/s on {result.device}")
+    print(
+        f"{result.seconds:.1f} s, {trial.tokens / max(result.seconds, 1e-9):,.0f} tokens/s on "
+        f"{result.device}"
+    )
 
 
 def _explain(trial: Trial, as_json: bool) -> int:
@@ -204,12 +252,23 @@ def _explain(trial: Trial, as_json: bool) -> int:
     rows, shared = explain(trial), dataclasses.asdict(scales(trial))
     half_lives = half_life_tokens(trial)
     if as_json:
-        print_json({"trial": trial_json(trial), "tensors": rows, "scales": shared, "half_life_tokens": half_lives, "tau": tau(trial)})
+        print_json(
+            {
+                "trial": trial_json(trial),
+                "tensors": rows,
+                "scales": shared,
+                "half_life_tokens": half_lives,
+                "tau": tau(trial),
+            }
+        )
         return 0
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{trial.parametrization}, {trial.optimizer}, lr {trial.lr:g}, weight decay {trial.weight_decay:g}")
+    table = Table(
+        title=f"{trial.parametrization}, {trial.optimizer}, lr {trial.lr:g}, weight "
+        f"decay {trial.weight_decay:g}"
+    )
     numbers = ("init_std", "multiplier", "lr", "weight_decay", "eps")
     for name in ("tensor", "shape", "role", *numbers):
         table.add_column(name, no_wrap=True)
@@ -219,7 +278,13 @@ def _explain(trial: Trial, as_json: bool) -> int:
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     for name, value in shared.items():
-        text = ", ".join(f"{v:.4g}" for v in value) if isinstance(value, tuple) else f"{value:.6g}" if isinstance(value, float) else value
+        text = (
+            ", ".join(f"{v:.4g}" for v in value)
+            if isinstance(value, tuple)
+            else f"{value:.6g}"
+            if isinstance(value, float)
+            else value
+        )
         console.print(f"{name:<23} {text}")
     for name, tokens in half_lives.items():
         console.print(f"memory of {name:<13} half-life {tokens:,.0f} tokens")

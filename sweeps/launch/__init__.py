@@ -1,4 +1,6 @@
-"""Starting workers: on this machine, on SLURM, on Ray. Each starts the same process, `python -m sweeps.job JOB`."""
+"""Starting workers: on this machine, on SLURM, on Ray. Each starts the same process, `python -m
+sweeps.job JOB`.
+"""
 
 import contextlib
 import os
@@ -22,25 +24,38 @@ class Running(Protocol):
 
 
 class Child:
-    """One worker process inside a scheduler's task: what the scheduler sends to the task reaches it as SIGTERM."""
+    """One worker process inside a scheduler's task: what the scheduler sends to the task reaches it
+    as SIGTERM.
+    """
 
     def __init__(self, job: str, log: Path | None = None):
         """`log`: where its messages are appended; None leaves them to the task's own log."""
         with contextlib.nullcontext() if log is None else open(log, "ab") as out:
-            self.process = subprocess.Popen([sys.executable, "-m", "sweeps.job", job], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "sweeps.job", job],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            )
 
     def wait(self) -> None:
-        """Until it ended; raises when it failed. An interrupt lets it save what is unfinished first."""
+        """Until it ended; raises when it failed. An interrupt lets it save what is unfinished
+        first.
+        """
         try:
             code = self.process.wait()
         except BaseException:
             self.stop()
             raise
         if code:
-            raise RuntimeError(f"the worker ended with exit code {code}; its messages are in its log or the task's")
+            raise RuntimeError(
+                f"the worker ended with exit code {code}; its messages are in its log or the task's"
+            )
 
     def stop(self) -> None:
-        """SIGTERM, and wait. A signal's handler may call it in the middle of `wait`, so it takes none of Popen's locks."""
+        """SIGTERM, and wait. A signal's handler may call it in the middle of `wait`, so it takes
+        none of Popen's locks.
+        """
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self.process.pid, signal.SIGTERM)
             os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)

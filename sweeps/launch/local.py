@@ -1,4 +1,6 @@
-"""Workers on this machine: one process a GPU, or processes pinned to their share of the CPU's cores."""
+"""Workers on this machine: one process a GPU, or processes pinned to their share of the CPU's
+cores.
+"""
 
 import dataclasses
 import os
@@ -28,19 +30,25 @@ class Workers:
 
 
 def gpus() -> list[str]:
-    """The GPUs of this machine that CUDA_VISIBLE_DEVICES leaves to us, by what that variable calls them."""
+    """The GPUs of this machine that CUDA_VISIBLE_DEVICES leaves to us, by what that variable calls
+    them.
+    """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [g for g in given.split(",") if g.strip()]
     try:
-        lines = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+        lines = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return []
     return [str(i) for i, line in enumerate(lines) if line.startswith("GPU ")]
 
 
 def share_of_cores(cores: list[int], index: int, count: int) -> set[int]:
-    """The cores of worker `index` of `count`: equal runs of neighbours; a core is shared only when there are too few."""
+    """The cores of worker `index` of `count`: equal runs of neighbours; a core is shared only when
+    there are too few.
+    """
     if count > len(cores):
         return {cores[index % len(cores)]}
     return set(cores[index * len(cores) // count : (index + 1) * len(cores) // count])
@@ -49,8 +57,9 @@ def share_of_cores(cores: list[int], index: int, count: int) -> set[int]:
 def launch(job: Job, workers: int, logs: Path) -> Workers:
     """Start `workers` processes of `sweeps.job`; their messages go to logs/worker-N.log.
 
-    With GPUs each process sees one (several share it when there are more workers than GPUs); without, each is pinned to its
-    cores, which makes one thread pool of each (two pinned processes train 1.2 to 1.6 times as much as one with two threads).
+    With GPUs each process sees one (several share it when there are more workers than GPUs);
+    without, each is pinned to its cores, which makes one thread pool of each (two pinned processes
+    train 1.2 to 1.6 times as much as one with two threads).
     """
     logs.mkdir(parents=True, exist_ok=True)
     devices = gpus()
@@ -61,11 +70,21 @@ def launch(job: Job, workers: int, logs: Path) -> Workers:
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = devices[i % len(devices)]
         with open(logs / f"worker-{i}.log", "ab") as out:
-            # a session of its own: an interrupt at the terminal reaches only us, and `stop` lets the worker save
+            # a session of its own: an interrupt at the terminal reaches only us, and `stop` lets
+            # the worker save
             process = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.job", dataclasses.replace(job, parent=os.getpid()).json()],
-                env=env, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "sweeps.job",
+                    dataclasses.replace(job, parent=os.getpid()).json(),
+                ],
+                env=env,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         if cores and not devices and workers > 1:
             os.sched_setaffinity(process.pid, share_of_cores(cores, i, workers))
         started.processes.append(process)

@@ -1,4 +1,6 @@
-"""Workers as Ray tasks: on a running cluster by its address, or on a local one that is started for them."""
+"""Workers as Ray tasks: on a running cluster by its address, or on a local one that is started for
+them.
+"""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +11,8 @@ from lab import InputError
 from sweeps.job import Job
 from sweeps.launch import Child
 
-RETRIES = 10  # of a worker whose node died: what it had published is skipped, what it had claimed goes stale
+# of a worker whose node died: what it had published is skipped, what it had claimed goes stale
+RETRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +20,9 @@ class Ray:
     """What to ask Ray for, for each worker."""
 
     address: str = ""
-    """Of a running cluster: "auto" on one of its nodes, HOST:PORT, or ray://HOST:PORT; "" = start a local one and stop it at the end.
-    To a stated address Ray sends its token only with RAY_AUTH_MODE=token in the environment."""
+    """Of a running cluster: "auto" on one of its nodes, HOST:PORT, or ray://HOST:PORT; "" = start a
+    local one and stop it at the end. To a stated address Ray sends its token only with
+    RAY_AUTH_MODE=token in the environment."""
     cpus: float = 1.0
     """Cores."""
     gpus: float = 0.0
@@ -61,15 +65,28 @@ def launch(job: Job, workers: int, logs: Path, ray_: Ray) -> Tasks:
     try:
         import ray
     except ImportError:
-        raise InputError("launcher='ray': needs the extra 'ray' (pip install 'scalelab[ray]')") from None
+        raise InputError(
+            "launcher='ray': needs the extra 'ray' (pip install 'scalelab[ray]')"
+        ) from None
     try:
         if ray_.address:
             ray.init(address=ray_.address, log_to_driver=False)
         else:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=200 << 20)
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                object_store_memory=200 << 20,
+            )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        hint = "" if "RAY_AUTH_MODE" in os.environ else "; one that asks for a token (~/.ray/auth_token) needs RAY_AUTH_MODE=token"
-        raise InputError(f"address={ray_.address!r}: no Ray cluster there ({str(error).splitlines()[0]}){hint}") from None
+        hint = (
+            ""
+            if "RAY_AUTH_MODE" in os.environ
+            else "; one that asks for a token (~/.ray/auth_token) needs RAY_AUTH_MODE=token"
+        )
+        raise InputError(
+            f"address={ray_.address!r}: no Ray cluster there ({str(error).splitlines()[0]}){hint}"
+        ) from None
     task = ray.remote(num_cpus=ray_.cpus, num_gpus=ray_.gpus, max_retries=RETRIES)(_work)
     logs.mkdir(parents=True, exist_ok=True)
     return Tasks([task.remote(job.json(), logs / f"worker-{i}.log") for i in range(workers)])

@@ -1,4 +1,6 @@
-"""Workers as tasks of one SLURM array, through submitit: queued, requeued on preemption and at the time limit."""
+"""Workers as tasks of one SLURM array, through submitit: queued, requeued on preemption and at the
+time limit.
+"""
 
 import subprocess
 import time
@@ -10,9 +12,20 @@ from lab import InputError
 from sweeps.job import Job
 from sweeps.launch import Child
 
-REQUEUES = 100  # of one worker at its time limit: a sweep may need many; a preempted one is requeued by SLURM, uncounted
+# of one worker at its time limit: a sweep may need many; a preempted one is requeued by SLURM,
+# uncounted
+REQUEUES = 100
 
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+ENDED = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +47,9 @@ class Slurm:
 
 
 class Task:
-    """What submitit runs: one worker process. It calls `checkpoint` ahead of the time limit and on preemption, then requeues."""
+    """What submitit runs: one worker process. It calls `checkpoint` ahead of the time limit and on
+    preemption, then requeues.
+    """
 
     child: Child | None = None
 
@@ -59,9 +74,12 @@ class Array:
     def states(self) -> list[str]:
         """What SLURM says of each task; one that it no longer knows has ended."""
         answer = subprocess.run(
-            ["squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", self.ids[0].split("_")[0]], capture_output=True, text=True
+            ["squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", self.ids[0].split("_")[0]],
+            capture_output=True,
+            text=True,
         )
-        if answer.returncode and "Invalid job id" not in answer.stderr:  # the controller is away: ask again later
+        # the controller is away: ask again later
+        if answer.returncode and "Invalid job id" not in answer.stderr:
             return ["UNKNOWN"] * len(self.ids)
         states = dict(line.split() for line in answer.stdout.splitlines())
         return [states.get(i, "COMPLETED") for i in self.ids]
@@ -77,15 +95,21 @@ class Array:
 
 
 def launch(job: Job, workers: int, logs: Path, slurm: Slurm) -> Array:
-    """Submit `workers` tasks; submitit keeps its files and their messages in `logs`. The store must be on a shared file system."""
+    """Submit `workers` tasks; submitit keeps its files and their messages in `logs`. The store must
+    be on a shared file system.
+    """
     try:
         import submitit
     except ImportError:
-        raise InputError("launcher='slurm': needs the extra 'slurm' (pip install 'scalelab[slurm]')") from None
+        raise InputError(
+            "launcher='slurm': needs the extra 'slurm' (pip install 'scalelab[slurm]')"
+        ) from None
     try:
         executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=REQUEUES)
     except RuntimeError as error:
-        raise InputError(f"launcher='slurm': {error}; is this a machine from which sbatch works?") from None
+        raise InputError(
+            f"launcher='slurm': {error}; is this a machine from which sbatch works?"
+        ) from None
     asked = {"partition": slurm.partition, "gres": slurm.gres, "mem": slurm.memory}
     executor.update_parameters(
         job_name=f"scalelab-{job.study}",

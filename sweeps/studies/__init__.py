@@ -1,17 +1,16 @@
 """Studies: a question, what is expected, and the trials that answer it. One short file a question.
 
-A study file has a function `study(corpus, vocab, **options) -> Study`; `corpus` is the manifest's sha256. A user's study is
-a path to a .py file of that form, or to a .yaml file of plain data:
+A study file has a function `study(corpus, vocab, **options) -> Study`; `corpus` is the manifest's
+sha256. A user's study is a path to a .py file of that form, or to a .yaml file of plain data:
 
-    question: Where is the best learning rate at each width?
-    expectation: It does not move.
-    space:                      # one of product, zip, cross, chain, subsample, random, sobol; or a list of points
+    question: Where is the best learning rate at each width? expectation: It does not move. space:
+    # one of product, zip, cross, chain, subsample, random, sobol; or a list of points
       product:
         width: [32, 64, 128]
         lr: {powers: [-6, 1]}   # or {log_grid: [low, high, count]}
-    common: {ff_ratio: 4, ...}  # fields that all trials share; ff_ratio and tokens_per_param become ff and steps
-    refine: lr                  # optional: add grid points where the optimum lies on an edge, for `rounds` rounds
-    rounds: 2
+    common: {ff_ratio: 4, ...}  # fields that all trials share; ff_ratio and tokens_per_param become
+    ff and steps refine: lr                  # optional: add grid points where the optimum lies on
+    an edge, for `rounds` rounds rounds: 2
 """
 
 import importlib.util
@@ -30,7 +29,9 @@ from sweeps.files import name_checked
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A question and its trials. `refine` names the field whose grid grows at an edge, in at most `rounds` rounds."""
+    """A question and its trials. `refine` names the field whose grid grows at an edge, in at most
+    `rounds` rounds.
+    """
 
     name: str
     question: str
@@ -49,21 +50,37 @@ class Study:
 
 def names() -> list[str]:
     """The built-in studies: the files here that have a function `study`."""
-    return sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__" and "\ndef study(" in p.read_text())
+    return sorted(
+        p.stem
+        for p in Path(__file__).parent.glob("*.py")
+        if p.stem != "__init__" and "\ndef study(" in p.read_text()
+    )
 
 
 def load(name: str, corpus: str, vocab: int, **options: Any) -> Study:
-    """A built-in study by name, or a user's by path (.py or .yaml); `options` go to its function."""
+    """A built-in study by name, or a user's by path (.py or .yaml); `options` go to its
+    function.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if options:
-            raise InputError(f"options={sorted(options)}: a study of plain data takes none; change {name}")
+            raise InputError(
+                f"options={sorted(options)}: a study of plain data takes none; change {name}"
+            )
         return _from_yaml(path, corpus, vocab)
     if path.suffix != ".py" and name not in names():
-        raise InputError(f"study={name!r}: must be one of {', '.join(names()) or '(none)'}, or a path to a .py or .yaml file")
+        raise InputError(
+            f"study={name!r}: must be one of {', '.join(names()) or '(none)'}, or a "
+            "path to a .py or .yaml file"
+        )
     if path.suffix == ".py" and not path.is_file():
         raise InputError(f"study={name!r}: no such file")
-    return _from_python(path if path.suffix == ".py" else Path(__file__).parent / f"{name}.py", corpus, vocab, options)
+    return _from_python(
+        path if path.suffix == ".py" else Path(__file__).parent / f"{name}.py",
+        corpus,
+        vocab,
+        options,
+    )
 
 
 def _from_python(path: Path, corpus: str, vocab: int, options: dict[str, Any]) -> Study:
@@ -80,7 +97,10 @@ def _from_python(path: Path, corpus: str, vocab: int, options: dict[str, Any]) -
     known = inspect.signature(function).parameters
     if unknown := sorted(options.keys() - known.keys()):
         accepted = [p for p in known if p not in ("corpus", "vocab")]
-        raise InputError(f"{unknown[0]}={options[unknown[0]]!r}: study {path.stem} takes {', '.join(accepted) or 'no options'}")
+        raise InputError(
+            f"{unknown[0]}={options[unknown[0]]!r}: study {path.stem} takes "
+            f"{', '.join(accepted) or 'no options'}"
+        )
     try:
         study = function(corpus, vocab, **options)
     except InputError:
@@ -88,18 +108,25 @@ def _from_python(path: Path, corpus: str, vocab: int, options: dict[str, Any]) -
     except Exception as error:
         raise InputError(f"study={str(path)!r}: study() raised {_said(error)}") from None
     if not isinstance(study, Study):
-        raise InputError(f"study={str(path)!r}: study() returned a {type(study).__name__}, not a sweeps.studies.Study")
+        raise InputError(
+            f"study={str(path)!r}: study() returned a {type(study).__name__}, not a "
+            "sweeps.studies.Study"
+        )
     return study
 
 
 def _said(error: Exception) -> str:
     """An error of a user's file, with the line that raised it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    where = "" if isinstance(error, SyntaxError) else f" ({Path(last.filename).name}, line {last.lineno})"
+    where = (
+        ""
+        if isinstance(error, SyntaxError)
+        else f" ({Path(last.filename).name}, line {last.lineno})"
+    )
     return f"{type(error).__name__}: {error}{where}"
 
 
-# A study of plain data -----------------------------------------------------------------------------------------------
+# A study of plain data ---------------------------------------------------------------------------
 
 _KEYS = ("question", "expectation", "space", "common", "refine", "rounds")
 
@@ -110,19 +137,27 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
     try:
         data = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"study={str(path)!r}: cannot be read ({' '.join(str(error).split())})") from None
+        raise InputError(
+            f"study={str(path)!r}: cannot be read ({' '.join(str(error).split())})"
+        ) from None
     if not isinstance(data, dict) or "space" not in data:
         raise InputError(f"study={str(path)!r}: must be a mapping with at least 'space'")
     if unknown := sorted(data.keys() - set(_KEYS)):
         raise InputError(f"{unknown[0]}: unknown key of a study; known: {', '.join(_KEYS)}")
     try:
-        common = {"corpus": corpus, "vocab": vocab, **{k: _number(v) for k, v in data.get("common", {}).items()}}
+        common = {
+            "corpus": corpus,
+            "vocab": vocab,
+            **{k: _number(v) for k, v in data.get("common", {}).items()},
+        }
         derived = {k: common.pop(k) for k in ("ff_ratio", "tokens_per_param") if k in common}
         return Study(
             name=path.stem,
             question=str(data.get("question", "")),
             expectation=str(data.get("expectation", "")),
-            trials=tuple(space.trials(points(data["space"]), lambda p: _derived(p, **derived), **common)),
+            trials=tuple(
+                space.trials(points(data["space"]), lambda p: _derived(p, **derived), **common)
+            ),
             refine=data.get("refine", ""),
             rounds=int(data.get("rounds", 1 if data.get("refine") else 0)),
         )
@@ -131,7 +166,9 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
     except KeyError as error:
         raise InputError(f"study={str(path)!r}: {error} is missing") from None
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"study={str(path)!r}: not of the form that sweeps/studies/__init__.py shows ({error})") from None
+        raise InputError(
+            f"study={str(path)!r}: not of the form that sweeps/studies/__init__.py shows ({error})"
+        ) from None
 
 
 def _number(value: Any) -> Any:
@@ -142,7 +179,9 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _derived(point: dict[str, Any], ff_ratio: float = 0, tokens_per_param: float = 0) -> dict[str, Any]:
+def _derived(
+    point: dict[str, Any], ff_ratio: float = 0, tokens_per_param: float = 0
+) -> dict[str, Any]:
     out: dict[str, Any] = {}
     if ff_ratio and "width" in point:
         out["ff"] = round(ff_ratio * point["width"])
@@ -157,21 +196,32 @@ def _derived(point: dict[str, Any], ff_ratio: float = 0, tokens_per_param: float
 
 def _values(value: Any) -> Any:
     """A list of values, or {log_grid: [low, high, count]} or {powers: [low, high, step]}."""
-    makers: dict[str, Callable[..., list[float]]] = {"log_grid": space.log_grid, "powers": space.powers}
+    makers: dict[str, Callable[..., list[float]]] = {
+        "log_grid": space.log_grid,
+        "powers": space.powers,
+    }
     if isinstance(value, dict):
         (name, arguments), *rest = value.items()
         if name not in makers or rest:
-            raise InputError(f"space: {value!r}: values are a list, log_grid: [low, high, count] or powers: [low, high, step]")
+            raise InputError(
+                f"space: {value!r}: values are a list, log_grid: [low, high, count] "
+                "or powers: [low, high, step]"
+            )
         return makers[name](*map(_number, arguments))
     return [_number(v) for v in (value if isinstance(value, list) else [value])]
 
 
 def points(node: Any) -> list[space.Point]:
-    """The points of a space given as plain data: a list of points, or one combinator and its arguments."""
+    """The points of a space given as plain data: a list of points, or one combinator and its
+    arguments.
+    """
     if isinstance(node, list):
         return [{field: _number(value) for field, value in point.items()} for point in node]
     if not isinstance(node, dict) or len(node) != 1:
-        raise InputError(f"space: {node!r}: must be a list of points or one of product, zip, cross, chain, subsample, random, sobol")
+        raise InputError(
+            f"space: {node!r}: must be a list of points or one of product, zip, "
+            "cross, chain, subsample, random, sobol"
+        )
     ((name, body),) = node.items()
     if name in ("product", "zip"):
         axes = {field: _values(values) for field, values in body.items()}
@@ -183,5 +233,11 @@ def points(node: Any) -> list[space.Point]:
         return space.subsample(points(body["space"]), body["count"], body.get("seed", 0))
     if name in ("random", "sobol"):
         draw = space.random if name == "random" else space.sobol
-        return draw(body["count"], body.get("seed", 0), **{field: [_number(v) for v in range_] for field, range_ in body["ranges"].items()})
-    raise InputError(f"space: {name!r}: must be one of product, zip, cross, chain, subsample, random, sobol")
+        return draw(
+            body["count"],
+            body.get("seed", 0),
+            **{field: [_number(v) for v in range_] for field, range_ in body["ranges"].items()},
+        )
+    raise InputError(
+        f"space: {name!r}: must be one of product, zip, cross, chain, subsample, random, sobol"
+    )

@@ -1,4 +1,6 @@
-"""What does FP8 cost u-muP, and what does it buy? The same seed, data order and LR in bf16 and in FP8 without dynamic scales."""
+"""What does FP8 cost u-muP, and what does it buy? The same seed, data order and LR in bf16 and in
+FP8 without dynamic scales.
+"""
 
 from typing import Any
 
@@ -6,7 +8,14 @@ from sweeps.space import product, trials
 from sweeps.studies import Study
 
 
-def study(corpus: str, vocab: int, width: int = 2048, depth: int = 4, tokens: int = 10_000_000, lr: float = 1.0) -> Study:
+def study(
+    corpus: str,
+    vocab: int,
+    width: int = 2048,
+    depth: int = 4,
+    tokens: int = 10_000_000,
+    lr: float = 1.0,
+) -> Study:
     """One trial each at the largest width that the budget allows."""
     batch, sequence = 64, 256
     steps = tokens // (batch * sequence)
@@ -24,5 +33,7 @@ def study(corpus: str, vocab: int, width: int = 2048, depth: int = 4, tokens: in
         name="fp8",
         question="What does FP8 cost u-muP in loss, and buy in speed?",
         expectation="final loss within 0.5 %; at least 1.1x the tokens/s of bf16",
-        trials=tuple(trials(points, corpus=corpus, vocab=vocab, sequence=sequence, batch=batch, **common)),
+        trials=tuple(
+            trials(points, corpus=corpus, vocab=vocab, sequence=sequence, batch=batch, **common)
+        ),
     )

@@ -1,4 +1,6 @@
-"""Negative controls: does the check of transfer see what is known to break it? On CPUs, in minutes."""
+"""Negative controls: does the check of transfer see what is known to break it? On CPUs, in
+minutes.
+"""
 
 import json
 from typing import Any
@@ -8,13 +10,17 @@ from sweeps.studies import Study
 
 BASE = 16  # width of the base shape; two heads at every width, so that their size grows with it
 MUP = {"base_width": BASE, "base_head_dim": BASE // 2}
-# name -> (its one difference from muP, fields of its trials); muP itself under both optimizers is what they are compared with
+# name -> (its one difference from muP, fields of its trials); muP itself under both optimizers is
+# what they are compared with
 CONTROLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mup": ({}, MUP),
     "mup, coupled decay": ({}, {**MUP, "optimizer": "adamw_coupled", "weight_decay": 1.0}),
     "gains": ({}, {**MUP, "norm_gains": True}),
     "sp attention": ({"attention": "alpha_attn head_dim^-1/2"}, {"base_width": BASE}),
-    "coupled decay without m": ({"hidden": {"coupled": "1"}}, {**MUP, "optimizer": "adamw_coupled", "weight_decay": 1.0}),
+    "coupled decay without m": (
+        {"hidden": {"coupled": "1"}},
+        {**MUP, "optimizer": "adamw_coupled", "weight_decay": 1.0},
+    ),
     "sp": ({}, {}),
 }
 
@@ -45,13 +51,32 @@ def study(
     lrs = [2.0**e for e in range(low, high + 1)]
     points = []
     for name in controls:
-        which = {"parametrization": name} if name in ("mup", "sp") else {"parametrization": name, "table": table(name)}
+        which = (
+            {"parametrization": name}
+            if name in ("mup", "sp")
+            else {"parametrization": name, "table": table(name)}
+        )
         for point in product(width=widths, lr=lrs):
-            points.append({**which, **CONTROLS[name][1], **point, "head_dim": point["width"] // 2, "ff": 3 * point["width"]})
-    common: dict[str, Any] = {"depth": 2, "sequence": 64, "batch": 4, "steps": steps, "warmup_steps": steps // 10}
+            points.append(
+                {
+                    **which,
+                    **CONTROLS[name][1],
+                    **point,
+                    "head_dim": point["width"] // 2,
+                    "ff": 3 * point["width"],
+                }
+            )
+    common: dict[str, Any] = {
+        "depth": 2,
+        "sequence": 64,
+        "batch": 4,
+        "steps": steps,
+        "warmup_steps": steps // 10,
+    }
     return Study(
         name="lr_controls",
         question="Does the check of transfer fail for what is known to break it?",
-        expectation="muP passes, SP fails; the other controls drift more than muP, if a short run shows it",
+        expectation="muP passes, SP fails; the other controls drift more than muP, if a short run "
+        "shows it",
         trials=tuple(trials(points, corpus=corpus, vocab=vocab, **common)),
     )

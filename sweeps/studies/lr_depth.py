@@ -1,4 +1,6 @@
-"""Does the optimum LR stay where it is while the depth grows 16x, under muP, CompleteP and u-muP?"""
+"""Does the optimum LR stay where it is while the depth grows 16x, under muP, CompleteP and
+u-muP?
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +14,11 @@ COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "head_dim": 64, "precisi
 
 
 def shape(point: Mapping[str, Any]) -> dict[str, Any]:
-    return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10, **BASE[point["parametrization"]]}
+    return {
+        "ff": 3 * point["width"],
+        "warmup_steps": point["steps"] // 10,
+        **BASE[point["parametrization"]],
+    }
 
 
 def study(
@@ -27,10 +33,17 @@ def study(
     steps = tokens // (COMMON["batch"] * COMMON["sequence"])
     points = []
     for name in parametrizations:
-        points += product(parametrization=[name], width=[width], depth=depths, lr=[2.0**e for e in LOG2_LRS[name]], steps=[steps])
+        points += product(
+            parametrization=[name],
+            width=[width],
+            depth=depths,
+            lr=[2.0**e for e in LOG2_LRS[name]],
+            steps=[steps],
+        )
     return Study(
         name="lr_depth",
         question="Does the optimum LR stay where it is while the depth grows 16x?",
-        expectation="|drift| <= 1 in log2 for CompleteP and u-muP; muP, which has no depth rule, drifts towards smaller LR",
+        expectation="|drift| <= 1 in log2 for CompleteP and u-muP; muP, which has no depth rule, "
+        "drifts towards smaller LR",
         trials=tuple(trials(points, shape, corpus=corpus, vocab=vocab, **COMMON)),
     )

@@ -1,4 +1,6 @@
-"""How does the optimum LR move with the length of the run? On CPUs, in half an hour: the demo's models at its smallest widths."""
+"""How does the optimum LR move with the length of the run? On CPUs, in half an hour: the demo's
+models at its smallest widths.
+"""
 
 from collections.abc import Sequence
 
@@ -16,11 +18,19 @@ def study(corpus: str, vocab: int, widths: Sequence[int] = tuple(SEEDS)) -> Stud
     for width in widths:
         for parametrization, exponents in LOG2_LRS.items():
             lrs = [2.0**e for e in exponents]
-            points += product(parametrization=[parametrization], width=[width], init_seed=SEEDS[width], steps=STEPS, lr=lrs)
+            points += product(
+                parametrization=[parametrization],
+                width=[width],
+                init_seed=SEEDS[width],
+                steps=STEPS,
+                lr=lrs,
+            )
     return Study(
         name="lr_steps",
-        question="How does the optimum LR move with the length of the run, and what predicts it at a longer one?",
-        expectation="it falls; a slope weighed against published ones is better than none, the slope alone, or a test between them",
+        question="How does the optimum LR move with the length of the run, and what predicts it "
+        "at a longer one?",
+        expectation="it falls; a slope weighed against published ones is better than none, the "
+        "slope alone, or a test between them",
         trials=tuple(
             trials(
                 [{**p, "data_seed": p["init_seed"]} for p in points],

@@ -6,14 +6,25 @@ from typing import Any
 from sweeps.space import product, trials
 from sweeps.studies import Study
 
-LOG2_LRS = {"sp": range(-13, -5), "mup": range(-11, -3), "u-mup": range(-5, 3)}  # 8 each; the largest SP widths want the smallest
+# 8 each; the largest SP widths want the smallest
+LOG2_LRS = {"sp": range(-13, -5), "mup": range(-11, -3), "u-mup": range(-5, 3)}
 BASE = {"sp": {}, "mup": {"base_width": 128}, "u-mup": {}}
-COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "depth": 4, "head_dim": 64, "precision": "bfloat16"}
+COMMON: dict[str, Any] = {
+    "sequence": 256,
+    "batch": 64,
+    "depth": 4,
+    "head_dim": 64,
+    "precision": "bfloat16",
+}
 
 
 def shape(point: Mapping[str, Any]) -> dict[str, Any]:
     """Feed-forward of 3 x width; a tenth of the steps is warmup."""
-    return {"ff": 3 * point["width"], "warmup_steps": point["steps"] // 10, **BASE[point["parametrization"]]}
+    return {
+        "ff": 3 * point["width"],
+        "warmup_steps": point["steps"] // 10,
+        **BASE[point["parametrization"]],
+    }
 
 
 def study(
@@ -31,7 +42,9 @@ def study(
         for width in widths:
             seeds = (0, 1) if width <= two_seeds_to else (0,)
             lrs = [2.0**e for e in LOG2_LRS[name]]
-            points += product(parametrization=[name], width=[width], lr=lrs, steps=[steps], init_seed=seeds)
+            points += product(
+                parametrization=[name], width=[width], lr=lrs, steps=[steps], init_seed=seeds
+            )
     paired = [{**p, "data_seed": p["init_seed"]} for p in points]
     return Study(
         name="lr_width",

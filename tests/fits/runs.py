@@ -1,4 +1,6 @@
-"""Runs to test fits on: the published tables beside the repository where they are, and surfaces made from published coefficients."""
+"""Runs to test fits on: the published tables beside the repository where they are, and surfaces
+made from published coefficients.
+"""
 
 from pathlib import Path
 
@@ -9,8 +11,16 @@ from fits import laws
 from fits.table import Points, read, select
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-EPOCH = {"E": 1.817218, "A": 477.826, "B": 2143.42, "alpha": 0.347310, "beta": 0.367172}  # optimum on the 240 points, laws.md check 1
-TEX = {"E": np.exp(0.5267228), "A": np.exp(6.0073404), "B": np.exp(6.0179186), "alpha": 0.33917084, "beta": 0.2849083}  # 2203.15556
+# optimum on the 240 points, laws.md check 1
+EPOCH = {"E": 1.817218, "A": 477.826, "B": 2143.42, "alpha": 0.347310, "beta": 0.367172}
+# 2203.15556
+TEX = {
+    "E": np.exp(0.5267228),
+    "A": np.exp(6.0073404),
+    "B": np.exp(6.0179186),
+    "alpha": 0.33917084,
+    "beta": 0.2849083,
+}
 
 
 def published(name: str) -> Path:
@@ -26,7 +36,9 @@ def epoch(outliers: bool = False) -> Points:
 
 
 def columns(n: int, rng: np.random.Generator, sizes: int = 12) -> dict[str, np.ndarray]:
-    """Inputs of every loss law over the spans of published sweeps: N 5e7 to 1.6e10 in `sizes` steps, D/N 3 to 200, 1 to 60 epochs."""
+    """Inputs of every loss law over the spans of published sweeps: N 5e7 to 1.6e10 in `sizes`
+    steps, D/N 3 to 200, 1 to 60 epochs.
+    """
     params = np.exp(np.linspace(np.log(5e7), np.log(1.6e10), sizes))[rng.integers(0, sizes, n)]
     tokens = params * np.exp(rng.uniform(np.log(3), np.log(200), n))
     batch = np.exp(rng.uniform(np.log(1e5), np.log(8e6), n))
@@ -41,8 +53,12 @@ def columns(n: int, rng: np.random.Generator, sizes: int = 12) -> dict[str, np.n
     }
 
 
-def surface(law: str, p: dict[str, float], n: int = 120, noise: float = 0.003, seed: int = 0) -> Points:
-    """Runs of a law with log-normal noise (0.3 %: reruns of one cell spread by 0.05 to 0.4 % in published sweeps)."""
+def surface(
+    law: str, p: dict[str, float], n: int = 120, noise: float = 0.003, seed: int = 0
+) -> Points:
+    """Runs of a law with log-normal noise (0.3 %: reruns of one cell spread by 0.05 to 0.4 % in
+    published sweeps).
+    """
     rng = np.random.default_rng(seed)
     form = laws.law(law)
     x = {c: v for c, v in columns(n, rng).items() if c in form.inputs}

@@ -1,4 +1,6 @@
-"""A study as the demo leaves it, made up: LR sweeps over width under two parametrizations, over length, a ladder, and a predicted run."""
+"""A study as the demo leaves it, made up: LR sweeps over width under two parametrizations, over
+length, a ladder, and a predicted run.
+"""
 
 import numpy as np
 import pandas as pd
@@ -17,21 +19,27 @@ def params_of(width: int) -> float:
 
 
 def table(study: str = "lr_width", seed: int = 0) -> pd.DataFrame:
-    """u-muP's optimum stays, standard parametrization's moves by 0.9 in log2 a doubling; 0.3 % noise; the worst LRs diverge."""
+    """u-muP's optimum stays, standard parametrization's moves by 0.9 in log2 a doubling; 0.3 %
+    noise; the worst LRs diverge.
+    """
     rng, rows = np.random.default_rng(seed), []
 
-    def add(study: str, parametrization: str, width: int, steps: int, lr: float, off: float) -> None:
+    def add(
+        study: str, parametrization: str, width: int, steps: int, lr: float, off: float
+    ) -> None:
         n, d = params_of(width), steps * 1024.0
         excess = (0.02 if off < 0 else 0.04) * off**2
         level = LAW["E"] + LAW["A"] * n ** -LAW["alpha"] + LAW["B"] * d ** -LAW["beta"]
         loss = level * (1 + excess) * (1 + 0.003 * rng.standard_normal())
         diverged = excess > 0.5
         rows.append(
-            {"run_id": f"r{len(rows)}", "study": study, "params": n, "params_no_embed": n - 512 * width, "width": width, "depth": 2,
-             "vocab": 256, "sequence": 64, "parametrization": parametrization, "optimizer": "adamw", "tokens": d, "batch_tokens": 1024,
-             "steps": steps, "flops": 6 * n * d, "lr": lr, "weight_decay": 0.0, "init_seed": 0, "data_seed": 0,
-             "loss": np.nan if diverged else loss, "loss_init": 5.55, "status": "diverged" if diverged else "done", "seconds": 2.0,
-             "device": "cpu", "code": "abc1234", "semantics": 1}
+            {"run_id": f"r{len(rows)}", "study": study, "params": n, "params_no_embed": n - 512 *
+            width, "width": width, "depth": 2, "vocab": 256, "sequence": 64, "parametrization":
+            parametrization, "optimizer": "adamw", "tokens": d, "batch_tokens": 1024, "steps":
+            steps, "flops": 6 * n * d, "lr": lr, "weight_decay": 0.0, "init_seed": 0, "data_seed":
+            0, "loss": np.nan if diverged else loss, "loss_init": 5.55, "status": "diverged" if
+            diverged else "done", "seconds": 2.0, "device": "cpu", "code": "abc1234", "semantics":
+            1}
         )  # fmt: skip
 
     for i, width in enumerate((16, 32, 64, 128)):
@@ -55,21 +63,31 @@ def checks(runs: pd.DataFrame, study: str = "lr_width") -> list[dict]:
 
 def law(runs: pd.DataFrame, replicates: int = 100) -> Fit:
     ladder = runs[runs["study"] == "ladder"]
-    return bootstrap(select(ladder, laws.law("chinchilla-tied")), fit(ladder, "chinchilla-tied", source="the ladder"), replicates)
+    return bootstrap(
+        select(ladder, laws.law("chinchilla-tied")),
+        fit(ladder, "chinchilla-tied", source="the ladder"),
+        replicates,
+    )
 
 
-def number(value: float, low: float | None = None, high: float | None = None, source: str = "") -> dict:
+def number(
+    value: float, low: float | None = None, high: float | None = None, source: str = ""
+) -> dict:
     return {"value": value, "low": low, "high": high, "level": 0.9, "source": source}
 
 
 def prediction(runs: pd.DataFrame, found: Fit) -> dict:
     target = runs[runs["study"] == "target"].iloc[0]
     at = {"params": float(target["params"]), "tokens": float(target["tokens"])}
-    said = {k: float(v[0]) for k, v in predict(found, {k: np.array([v]) for k, v in at.items()}).items()}
+    said = {
+        k: float(v[0]) for k, v in predict(found, {k: np.array([v]) for k, v in at.items()}).items()
+    }
     return {
-        "target": at, "predicted": {"loss": number(**said, source="loss.json"), "lr": number(0.8, 0.6, 1.1, "lr_steps")},
-        "measured": {"loss": float(target["loss"])}, "error": float(target["loss"]) / said["value"] - 1,
-        "interval_holds": said["low"] <= float(target["loss"]) <= said["high"], "standard_loss": 2.984, "prediction_sha256": "ab" * 32,
+        "target": at, "predicted": {"loss": number(**said, source="loss.json"), "lr":
+        number(0.8, 0.6, 1.1, "lr_steps")}, "measured": {"loss": float(target["loss"])}, "error":
+        float(target["loss"]) / said["value"] - 1, "interval_holds": said["low"] <=
+        float(target["loss"]) <= said["high"], "standard_loss": 2.984, "prediction_sha256": "ab" *
+        32,
     }  # fmt: skip
 
 

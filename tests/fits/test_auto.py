@@ -1,4 +1,6 @@
-"""`--law auto`: recovers a known surface, carries what a form misses, says how unsure it is, and survives saving."""
+"""`--law auto`: recovers a known surface, carries what a form misses, says how unsure it is, and
+survives saving.
+"""
 
 import json
 from dataclasses import asdict
@@ -16,7 +18,8 @@ def split(points: Points, ratio: float) -> tuple[Points, Points]:
     flops = 6 * points.x["params"] * points.x["tokens"]
     top = flops >= np.quantile(flops, 0.9)
     return tuple(
-        Points({c: v[rows] for c, v in points.x.items()}, points.y[rows], {}, []) for rows in (flops <= flops[top].min() / ratio, top)
+        Points({c: v[rows] for c, v in points.x.items()}, points.y[rows], {}, [])
+        for rows in (flops <= flops[top].min() / ratio, top)
     )
 
 
@@ -33,7 +36,9 @@ def test_predicts_dear_runs_of_known_surfaces(ratio, most):
 
 
 def warped(points: Points) -> Points:
-    """Runs whose cheap ones lie up to 50 % above the surface, as if badly tuned: no form of the set can follow."""
+    """Runs whose cheap ones lie up to 50 % above the surface, as if badly tuned: no form of the set
+    can follow.
+    """
     log_c = np.log(points.x["params"] * points.x["tokens"])
     depth = (log_c.max() - log_c) / np.ptp(log_c)
     return Points(points.x, points.y * np.exp(0.5 * depth**6), {}, [])
@@ -62,7 +67,9 @@ def test_intervals_widen_with_reach_and_level():
     params, tokens = (found.range[c][1] * np.array([1.0, 5.0, 25.0]) for c in ("params", "tokens"))
     p = auto.predict(found, {"params": params, "tokens": tokens})
     assert np.all(np.diff(p["high"] / p["low"]) > 0)
-    wide, narrow = (auto.predict(found, {"params": params, "tokens": tokens}, level) for level in (0.95, 0.5))
+    wide, narrow = (
+        auto.predict(found, {"params": params, "tokens": tokens}, level) for level in (0.95, 0.5)
+    )
     assert np.all(wide["high"] > p["high"]) and np.all(p["high"] > narrow["high"])
     with pytest.raises(InputError, match="level"):
         auto.predict(found, {"params": params, "tokens": tokens}, 1.0)
@@ -70,7 +77,8 @@ def test_intervals_widen_with_reach_and_level():
 
 def test_fewer_runs_widen_the_interval_and_a_bad_last_cut_too():
     assert auto._quantile(6, 0.9) > auto._quantile(12, 0.9) > auto._quantile(400, 0.9) > 1.64
-    good, bad = ([{"miss": 9.0}, {"miss": miss}] for miss in (auto.SCALE, 3.0))  # only the last cut counts
+    # only the last cut counts
+    good, bad = ([{"miss": 9.0}, {"miss": miss}] for miss in (auto.SCALE, 3.0))
     assert auto._scale(good) == pytest.approx(auto.SCALE) and auto._scale(bad) > 1.2 * auto.SCALE
 
 
@@ -85,7 +93,11 @@ def test_says_how_it_chose_and_survives_json(tmp_path):
     again = fit.load(tmp_path / "fit.json")
     assert isinstance(again, auto.Auto) and asdict(again) == json.loads(json.dumps(asdict(found)))
     x = {"params": np.array([1e10]), "tokens": np.array([1e12])}
-    np.testing.assert_allclose([v[0] for v in auto.predict(again, x).values()], [v[0] for v in auto.predict(found, x).values()], rtol=1e-9)
+    np.testing.assert_allclose(
+        [v[0] for v in auto.predict(again, x).values()],
+        [v[0] for v in auto.predict(found, x).values()],
+        rtol=1e-9,
+    )
 
 
 def test_one_bad_run_counts_less():
@@ -102,7 +114,10 @@ def test_one_bad_run_counts_less():
 def test_losses_in_another_unit_give_the_same_answer():
     points = surface("chinchilla", EPOCH, n=50)
     x = {"params": np.array([5e10]), "tokens": np.array([2e12])}
-    nats, bits = (auto.predict(auto.fit_auto(Points(points.x, points.y * s, {}, [])), x)["value"][0] for s in (1, 1 / np.log(2)))
+    nats, bits = (
+        auto.predict(auto.fit_auto(Points(points.x, points.y * s, {}, [])), x)["value"][0]
+        for s in (1, 1 / np.log(2))
+    )
     assert bits * np.log(2) == pytest.approx(nats, rel=1e-6)
 
 

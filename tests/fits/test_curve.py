@@ -14,65 +14,118 @@ from fits.laws import Law
 from fits.table import Points
 from tests.fits.runs import published as published_runs
 
-KAPLAN = {"N_c": 8.8e13, "alpha_N": 0.076, "S_c": 2.1e3, "alpha_S": 0.76, "B_star": 2e8, "alpha_B": 0.21}
+KAPLAN = {
+    "N_c": 8.8e13,
+    "alpha_N": 0.076,
+    "S_c": 2.1e3,
+    "alpha_S": 0.76,
+    "B_star": 2e8,
+    "alpha_B": 0.21,
+}
 
 
 def grid(**axes):
     names = list(axes)
-    return dict(zip(names, np.array(np.meshgrid(*axes.values(), indexing="ij")).reshape(len(names), -1), strict=True))
+    return dict(
+        zip(
+            names,
+            np.array(np.meshgrid(*axes.values(), indexing="ij")).reshape(len(names), -1),
+            strict=True,
+        )
+    )
 
 
 def test_trajectory_solver_reference_values():
-    x = {"params": np.array([1e8, 1e8, 1e8, 1e6]), "steps": np.array([1e4, 1e5, 1e4, 1e4]), "batch_tokens": np.array([5e5, 5e5, 1e8, 5e5])}
-    assert Trajectory.predict(KAPLAN, x) == pytest.approx([3.3862, 2.9608, 3.1374, 4.3986], abs=1e-4)
+    x = {
+        "params": np.array([1e8, 1e8, 1e8, 1e6]),
+        "steps": np.array([1e4, 1e5, 1e4, 1e4]),
+        "batch_tokens": np.array([5e5, 5e5, 1e8, 5e5]),
+    }
+    assert Trajectory.predict(KAPLAN, x) == pytest.approx(
+        [3.3862, 2.9608, 3.1374, 4.3986], abs=1e-4
+    )
     assert Trajectory.derived(KAPLAN)["alpha_C"] == pytest.approx(0.05199, abs=1e-5)
 
 
 def test_trajectory_solves_its_equation_over_sixteen_decades():
-    x = grid(params=np.array([1e4, 1e8, 1e12]), steps=np.array([1.0, 1e3, 1e6, 1e9]), batch_tokens=np.array([1e2, 1e6, 1e12]))
+    x = grid(
+        params=np.array([1e4, 1e8, 1e12]),
+        steps=np.array([1.0, 1e3, 1e6, 1e9]),
+        batch_tokens=np.array([1e2, 1e6, 1e12]),
+    )
     for n, s, b, loss in zip(*x.values(), Trajectory.predict(KAPLAN, x), strict=True):
 
         def excess(u, n=n, s=s, b=b):
             critical = KAPLAN["B_star"] * np.exp(-u / KAPLAN["alpha_B"])
             floor = (KAPLAN["N_c"] / n) ** KAPLAN["alpha_N"]
-            return np.log(floor + (KAPLAN["S_c"] / trajectory.steps_min(s, b, critical)) ** KAPLAN["alpha_S"]) - u
+            return (
+                np.log(
+                    floor
+                    + (KAPLAN["S_c"] / trajectory.steps_min(s, b, critical)) ** KAPLAN["alpha_S"]
+                )
+                - u
+            )
 
         assert np.log(loss) == pytest.approx(brentq(excess, -5, 50, xtol=1e-13), abs=1e-10)
 
 
 def test_trajectory_limits():
-    """A huge batch leaves S_min = S; unlimited steps leave the size's own floor; tokens and steps agree on the hyperbola."""
+    """A huge batch leaves S_min = S; unlimited steps leave the size's own floor; tokens and steps
+    agree on the hyperbola.
+    """
     x = {"params": np.array([1e8]), "steps": np.array([1e5]), "batch_tokens": np.array([1e15])}
     floor = (KAPLAN["N_c"] / 1e8) ** KAPLAN["alpha_N"]
-    assert Trajectory.predict(KAPLAN, x) == pytest.approx(floor + (KAPLAN["S_c"] / 1e5) ** KAPLAN["alpha_S"], rel=1e-8)
-    assert Trajectory.predict(KAPLAN, {**x, "steps": np.array([1e20])}) == pytest.approx(floor, rel=1e-6)
+    assert Trajectory.predict(KAPLAN, x) == pytest.approx(
+        floor + (KAPLAN["S_c"] / 1e5) ** KAPLAN["alpha_S"], rel=1e-8
+    )
+    assert Trajectory.predict(KAPLAN, {**x, "steps": np.array([1e20])}) == pytest.approx(
+        floor, rel=1e-6
+    )
     s, b, critical = 1e4, 3e5, 1e6
-    assert trajectory.tokens_min(s * b, b, critical) == pytest.approx(critical * trajectory.steps_min(s, b, critical))
+    assert trajectory.tokens_min(s * b, b, critical) == pytest.approx(
+        critical * trajectory.steps_min(s, b, critical)
+    )
 
 
 def test_trajectory_derivatives_equal_the_complex_step():
     p = {name: np.array([[value]]) for name, value in KAPLAN.items()}
-    x = grid(params=np.array([1e6, 1e9]), steps=np.array([1e3, 1e6]), batch_tokens=np.array([1e4, 1e7]))
-    assert Trajectory.jet(p, x)[1] == pytest.approx(Law.jet.__func__(Trajectory, p, x)[1], rel=1e-12)
+    x = grid(
+        params=np.array([1e6, 1e9]), steps=np.array([1e3, 1e6]), batch_tokens=np.array([1e4, 1e7])
+    )
+    assert Trajectory.jet(p, x)[1] == pytest.approx(
+        Law.jet.__func__(Trajectory, p, x)[1], rel=1e-12
+    )
 
 
 def test_small_models_predict_the_trajectory_of_a_large_one():
-    """1M to 60M parameters, three batches, 0.5 % noise: the constants return and 1e9 parameters at a new batch are within 1 %."""
+    """1M to 60M parameters, three batches, 0.5 % noise: the constants return and 1e9 parameters at
+    a new batch are within 1 %.
+    """
     rng = np.random.default_rng(0)
-    x = grid(params=np.array([1e6, 4e6, 1.6e7, 6e7]), steps=np.geomspace(500, 5e4, 8), batch_tokens=np.array([3e4, 3e5, 3e6]))
+    x = grid(
+        params=np.array([1e6, 4e6, 1.6e7, 6e7]),
+        steps=np.geomspace(500, 5e4, 8),
+        batch_tokens=np.array([3e4, 3e5, 3e6]),
+    )
     y = Trajectory.predict(KAPLAN, x) * np.exp(0.005 * rng.standard_normal(96))
     found = fit(Points(x, y, {}, []), Trajectory, objective="log-mse")
     exponents = ("alpha_N", "alpha_S", "alpha_B")
-    assert [found.params[name] for name in exponents] == pytest.approx([KAPLAN[name] for name in exponents], rel=0.03)
+    assert [found.params[name] for name in exponents] == pytest.approx(
+        [KAPLAN[name] for name in exponents], rel=0.03
+    )
     assert found.starts["agree"] >= 5
     large = {"params": np.array([1e9]), "steps": np.array([2e5]), "batch_tokens": np.array([1e6])}
-    assert Trajectory.predict(found.params, large) == pytest.approx(Trajectory.predict(KAPLAN, large), rel=0.01)
+    assert Trajectory.predict(found.params, large) == pytest.approx(
+        Trajectory.predict(KAPLAN, large), rel=0.01
+    )
 
 
 PEAK, WARMUP, STEPS = 3e-4, 2160, 24_000  # 2503.12811
 
 
-def schedule(kind: str, total: int = STEPS, peak: float = PEAK, warmup: int = WARMUP, floor: float = 0.1) -> np.ndarray:
+def schedule(
+    kind: str, total: int = STEPS, peak: float = PEAK, warmup: int = WARMUP, floor: float = 0.1
+) -> np.ndarray:
     s = np.arange(1, total + 1)
     rest = np.clip((s - warmup) / (total - warmup), 0, 1)
     late = np.clip((rest - 0.8) / 0.2, 0, 1)
@@ -86,7 +139,9 @@ def schedule(kind: str, total: int = STEPS, peak: float = PEAK, warmup: int = WA
 
 
 def mpl(kind: str, steps: np.ndarray, size: str = "400m", **changed) -> np.ndarray:
-    return published.get(f"mpl-{size}")[0].predict({"schedule": schedule(kind, **changed), "steps": steps})
+    return published.get(f"mpl-{size}")[0].predict(
+        {"schedule": schedule(kind, **changed), "steps": steps}
+    )
 
 
 def test_multi_power_needs_the_warmup_in_its_sum():
@@ -115,19 +170,32 @@ def test_annealing_lowers_the_loss_and_more_at_the_end():
 
 
 def test_annealing_law_fits_the_multi_power_curves():
-    """Fitted to cosine, constant and two-stage of the 400M set: alpha .42 and L0 2.52 as on the measured curves, WSD's end within 1 %."""
+    """Fitted to cosine, constant and two-stage of the 400M set: alpha .42 and L0 2.52 as on the
+    measured curves, WSD's end within 1 %.
+    """
     steps = np.arange(2304, STEPS + 1, 256)
-    curves = [Curve(schedule(kind) / PEAK, steps, mpl(kind, steps)) for kind in ("cosine", "constant", "two-stage")]
+    curves = [
+        Curve(schedule(kind) / PEAK, steps, mpl(kind, steps))
+        for kind in ("cosine", "constant", "two-stage")
+    ]
     found = schedules.fit_schedule(Annealing, curves)
-    assert found.params["alpha"] == pytest.approx(0.420, abs=0.02) and found.params["L0"] == pytest.approx(2.524, abs=0.02)
+    assert found.params["alpha"] == pytest.approx(0.420, abs=0.02) and found.params[
+        "L0"
+    ] == pytest.approx(2.524, abs=0.02)
     wsd = Annealing.predict(found.params, {"schedule": schedule("wsd") / PEAK, "steps": steps})
-    assert np.mean(np.abs(wsd / mpl("wsd", steps) - 1)) < 0.0045 and abs(wsd[-1] / mpl("wsd", steps)[-1] - 1) < 0.0098
+    assert (
+        np.mean(np.abs(wsd / mpl("wsd", steps) - 1)) < 0.0045
+        and abs(wsd[-1] / mpl("wsd", steps)[-1] - 1) < 0.0098
+    )
 
 
 def test_multi_power_fit_returns_its_constants():
     short = {"total": 2400, "peak": 3e-3, "warmup": 216}
     steps = np.arange(240, 2401, 108)
-    curves = [Curve(schedule(kind, **short), steps, mpl(kind, steps, **short)) for kind in ("cosine", "constant", "two-stage")]
+    curves = [
+        Curve(schedule(kind, **short), steps, mpl(kind, steps, **short))
+        for kind in ("cosine", "constant", "two-stage")
+    ]
     found = schedules.fit_schedule(MultiPower, curves)
     assert found.params == pytest.approx(published.get("mpl-400m")[0].params, rel=1e-4)
     wsd = MultiPower.predict(found.params, {"schedule": schedule("wsd", **short), "steps": steps})
@@ -138,7 +206,9 @@ def test_schedule_laws_refuse_steps_outside_the_schedule():
     with pytest.raises(InputError, match=r"1\.\.24000"):
         mpl("cosine", np.array([STEPS + 1]))
     with pytest.raises(InputError, match="2 points for 5 parameters"):
-        schedules.fit_schedule(Annealing, [Curve(np.ones(10), np.array([1, 2]), np.array([3.0, 2.9]))])
+        schedules.fit_schedule(
+            Annealing, [Curve(np.ones(10), np.array([1, 2]), np.array([3.0, 2.9]))]
+        )
 
 
 def surrogate_columns(taus, ratios, points=40):
@@ -150,12 +220,18 @@ def surrogate_columns(taus, ratios, points=40):
 def test_collapse_surrogate_is_recovered_and_predicts_a_new_setting():
     true = {"b_c": 0.25, "b_e": 0.4, "q_c": 0.6, "q_e": 0.15}
     x = surrogate_columns((0.05, 0.1, 0.2, 0.4), (20, 80, 320))
-    y = Collapse.predict(true, x) * (1 + 3e-4 * np.random.default_rng(0).standard_normal(len(x["tau"])))
+    y = Collapse.predict(true, x) * (
+        1 + 3e-4 * np.random.default_rng(0).standard_normal(len(x["tau"]))
+    )
     found = collapse.fit_collapse(x, y)
     assert found.left_out and found.objective["value"] / found.n < 4e-4
     new = surrogate_columns((0.13,), (160,))
-    assert Collapse.predict(found.params, new) == pytest.approx(Collapse.predict(true, new), abs=1e-3)
-    assert Collapse.predict(true, {**new, "progress": np.ones(40), "lr_fraction": np.zeros(40)}) == pytest.approx(np.ones(40))
+    assert Collapse.predict(found.params, new) == pytest.approx(
+        Collapse.predict(true, new), abs=1e-3
+    )
+    assert Collapse.predict(
+        true, {**new, "progress": np.ones(40), "lr_fraction": np.zeros(40)}
+    ) == pytest.approx(np.ones(40))
 
 
 def test_constant_lr_curves_collapse_at_fixed_tokens_per_parameter_only():
@@ -168,7 +244,9 @@ def test_constant_lr_curves_collapse_at_fixed_tokens_per_parameter_only():
     same = [curve(n, 20) for n in (1e8, 1e9, 1e10)]
     other = [curve(1e8, ratio) for ratio in (5, 20, 80)]
     assert np.max(collapse.spread(same)) < 1e-12 < 0.01 < np.max(collapse.spread(other))
-    assert same[0] == pytest.approx(collapse.constant_lr_shape(t, overtraining=20.0, exponent=0.35), rel=1e-12)
+    assert same[0] == pytest.approx(
+        collapse.constant_lr_shape(t, overtraining=20.0, exponent=0.35), rel=1e-12
+    )
 
 
 def test_final_loss_of_a_run_in_flight_and_its_residuals():
@@ -194,7 +272,9 @@ def test_noisy_quadratic_trades_speed_for_floor():
 
 def test_compression_at_equal_loss():
     tokens, compute = collapse.compression(0.38, 0.35)
-    assert compute == pytest.approx(1.660, abs=1e-3) and 20 * tokens / 0.38 == pytest.approx(229.8, abs=0.1)
+    assert compute == pytest.approx(1.660, abs=1e-3) and 20 * tokens / 0.38 == pytest.approx(
+        229.8, abs=0.1
+    )
     assert collapse.compression(1.0, 0.35) == pytest.approx((1.0, 1.0))
     with pytest.raises(InputError, match="must exceed 0.138"):
         collapse.compression(0.13, 0.35)
@@ -203,8 +283,9 @@ def test_compression_at_equal_loss():
 def test_measured_curves_collapse_on_their_reducible_loss():
     """Chess transformers, 8 widths, decay to zero (2507.02119).
 
-    One floor, fitted to the final losses, makes the curves of all widths one to 0.3 %; the plain ratio to the final loss does not.
-    The narrowest then gives the final loss of the widest from half of its run.
+    One floor, fitted to the final losses, makes the curves of all widths one to 0.3 %; the plain
+    ratio to the final loss does not. The narrowest then gives the final loss of the widest from
+    half of its run.
     """
     import pandas as pd
 
@@ -214,13 +295,20 @@ def test_measured_curves_collapse_on_their_reducible_loss():
     points = Points({"flops": final["compute"].to_numpy() * 1e15}, final["loss"].to_numpy(), {}, [])
     floor = fit(points, "power-c").params["E"]
     t = np.linspace(0.2, 1, 17)
-    curves = {width: np.mean([on(t, run) for _, run in part.groupby("seed")], axis=0) for width, part in frame.groupby("width")}
+    curves = {
+        width: np.mean([on(t, run) for _, run in part.groupby("seed")], axis=0)
+        for width, part in frame.groupby("width")
+    }
 
     def relative_spread(low):
         normalized = [collapse.normalize(curve, curve[-1], low) for curve in curves.values()]
         return np.max(collapse.spread(normalized) / np.mean(normalized, axis=0))
 
-    assert len(curves) == 8 and relative_spread(floor) < 0.003 and relative_spread(0.0) > 2.5 * relative_spread(floor)
+    assert (
+        len(curves) == 8
+        and relative_spread(floor) < 0.003
+        and relative_spread(0.0) > 2.5 * relative_spread(floor)
+    )
     reference, widest = collapse.normalize(curves[768], curves[768][-1], floor), curves[2048]
     early = t <= 0.5
     reducible, _ = collapse.predict_final(t[early], widest[early] - floor, t, reference)

@@ -1,4 +1,6 @@
-"""The LR that a drift over run length gives is as smooth as the losses it comes from: nothing switches it."""
+"""The LR that a drift over run length gives is as smooth as the losses it comes from: nothing
+switches it.
+"""
 
 import itertools
 from pathlib import Path
@@ -14,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 GRID = np.arange(-5.0, 3.0)
 LENGTHS = np.array([300.0, 1470.0, 7200.0])
 TARGET = 10800.0
-BEGINS = np.array([-0.5, -0.5, -0.5])  # log2 of the best LR at each length where the path begins: no drift
+# log2 of the best LR at each length where the path begins: no drift
+BEGINS = np.array([-0.5, -0.5, -0.5])
 ENDS = np.array([0.0, -0.6, -1.5])  # and where it ends: without doubt one
 STEPS, NOISE = 40, 0.006
 
@@ -32,12 +35,18 @@ def check(log_losses):
 
 
 def followed(found, target=TARGET):
-    answer = ask(from_check(found, "ours"), {"steps": np.array([float(target)]), "params": np.array([1e6])}, "total")
+    answer = ask(
+        from_check(found, "ours"),
+        {"steps": np.array([float(target)]), "params": np.array([1e6])},
+        "total",
+    )
     return np.log2([answer.value[0], answer.low[0], answer.high[0]])
 
 
 def switched(found, target=TARGET):
-    """The rule before: the mean of the optima, until the drift's interval leaves zero out; then the line."""
+    """The rule before: the mean of the optima, until the drift's interval leaves zero out; then the
+    line.
+    """
     drift, line = found["drift"], found["drift"]["line"]
     slope = drift["value"] if drift["low"] > 0 or drift["high"] < 0 else 0.0
     return line["log2"] + slope * np.log2(target / line["size"])
@@ -52,14 +61,18 @@ def path(request):
 
 
 def test_the_lr_moves_little_where_losses_move_little(path):
-    """No loss moves by more than 0.3 % a step. Control: the rule before takes a fifth of an octave or more in one."""
+    """No loss moves by more than 0.3 % a step. Control: the rule before takes a fifth of an octave
+    or more in one.
+    """
     moves = np.abs(np.diff([followed(found)[0] for found in path]))
     assert 0.2 < moves.sum() < 2 and moves.max() < 0.1
     assert np.abs(np.diff([switched(found) for found in path])).max() > 0.2
 
 
 def test_intervals_along_the_path_hold_both_answers_of_the_rule_before(path):
-    """Its two answers where it switched came from nearly the same losses, so that neither can be ruled out."""
+    """Its two answers where it switched came from nearly the same losses, so that neither can be
+    ruled out.
+    """
     answers = [switched(found) for found in path]
     at = int(np.abs(np.diff(answers)).argmax())
     for found in path[at : at + 2]:
@@ -68,10 +81,17 @@ def test_intervals_along_the_path_hold_both_answers_of_the_rule_before(path):
 
 
 def test_an_optimum_crosses_the_edge_of_its_grid_without_a_step():
-    """Control: the edge itself, once the best point lies there, is a step of 0.4 octaves or more."""
+    """Control: the edge itself, once the best point lies there, is a step of 0.4 octaves or
+    more.
+    """
     at = np.arange(-6.5, -3.0, 0.05)
     noise = NOISE * np.random.default_rng(4).standard_normal(len(GRID))
-    found = [basin.fit(GRID, log_loss([x], noise)[0], np.full(len(GRID), NOISE), np.random.default_rng(0)) for x in at]
+    found = [
+        basin.fit(
+            GRID, log_loss([x], noise)[0], np.full(len(GRID), NOISE), np.random.default_rng(0)
+        )
+        for x in at
+    ]
     values = np.array([b.value for b in found])
     assert {b.censored for b in found} == {"low", None} and values[0] == GRID[0]
     assert np.abs(np.diff(values)).max() < 0.15
@@ -85,7 +105,9 @@ def best(runs):
 
 
 def test_longer_runs_are_foretold_best_by_the_drift_weighed_against_published_slopes():
-    """Our runs at two widths, both parametrizations, six seeds: the mean optimum of a longer length from one seed's shorter ones."""
+    """Our runs at two widths, both parametrizations, six seeds: the mean optimum of a longer length
+    from one seed's shorter ones.
+    """
     runs = pd.read_parquet(ROOT / "results" / "lr_steps" / "trials.parquet")
     errors, holds = [], []
     for _, group in runs.groupby(["parametrization", "width"]):
@@ -102,7 +124,9 @@ def test_longer_runs_are_foretold_best_by_the_drift_weighed_against_published_sl
                 "alone": drift["line"]["log2"] + drift["value"] * away,
                 "switched": switched(found, target),
             }
-            errors.append({name: said - truth[target] for name, said in {"weighed": value, **rivals}.items()})
+            errors.append(
+                {name: said - truth[target] for name, said in {"weighed": value, **rivals}.items()}
+            )
             holds.append(low <= truth[target] <= high)
     rmse = (pd.DataFrame(errors) ** 2).mean() ** 0.5
     assert rmse["weighed"] < 0.5 and (rmse.drop("weighed") > 1.2 * rmse["weighed"]).all()

@@ -14,17 +14,43 @@ from fits.sources import from_check, sources
 from tests.fits.test_predict import check
 
 # Read in MaxText/configs/base.yml, nanoGPT's train.py, torchtitan/config/job_config.py.
-MAXTEXT = {"base_emb_dim", "base_num_decoder_layers", "base_num_query_heads", "base_num_kv_heads", "head_dim", "base_mlp_dim", "vocab_size",
-           "logits_via_embedding", "max_target_length", "steps", "learning_rate", "warmup_steps_fraction", "opt_type",
-           "adam_weight_decay"}  # fmt: skip
-NANOGPT = {"n_layer", "n_head", "n_embd", "block_size", "batch_size", "gradient_accumulation_steps", "max_iters", "lr_decay_iters",
-           "warmup_iters", "learning_rate", "weight_decay"}  # fmt: skip
+MAXTEXT = {
+    "base_emb_dim",
+    "base_num_decoder_layers",
+    "base_num_query_heads",
+    "base_num_kv_heads",
+    "head_dim",
+    "base_mlp_dim",
+    "vocab_size",
+    "logits_via_embedding",
+    "max_target_length",
+    "steps",
+    "learning_rate",
+    "warmup_steps_fraction",
+    "opt_type",
+    "adam_weight_decay",
+}
+NANOGPT = {
+    "n_layer",
+    "n_head",
+    "n_embd",
+    "block_size",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "max_iters",
+    "lr_decay_iters",
+    "warmup_iters",
+    "learning_rate",
+    "weight_decay",
+}
 TORCHTITAN = {"optimizer": {"name", "lr", "weight_decay"}, "lr_scheduler": {"warmup_steps"},
               "training": {"global_batch_size", "seq_len", "steps"}}  # fmt: skip
 
 
 def made(**more):
-    return recipe(sources(["epoch", "steplaw", "powerlines"])[0], {"params": 7e9, "tokens": 1.4e12, **more})
+    return recipe(
+        sources(["epoch", "steplaw", "powerlines"])[0], {"params": 7e9, "tokens": 1.4e12, **more}
+    )
 
 
 def parsed(text, trainer):
@@ -38,17 +64,35 @@ def parsed(text, trainer):
 def test_keys_are_the_trainers_own():
     assert set(parsed(export(made(), "maxtext"), "maxtext")) == MAXTEXT
     assert set(parsed(export(made(), "nanogpt"), "nanogpt")) == NANOGPT
-    assert {k: set(v) for k, v in parsed(export(made(), "torchtitan"), "torchtitan").items()} == TORCHTITAN
+    assert {
+        k: set(v) for k, v in parsed(export(made(), "torchtitan"), "torchtitan").items()
+    } == TORCHTITAN
 
 
 def test_weight_decay_is_coupled_and_the_batch_is_the_recipes():
     number = {name: n["value"] for name, n in made().numbers.items()}
     coupled = number["weight_decay"] / number["lr"]
-    max_, nano, titan = (parsed(export(made(sequence=4096), t), t) for t in ("maxtext", "nanogpt", "torchtitan"))
-    assert max_["adam_weight_decay"] == nano["weight_decay"] == titan["optimizer"]["weight_decay"] == pytest.approx(coupled, rel=1e-4)
-    assert max_["learning_rate"] == nano["learning_rate"] == titan["optimizer"]["lr"] == pytest.approx(number["lr"], rel=1e-4)
-    assert titan["training"]["global_batch_size"] * 4096 == pytest.approx(number["batch_tokens"], rel=1e-3)
-    assert nano["gradient_accumulation_steps"] * nano["batch_size"] * nano["block_size"] == pytest.approx(number["batch_tokens"], rel=0.01)
+    max_, nano, titan = (
+        parsed(export(made(sequence=4096), t), t) for t in ("maxtext", "nanogpt", "torchtitan")
+    )
+    assert (
+        max_["adam_weight_decay"]
+        == nano["weight_decay"]
+        == titan["optimizer"]["weight_decay"]
+        == pytest.approx(coupled, rel=1e-4)
+    )
+    assert (
+        max_["learning_rate"]
+        == nano["learning_rate"]
+        == titan["optimizer"]["lr"]
+        == pytest.approx(number["lr"], rel=1e-4)
+    )
+    assert titan["training"]["global_batch_size"] * 4096 == pytest.approx(
+        number["batch_tokens"], rel=1e-3
+    )
+    assert nano["gradient_accumulation_steps"] * nano["batch_size"] * nano[
+        "block_size"
+    ] == pytest.approx(number["batch_tokens"], rel=0.01)
     assert max_["steps"] == nano["max_iters"] == titan["training"]["steps"] == number["steps"]
 
 
@@ -69,7 +113,10 @@ def test_an_lr_with_a_factor_for_each_tensor_is_left_out():
 
 
 def test_json_is_the_recipe_and_other_trainers_are_refused():
-    assert json.loads(export(made(), "json"))["numbers"]["loss"]["value"] == made().numbers["loss"]["value"]
+    assert (
+        json.loads(export(made(), "json"))["numbers"]["loss"]["value"]
+        == made().numbers["loss"]["value"]
+    )
     assert set(TRAINERS) == {"json", "maxtext", "nanogpt", "torchtitan"}
     with pytest.raises(InputError, match="'megatron'"):
         export(made(), "megatron")

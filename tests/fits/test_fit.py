@@ -1,4 +1,6 @@
-"""laws.md checks 1-4, 9, 10, 17, 32 and 34 on the published runs; the traps on synthetic surfaces, so that a clone alone has them."""
+"""laws.md checks 1-4, 9, 10, 17, 32 and 34 on the published runs; the traps on synthetic surfaces,
+so that a clone alone has them.
+"""
 
 import json
 
@@ -14,17 +16,31 @@ from tests.fits.runs import EPOCH, TEX, epoch, published, surface
 OPTIMUM = 1.0182740e-3  # laws.md check 1
 
 
-def huber_and_gradient(theta: np.ndarray, points: Points, mean: bool = False) -> tuple[float, np.ndarray]:
-    """The published procedure's objective, written apart from the engine: theta = log A, log B, log E, alpha, beta."""
+def huber_and_gradient(
+    theta: np.ndarray, points: Points, mean: bool = False
+) -> tuple[float, np.ndarray]:
+    """The published procedure's objective, written apart from the engine: theta = log A, log B, log
+    E, alpha, beta.
+    """
     a, b, e, alpha, beta = theta
-    terms = np.stack([a - alpha * np.log(points.x["params"]), b - beta * np.log(points.x["tokens"]), np.full(len(points.y), e)])
+    terms = np.stack(
+        [
+            a - alpha * np.log(points.x["params"]),
+            b - beta * np.log(points.x["tokens"]),
+            np.full(len(points.y), e),
+        ]
+    )
     top = terms.max(0)
     log_loss = top + np.log(np.exp(terms - top).sum(0))
     r = log_loss - np.log(points.y)
     slope = np.clip(r, -1e-3, 1e-3)
     share = np.exp(terms - log_loss)
     gradient = np.array(
-        [*(share @ slope), -(share[0] * np.log(points.x["params"])) @ slope, -(share[1] * np.log(points.x["tokens"])) @ slope]
+        [
+            *(share @ slope),
+            -(share[0] * np.log(points.x["params"])) @ slope,
+            -(share[1] * np.log(points.x["tokens"])) @ slope,
+        ]
     )
     scale = len(points.y) if mean else 1
     return float(np.sum(slope * (r - slope / 2))) / scale, gradient / scale
@@ -41,11 +57,15 @@ def test_epoch_optimum() -> None:
         assert found.params[name] == pytest.approx(value, rel=1e-3)
     assert found.derived["a"] == pytest.approx(0.51390, abs=1e-5)
     assert found.left_out == {"not epoch_outlier=0": 5} and found.n == 240
-    assert found.starts["agree"] >= 5 and found.identified == dict.fromkeys(("E", "A", "B", "alpha", "beta", "a"), True)
+    assert found.starts["agree"] >= 5 and found.identified == dict.fromkeys(
+        ("E", "A", "B", "alpha", "beta", "a"), True
+    )
 
 
 def test_the_engine_minimises_the_published_objective() -> None:
-    """Same value as the objective written independently, and no gradient left there; the paper's constants lie above it (check 3)."""
+    """Same value as the objective written independently, and no gradient left there; the paper's
+    constants lie above it (check 3).
+    """
     points = epoch()
     found = fit(points, "chinchilla")
     value, gradient = huber_and_gradient(as_theta(found.params), points)
@@ -55,19 +75,30 @@ def test_the_engine_minimises_the_published_objective() -> None:
 
 
 def test_mean_instead_of_sum_stops_early_where_the_engine_does_not() -> None:
-    """Check 4, the historic bug: the mean of this tiny objective satisfies L-BFGS's default tolerance far from the optimum."""
+    """Check 4, the historic bug: the mean of this tiny objective satisfies L-BFGS's default
+    tolerance far from the optimum.
+    """
     points = surface("chinchilla", EPOCH, n=240, noise=0.005)
     best = fit(points, "chinchilla").objective["value"]
     start = as_theta(TEX)
     stopped = minimize(huber_and_gradient, start, args=(points, True), jac=True, method="L-BFGS-B")
     assert huber_and_gradient(stopped.x, points)[0] > best * (1 + 1e-4)
-    tight = minimize(huber_and_gradient, as_theta(EPOCH), args=(points,), jac=True, method="BFGS", options={"gtol": 1e-9})
+    tight = minimize(
+        huber_and_gradient,
+        as_theta(EPOCH),
+        args=(points,),
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-9},
+    )
     assert best <= huber_and_gradient(tight.x, points)[0] + 1e-10
 
 
 def test_mean_instead_of_sum_fails_on_the_published_runs() -> None:
     points = epoch()
-    stopped = minimize(huber_and_gradient, as_theta(TEX), args=(points, True), jac=True, method="L-BFGS-B")
+    stopped = minimize(
+        huber_and_gradient, as_theta(TEX), args=(points, True), jac=True, method="L-BFGS-B"
+    )
     assert huber_and_gradient(stopped.x, points)[0] > OPTIMUM + 1e-5
 
 
@@ -76,7 +107,9 @@ def test_outliers_are_named_with_what_they_move() -> None:
     expected = {"E": 1.8913, "alpha": 0.3493, "beta": 0.4530}
     assert {k: found.params[k] for k in expected} == pytest.approx(expected, abs=1e-4)
     assert found.derived["a"] == pytest.approx(0.5646, abs=1e-4)
-    assert any(w.startswith("outliers: 5 of 245") and "beta 0.453 to 0.37" in w for w in found.warnings)
+    assert any(
+        w.startswith("outliers: 5 of 245") and "beta 0.453 to 0.37" in w for w in found.warnings
+    )
 
 
 def test_an_outlier_is_caught_and_hardly_moves_a_huber_fit() -> None:
@@ -88,7 +121,10 @@ def test_an_outlier_is_caught_and_hardly_moves_a_huber_fit() -> None:
     assert any(w.startswith("outliers: 2 of 120") for w in found.warnings)
     assert not any(w.startswith("outliers") for w in fit(points, "chinchilla").warnings)
     clean, square = fit(points, "chinchilla"), fit(spoiled, "chinchilla", objective="mse")
-    moved = {k: abs(f.params["E"] / clean.params["E"] - 1) for k, f in (("huber", found), ("mse", square))}
+    moved = {
+        k: abs(f.params["E"] / clean.params["E"] - 1)
+        for k, f in (("huber", found), ("mse", square))
+    }
     assert moved["huber"] < 0.01 and moved["mse"] > 3 * moved["huber"]
 
 
@@ -119,9 +155,12 @@ def test_objectives_and_huber_sweep() -> None:
     expected = {"E": 1.8828, "A": 567.8, "B": 7582.0, "alpha": 0.3576, "beta": 0.4276}
     assert level.params == pytest.approx(expected, rel=2e-4)
     assert np.sqrt(level.objective["value"] / 240) == pytest.approx(0.01862, abs=1e-5)
-    # the published 482.01, 2085.43, 0.3478, 0.3658 (2404.10102) are the least-absolute-deviations optimum of these points
+    # the published 482.01, 2085.43, 0.3478, 0.3658 (2404.10102) are the least-absolute-deviations
+    # optimum of these points
     lad = fit(points, "chinchilla", objective="lad")
-    assert lad.params == pytest.approx({"E": 1.8168, "A": 482.01, "B": 2085.43, "alpha": 0.34781, "beta": 0.36585}, rel=1e-4)
+    assert lad.params == pytest.approx(
+        {"E": 1.8168, "A": 482.01, "B": 2085.43, "alpha": 0.34781, "beta": 0.36585}, rel=1e-4
+    )
 
 
 def test_lad_passes_through_as_many_points_as_it_has_parameters() -> None:
@@ -140,7 +179,14 @@ def test_variable_projection_reference() -> None:
     found = fit(small, "chinchilla", objective="mse")
     p = found.params
     assert found.n == 217 and found.objective["value"] == pytest.approx(0.062414, abs=1e-6)
-    scaled = (p["A"] / 1e6 ** p["alpha"], p["B"] / 1e9 ** p["beta"], p["E"], p["alpha"], p["beta"], found.derived["a"])
+    scaled = (
+        p["A"] / 1e6 ** p["alpha"],
+        p["B"] / 1e9 ** p["beta"],
+        p["E"],
+        p["alpha"],
+        p["beta"],
+        found.derived["a"],
+    )
     assert scaled == pytest.approx((4.0005, 1.0509, 1.9051, 0.3511, 0.4587, 0.5665), abs=1e-4)
 
 
@@ -152,10 +198,14 @@ def test_variable_projection_reference() -> None:
         (1e21, 217, 0.0105, -0.0002, {"E": 1.821, "alpha": 0.327, "beta": 0.396}),
     ],
 )
-def test_leave_largest_out(cut: float, train: int, error: float, bias: float, p: dict[str, float]) -> None:
+def test_leave_largest_out(
+    cut: float, train: int, error: float, bias: float, p: dict[str, float]
+) -> None:
     points = epoch()
     low = 6 * points.x["params"] * points.x["tokens"] < cut
-    found = fit(Points({c: v[low] for c, v in points.x.items()}, points.y[low], {}, []), "chinchilla")
+    found = fit(
+        Points({c: v[low] for c, v in points.x.items()}, points.y[low], {}, []), "chinchilla"
+    )
     miss = laws.law("chinchilla").predict(found.params, points.x)[~low] / points.y[~low] - 1
     assert found.n == train
     assert (np.abs(miss).mean(), miss.mean()) == pytest.approx((error, bias), abs=1.5e-4)
@@ -164,14 +214,34 @@ def test_leave_largest_out(cut: float, train: int, error: float, bias: float, p:
 
 MISFITTING = [
     ((), "total", 1e-3, 261, {"A": 51.4, "B": 4.67e5, "E": 1.808, "alpha": 0.200, "beta": 0.636}),
-    (("lr",), "total", 1e-3, 81, {"A": 21.7, "B": 8.81e5, "E": 1.398, "alpha": 0.138, "beta": 0.670}),
-    (("lr",), "no_embed", 1e-3, 81, {"A": 7.43, "B": 6.86e5, "E": 0.0, "alpha": 0.050, "beta": 0.657}),
-    (("lr",), "total", 0.1, 81, {"A": 28.0, "B": 1.10e5, "E": 1.558, "alpha": 0.161, "beta": 0.561}),
+    (
+        ("lr",),
+        "total",
+        1e-3,
+        81,
+        {"A": 21.7, "B": 8.81e5, "E": 1.398, "alpha": 0.138, "beta": 0.670},
+    ),
+    (
+        ("lr",),
+        "no_embed",
+        1e-3,
+        81,
+        {"A": 7.43, "B": 6.86e5, "E": 0.0, "alpha": 0.050, "beta": 0.657},
+    ),
+    (
+        ("lr",),
+        "total",
+        0.1,
+        81,
+        {"A": 28.0, "B": 1.10e5, "E": 1.558, "alpha": 0.161, "beta": 0.561},
+    ),
 ]
 
 
 @pytest.mark.parametrize(("best_over", "kind", "delta", "n", "p"), MISFITTING)
-def test_misfitting_rows(best_over: tuple[str, ...], kind: str, delta: float, n: int, p: dict[str, float]) -> None:
+def test_misfitting_rows(
+    best_over: tuple[str, ...], kind: str, delta: float, n: int, p: dict[str, float]
+) -> None:
     """Check 17: the same runs give a from 0.76 to 0.93, and E is never identified."""
     table = read(published("misfitting_runs.csv"), best_over=best_over)
     found = fit(select(table.frame, laws.law("chinchilla"), kind), "chinchilla", delta=delta)
@@ -186,7 +256,9 @@ def test_llama_isoflop_surface() -> None:
     found = fit(table.frame, "chinchilla", objective="mse", left_out=table.left_out)
     assert found.n == 116
     assert {**found.params, **found.derived}["a"] == pytest.approx(0.499, abs=0.005)
-    assert {k: found.params[k] for k in ("E", "alpha", "beta")} == pytest.approx({"E": 0.623, "alpha": 0.336, "beta": 0.335}, abs=2e-3)
+    assert {k: found.params[k] for k in ("E", "alpha", "beta")} == pytest.approx(
+        {"E": 0.623, "alpha": 0.336, "beta": 0.335}, abs=2e-3
+    )
 
 
 def test_fixed_and_prior() -> None:
@@ -195,8 +267,12 @@ def test_fixed_and_prior() -> None:
     held = fit(points, "chinchilla", fixed={"alpha": 0.30, "A": 250.0})
     assert held.params["alpha"] == 0.30 and held.params["A"] == pytest.approx(250.0, rel=1e-3)
     assert held.objective["value"] > free.objective["value"]
-    drawn = fit(points, "chinchilla", priors={"alpha": {"mean": 0.30, "sd": 1e-4, "source": "a test"}})
-    weak = fit(points, "chinchilla", priors={"alpha": {"mean": 0.30, "sd": 10.0, "source": "a test"}})
+    drawn = fit(
+        points, "chinchilla", priors={"alpha": {"mean": 0.30, "sd": 1e-4, "source": "a test"}}
+    )
+    weak = fit(
+        points, "chinchilla", priors={"alpha": {"mean": 0.30, "sd": 10.0, "source": "a test"}}
+    )
     assert drawn.params["alpha"] == pytest.approx(0.30, abs=1e-3)
     assert weak.params["alpha"] == pytest.approx(free.params["alpha"], abs=1e-4)
     assert drawn.priors["alpha"]["source"] == "a test"
@@ -227,7 +303,9 @@ def test_runs_that_follow_a_law_exactly_return_it(objective: str) -> None:
 def test_unit_of_the_columns_does_not_change_the_optimum() -> None:
     """Rescaling N and D only moves A and B: the search is centred."""
     points = surface("chinchilla", EPOCH)
-    scaled = Points({"params": points.x["params"] / 1e6, "tokens": points.x["tokens"] / 1e9}, points.y, {}, [])
+    scaled = Points(
+        {"params": points.x["params"] / 1e6, "tokens": points.x["tokens"] / 1e9}, points.y, {}, []
+    )
     one, two = fit(points, "chinchilla"), fit(scaled, "chinchilla")
     assert two.objective["value"] == pytest.approx(one.objective["value"], rel=1e-10)
     assert two.params["beta"] == pytest.approx(one.params["beta"], abs=1e-7)

@@ -24,15 +24,22 @@ def test_step_law_is_recovered_exactly_without_noise():
 
 
 def test_intervals_cover():
-    rng, true, hits = np.random.default_rng(1), {"c": 1.79, "params": -0.713, "tokens": 0.307, "batch_tokens": 0.1}, []
+    rng, true, hits = (
+        np.random.default_rng(1),
+        {"c": 1.79, "params": -0.713, "tokens": 0.307, "batch_tokens": 0.1},
+        [],
+    )
     for _ in range(200):
         x = cells(rng)
         log_se = rng.uniform(0.05, 0.4, 24)
         y = LrSizeTokensBatch.predict(true, x) * np.exp(log_se * rng.standard_normal(24))
         fit = hyper.fit_power(LrSizeTokensBatch, x, y, log_se)
-        hits.append([fit.interval[name]["low"] <= true[name] <= fit.interval[name]["high"] for name in true])
+        hits.append(
+            [fit.interval[name]["low"] <= true[name] <= fit.interval[name]["high"] for name in true]
+        )
     coverage = np.mean(hits, axis=0)
-    assert np.all(coverage > 0.85) and np.all(coverage < 0.985), coverage  # at least nominal: chi2/dof widens, it never narrows
+    # at least nominal: chi2/dof widens, it never narrows
+    assert np.all(coverage > 0.85) and np.all(coverage < 0.985), coverage
 
 
 def test_understated_errors_widen_the_interval():
@@ -44,7 +51,8 @@ def test_understated_errors_widen_the_interval():
         interval = hyper.fit_power(BatchTokens, x, y, np.full(24, log_se)).interval["tokens"]
         return interval["high"] - interval["low"]
 
-    assert width(0.003) == pytest.approx(width(0.03), rel=1e-6)  # both below the scatter: the scatter decides
+    # both below the scatter: the scatter decides
+    assert width(0.003) == pytest.approx(width(0.03), rel=1e-6)
     assert width(3.0) > 5 * width(0.03)
 
 
@@ -66,9 +74,13 @@ def test_timescale_is_fitted_in_tokens_per_parameter():
 
 
 def test_timescale_counts_the_applied_lr():
-    """610M at 80 tokens per parameter (2509.25087): the reported tau .105 comes out with muP's factor 1/8 on the LR, and only with it."""
+    """610M at 80 tokens per parameter (2509.25087): the reported tau .105 comes out with muP's
+    factor 1/8 on the LR, and only with it.
+    """
     batch, tokens, base_lr, coupled = 504 * 2048, 48.5e9, 1.62e-2, 0.1
-    assert hyper.timescale(batch, hyper.independent(coupled, base_lr / 8), tokens) == pytest.approx(0.105, abs=5e-4)
+    assert hyper.timescale(batch, hyper.independent(coupled, base_lr / 8), tokens) == pytest.approx(
+        0.105, abs=5e-4
+    )
     assert hyper.timescale(batch, hyper.independent(coupled, base_lr), tokens) < 0.02
 
 
@@ -95,12 +107,16 @@ def test_the_engine_fits_the_forms_too():
 
 
 def test_porian_exponents_from_the_published_optima():
-    """Ordinary least squares on the authors' optima; slices without an optimum are empty in their table."""
+    """Ordinary least squares on the authors' optima; slices without an optimum are empty in their
+    table.
+    """
     import pandas as pd
 
     frame = pd.read_csv(runs.published("porian_optima.csv")).dropna(subset="params_opt")
     differences = []
     for _, part in frame.groupby("config"):
-        fit = hyper.fit_power(ParamsCompute, {"flops": part["flops"].to_numpy()}, part["params_opt"].to_numpy())
+        fit = hyper.fit_power(
+            ParamsCompute, {"flops": part["flops"].to_numpy()}, part["params_opt"].to_numpy()
+        )
         differences.append(abs(fit.params["flops"] - part["n_exponent_published_fit"].iloc[0]))
     assert len(differences) > 10 and max(differences) < 1e-8

@@ -8,7 +8,9 @@ from tests.fits import runs
 FORMS = [form for form in loss.LAWS]
 
 
-def point(form: type[Law], rng: np.random.Generator) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def point(
+    form: type[Law], rng: np.random.Generator
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Moderate parameters [3, 1] and columns [7] near 1, where finite differences are accurate."""
     p = {q.name: rng.uniform(max(q.low, 0.3), min(q.high, 0.9), (3, 1)) for q in form.parameters}
     x = {c: np.exp(rng.normal(0.5, 0.4, 7)) for c in form.inputs}
@@ -39,13 +41,17 @@ def test_second_derivatives_equal_differences_of_the_first(form: type[Law]) -> N
     for i in range(len(form.parameters)):
         ends = [form.jet(moved(form, p, i, step), x)[1] for step in (1e-4, -1e-4)]
         expected = np.einsum("rn,rkn->rk", weight, (ends[0] - ends[1]) / 2e-4)
-        np.testing.assert_allclose(hessian[:, i], expected, rtol=1e-5, atol=1e-5 * np.abs(hessian).max())
+        np.testing.assert_allclose(
+            hessian[:, i], expected, rtol=1e-5, atol=1e-5 * np.abs(hessian).max()
+        )
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.name)
 def test_search_coordinates_predict_the_same_and_lead_back(form: type[Law]) -> None:
     p, x = point(form, np.random.default_rng(3))
-    center = {c: float(np.exp(np.log(v).mean())) if c in form.centered() else 1.0 for c, v in x.items()}
+    center = {
+        c: float(np.exp(np.log(v).mean())) if c in form.centered() else 1.0 for c, v in x.items()
+    }
     s = form.to_search(p, center)
     scaled = form.search_columns({c: v / center[c] for c, v in x.items()}, center)
     np.testing.assert_allclose(form.search_predict(s, scaled), form.predict(p, x), rtol=1e-12)
@@ -54,7 +60,9 @@ def test_search_coordinates_predict_the_same_and_lead_back(form: type[Law]) -> N
 
 
 def test_every_law_is_complete_and_its_name_is_its_own() -> None:
-    forms = [form for family in laws.FAMILIES for form in __import__(family, fromlist=["LAWS"]).LAWS]
+    forms = [
+        form for family in laws.FAMILIES for form in __import__(family, fromlist=["LAWS"]).LAWS
+    ]
     assert len({form.name for form in forms}) == len(forms)
     for form in forms:
         assert form.formula and form.citation and form.inputs and form.parameters, form.name
@@ -64,7 +72,9 @@ def test_every_law_is_complete_and_its_name_is_its_own() -> None:
 
 def test_law_finds_by_name_and_refuses_an_unknown_one_with_the_names() -> None:
     assert laws.law("chinchilla") is loss.Chinchilla
-    with pytest.raises(InputError, match=r"law='chinchila': must be one of chinchilla, .*kaplan-nd"):
+    with pytest.raises(
+        InputError, match=r"law='chinchila': must be one of chinchilla, .*kaplan-nd"
+    ):
         laws.law("chinchila")
 
 

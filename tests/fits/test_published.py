@@ -1,4 +1,6 @@
-"""Published sets: complete, cited, evaluated as their papers print them; the rule on how far a law may reach."""
+"""Published sets: complete, cited, evaluated as their papers print them; the rule on how far a law
+may reach.
+"""
 
 import re
 
@@ -14,7 +16,9 @@ KINDS = {"total", "no_embed", "no_embed_head", "active", "nonzero", "unstated", 
 
 def value(name: str, **at: float) -> float:
     (one,) = published.get(name)
-    return float(np.ravel(one.predict({column: np.array([number]) for column, number in at.items()}))[0])
+    return float(
+        np.ravel(one.predict({column: np.array([number]) for column, number in at.items()}))[0]
+    )
 
 
 @pytest.mark.parametrize("one", SETS, ids=lambda one: one.name)
@@ -41,7 +45,9 @@ def test_each_form_states_its_units_and_its_source(form):
 
 def test_a_set_with_a_missing_coefficient_gives_no_value():
     partial = [one for one in SETS if one.missing]
-    assert {"powerlines-batch", "bjorck-lr", "schaipp-batch", "kaplan-ns", "unraveling"} <= {one.name for one in partial}
+    assert {"powerlines-batch", "bjorck-lr", "schaipp-batch", "kaplan-ns", "unraveling"} <= {
+        one.name for one in partial
+    }
     for one in partial:
         with pytest.raises(InputError, match="coefficient is missing"):
             one.predict({})
@@ -49,8 +55,12 @@ def test_a_set_with_a_missing_coefficient_gives_no_value():
 
 def test_names_and_bundles():
     assert [one.name for one in published.get("steplaw")] == ["steplaw-lr", "steplaw-batch"]
-    assert [one.name for one in published.get("powerlines") if not one.missing] == ["powerlines-tau"]
-    assert all(name in published.all_sets() for names in published.bundles().values() for name in names)
+    assert [one.name for one in published.get("powerlines") if not one.missing] == [
+        "powerlines-tau"
+    ]
+    assert all(
+        name in published.all_sets() for names in published.bundles().values() for name in names
+    )
     assert not set(published.bundles()) & set(published.all_sets())
     with pytest.raises(InputError, match="close to it: steplaw"):
         published.get("steplw")
@@ -82,7 +92,9 @@ def test_values_as_published(name, at, expected, tolerance):
 
 
 def test_deepseek_allocation_spends_the_compute():
-    assert value("deepseek-flops-per-token", flops=1e21) * value("deepseek-tokens", flops=1e21) / 1e21 == pytest.approx(1.0001, abs=1e-4)
+    assert value("deepseek-flops-per-token", flops=1e21) * value(
+        "deepseek-tokens", flops=1e21
+    ) / 1e21 == pytest.approx(1.0001, abs=1e-4)
 
 
 def test_gadre_errors_are_those_of_its_power_sum():
@@ -93,8 +105,12 @@ def test_gadre_errors_are_those_of_its_power_sum():
 
 
 def test_rounded_and_unrounded_chinchilla_disagree():
-    """Rounding beta from 0.2849 to 0.28 raises the data term by about 13 % at 1e11 tokens: why the unrounded set is the default."""
-    exact, rounded = (published.get(name)[0].params for name in ("chinchilla", "chinchilla-printed"))
+    """Rounding beta from 0.2849 to 0.28 raises the data term by about 13 % at 1e11 tokens: why the
+    unrounded set is the default.
+    """
+    exact, rounded = (
+        published.get(name)[0].params for name in ("chinchilla", "chinchilla-printed")
+    )
     data_term = [p["B"] * 1e11 ** -p["beta"] for p in (exact, rounded)]
     assert 1.1 < data_term[1] / data_term[0] < 1.16
 
@@ -116,9 +132,15 @@ def test_reach_is_silent_then_warns_then_refuses():
     assert published.reach("law", FITTED, {**at, "tokens": 9 * at["tokens"]}) == []
     (warning,) = published.reach("law", FITTED, {**at, "tokens": 50 * at["tokens"]})
     assert "flops" in warning and "50x" in warning
-    with pytest.raises(InputError, match=r"law: flops=3e\+22 is 300x beyond the fitted maximum 1e\+20"):
+    with pytest.raises(
+        InputError,
+        match=r"law: flops=3e\+22 is 300x beyond the fitted maximum "
+        r"1e\+20",
+    ):
         published.reach("law", FITTED, {**at, "tokens": 300 * at["tokens"]})
-    (warning,) = published.reach("law", FITTED, {**at, "tokens": 300 * at["tokens"]}, extrapolate=True)
+    (warning,) = published.reach(
+        "law", FITTED, {**at, "tokens": 300 * at["tokens"]}, extrapolate=True
+    )
     assert "300x" in warning
 
 

@@ -1,4 +1,6 @@
-"""The page says what the numbers say, fetches nothing, escapes what it is given, and its sliders evaluate the fitted law."""
+"""The page says what the numbers say, fetches nothing, escapes what it is given, and its sliders
+evaluate the fitted law.
+"""
 
 import json
 import re
@@ -18,8 +20,8 @@ from tests.fits.runs import EPOCH, surface
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync",
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 EVIL = "<script>document.title='owned'</script><img src=http://example.invalid/x>$lr$"
 
@@ -46,14 +48,30 @@ def prediction(runs, law) -> dict:
 
 @pytest.fixture(scope="module")
 def page(runs, checks, law, prediction) -> str:
-    flags = {"flags": [{"name": "tokens_per_param_span", "value": 1.25, "threshold": 4, "meaning": "N & D in lockstep"}]}
-    return report.render("A study", runs, checks, law, prediction, study.RECIPE, ["Text: made up."], audit=flags)
+    flags = {
+        "flags": [
+            {
+                "name": "tokens_per_param_span",
+                "value": 1.25,
+                "threshold": 4,
+                "meaning": "N & D in lockstep",
+            }
+        ]
+    }
+    return report.render(
+        "A study", runs, checks, law, prediction, study.RECIPE, ["Text: made up."], audit=flags
+    )
 
 
 def text_of(page: str) -> str:
     """What a reader sees, without tags, scripts and styles."""
     bare = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.S)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", bare)).replace("&#39;", "'").replace("&gt;", ">").replace("&lt;", "<")
+    return (
+        re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", bare))
+        .replace("&#39;", "'")
+        .replace("&gt;", ">")
+        .replace("&lt;", "<")
+    )
 
 
 def test_summary_says_verdicts_and_numbers(page, checks, prediction) -> None:
@@ -62,11 +80,17 @@ def test_summary_says_verdicts_and_numbers(page, checks, prediction) -> None:
     for check in checks:
         total = check["drift"]["total"]["value"]
         lead = "transfers" if check["verdict"] == "pass" else "does not transfer"
-        assert f"{check['verdict']} {check['parametrization']}, adamw: the best learning rate {lead} from width 16 to 128" in text
+        assert (
+            f"{check['verdict']} {check['parametrization']}, adamw: the best learning rate {lead} "
+            "from width 16 to 128" in text
+        )
         assert f"{total:+.2f}".replace("-", "−") in text
     assert [c["verdict"] for c in checks] == ["fail", "pass"]
     said, measured = prediction["predicted"]["loss"], prediction["measured"]["loss"]
-    assert f"{said['value']:.3f} [{said['low']:.3f}, {said['high']:.3f}]; measured afterwards: {measured:.3f}" in text
+    assert (
+        f"{said['value']:.3f} [{said['low']:.3f}, {said['high']:.3f}]; measured afterwards: "
+        f"{measured:.3f}" in text
+    )
     assert "inside the 90 % interval" in text and prediction["prediction_sha256"] in text
 
 
@@ -74,7 +98,10 @@ def test_every_section_has_its_numbers(page, runs, law) -> None:
     text = text_of(page)
     assert f"{int((runs['status'] == 'diverged').sum())} diverged" in text
     assert "this page summed the objective over them again and got the fit's own value" in text
-    assert f"{law.objective['value']:.7g}" in text and f"{law.starts['agree']} of {law.starts['tried']} starts agree" in text
+    assert (
+        f"{law.objective['value']:.7g}" in text
+        and f"{law.starts['agree']} of {law.starts['tried']} starts agree" in text
+    )
     assert page.count(f'<span class="flag">{words.NOT_MEASURED}</span>') == 2
     assert "steplaw (2503.04715)" in text and "tokens / batch_tokens (steplaw (2503.04715))" in text
     assert "tokens_per_param_span 1.25 4 N &amp; D in lockstep" in text and "Text: made up." in text
@@ -90,10 +117,14 @@ def test_the_page_refers_to_nothing_outside_it(page) -> None:
 
 
 def test_what_it_is_given_is_escaped(runs, law) -> None:
-    evil = runs.assign(study=runs["study"].replace("lr_width", EVIL), parametrization=EVIL, device=EVIL)
+    evil = runs.assign(
+        study=runs["study"].replace("lr_width", EVIL), parametrization=EVIL, device=EVIL
+    )
     evil = evil[(runs["study"] == "lr_width") & (runs["parametrization"] == "u-mup")]
     recipe = {EVIL: study.number(1.0, source=EVIL)}
-    page = report.render(EVIL, evil, study.checks(evil, EVIL), law, recipe=recipe, notes=[EVIL], missing=[EVIL])
+    page = report.render(
+        EVIL, evil, study.checks(evil, EVIL), law, recipe=recipe, notes=[EVIL], missing=[EVIL]
+    )
     assert "<script>document" not in page and "<img" not in page
     assert page.count("&lt;script&gt;document") >= 6
 
@@ -105,7 +136,17 @@ def test_same_input_same_page(runs, checks, law) -> None:
 @pytest.mark.parametrize(
     "columns, said",
     [
-        (["loss"], ("No transfer check", "No law", "No prediction", "No recipe", "No audit", "Needs a loss law")),
+        (
+            ["loss"],
+            (
+                "No transfer check",
+                "No law",
+                "No prediction",
+                "No recipe",
+                "No audit",
+                "Needs a loss law",
+            ),
+        ),
         (["lr", "width", "loss"], ("No transfer check", "No law")),
         (["params", "tokens"], ("No transfer check",)),
     ],
@@ -119,19 +160,30 @@ def test_sections_without_data_say_what_is_missing(runs, columns, said) -> None:
 
 
 def test_a_check_that_cannot_be_made_says_why(runs) -> None:
-    few = runs[(runs["study"] == "lr_width") & (runs["parametrization"] == "u-mup") & runs["lr"].between(0.5, 4.0)]
+    few = runs[
+        (runs["study"] == "lr_width")
+        & (runs["parametrization"] == "u-mup")
+        & runs["lr"].between(0.5, 4.0)
+    ]
     found, missing = rows.checks(few)
     assert not found and len(missing) == 1 and "seed noise cannot be estimated" in missing[0]
-    assert "seed noise cannot be estimated" in text_of(report.render("x", few, found, missing=missing))
+    assert "seed noise cannot be estimated" in text_of(
+        report.render("x", few, found, missing=missing)
+    )
 
 
 def test_the_runs_behind_a_check_are_found_in_the_whole_table(runs, checks) -> None:
     for check in checks:
         mine = rows.of_check(runs, check)
         assert len(mine) == sum(row["runs"] for row in check["rows"]) == 32
-        assert set(mine["study"]) == {"lr_width"} and set(mine["parametrization"]) == {check["parametrization"]}
+        assert set(mine["study"]) == {"lr_width"} and set(mine["parametrization"]) == {
+            check["parametrization"]
+        }
     found, missing = rows.checks(runs)
-    assert [(c["parametrization"], c["axis"], c["verdict"]) for c in found][:2] == [("sp", "width", "fail"), ("u-mup", "width", "pass")]
+    assert [(c["parametrization"], c["axis"], c["verdict"]) for c in found][:2] == [
+        ("sp", "width", "fail"),
+        ("u-mup", "width", "pass"),
+    ]
     assert not missing
 
 
@@ -174,7 +226,10 @@ def test_a_legend_of_many_long_labels_stays_inside_its_figure() -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_figures_are_written_as_pictures(runs, checks, law, prediction, tmp_path, suffix) -> None:
-    for name, figure in {"transfer": plots.transfer_figure(runs, checks), "law": plots.law_figure(runs, law, prediction)}.items():
+    for name, figure in {
+        "transfer": plots.transfer_figure(runs, checks),
+        "law": plots.law_figure(runs, law, prediction),
+    }.items():
         path = tmp_path / f"{name}.{suffix}"
         figure.savefig(path)
         assert path.stat().st_size > 10_000
@@ -183,22 +238,34 @@ def test_figures_are_written_as_pictures(runs, checks, law, prediction, tmp_path
 def slider(data: dict, params: float, tokens: float) -> float:
     """What whatif.js computes from the data of a sum of powers."""
     offset, gain, *terms = data["rows"][0]
-    parts = [np.exp(terms[i] - terms[i + 1] * np.log(params) - terms[i + 2] * np.log(tokens)) for i in range(0, len(terms), 3)]
+    parts = [
+        np.exp(terms[i] - terms[i + 1] * np.log(params) - terms[i + 2] * np.log(tokens))
+        for i in range(0, len(terms), 3)
+    ]
     return offset + sum(parts) ** gain
 
 
 @pytest.mark.parametrize("name, p", [
     ("chinchilla", EPOCH), ("chinchilla-tied", {k: v for k, v in EPOCH.items() if k != "beta"}),
     ("chinchilla-outer", {**EPOCH, "gamma": 0.9}),
-    ("kaplan-nd", {"N_c": 6.4e13, "alpha_N": 0.076, "D_c": 1.8e13, "alpha_D": 0.103}), ("power-c", {"E": 1.7, "A": 1e3, "gamma": 0.15}),
+    ("kaplan-nd", {"N_c": 6.4e13, "alpha_N": 0.076, "D_c": 1.8e13, "alpha_D": 0.103}),
+    ("power-c", {"E": 1.7, "A": 1e3, "gamma": 0.15}),
     ("gadre", {"E": 1.7, "a": 140.0, "b": 190.0, "eta": 0.12}),
 ])  # fmt: skip
 def test_the_sliders_data_is_the_law(name, p) -> None:
     span = {"params": [1e8, 1e9], "tokens": [1e9, 1e10], "flops": [6e17, 6e19]}
-    data = whatif.data(Fit(name, p, {"name": "log-huber", "delta": 1e-3, "value": 1.0}, 10, range=span))
+    data = whatif.data(
+        Fit(name, p, {"name": "log-huber", "delta": 1e-3, "value": 1.0}, 10, range=span)
+    )
     for params, tokens in ((1e8, 1e9), (7e9, 1.4e11)):
-        x = {"params": np.array([params]), "tokens": np.array([tokens]), "flops": np.array([6 * params * tokens])}
-        assert slider(data, params, tokens) == pytest.approx(float(model.form(Fit(name, p, {}, 1)).predict(p, x)[0]), rel=1e-9)
+        x = {
+            "params": np.array([params]),
+            "tokens": np.array([tokens]),
+            "flops": np.array([6 * params * tokens]),
+        }
+        assert slider(data, params, tokens) == pytest.approx(
+            float(model.form(Fit(name, p, {}, 1)).predict(p, x)[0]), rel=1e-9
+        )
 
 
 def test_laws_of_more_than_n_and_d_have_no_sliders() -> None:
@@ -210,24 +277,43 @@ def test_auto_gets_its_curves_and_a_grid() -> None:
     points = surface("chinchilla", EPOCH, n=40)
     found = auto.fit_auto(points)
     data = whatif.data(found)
-    at = {"params": [2.0 ** data["span"]["params"][0]], "tokens": [2.0 ** data["span"]["tokens"][1]]}
-    assert np.exp(data["grid"]["value"][0][-1]) == pytest.approx(auto.predict(found, at)["value"][0], rel=1e-5)
+    at = {
+        "params": [2.0 ** data["span"]["params"][0]],
+        "tokens": [2.0 ** data["span"]["tokens"][1]],
+    }
+    assert np.exp(data["grid"]["value"][0][-1]) == pytest.approx(
+        auto.predict(found, at)["value"][0], rel=1e-5
+    )
     page = report.render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found)
     assert "a weighted set of forms" in page and "count and ranges are the fit" in page
 
 
 @pytest.mark.parametrize(
     "value, count, general",
-    [(950, "950", "950.0"), (1024, "1,024", "1024"), (12345.6, "12.3 k", "1.23e4"), (1.4e12, "1.40 T", "1.40e12"),
-     (3e18, "3.00e18", "3.00e18"), (0.00391, "0.00391", "0.003910"), (9999.7, "10.0 k", "1.00e4"),
-     (None, "–", "–"), (float("nan"), "–", "–")],
-)  # fmt: skip
+    [
+        (950, "950", "950.0"),
+        (1024, "1,024", "1024"),
+        (12345.6, "12.3 k", "1.23e4"),
+        (1.4e12, "1.40 T", "1.40e12"),
+        (3e18, "3.00e18", "3.00e18"),
+        (0.00391, "0.00391", "0.003910"),
+        (9999.7, "10.0 k", "1.00e4"),
+        (None, "–", "–"),
+        (float("nan"), "–", "–"),
+    ],
+)
 def test_numbers_are_spelled_one_way(value, count, general) -> None:
     assert (words.count(value), words.general(value)) == (count, general)
-    assert words.signed(-0.001) == "+0.00" and words.signed(-0.5) == "−0.50" and words.percent(-0.0034) == "−0.34 %"
+    assert (
+        words.signed(-0.001) == "+0.00"
+        and words.signed(-0.5) == "−0.50"
+        and words.percent(-0.0034) == "−0.34 %"
+    )
 
 
-@pytest.mark.parametrize("bad", [{}, {"predicted": {"loss": 2.7}}, {"predicted": {"loss": {"low": 1}}}])
+@pytest.mark.parametrize(
+    "bad", [{}, {"predicted": {"loss": 2.7}}, {"predicted": {"loss": {"low": 1}}}]
+)
 def test_a_prediction_that_is_none_is_refused_by_name(runs, bad) -> None:
     from fits import InputError
 
@@ -235,12 +321,14 @@ def test_a_prediction_that_is_none_is_refused_by_name(runs, bad) -> None:
         report.render("x", runs, [], prediction=bad)
 
 
-# In a browser ---------------------------------------------------------------------------------------------------------
+# In a browser ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: test)")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed (extra: test)"
+    )
     if not CHROMIUM.exists():
         pytest.skip(f"no browser at {CHROMIUM} (apt-get install chromium)")
     with sync_api.sync_playwright() as p:
@@ -263,33 +351,54 @@ def visit(browser, tmp_path, html: str, width: int = 1100):
 
 
 def slide(page, name: str, log2: float) -> None:
-    page.eval_on_selector(f"#{name}", "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", log2)
+    page.eval_on_selector(
+        f"#{name}", "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", log2
+    )
 
 
 @pytest.mark.parametrize("width", [1100, 400])
-def test_in_a_browser_it_fetches_nothing_and_fits_the_screen(browser, page, tmp_path, width) -> None:
+def test_in_a_browser_it_fetches_nothing_and_fits_the_screen(
+    browser, page, tmp_path, width
+) -> None:
     opened, requests, errors = visit(browser, tmp_path, page, width)
     assert requests == [(tmp_path / "report.html").as_uri()] and errors == []
     assert opened.evaluate("document.documentElement.scrollWidth") == width
-    sizes = opened.eval_on_selector_all("figure svg text", "all => all.map((t) => t.getBoundingClientRect().height)")
+    sizes = opened.eval_on_selector_all(
+        "figure svg text", "all => all.map((t) => t.getBoundingClientRect().height)"
+    )
     assert len(sizes) > 40 and min(sizes) >= 8  # px: readable on a phone too
 
 
-def test_sliders_evaluate_the_law_and_keep_the_reach_rule(browser, page, law, prediction, tmp_path) -> None:
+def test_sliders_evaluate_the_law_and_keep_the_reach_rule(
+    browser, page, law, prediction, tmp_path
+) -> None:
     opened, _, errors = visit(browser, tmp_path, page)
     start = opened.inner_text("#loss")
-    assert start == f"{prediction['predicted']['loss']['value']:.3f}" and opened.inner_text("#ratio") == "1.00×"
+    assert (
+        start == f"{prediction['predicted']['loss']['value']:.3f}"
+        and opened.inner_text("#ratio") == "1.00×"
+    )
     opened.click("button[data-slider=n][data-step='1']")
     n, d = 2 * prediction["target"]["params"], prediction["target"]["tokens"]
     twice = model.evaluate(law, {"params": np.array([n]), "tokens": np.array([d])})[0]
-    assert opened.inner_text("#loss") == f"{twice:.3f}" != start and opened.inner_text("#ratio") == "2.00×"
+    assert (
+        opened.inner_text("#loss") == f"{twice:.3f}" != start
+        and opened.inner_text("#ratio") == "2.00×"
+    )
     low, high = (float(v) for v in opened.inner_text("#interval").strip("[]").split(", "))
     band = model.band(law, {"params": np.array([n]), "tokens": np.array([d])})
-    assert low == pytest.approx(band["low"][0], abs=0.02) and high == pytest.approx(band["high"][0], abs=0.02)
+    assert low == pytest.approx(band["low"][0], abs=0.02) and high == pytest.approx(
+        band["high"][0], abs=0.02
+    )
     reach = []
     for factor in (1.0, 50.0, 200.0):  # of the fitted maximum of compute
         slide(opened, "n", np.log2(law.range["flops"][1] * factor / 6 / d))
-        reach.append((opened.get_attribute("#whatif-panel", "class"), opened.inner_text("#reach").split(":")[0]))
+        reach.append(
+            (
+                opened.get_attribute("#whatif-panel", "class"),
+                opened.inner_text("#reach").split(":")[0],
+            )
+        )
     assert reach == [("whatif", ""), ("whatif warned", "Warning"), ("whatif refused", "Refused")]
     assert errors == []
 
@@ -297,7 +406,11 @@ def test_sliders_evaluate_the_law_and_keep_the_reach_rule(browser, page, law, pr
 def test_sliders_over_a_grid_agree_with_the_law(browser, tmp_path) -> None:
     points = surface("chinchilla", EPOCH, n=40)
     found = auto.fit_auto(points)
-    opened, _, errors = visit(browser, tmp_path, report.render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found))
+    opened, _, errors = visit(
+        browser,
+        tmp_path,
+        report.render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found),
+    )
     for log_n, log_d in ((27.3, 33.1), (33.77, 38.4)):
         slide(opened, "n", log_n)
         slide(opened, "d", log_d)
@@ -308,7 +421,9 @@ def test_sliders_over_a_grid_agree_with_the_law(browser, tmp_path) -> None:
 
 def test_a_hostile_name_runs_nothing(browser, runs, law, tmp_path) -> None:
     evil = runs[runs["study"] == "ladder"].assign(study=EVIL)
-    opened, requests, errors = visit(browser, tmp_path, report.render("harmless", evil, [], law, notes=[EVIL]))
+    opened, requests, errors = visit(
+        browser, tmp_path, report.render("harmless", evil, [], law, notes=[EVIL])
+    )
     assert opened.title() == "harmless" and len(requests) == 1 and errors == []
     assert EVIL in opened.inner_text("#runs")
 
@@ -316,6 +431,10 @@ def test_a_hostile_name_runs_nothing(browser, runs, law, tmp_path) -> None:
 def test_data_for_the_sliders_is_json_and_cannot_end_its_script(runs, law) -> None:
     from dataclasses import replace
 
-    page = report.render("x", runs, [], replace(law, params_kind="</script><script>alert(1)</script>"))
-    data = re.search(r'<script type="application/json" id="law-data">(.*?)</script>', page, re.S).group(1)
+    page = report.render(
+        "x", runs, [], replace(law, params_kind="</script><script>alert(1)</script>")
+    )
+    data = re.search(
+        r'<script type="application/json" id="law-data">(.*?)</script>', page, re.S
+    ).group(1)
     assert json.loads(data)["kind"].startswith("</script>")

@@ -44,8 +44,18 @@ def test_map_where_and_best_over(tmp_path) -> None:
     runs = frame().rename(columns={"loss": "val_loss"}).assign(corpus="c4", keep=[True, False] * 6)
     read = table.read(runs, map={"loss": "val_loss"}, where=["corpus=c4", "keep=true", "lr=1e-3"])
     assert set(read.frame["lr"]) == {1e-3} and read.frame["keep"].all()
-    assert sum(read.left_out.values()) + len(read.frame) == len(runs) and set(read.left_out) == {"not keep=true", "not lr=1e-3"}
-    doubled = pd.concat([frame(), frame().assign(lr=4e-3, loss=lambda d: d["loss"] + 0.1, run_id=lambda d: d["run_id"] + "b")])
+    assert sum(read.left_out.values()) + len(read.frame) == len(runs) and set(read.left_out) == {
+        "not keep=true",
+        "not lr=1e-3",
+    }
+    doubled = pd.concat(
+        [
+            frame(),
+            frame().assign(
+                lr=4e-3, loss=lambda d: d["loss"] + 0.1, run_id=lambda d: d["run_id"] + "b"
+            ),
+        ]
+    )
     best = table.read(doubled, best_over=["lr"])
     pd.testing.assert_frame_equal(best.frame, frame())
     assert best.left_out == {"not the best over lr": 12}
@@ -59,7 +69,11 @@ def test_map_where_and_best_over(tmp_path) -> None:
         ({"where": ["lr"]}, "where='lr': must be COLUMN=VALUE"),
         ({"where": ["lr=high"]}, "where='lr=high': lr is a number"),
         ({"best_over": ["depth"]}, "best-over='depth': must be a hyperparameter's column"),
-        ({"best_over": ["params"]}, "best-over='params': must be a hyperparameter's column of the table, not one of params, tokens"),
+        (
+            {"best_over": ["params"]},
+            "best-over='params': must be a hyperparameter's column of the "
+            "table, not one of params, tokens",
+        ),
     ],
 )
 def test_bad_arguments_are_one_line(arguments, message: str) -> None:
@@ -92,7 +106,12 @@ def test_rows_that_cannot_be_used_are_counted_by_reason() -> None:
     runs.loc[3, "params"] = -5
     points = table.select(runs, CHINCHILLA, left_out={"failed": 2})
     assert len(points.y) == 16
-    assert points.left_out == {"failed": 2, "loss missing or not finite": 2, "tokens not positive": 1, "params not positive": 1}
+    assert points.left_out == {
+        "failed": 2,
+        "loss missing or not finite": 2,
+        "tokens not positive": 1,
+        "params not positive": 1,
+    }
 
 
 def test_diverged_duplicate_and_earlier_rows_are_counted() -> None:
@@ -108,18 +127,37 @@ def test_diverged_duplicate_and_earlier_rows_are_counted() -> None:
 def test_the_last_step_of_a_run_counts_wherever_its_row_stands() -> None:
     runs = frame().drop(columns="tokens")
     read = table.read(pd.concat([runs.assign(step=900), runs.assign(step=300, loss=4.0)]))
-    assert read.left_out == {"earlier row of the same run_id": len(runs)} and set(read.frame["step"]) == {900}
+    assert read.left_out == {"earlier row of the same run_id": len(runs)} and set(
+        read.frame["step"]
+    ) == {900}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.drop(columns="tokens"), "columns: tokens missing; the table has run_id, params"),
-        (lambda d: d.assign(params=d["params"] / 1e9), r"params=0.1 to 1: must be a count of parameters \(not millions or billions\)"),
+        (
+            lambda d: d.drop(columns="tokens"),
+            "columns: tokens missing; the table has run_id, params",
+        ),
+        (
+            lambda d: d.assign(params=d["params"] / 1e9),
+            r"params=0.1 to 1: must be a count of "
+            r"parameters \(not millions or billions\)",
+        ),
         (lambda d: d.assign(tokens=d["tokens"] / 1e9), "tokens=.*: must be a count of tokens"),
-        (lambda d: d.assign(loss=np.exp(d["loss"]) * 10), r"loss=.*: must be nats per token \(not perplexity\)"),
-        (lambda d: d.head(5), "rows=5: chinchilla has 5 parameters and needs at least 6 usable rows"),
-        (lambda d: d.assign(params=1e9), r"params=1e\+09 in every row: chinchilla needs it to vary"),
+        (
+            lambda d: d.assign(loss=np.exp(d["loss"]) * 10),
+            r"loss=.*: must be nats per token \(not "
+            r"perplexity\)",
+        ),
+        (
+            lambda d: d.head(5),
+            "rows=5: chinchilla has 5 parameters and needs at least 6 usable rows",
+        ),
+        (
+            lambda d: d.assign(params=1e9),
+            r"params=1e\+09 in every row: chinchilla needs it to vary",
+        ),
         (lambda d: d.assign(loss=3.0), "loss=3 in every row"),
         (lambda d: d.assign(loss="low"), "loss: must be numbers"),
     ],
@@ -131,10 +169,14 @@ def test_what_no_law_can_be_fitted_to_is_refused(change, message: str) -> None:
 
 
 def test_params_kind_chooses_the_count() -> None:
-    np.testing.assert_array_equal(table.select(frame(), CHINCHILLA, "no_embed").x["params"], frame()["params_no_embed"])
+    np.testing.assert_array_equal(
+        table.select(frame(), CHINCHILLA, "no_embed").x["params"], frame()["params_no_embed"]
+    )
     with pytest.raises(InputError, match="params_active missing"):
         table.select(frame(), CHINCHILLA, "active")
-    with pytest.raises(InputError, match="params-kind='embed': must be one of total, no_embed, active"):
+    with pytest.raises(
+        InputError, match="params-kind='embed': must be one of total, no_embed, active"
+    ):
         table.select(frame(), CHINCHILLA, "embed")
 
 
@@ -146,10 +188,21 @@ def test_flops_are_derived_when_absent_and_said() -> None:
 
 def test_exports_of_trackers_are_understood(tmp_path) -> None:
     runs = frame()
-    wandb = runs.rename(columns={"run_id": "ID", "loss": "val/loss"}).assign(Name="sweep", State=["finished"] * 11 + ["crashed"])
+    wandb = runs.rename(columns={"run_id": "ID", "loss": "val/loss"}).assign(
+        Name="sweep", State=["finished"] * 11 + ["crashed"]
+    )
     read = table.read(wandb, map={"loss": "val/loss"})
-    assert read.left_out == {"failed": 1} and list(read.frame["run_id"]) == list(runs["run_id"][:11])
-    chart = pd.DataFrame({"Step": [1, 2, 3], "a - loss": [3.0, 2.5, np.nan], "a - loss__MIN": 0.0, "b - loss": [3.1, 2.6, 2.2]})
+    assert read.left_out == {"failed": 1} and list(read.frame["run_id"]) == list(
+        runs["run_id"][:11]
+    )
+    chart = pd.DataFrame(
+        {
+            "Step": [1, 2, 3],
+            "a - loss": [3.0, 2.5, np.nan],
+            "a - loss__MIN": 0.0,
+            "b - loss": [3.1, 2.6, 2.2],
+        }
+    )
     read = table.read(chart)
     assert read.frame.to_dict("list") == {"run_id": ["a", "b"], "steps": [2, 3], "loss": [2.5, 2.2]}
     assert len(table.read(chart, one_row_a_run=False).frame) == 5
@@ -176,7 +229,9 @@ def test_losses_worse_than_knowing_nothing_are_a_warning() -> None:
 
 
 def test_groups_label_runs_and_sizes() -> None:
-    points = table.select(pd.concat([frame(), frame().assign(tokens=lambda d: d["tokens"] * 2)]), CHINCHILLA)
+    points = table.select(
+        pd.concat([frame(), frame().assign(tokens=lambda d: d["tokens"] * 2)]), CHINCHILLA
+    )
     assert len(np.unique(points.groups["run"])) == 12 and len(np.unique(points.groups["size"])) == 3
 
 
@@ -191,10 +246,28 @@ def test_runs_without_an_id_are_runs_of_their_own() -> None:
 
 
 def test_a_run_that_is_not_done_is_left_out_whatever_its_tracker_calls_that() -> None:
-    words = ["finished", "Done", "COMPLETED", None, "success", "done", "done", "crashed", "killed", "running", "Diverged", "paused"]
+    words = [
+        "finished",
+        "Done",
+        "COMPLETED",
+        None,
+        "success",
+        "done",
+        "done",
+        "crashed",
+        "killed",
+        "running",
+        "Diverged",
+        "paused",
+    ]
     kept = {"failed": 2, "diverged": 1, "status running": 1, "status paused": 1}
     assert table.read(frame().assign(status=words)).left_out == kept
-    assert table.read(frame().assign(Name="sweep", State=words).rename(columns={"run_id": "ID"})).left_out == kept
+    assert (
+        table.read(
+            frame().assign(Name="sweep", State=words).rename(columns={"run_id": "ID"})
+        ).left_out
+        == kept
+    )
     every = table.read(frame().assign(status=words), every_status=True)
     assert every.left_out == {"status running": 1, "status paused": 1}
     assert list(every.frame["status"]) == ["done"] * 7 + ["failed"] * 2 + ["diverged"]

@@ -1,4 +1,6 @@
-"""laws.md checks 21 and 23: models whose losses and exponents are known in closed form, simulated."""
+"""laws.md checks 21 and 23: models whose losses and exponents are known in closed form,
+simulated.
+"""
 
 import numpy as np
 import pytest
@@ -12,12 +14,20 @@ def delta(spectrum: np.ndarray, n: int) -> float:
     return np.exp(brentq(lambda u: np.sum(spectrum / (spectrum + np.exp(u))) - n, -60, 5))
 
 
-SETTINGS = [(100, 400, 0.5, 0.423), (400, 100, 0.5, 0.423), (200, 2000, 1.0, 0.0129), (150, 1500, 0.3, 0.865), (600, 150, 1.0, 0.0209)]
+SETTINGS = [
+    (100, 400, 0.5, 0.423),
+    (400, 100, 0.5, 0.423),
+    (200, 2000, 1.0, 0.0129),
+    (150, 1500, 0.3, 0.865),
+    (600, 150, 1.0, 0.0209),
+]
 
 
 @pytest.mark.parametrize(("n", "t", "alpha", "quoted"), SETTINGS)
 def test_solvable_model(n: int, t: int, alpha: float, quoted: float) -> None:
-    """Check 21 (2210.16859): ridgeless regression on n random features of t samples; the closed form is symmetric in n and t."""
+    """Check 21 (2210.16859): ridgeless regression on n random features of t samples; the closed
+    form is symmetric in n and t.
+    """
     rng, m = np.random.default_rng(0), 3000
     spectrum = np.arange(1, m + 1) ** -(1 + alpha)
     low, high = min(n, t), max(n, t)
@@ -28,15 +38,24 @@ def test_solvable_model(n: int, t: int, alpha: float, quoted: float) -> None:
     for _ in range(repeats):
         x = rng.standard_normal((t, m), dtype=np.float32) * np.sqrt(spectrum).astype(np.float32)
         u = rng.standard_normal((n, m), dtype=np.float32) / np.float32(np.sqrt(m))
-        # over labels y = w x with w iid of unit variance the expected loss is |sqrt(spectrum) (1 - u' pinv(x u') x)|^2
+        # over labels y = w x with w iid of unit variance the expected loss is |sqrt(spectrum) (1 -
+        # u' pinv(x u') x)|^2
         left = np.linalg.pinv(x @ u.T) @ x
-        diagonal, square = np.sum(u * left, axis=0), np.sum(u * (left @ left.T @ u), axis=0)  # of u' left and its rows
+        # of u' left and its rows
+        diagonal, square = np.sum(u * left, axis=0), np.sum(u * (left @ left.T @ u), axis=0)
         losses.append(np.sum(spectrum * (1 - 2 * diagonal + square)))
-    assert abs(np.mean(losses) - theory) < 2 * np.std(losses, ddof=1) / np.sqrt(repeats) + 0.03 * theory
+    assert (
+        abs(np.mean(losses) - theory)
+        < 2 * np.std(losses, ddof=1) / np.sqrt(repeats) + 0.03 * theory
+    )
 
 
-def error(d: int, top: int, alpha: float, rng: np.random.Generator, n: int = 4000, m: int = 5) -> float:
-    """Error of an associative memory of d dimensions that stores its `top` most frequent of n associations (2310.02984)."""
+def error(
+    d: int, top: int, alpha: float, rng: np.random.Generator, n: int = 4000, m: int = 5
+) -> float:
+    """Error of an associative memory of d dimensions that stores its `top` most frequent of n
+    associations (2310.02984).
+    """
     p = np.arange(1, n + 1) ** -alpha
     label = rng.integers(0, m, n)
     inputs, outputs = rng.standard_normal((n, d)), rng.standard_normal((m, d))

@@ -7,7 +7,8 @@ from fits import InputError, time
 from fits.loss import Chinchilla, optimum
 from fits.published import get
 
-TRUE = {"c0": 8e-4, "c1": 1 / 2e14, "c2": 1 / 1.5e12, "c3": 1.2e-4}  # a fast accelerator with a launch cost a layer
+# a fast accelerator with a launch cost a layer
+TRUE = {"c0": 8e-4, "c1": 1 / 2e14, "c2": 1 / 1.5e12, "c3": 1.2e-4}
 
 
 def shape(width, depth, batch=2**18, sequence=1024, vocab=32_000):
@@ -26,7 +27,15 @@ def shape(width, depth, batch=2**18, sequence=1024, vocab=32_000):
 
 
 def measured(rng, n=48, noise=0.03):
-    shapes = [shape(64 * rng.integers(2, 24), rng.integers(2, 25), 2.0 ** rng.integers(13, 18), 2 ** rng.integers(7, 12)) for _ in range(n)]
+    shapes = [
+        shape(
+            64 * rng.integers(2, 24),
+            rng.integers(2, 25),
+            2.0 ** rng.integers(13, 18),
+            2 ** rng.integers(7, 12),
+        )
+        for _ in range(n)
+    ]
     x = {name: np.array([float(one[name]) for one in shapes]) for name in time.StepTime.inputs}
     return x, time.StepTime.predict(TRUE, x) * np.exp(noise * rng.standard_normal(n))
 
@@ -37,18 +46,25 @@ def test_flops_and_bytes_of_a_step():
     assert time.flops_per_step(x) == pytest.approx(2**16 * (6 * matrices + 12 * 8 * 512 * 1024))
     twice = {**x, "batch_tokens": 2 * x["batch_tokens"]}
     optimizer = 4 * 8 * x["params"]
-    assert time.bytes_per_step(twice) - optimizer == pytest.approx(2 * (time.bytes_per_step(x) - optimizer))
+    assert time.bytes_per_step(twice) - optimizer == pytest.approx(
+        2 * (time.bytes_per_step(x) - optimizer)
+    )
 
 
 def test_regression_predicts_shapes_it_never_saw_and_flops_alone_do_not():
     x, seconds = measured(np.random.default_rng(0))
     fit = time.fit_step_time(x, seconds, device="synthetic")
-    assert fit.derived["median_ape"] < 0.04 and fit.derived["flops_only_median_ape"] > 2 * fit.derived["median_ape"]
+    assert (
+        fit.derived["median_ape"] < 0.04
+        and fit.derived["flops_only_median_ape"] > 2 * fit.derived["median_ape"]
+    )
     assert fit.derived["r2"] > 0.99 and fit.source == "synthetic" and fit.n == 48
     assert fit.params == pytest.approx(TRUE, rel=0.3)
     assert fit.derived["flops_per_second"] == pytest.approx(2e14, rel=0.3)
     new = {name: np.array([float(v)]) for name, v in shape(1024, 16, batch=2**18).items()}
-    assert time.StepTime.predict(fit.params, new) == pytest.approx(time.StepTime.predict(TRUE, new), rel=0.05)
+    assert time.StepTime.predict(fit.params, new) == pytest.approx(
+        time.StepTime.predict(TRUE, new), rel=0.05
+    )
 
 
 def test_coefficients_are_never_negative():
@@ -79,11 +95,17 @@ def test_loss_in_hours_prefers_larger_models_given_longer():
 
 
 def test_wide_and_shallow_wins_at_a_fixed_time_when_layers_cost():
-    """Equal parameters at equal hours: with a launch cost a layer the shallow net sees more tokens (2406.18922)."""
+    """Equal parameters at equal hours: with a launch cost a layer the shallow net sees more tokens
+    (2406.18922).
+    """
     p, wide, deep = get("epoch")[0].params, shape(512, 4, batch=2**13), shape(256, 16, batch=2**13)
     assert wide["params_no_embed"] == pytest.approx(deep["params_no_embed"], rel=0.05)
-    slow_layers = time.loss_in_hours(1.0, [deep, wide], {**TRUE, "c3": 1e-3}, Chinchilla, p, params_kind="no_embed")
-    assert slow_layers[0].shape["width"] == 512 and slow_layers[0].tokens > 1.5 * slow_layers[1].tokens
+    slow_layers = time.loss_in_hours(
+        1.0, [deep, wide], {**TRUE, "c3": 1e-3}, Chinchilla, p, params_kind="no_embed"
+    )
+    assert (
+        slow_layers[0].shape["width"] == 512 and slow_layers[0].tokens > 1.5 * slow_layers[1].tokens
+    )
 
 
 def test_best_size_in_hours_equals_the_compute_optimum_when_time_is_flops():

@@ -1,4 +1,6 @@
-"""Optima of known basins come back without bias, with intervals that hold what they claim; edges are censored; verdicts have power."""
+"""Optima of known basins come back without bias, with intervals that hold what they claim; edges
+are censored; verdicts have power.
+"""
 
 from pathlib import Path
 
@@ -15,26 +17,35 @@ GRID = np.arange(-13.0, -6.0)
 
 
 def skewed(d):
-    """Excess loss of the reference basin: one factor-2 step costs 0.5 % on the low side and 1.5 % on the high side."""
+    """Excess loss of the reference basin: one factor-2 step costs 0.5 % on the low side and 1.5 %
+    on the high side.
+    """
     return np.where(d < 0, 0.005, 0.015) * d**2
 
 
 def sweep(optima, rng, grid=GRID, seeds=1, parametrization="mup", shape=skewed, noise=NOISE):
-    """A table of runs: one width for each optimum (log2 LR), losses of `shape` around it with relative noise."""
+    """A table of runs: one width for each optimum (log2 LR), losses of `shape` around it with
+    relative noise.
+    """
     rows = [
-        {"parametrization": parametrization, "optimizer": "adamw", "width": 64.0 * 2**i, "lr": 2.0**x, "init_seed": seed,
-         "loss": (3.0 - 0.2 * i) * (1 + shape(x - best)) * (1 + noise * rng.standard_normal()), "loss_init": 8.0}
-        for i, best in enumerate(optima) for x in grid for seed in range(seeds)
+        {"parametrization": parametrization, "optimizer": "adamw", "width": 64.0 * 2**i, "lr":
+        2.0**x, "init_seed": seed, "loss": (3.0 - 0.2 * i) * (1 + shape(x - best)) * (1 + noise *
+        rng.standard_normal()), "loss_init": 8.0} for i, best in enumerate(optima) for x in grid for
+        seed in range(seeds)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def estimates(rng, draws, sizes=4, **options):
-    """(error, interval holds) of every uncensored optimum over `draws` basins, `sizes` to a table."""
+    """(error, interval holds) of every uncensored optimum over `draws` basins, `sizes` to a
+    table.
+    """
     errors, holds = [], []
     for _ in range(draws // sizes):
         optima = -10 + rng.uniform(-0.5, 0.5, sizes)
-        (answer,) = transfer.check(sweep(optima, rng, seeds=options.get("seeds", 1)), noise=options.get("noise"))
+        (answer,) = transfer.check(
+            sweep(optima, rng, seeds=options.get("seeds", 1)), noise=options.get("noise")
+        )
         for row, best in zip(answer["rows"], optima, strict=True):
             assert row["censored"] is None
             errors.append(row["log2"]["value"] - best)
@@ -42,7 +53,11 @@ def estimates(rng, draws, sizes=4, **options):
     return np.array(errors), float(np.mean(holds))
 
 
-@pytest.mark.parametrize("options", [{"noise": NOISE}, {"seeds": 2}, {}], ids=["noise known", "noise from seeds", "noise from residuals"])
+@pytest.mark.parametrize(
+    "options",
+    [{"noise": NOISE}, {"seeds": 2}, {}],
+    ids=["noise known", "noise from seeds", "noise from residuals"],
+)
 def test_skewed_basins_are_unbiased_and_their_intervals_hold(options, record_property):
     errors, coverage = estimates(np.random.default_rng(17), 200, **options)
     rmse = float(np.sqrt((errors**2).mean()))
@@ -54,11 +69,16 @@ def test_skewed_basins_are_unbiased_and_their_intervals_hold(options, record_pro
 
 
 def test_a_symmetric_parabola_would_be_biased_here():
-    """The negative control of the test above: the vertex of a plain parabola through the same points misses the claim."""
+    """The negative control of the test above: the vertex of a plain parabola through the same
+    points misses the claim.
+    """
     rng = np.random.default_rng(5)
     best = rng.uniform(-0.5, 0.5, 200)
     x = np.arange(-3.0, 4.0)
-    fits = [np.polyfit(x, np.log((1 + skewed(x - b)) * (1 + NOISE * rng.standard_normal(7))), 2) for b in best]
+    fits = [
+        np.polyfit(x, np.log((1 + skewed(x - b)) * (1 + NOISE * rng.standard_normal(7))), 2)
+        for b in best
+    ]
     assert abs(np.mean([-f[1] / (2 * f[0]) for f in fits] - best)) > 0.3
 
 
@@ -92,14 +112,26 @@ def test_a_best_point_below_divergence_is_no_edge():
     assert [row["censored"] for row in transfer.check(table)[0]["rows"]] == ["high", "high"]
     table = pd.concat([table, table.assign(lr=2.0**-6, loss=np.nan)])
     for row in transfer.check(table)[0]["rows"]:
-        assert row["censored"] is None and -8 < row["log2"]["value"] < -6 and (row["log2"]["high"] or -6.0) <= -6.0
+        assert (
+            row["censored"] is None
+            and -8 < row["log2"]["value"] < -6
+            and (row["log2"]["high"] or -6.0) <= -6.0
+        )
 
 
 def test_verdicts_penalty_and_drift():
     rng = np.random.default_rng(6)
-    still, moving = sweep([-10.0] * 4, rng, seeds=2), sweep([-8.5, -9.2, -9.9, -10.6], rng, seeds=2, parametrization="sp")
+    still, moving = (
+        sweep([-10.0] * 4, rng, seeds=2),
+        sweep([-8.5, -9.2, -9.9, -10.6], rng, seeds=2, parametrization="sp"),
+    )
     first, second = transfer.check(pd.concat([still, moving]), "width")
-    assert (first["parametrization"], first["verdict"], second["parametrization"], second["verdict"]) == ("mup", "pass", "sp", "fail")
+    assert (
+        first["parametrization"],
+        first["verdict"],
+        second["parametrization"],
+        second["verdict"],
+    ) == ("mup", "pass", "sp", "fail")
     assert abs(first["drift"]["total"]["value"]) < 0.4
     assert second["drift"]["low"] < -0.7 < second["drift"]["high"]
     assert first["penalty"]["relative"] < 0.003
@@ -143,14 +175,19 @@ def test_too_few_points_are_exempt_and_named():
 def test_lr_coupled_decay_is_one_value_and_other_decay_is_not():
     """The table holds decay per step, which under coupled decay follows the LR."""
     table = sweep([-10, -10], np.random.default_rng(8))
-    assert transfer.check(table.assign(weight_decay=0.1 * table["lr"]), noise=NOISE)[0]["verdict"] == "pass"
+    assert (
+        transfer.check(table.assign(weight_decay=0.1 * table["lr"]), noise=NOISE)[0]["verdict"]
+        == "pass"
+    )
     for other in (table["lr"] ** 0.5, np.where(table["lr"] < 2.0**-10, 0.1, 0.0) * table["lr"]):
         with pytest.raises(InputError, match="weight_decay="):
             transfer.check(table.assign(weight_decay=other), noise=NOISE)
 
 
 def test_models_of_other_sizes_are_no_seeds():
-    """A table of other people's runs has params and no width: over training length its model sizes are to be told apart."""
+    """A table of other people's runs has params and no width: over training length its model sizes
+    are to be told apart.
+    """
     one = sweep([-10, -10], np.random.default_rng(8)).rename(columns={"width": "steps"})
     both = pd.concat([one.assign(params=1e7), one.assign(params=3e7, loss=one["loss"] * 0.9)])
     with pytest.raises(InputError, match=r"params=1e\+07, 3e\+07: must take one value at steps=64"):
@@ -161,12 +198,26 @@ def test_models_of_other_sizes_are_no_seeds():
 
 def test_checkpoints_of_a_run_are_no_seeds():
     runs = sweep([-10, -10, -10], np.random.default_rng(8))
-    checkpoints = pd.concat([runs.assign(loss=runs["loss"] * times, epoch=epoch) for epoch, times in enumerate((1.0, 0.6, 0.3))])
-    with pytest.raises(InputError, match=r"runs=63: those that agree in size and hyperparameter differ by .*%, which no seed explains"):
+    checkpoints = pd.concat(
+        [
+            runs.assign(loss=runs["loss"] * times, epoch=epoch)
+            for epoch, times in enumerate((1.0, 0.6, 0.3))
+        ]
+    )
+    with pytest.raises(
+        InputError,
+        match=r"runs=63: those that agree in size and hyperparameter "
+        r"differ by .*%, which no seed explains",
+    ):
         transfer.check(checkpoints)
     assert transfer.check(checkpoints[checkpoints["epoch"] == 2])[0]["verdict"] == "pass"
-    late = pd.concat([runs.assign(step=900), runs.assign(step=1000, loss=runs["loss"] * 0.99)])  # so near that seeds could do it
-    with pytest.raises(InputError, match=r"step=900, 1000: must take one value at width=64; select one \(--where step=\.\.\.\)"):
+    # so near that seeds could do it
+    late = pd.concat([runs.assign(step=900), runs.assign(step=1000, loss=runs["loss"] * 0.99)])
+    with pytest.raises(
+        InputError,
+        match=r"step=900, 1000: must take one value at width=64; "
+        r"select one \(--where step=\.\.\.\)",
+    ):
         transfer.check(late)
     assert transfer.check(late[late["step"] == 1000])[0]["verdict"] == "pass"
 
@@ -190,11 +241,15 @@ def test_bad_tables_are_refused_in_one_line(change, options, names):
 
 
 def grid_sweep(best, rng, exponent=0.5):
-    """LR x batch: skewed basins in both, the best LR moving as batch^exponent around the joint optimum `best` (log2 LR, log2 batch)."""
+    """LR x batch: skewed basins in both, the best LR moving as batch^exponent around the joint
+    optimum `best` (log2 LR, log2 batch).
+    """
     x, z = np.meshgrid(GRID, np.arange(14.0, 21.0), indexing="ij")
     excess = skewed(x - best[0] - exponent * (z - best[1])) + skewed(z - best[1])
     loss = 3 * (1 + excess) * (1 + NOISE * rng.standard_normal(x.shape))
-    return pd.DataFrame({"lr": 2.0 ** x.ravel(), "batch_tokens": 2.0 ** z.ravel(), "loss": loss.ravel()})
+    return pd.DataFrame(
+        {"lr": 2.0 ** x.ravel(), "batch_tokens": 2.0 ** z.ravel(), "loss": loss.ravel()}
+    )
 
 
 def test_learning_rate_and_batch_together():
@@ -211,19 +266,28 @@ def test_learning_rate_and_batch_together():
         claimed.append(answer["regret"] / 3)
     bias, coverage = np.mean(errors, 0), np.mean(holds, 0)
     rmse = np.sqrt(np.mean(np.square(errors), 0))
-    print(f"bias {bias} rmse {rmse} coverage {coverage} regret {np.mean(regrets):.5f} claimed {np.mean(claimed):.5f}")
+    print(
+        f"bias {bias} rmse {rmse} coverage {coverage} regret {np.mean(regrets):.5f} claimed "
+        f"{np.mean(claimed):.5f}"
+    )
     assert (abs(bias) < 0.1).all() and (rmse < 0.3).all()
     assert ((coverage >= 0.85) & (coverage <= 0.95)).all()
     assert np.mean(regrets) < 1e-3 and np.mean(claimed) == pytest.approx(np.mean(regrets), rel=1.0)
 
 
 def test_weight_decay_is_a_hyperparameter_like_any_other():
-    table = sweep([-10, -10.1, -9.9], np.random.default_rng(11)).rename(columns={"lr": "weight_decay"}).assign(lr=0.01)
+    table = (
+        sweep([-10, -10.1, -9.9], np.random.default_rng(11))
+        .rename(columns={"lr": "weight_decay"})
+        .assign(lr=0.01)
+    )
     answer = transfer.check(table, hyperparameter="weight_decay")[0]
     assert answer["verdict"] == "pass" and answer["hyperparameter"] == "weight_decay"
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="published runs (mup_mlp_cifar10.csv) are not in this checkout")
+@pytest.mark.skipif(
+    not DATA.exists(), reason="published runs (mup_mlp_cifar10.csv) are not in this checkout"
+)
 def test_the_published_mup_mlp_transfers_and_sp_does_not():
     table = pd.read_csv(DATA)
     table = table[table["epoch"] == 5].rename(columns={"train_loss": "loss"}).drop(columns="epoch")

@@ -1,4 +1,6 @@
-"""laws.md check 5 on the published runs; the same claims on synthetic runs, with coverage as the judge."""
+"""laws.md check 5 on the published runs; the same claims on synthetic runs, with coverage as the
+judge.
+"""
 
 from dataclasses import replace
 
@@ -16,8 +18,12 @@ from tests.fits.test_fit import as_theta
 SD = {"A": 116.0, "B": 1427.0, "E": 0.0261, "alpha": 0.0147, "beta": 0.0208}  # check 5
 
 
-def weighted_huber(theta: np.ndarray, points: Points, weight: np.ndarray) -> tuple[float, np.ndarray]:
-    """The replicate's objective in scipy's hands, written apart from the engine: columns at their geometric means."""
+def weighted_huber(
+    theta: np.ndarray, points: Points, weight: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The replicate's objective in scipy's hands, written apart from the engine: columns at their
+    geometric means.
+    """
     n, d = (np.log(points.x[c]) - np.log(points.x[c]).mean() for c in ("params", "tokens"))
     a, b, e, alpha, beta = theta
     terms = np.exp(np.stack([a - alpha * n, b - beta * d, np.full(len(n), e)]))
@@ -35,14 +41,18 @@ def test_bootstrap_of_the_epoch_points() -> None:
     assert found.bootstrap == {"tried": 1000, "failed": 0, "seed": 0, "scheme": "run"}
     sd = uncertainty.standard_deviations(found)
     assert {name: sd[name] for name in SD} == pytest.approx(SD, rel=0.15)
-    assert uncertainty.percentiles(np.array(found.replicates["beta"]), 0.95)["low"] == pytest.approx(0.331, abs=0.01)
+    assert uncertainty.percentiles(np.array(found.replicates["beta"]), 0.95)[
+        "low"
+    ] == pytest.approx(0.331, abs=0.01)
     a = uncertainty.bootstrap(points, fit(points, "chinchilla"), 1000, level=0.95).interval["a"]
     assert (a["low"], a["high"]) == pytest.approx((0.481, 0.557), abs=0.008)
 
 
 @pytest.mark.parametrize("where", ["published", "synthetic"])
 def test_replicates_are_optimised_to_convergence(where: str) -> None:
-    """On 50 replicates scipy, run to convergence from our optimum and from the full fit's, finds nothing lower by 1e-8."""
+    """On 50 replicates scipy, run to convergence from our optimum and from the full fit's, finds
+    nothing lower by 1e-8.
+    """
     points = epoch() if where == "published" else surface("chinchilla", EPOCH, n=240, noise=0.005)
     found = fit(points, "chinchilla")
     weights = uncertainty.resample(points, 50, seed=7)
@@ -52,12 +62,24 @@ def test_replicates_are_optimised_to_convergence(where: str) -> None:
     ours = minimise(problem, np.repeat(problem.to_search(found.params)[None], 50, 0), weights)
     assert ours.converged.all()
     middle = {c: np.exp(np.log(points.x[c]).mean()) for c in points.x}
-    full = as_theta({**found.params, "A": found.params["A"] * middle["params"] ** -found.params["alpha"],
-                     "B": found.params["B"] * middle["tokens"] ** -found.params["beta"]})  # fmt: skip
+    full = as_theta(
+        {
+            **found.params,
+            "A": found.params["A"] * middle["params"] ** -found.params["alpha"],
+            "B": found.params["B"] * middle["tokens"] ** -found.params["beta"],
+        }
+    )
     for r in range(50):
         z = ours.z[r]
         for start in (full, np.array([z[1], z[2], np.log(z[0]), z[3], z[4]])):
-            theirs = minimize(weighted_huber, start, args=(points, weights[r]), jac=True, method="BFGS", options={"gtol": 1e-9})
+            theirs = minimize(
+                weighted_huber,
+                start,
+                args=(points, weights[r]),
+                jac=True,
+                method="BFGS",
+                options={"gtol": 1e-9},
+            )
             assert ours.value[r] <= theirs.fun / 1e3 + 1e-8
         assert abs(ours.value[r] - theirs.fun / 1e3) < 1e-8
 
@@ -81,7 +103,9 @@ def test_failed_replicates_are_counted_and_left_out(monkeypatch: pytest.MonkeyPa
 
     def some_fail(*args, **kwargs):
         solution = minimise(*args, **kwargs)
-        return replace(solution, converged=solution.converged & (np.arange(len(solution.z)) % 10 != 0))
+        return replace(
+            solution, converged=solution.converged & (np.arange(len(solution.z)) % 10 != 0)
+        )
 
     found = fit(points, "chinchilla")
     monkeypatch.setattr(uncertainty, "minimise", some_fail)
@@ -92,26 +116,37 @@ def test_failed_replicates_are_counted_and_left_out(monkeypatch: pytest.MonkeyPa
 
 def test_runs_are_drawn_whole_and_sizes_first_when_hierarchical() -> None:
     run = np.repeat(np.arange(20), 3)
-    points = Points({"params": np.repeat(np.arange(1.0, 6), 12)}, np.ones(60), {}, [], {"run": run, "size": np.repeat(np.arange(5), 12)})
+    points = Points(
+        {"params": np.repeat(np.arange(1.0, 6), 12)},
+        np.ones(60),
+        {},
+        [],
+        {"run": run, "size": np.repeat(np.arange(5), 12)},
+    )
     counts = uncertainty.resample(points, 400, 0)
     assert np.all(counts[:, ::3] == counts[:, 1::3]) and np.all(counts[:, ::3].sum(1) == 20)
     nested = uncertainty.resample(points, 400, 0, "hierarchical")
     assert np.all(nested[:, ::3] == nested[:, 1::3]) and np.all(nested[:, ::3].sum(1) == 20)
     absent = [(c.reshape(400, 5, 12).sum(2) == 0).mean() for c in (counts, nested)]
-    assert absent[0] < 0.03 and absent[1] == pytest.approx((4 / 5) ** 5, abs=0.04)  # whole sizes go missing only when sizes are drawn
+    # whole sizes go missing only when sizes are drawn
+    assert absent[0] < 0.03 and absent[1] == pytest.approx((4 / 5) ** 5, abs=0.04)
     with pytest.raises(InputError, match="scheme='rows'"):
         uncertainty.resample(points, 2, 0, "rows")
 
 
 def test_intervals_cover() -> None:
-    """90 % bootstrap intervals of a, beta and L at 10x the compute, and prediction intervals of new runs, over 40 synthetic sweeps."""
+    """90 % bootstrap intervals of a, beta and L at 10x the compute, and prediction intervals of new
+    runs, over 40 synthetic sweeps.
+    """
     inside = {"a": 0, "beta": 0, "loss": 0, "run": 0}
     target = {"params": np.array([5e10]), "tokens": np.array([1e12])}
     truth = {"a": EPOCH["beta"] / (EPOCH["alpha"] + EPOCH["beta"]), "beta": EPOCH["beta"]}
     loss = laws.law("chinchilla").predict(EPOCH, target)[0]
     for seed in range(40):
         points = surface("chinchilla", EPOCH, seed=100 + seed, n=100)
-        found = uncertainty.bootstrap(points, fit(points, "chinchilla", objective="log-mse"), 200, seed=seed)
+        found = uncertainty.bootstrap(
+            points, fit(points, "chinchilla", objective="log-mse"), 200, seed=seed
+        )
         for name, value in truth.items():
             inside[name] += found.interval[name]["low"] <= value <= found.interval[name]["high"]
         law_only, run = (uncertainty.predict(found, target, noise=noise) for noise in (False, True))
@@ -137,10 +172,15 @@ def test_profiles_agree_with_the_bootstrap_where_the_model_holds() -> None:
 
 
 def test_an_open_profile_is_flagged() -> None:
-    """Tokens over a factor 3 only: E and the data term cannot be told apart, and both sides that are open are said."""
+    """Tokens over a factor 3 only: E and the data term cannot be told apart, and both sides that
+    are open are said.
+    """
     rng = np.random.default_rng(5)
     n = 40
-    x = {"params": np.exp(rng.uniform(np.log(1e8), np.log(3e8), n)), "tokens": np.exp(rng.uniform(np.log(2e9), np.log(6e9), n))}
+    x = {
+        "params": np.exp(rng.uniform(np.log(1e8), np.log(3e8), n)),
+        "tokens": np.exp(rng.uniform(np.log(2e9), np.log(6e9), n)),
+    }
     y = laws.law("chinchilla").predict(EPOCH, x) * np.exp(0.003 * rng.standard_normal(n))
     points = Points(x, y, {}, [])
     found = fit(points, "chinchilla")
@@ -157,22 +197,33 @@ def test_a_fit_without_replicates_has_no_interval_to_give() -> None:
 
 
 def test_pooled_forms_hold_their_own_doubt_and_their_disagreement() -> None:
-    """Two fits that say 10 % different things: the middle lies between them, the interval reaches over both; one alone is itself."""
+    """Two fits that say 10 % different things: the middle lies between them, the interval reaches
+    over both; one alone is itself.
+    """
     points = surface("chinchilla", TEX, n=30, noise=0.01)
-    both = [uncertainty.bootstrap(p, fit(p, "chinchilla-tied"), 200) for p in (points, replace(points, y=1.1 * points.y))]
+    both = [
+        uncertainty.bootstrap(p, fit(p, "chinchilla-tied"), 200)
+        for p in (points, replace(points, y=1.1 * points.y))
+    ]
     far = {name: np.array([10 * values.max()]) for name, values in points.x.items()}
     low, high = (uncertainty.predict(found, far) for found in both)
     pooled = uncertainty.pooled(both, far)
     assert low["high"] < pooled["value"] < high["low"]
-    assert low["low"] < pooled["low"] < low["value"] and high["value"] < pooled["high"] < high["high"]
+    assert (
+        low["low"] < pooled["low"] < low["value"] and high["value"] < pooled["high"] < high["high"]
+    )
     alone = uncertainty.pooled(both[:1], far)
     assert (alone["low"], alone["high"]) == (low["low"], low["high"])
 
 
 def test_replicates_whose_floor_goes_to_zero_are_part_of_the_interval() -> None:
-    """They all lie at one end: without them the interval of E, and of every prediction beyond the runs, would be too narrow."""
+    """They all lie at one end: without them the interval of E, and of every prediction beyond the
+    runs, would be too narrow.
+    """
     params, tokens = np.repeat(np.geomspace(1e7, 1e9, 6), 4), np.tile(np.geomspace(1e8, 2e10, 4), 6)
-    loss = (20 * params**-0.13 + 8e5 * tokens**-0.67) * np.exp(0.01 * np.random.default_rng(0).standard_normal(24))
+    loss = (20 * params**-0.13 + 8e5 * tokens**-0.67) * np.exp(
+        0.01 * np.random.default_rng(0).standard_normal(24)
+    )
     points = Points({"params": params, "tokens": tokens}, loss, {}, [])
     found = uncertainty.bootstrap(points, fit(points, "chinchilla"), 400)
     assert found.bootstrap["failed"] == 0

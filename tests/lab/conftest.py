@@ -1,5 +1,6 @@
-"""What the interpreter of Hopper's kernels needs: one program after the other on the CPU, since it and what is sent behind it may wait for
-each other without an end; and each kernel compiled once, where JAX compiles it anew in every thread of every program."""
+"""What the interpreter of Hopper's kernels needs: one program after the other on the CPU, since it
+and what is sent behind it may wait for each other without an end; and each kernel compiled once,
+where JAX compiles it anew in every thread of every program."""
 
 import threading
 from functools import partial
@@ -16,7 +17,9 @@ compiling, compiled = threading.Lock(), {}
 def run(jaxpr, consts, *args):
     with compiling:
         if jaxpr not in compiled:
-            compiled[jaxpr] = jax.jit(partial(jax.core.eval_jaxpr, jaxpr)).lower(consts, *args).compile()
+            compiled[jaxpr] = (
+                jax.jit(partial(jax.core.eval_jaxpr, jaxpr)).lower(consts, *args).compile()
+            )
     compiled[jaxpr](consts, *args)
 
 

@@ -1,7 +1,8 @@
-"""Run in a process of its own by test_mesh.py: tiny trials over eight virtual CPU devices, or over two processes; prints JSON.
+"""Run in a process of its own by test_mesh.py: tiny trials over eight virtual CPU devices, or over
+two processes; prints JSON.
 
-python -m tests.lab.mesh_cases layouts
-python -m tests.lab.mesh_cases process      with JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set
+python -m tests.lab.mesh_cases layouts python -m tests.lab.mesh_cases process      with
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set
 """
 
 import dataclasses
@@ -16,7 +17,17 @@ from lab.records import Trial
 from lab.train import inputs_of, program_of
 
 STEPS = 8
-SHAPE = {"corpus": "0" * 64, "vocab": 64, "sequence": 16, "batch": 8, "steps": 100, "width": 32, "depth": 1, "head_dim": 8, "ff": 64}
+SHAPE = {
+    "corpus": "0" * 64,
+    "vocab": 64,
+    "sequence": 16,
+    "batch": 8,
+    "steps": 100,
+    "width": 32,
+    "depth": 1,
+    "head_dim": 8,
+    "ff": 64,
+}
 TRIAL = Trial(**SHAPE, lr=0.25, weight_decay=1e-4, z_loss=1e-4)
 COHORT = [dataclasses.replace(TRIAL, lr=TRIAL.lr * 2.0**-i, init_seed=i) for i in range(8)]
 LAYOUTS = {
@@ -35,22 +46,36 @@ def tokens() -> np.ndarray:
 
 
 def steps(trials: list[Trial], mapped: bool, over: jax.sharding.Mesh | None) -> dict:
-    """Losses of STEPS steps, the parameters after them, and how many collectives the compiled program holds."""
-    inputs = mesh.put(over, population.stack([inputs_of(t, len(tokens())) for t in trials], mapped), mapped)
+    """Losses of STEPS steps, the parameters after them, and how many collectives the compiled
+    program holds.
+    """
+    inputs = mesh.put(
+        over, population.stack([inputs_of(t, len(tokens())) for t in trials], mapped), mapped
+    )
     tokens_N = mesh.replicate(over, tokens())
     program = program_of(trials[0])
     with mesh.scope(over):
         state = population.begin(program, mapped, inputs)
-        compiled = population.advance.lower(program, mapped, inputs, tokens_N, state, STEPS).compile()
+        compiled = population.advance.lower(
+            program, mapped, inputs, tokens_N, state, STEPS
+        ).compile()
         state, losses = compiled(inputs, tokens_N, state, STEPS)
-        state, again = compiled(inputs, tokens_N, state, STEPS)  # its own output is an input it takes
+        # its own output is an input it takes
+        state, again = compiled(inputs, tokens_N, state, STEPS)
     text = compiled.as_text()
     losses = np.concatenate([mesh.to_host(losses)[:STEPS], mesh.to_host(again)[:STEPS]])
     return {
         "losses": losses.tolist(),
         "params": [mesh.to_host(leaf).tolist() for leaf in jax.tree.leaves(state.params)],
-        "collectives": sum(text.count(f" {name}(") + text.count(f" {name}-start(") for name in COLLECTIVES),
-        "parts": sorted({len({str(s.index) for s in leaf.addressable_shards}) for leaf in jax.tree.leaves(state.params)}),
+        "collectives": sum(
+            text.count(f" {name}(") + text.count(f" {name}-start(") for name in COLLECTIVES
+        ),
+        "parts": sorted(
+            {
+                len({str(s.index) for s in leaf.addressable_shards})
+                for leaf in jax.tree.leaves(state.params)
+            }
+        ),
     }
 
 
@@ -59,7 +84,9 @@ FP8 = {"parametrization": "u-mup", "precision": "float8"}
 
 
 def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
-    """The loss and its gradient by the kernels of `lab.fused` and `lab.fused_fp8`, of trials mapped or of one."""
+    """The loss and its gradient by the kernels of `lab.fused` and `lab.fused_fp8`, of trials mapped
+    or of one.
+    """
     one = dataclasses.replace(TRIAL, width=64, head_dim=32, **fields)
     shape, n = model.shape_of(one), inputs_of(one, 100).numbers
     tokens_BS = np.random.default_rng(0).integers(0, one.vocab, (8, 17))
@@ -68,7 +95,9 @@ def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
         return model.init(shape, jax.random.key(0), n | {"lr": lr})
 
     def gradients(params: dict, readout: jax.Array) -> tuple:
-        return jax.value_and_grad(lambda p: model.loss(shape, p, tokens_BS, n | {"readout": readout}, fused=True))(params)
+        return jax.value_and_grad(
+            lambda p: model.loss(shape, p, tokens_BS, n | {"readout": readout}, fused=True)
+        )(params)
 
     if mapped:
         start, gradients = jax.vmap(start), jax.vmap(gradients, spmd_axis_name=mesh.TRIAL)
@@ -87,11 +116,17 @@ def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
 
 def layouts() -> dict:
     alone = [steps([trial], False, None) for trial in (COHORT[0], COHORT[7])]
-    found = {"one": alone[0], "last": alone[1], "wrong": steps([dataclasses.replace(TRIAL, lr=1.01 * TRIAL.lr)], False, None)}
+    found = {
+        "one": alone[0],
+        "last": alone[1],
+        "wrong": steps([dataclasses.replace(TRIAL, lr=1.01 * TRIAL.lr)], False, None),
+    }
     for name, layout in LAYOUTS.items():
         mapped = "trial" in layout
         found[name] = steps(COHORT if mapped else [TRIAL], mapped, mesh.make(**layout))
-    found |= {f"fused {mapped}": fused(None, mapped, SCALED) for mapped in (False, True)} | {"float8": fused(None, False, FP8)}
+    found |= {f"fused {mapped}": fused(None, mapped, SCALED) for mapped in (False, True)} | {
+        "float8": fused(None, False, FP8)
+    }
     for name in ("data", "fsdp", "inside", "all"):
         found[f"fused {name}"] = fused(mesh.make(**LAYOUTS[name]), "trial" in LAYOUTS[name], SCALED)
     found["float8 inside"] = fused(mesh.make(**LAYOUTS["inside"]), False, FP8)
@@ -105,7 +140,8 @@ def main(args: list[str]) -> None:
     runtime.start_distributed()
     found = steps([TRIAL], False, mesh.make(data=2))
     found |= {"devices": jax.device_count(), "processes": jax.process_count()}
-    jax.distributed.shutdown()  # waits for the other process, so before anybody waits for this one's output to be read
+    # waits for the other process, so before anybody waits for this one's output to be read
+    jax.distributed.shutdown()
     print(json.dumps(found))
 
 

@@ -62,7 +62,9 @@ def test_a_damaged_one_is_reported_and_the_one_before_serves(damage, tmp_path, c
     with caplog.at_level(logging.WARNING, "lab.checkpoint"):
         found = checkpoint.load(tmp_path, ["a"])
     assert found["a"].step == 5
-    assert any(newest.name in r.getMessage() and "passed over" in r.getMessage() for r in caplog.records)
+    assert any(
+        newest.name in r.getMessage() and "passed over" in r.getMessage() for r in caplog.records
+    )
 
 
 def test_arrays_that_are_not_what_was_saved_are_refused(tmp_path, caplog, monkeypatch):

@@ -27,8 +27,19 @@ def test_parameters_are_those_of_the_model(t):
 
 
 def test_parts_of_a_worked_example():
-    """768 wide, 12 layers, GELU with 4 x width, 50,304 tokens: GPT-2 small's matrices, without its biases and positions."""
-    t = trial(width=768, depth=12, head_dim=64, ff=3072, vocab=50304, activation="gelu", sequence=1024, batch=8)
+    """768 wide, 12 layers, GELU with 4 x width, 50,304 tokens: GPT-2 small's matrices, without its
+    biases and positions.
+    """
+    t = trial(
+        width=768,
+        depth=12,
+        head_dim=64,
+        ff=3072,
+        vocab=50304,
+        activation="gelu",
+        sequence=1024,
+        batch=8,
+    )
     assert counts.params_no_embed(t) == 12 * 12 * 768**2 == 84_934_656
     assert counts.params_head(t) == 50304 * 768
     assert counts.params(t) == 84_934_656 + 2 * 50304 * 768
@@ -41,25 +52,47 @@ def test_parts_of_a_worked_example():
 
 def test_tau_is_the_timescale_of_decay_over_the_run():
     t = trial(weight_decay=0.001, steps=500, warmup_steps=0)
-    assert counts.tau(t) == pytest.approx(1 / (0.001 * 500))  # steps of memory over steps of the run
+    # steps of memory over steps of the run
+    assert counts.tau(t) == pytest.approx(1 / (0.001 * 500))
     assert counts.tau(trial()) is None
-    t = trial(optimizer="adamw_coupled", parametrization="sp", weight_decay=0.1, lr=0.01, steps=500, warmup_steps=0)
+    t = trial(
+        optimizer="adamw_coupled",
+        parametrization="sp",
+        weight_decay=0.1,
+        lr=0.01,
+        steps=500,
+        warmup_steps=0,
+    )
     assert counts.tau(t) == pytest.approx(1 / (0.1 * 0.01 * 500))
 
 
 def test_half_lives():
     t = trial(beta1=0.5, beta2=0.25, weight_decay=0.5)
-    assert counts.half_life_tokens(t) == pytest.approx({"beta1": 64, "beta2": 32, "weight_decay": 64})
+    assert counts.half_life_tokens(t) == pytest.approx(
+        {"beta1": 64, "beta2": 32, "weight_decay": 64}
+    )
     assert set(counts.half_life_tokens(trial(beta1=0.0))) == {"beta2"}
 
 
-RESULT = Result(run_id=trial().run_id, status="done", loss=2.0, bits_per_byte=2.0 / math.log(2), unique_tokens=960, device="cpu")
+RESULT = Result(
+    run_id=trial().run_id,
+    status="done",
+    loss=2.0,
+    bits_per_byte=2.0 / math.log(2),
+    unique_tokens=960,
+    device="cpu",
+)
 
 
 def test_a_row_has_the_tables_columns():
     row = counts.row(trial(), RESULT, "a study")
     assert tuple(row) == COLUMNS
-    assert row["study"] == "a study" and row["loss"] == 2.0 and row["steps"] == 30 and row["heads"] == 2
+    assert (
+        row["study"] == "a study"
+        and row["loss"] == 2.0
+        and row["steps"] == 30
+        and row["heads"] == 2
+    )
     assert row["lr_applied_hidden"] == pytest.approx(0.5 / 4)  # u-muP: 1/sqrt(fan_in), one layer
     assert row["warmup_tokens"] == 3 * 64 and row["batch_tokens"] == 64
     assert row["params"] == row["params_active"] == row["params_nonzero"] == counts.params(trial())
@@ -78,20 +111,39 @@ def test_state_bytes_are_those_of_the_optimizer():
     for optimizer in ("adamw", "sgd", "lion", "muon", "schedule_free_adamw", "prodigy"):
         schedule = "constant" if optimizer == "schedule_free_adamw" else "linear"
         base = {"base_width": 16} if optimizer == "muon" else {}
-        t = trial(optimizer=optimizer, schedule=schedule, parametrization="mup" if base else "sp", **base)
-        state = jax.eval_shape(lambda t=t: train.start(train.program_of(t), train.inputs_of(t, 1000)))
+        t = trial(
+            optimizer=optimizer, schedule=schedule, parametrization="mup" if base else "sp", **base
+        )
+        state = jax.eval_shape(
+            lambda t=t: train.start(train.program_of(t), train.inputs_of(t, 1000))
+        )
         real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         assert counts.state_bytes(t) == pytest.approx(real, rel=0.02), optimizer
 
 
 def test_no_jax():
-    code = "import sys; from lab.counts import row; from lab.records import signature; assert 'jax' not in sys.modules"
+    code = (
+        "import sys; from lab.counts import row; from lab.records import signature; assert 'jax' "
+        "not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_step_bytes_of_a_worked_example():
-    """One layer, width 8, MLP 16, vocabulary 32, 64 tokens a step, bfloat16: every kernel's reads and writes added up by hand."""
-    t = trial(parametrization="sp", width=8, depth=1, head_dim=8, ff=16, vocab=32, batch=4, sequence=16, precision="bfloat16")
+    """One layer, width 8, MLP 16, vocabulary 32, 64 tokens a step, bfloat16: every kernel's reads
+    and writes added up by hand.
+    """
+    t = trial(
+        parametrization="sp",
+        width=8,
+        depth=1,
+        head_dim=8,
+        ff=16,
+        vocab=32,
+        batch=4,
+        sequence=16,
+        precision="bfloat16",
+    )
     products = [(8, 24), (8, 8), (8, 32), (16, 8), (8, 32)]
     tokens, weights = 64, 4 * 64 + 3 * 128 + 256
     got = counts.step_bytes(t)
@@ -99,37 +151,65 @@ def test_step_bytes_of_a_worked_example():
     assert got["attention"] == 2 * tokens * 12 * 8
     layer, last_norm = 8 * 18 + 16 * 4, 8 * 8
     state, table = 2 * 12 * (weights + 256), 8 * 256
-    assert got["elementwise"] == 2 * tokens * (layer + last_norm) + state + 4 * weights + table + tokens * 8 * 12
+    assert (
+        got["elementwise"]
+        == 2 * tokens * (layer + last_norm) + state + 4 * weights + table + tokens * 8 * 12
+    )
 
 
 def test_a_step_takes_at_least_its_bytes_and_at_least_its_flops():
     t = trial(parametrization="sp", width=64, ff=256, precision="bfloat16")
     moved, fewer = (sum(counts.step_bytes(t, logits).values()) for logits in (True, False))
     work = counts.flops_per_token(t) * t.batch_tokens
-    assert counts.step_floor(t, 1e30, 1e12) == pytest.approx(fewer / 1e12)  # products are free: logits are made again
-    assert counts.step_floor(t, 1e12, 1e30) == pytest.approx(work / 1e12)  # bytes are: they are written
+    # products are free: logits are made again
+    assert counts.step_floor(t, 1e30, 1e12) == pytest.approx(fewer / 1e12)
+    # bytes are: they are written
+    assert counts.step_floor(t, 1e12, 1e30) == pytest.approx(work / 1e12)
     both = counts.step_floor(t, 1e12, 1e12)
     assert max(fewer, work) / 1e12 <= both <= (moved + work) / 1e12
 
 
 def test_logits_that_are_not_written():
-    """Three passes beside products, 64 tokens by the vocabulary of 32, in bfloat16; else nothing changes."""
-    small = trial(parametrization="sp", width=8, depth=1, head_dim=8, ff=16, vocab=32, batch=4, sequence=16, precision="bfloat16")
-    saved = {name: moved - counts.step_bytes(small, logits=False)[name] for name, moved in counts.step_bytes(small).items()}
+    """Three passes beside products, 64 tokens by the vocabulary of 32, in bfloat16; else nothing
+    changes.
+    """
+    small = trial(
+        parametrization="sp",
+        width=8,
+        depth=1,
+        head_dim=8,
+        ff=16,
+        vocab=32,
+        batch=4,
+        sequence=16,
+        precision="bfloat16",
+    )
+    saved = {
+        name: moved - counts.step_bytes(small, logits=False)[name]
+        for name, moved in counts.step_bytes(small).items()
+    }
     assert saved == {"matmul": 3 * 2 * 64 * 32, "attention": 0, "elementwise": 0}
 
 
 def test_the_loss_takes_no_passes_of_its_own():
     """What one more entry of the vocabulary adds to a step: width 8, 64 tokens, bfloat16, SGD."""
-    t = trial(parametrization="sp", optimizer="sgd", width=8, head_dim=8, vocab=32, precision="bfloat16")
+    t = trial(
+        parametrization="sp", optimizer="sgd", width=8, head_dim=8, vocab=32, precision="bfloat16"
+    )
     more = counts.step_bytes(dataclasses.replace(t, vocab=33))
     added = {name: moved - counts.step_bytes(t)[name] for name, moved in more.items()}
     state, cast_and_gradient, table = 2 * 2 * 4 * 16, 2 * 2 * 8, 8 * 8
-    assert added == {"matmul": 6 * (64 + 8), "attention": 0, "elementwise": state + cast_and_gradient + table}
+    assert added == {
+        "matmul": 6 * (64 + 8),
+        "attention": 0,
+        "elementwise": state + cast_and_gradient + table,
+    }
 
 
 def test_step_bytes_and_floor_in_fp8_of_a_worked_example():
-    """u-muP, one layer, width 8, MLP 16, vocabulary 32, 64 tokens: q, k, v, gate and up in FP8, worked out in numbers."""
+    """u-muP, one layer, width 8, MLP 16, vocabulary 32, 64 tokens: q, k, v, gate and up in FP8,
+    worked out in numbers.
+    """
     t = trial(width=8, head_dim=8, ff=16, precision="float8")
     wide = dataclasses.replace(t, precision="bfloat16")
     got, bf16 = counts.step_bytes(t), counts.step_bytes(wide)
@@ -139,7 +219,8 @@ def test_step_bytes_and_floor_in_fp8_of_a_worked_example():
     assert (fp8, rest) == (5056, 5568)
     assert bf16["matmul"] == 6 * (fp8 + rest) and got["matmul"] == 4 * fp8 + 6 * rest == 53_632
     assert got["attention"] == bf16["attention"]
-    # the gradient of values, read and written in two layouts; in chains of their own the embedding 6 and the MLP 4 passes more
+    # the gradient of values, read and written in two layouts; in chains of their own the embedding
+    # 6 and the MLP 4 passes more
     assert got["elementwise"] - bf16["elementwise"] == 512 * (2 + 1 + 1) + 2 * 64 * (6 * 8 + 4 * 16)
     # matrices of 256 + 384 + 256 entries, half of them in FP8, at twice the speed; causal attention
     assert counts.step_floor(wide, 1.0, 1e30) == 6 * 64 * 896 + 6 * 16 * 8 * 64 == 393_216

@@ -1,4 +1,6 @@
-"""Corpora: split by document, hashed, refused when too small; batches: a permutation per epoch, a function of (seed, step)."""
+"""Corpora: split by document, hashed, refused when too small; batches: a permutation per epoch, a
+function of (seed, step).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,10 @@ import pytest
 
 from lab import InputError, data
 
-TEXTS = [(f"doc{i}", f"document {i}: " + "the quick brown fox jumps over the lazy dog. " * (i % 7 + 3)) for i in range(200)]
+TEXTS = [
+    (f"doc{i}", f"document {i}: " + "the quick brown fox jumps over the lazy dog. " * (i % 7 + 3))
+    for i in range(200)
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,9 @@ def test_prepare_load_round_trip_and_hash(folder, tmp_path):
     read = data.load(tmp_path / "c")
     assert made.sha256 == read.sha256
     np.testing.assert_array_equal(made.train, read.train)
-    assert bytes(read.val.astype(np.uint8)).decode().count("\0") == read.manifest["val"]["documents"]
+    assert (
+        bytes(read.val.astype(np.uint8)).decode().count("\0") == read.manifest["val"]["documents"]
+    )
     assert read.bytes_per_token == 1.0
     shard = next((tmp_path / "c").glob("train-*"))
     shard.write_bytes(data.pa.Codec("zstd").compress(b"\1\0" * 10, asbytes=True))
@@ -109,11 +116,14 @@ def test_an_epoch_visits_every_window_once_in_an_order_of_its_own():
     assert not np.array_equal(epochs[0], epochs[1])
     other = np.concatenate([starts(4, i) for i in range(12)])
     assert np.mean(other == epochs[0]) < 0.1
-    # Neighbours in the order are not neighbours in the text: the rank correlation of an honest shuffle is within 3/sqrt(n).
+    # Neighbours in the order are not neighbours in the text: the rank correlation of an honest
+    # shuffle is within 3/sqrt(n).
     assert abs(np.corrcoef(epochs[0][:-1], epochs[0][1:])[0, 1]) < 3 / np.sqrt(96)
 
 
 def test_batches_map_over_seeds_and_steps():
     one = [np.asarray(data.batch_starts(s, k, 4, 16, 1601)) for s in (0, 5) for k in (0, 9)]
-    both = jax.vmap(lambda s, k: data.batch_starts(s, k, 4, 16, 1601))(jnp.array([0, 0, 5, 5]), jnp.array([0, 9, 0, 9]))
+    both = jax.vmap(lambda s, k: data.batch_starts(s, k, 4, 16, 1601))(
+        jnp.array([0, 0, 5, 5]), jnp.array([0, 9, 0, 9])
+    )
     np.testing.assert_array_equal(np.stack(one), both)

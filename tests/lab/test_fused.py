@@ -1,4 +1,6 @@
-"""The fused kernels, interpreted, against the plain code that each stands for: values and gradients, alone and mapped over trials."""
+"""The fused kernels, interpreted, against the plain code that each stands for: values and
+gradients, alone and mapped over trials.
+"""
 
 import functools
 
@@ -13,7 +15,8 @@ from lab.parametrization import numbers
 from lab.records import Trial
 from lab.xent import cross_entropy
 
-SEED = int(np.random.SeedSequence().generate_state(1)[0])  # fresh inputs in every run; a failure names it
+# fresh inputs in every run; a failure names it
+SEED = int(np.random.SeedSequence().generate_state(1)[0])
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
 
 
@@ -55,8 +58,12 @@ def plain_pair(qk, scale):
 def test_glu(dtype, ff):
     both, into = draw((16, 2, ff), (16, ff), dtype=dtype)
     expected = with_gradients(lambda x: plain_glu(x, 0.6), [both], into)
-    assert worst(with_gradients(lambda x: fused.glu(x, 0.6, 1.7), [both], into), expected) < TOLERANCE[dtype]
-    assert worst(with_gradients(lambda x: fused.glu(x, 0.7, 1.7), [both], into), expected) > 1e-2  # the check has power
+    assert (
+        worst(with_gradients(lambda x: fused.glu(x, 0.6, 1.7), [both], into), expected)
+        < TOLERANCE[dtype]
+    )
+    # the check has power
+    assert worst(with_gradients(lambda x: fused.glu(x, 0.7, 1.7), [both], into), expected) > 1e-2
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -64,12 +71,17 @@ def test_glu(dtype, ff):
 def test_rotate_pair(dtype, heads):
     qk, dq, dk = draw((2, 16, 2, heads, 32), (2, 16, heads, 32), (2, 16, heads, 32), dtype=dtype)
     ours = with_gradients(lambda x: fused.rotate_pair(x, 0.3), [qk], (dq, dk))
-    assert worst(ours, with_gradients(lambda x: plain_pair(x, 0.3), [qk], (dq, dk))) < TOLERANCE[dtype]
+    assert (
+        worst(ours, with_gradients(lambda x: plain_pair(x, 0.3), [qk], (dq, dk))) < TOLERANCE[dtype]
+    )
     assert worst(ours, with_gradients(lambda x: plain_pair(x[::-1], 0.3), [qk], (dq, dk))) > 0.1
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize(("op", "before", "after"), [(ops.UNIT, (0.3, 0.9), (0.7, 0.8)), (ops.PLAIN, (1.0, 1.0), (1.0, 1.0))])
+@pytest.mark.parametrize(
+    ("op", "before", "after"),
+    [(ops.UNIT, (0.3, 0.9), (0.7, 0.8)), (ops.PLAIN, (1.0, 1.0), (1.0, 1.0))],
+)
 @pytest.mark.parametrize("width", [64, 192])
 def test_add_norm(dtype, op, before, after, width):
     branch, skip, dnorm, dx = draw(*[(16, width)] * 4, dtype=dtype)
@@ -78,13 +90,17 @@ def test_add_norm(dtype, op, before, after, width):
         into, skip = op.split(op.add(branch, skip, *before), *after)
         return ops.rms_norm(into), skip
 
-    ours = with_gradients(lambda b, s: tuple(fused.add_norm(b, s, before, after)), [branch, skip], (dnorm, dx))
+    ours = with_gradients(
+        lambda b, s: tuple(fused.add_norm(b, s, before, after)), [branch, skip], (dnorm, dx)
+    )
     assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, dx))) < TOLERANCE[dtype]
-    assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, -dx))) > 0.5  # the check has power
+    # the check has power
+    assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, -dx))) > 0.5
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("vocab", [501, 1024, 20_000])  # a row in blocks that overlap, in one block, in several
+# a row in blocks that overlap, in one block, in several
+@pytest.mark.parametrize("vocab", [501, 1024, 20_000])
 def test_mean_cross_entropy(dtype, vocab):
     (logits,) = draw((4, vocab), dtype=dtype)
     logits = 4 * logits
@@ -93,27 +109,45 @@ def test_mean_cross_entropy(dtype, vocab):
     def plain(logits, z_loss=1e-2, gradient=3.0):
         return cross_entropy(ops.scale_bwd(logits, gradient), targets, z_loss, 0.7).mean()
 
-    ours = jax.jit(jax.value_and_grad(lambda l: fused.mean_cross_entropy(l, targets, 1e-2, 0.7, 3.0)))(logits)
+    ours = jax.jit(
+        jax.value_and_grad(lambda l: fused.mean_cross_entropy(l, targets, 1e-2, 0.7, 3.0))
+    )(logits)
     assert worst(ours, jax.value_and_grad(plain)(logits)) < TOLERANCE[dtype]
     assert worst(ours, jax.value_and_grad(lambda l: plain(l, 0.0))(logits)) > 1e-2
-    assert not np.isfinite(fused.mean_cross_entropy(logits.at[1, 5].set(jnp.nan), targets, 1e-2, 0.7, 3.0))
+    assert not np.isfinite(
+        fused.mean_cross_entropy(logits.at[1, 5].set(jnp.nan), targets, 1e-2, 0.7, 3.0)
+    )
 
 
 def trial(parametrization, **fields):
-    shape = {"width": 32, "depth": 1, "head_dim": 32, "ff": 48, "vocab": 70, "sequence": 16, "batch": 1}
-    return Trial(corpus="0" * 64, steps=10, lr=1e-3, parametrization=parametrization, **(shape | fields))
+    shape = {
+        "width": 32,
+        "depth": 1,
+        "head_dim": 32,
+        "ff": 48,
+        "vocab": 70,
+        "sequence": 16,
+        "batch": 1,
+    }
+    return Trial(
+        corpus="0" * 64, steps=10, lr=1e-3, parametrization=parametrization, **(shape | fields)
+    )
 
 
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("parametrization", ["sp", "completep", "u-mup"])
 def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrization):
-    """Two trials with numbers of their own; the mapped fused model against each of them alone and plain."""
+    """Two trials with numbers of their own; the mapped fused model against each of them alone and
+    plain.
+    """
     bases = {"base_width": 16, "base_depth": 4} if parametrization == "completep" else {}
     one = trial(parametrization, **bases)
     both = [numbers(one), numbers(trial(parametrization, z_loss=1e-3, **bases))]
     stacked = jax.tree.map(lambda *n: jnp.asarray(n, jnp.float32), *both)
     shape = model.shape_of(one)
-    params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(stacked, jnp.arange(2) + SEED % 1000)
+    params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(
+        stacked, jnp.arange(2) + SEED % 1000
+    )
     tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (1, 17)))
 
     def gradients(fused):
@@ -128,7 +162,13 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
 
 def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
     def chosen(**fields):
-        return model._fused(model.shape_of(trial("sp", precision="bfloat16") if not fields else trial("sp", **fields)), tokens, None)
+        return model._fused(
+            model.shape_of(
+                trial("sp", precision="bfloat16") if not fields else trial("sp", **fields)
+            ),
+            tokens,
+            None,
+        )
 
     tokens = np.zeros((1, 16), np.int32)
     assert not chosen()  # a CPU
@@ -147,20 +187,35 @@ def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
     params = jax.eval_shape(lambda: model.init(shape, jax.random.key(0), numbers(one)))
 
     def program(*tap):
-        return str(jax.make_jaxpr(lambda p: model.forward(shape, p, tokens, numbers(one), *tap, fused=True))(params))
+        return str(
+            jax.make_jaxpr(
+                lambda p: model.forward(shape, p, tokens, numbers(one), *tap, fused=True)
+            )(params)
+        )
 
     assert "pallas_call" in program() and "pallas_call" not in program(lambda name, x: None)
 
 
 def test_what_has_no_kernel_takes_the_plain_path():
     assert fused.fits(width=192, ff=192, head_dim=64, tokens=32)
-    for odd_size in ({"width": 200}, {"ff": 200}, {"tokens": 24}, {"head_dim": 16}, {"head_dim": 96}):
-        assert not fused.fits(**({"width": 192, "ff": 192, "head_dim": 64, "tokens": 32} | odd_size)), odd_size
+    for odd_size in (
+        {"width": 200},
+        {"ff": 200},
+        {"tokens": 24},
+        {"head_dim": 16},
+        {"head_dim": 96},
+    ):
+        assert not fused.fits(
+            **({"width": 192, "ff": 192, "head_dim": 64, "tokens": 32} | odd_size)
+        ), odd_size
     odd = trial("sp", width=24, head_dim=24, ff=72)
     shape = model.shape_of(odd)
     params = model.init(shape, jax.random.key(0), numbers(odd))
     with jax.disable_jit():
-        losses = [float(model.loss(shape, params, jnp.arange(17)[None], numbers(odd), fused=way)) for way in (True, False)]
+        losses = [
+            float(model.loss(shape, params, jnp.arange(17)[None], numbers(odd), fused=way))
+            for way in (True, False)
+        ]
     assert losses[0] == losses[1]
 
 
@@ -175,7 +230,10 @@ def test_float64_is_not_narrowed_to_the_kernels_float32():
 
     params = model.init(shape, jax.random.key(0), n)
     text, dtype = program(params)
-    assert "pallas_call" in text and dtype == jnp.float32  # the control: they are there to be refused
+    # the control: they are there to be refused
+    assert "pallas_call" in text and dtype == jnp.float32
     with jax.enable_x64(True):
         text, dtype = program(jax.tree.map(lambda p: p.astype(jnp.float64), params))
-    assert "pallas_call" not in text and "f32[" not in text.split("let", 1)[1] and dtype == jnp.float64
+    assert (
+        "pallas_call" not in text and "f32[" not in text.split("let", 1)[1] and dtype == jnp.float64
+    )

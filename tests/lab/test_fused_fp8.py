@@ -1,4 +1,6 @@
-"""The FP8 kernels, interpreted, against the plain code that each stands for: values and gradients."""
+"""The FP8 kernels, interpreted, against the plain code that each stands for: values and
+gradients.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,8 @@ from lab.attention import rotate
 from lab.parametrization import numbers
 from tests.lab.test_fused import SEED, distance, draw, trial, with_gradients, worst
 
-# In float32 both sides round to FP8 alike, but where one is a last bit from the middle of two of its numbers
+# In float32 both sides round to FP8 alike, but where one is a last bit from the middle of two of
+# its numbers
 TOLERANCE = 2e-3
 
 
@@ -32,7 +35,10 @@ def owing(f, backward):
 def test_linear():
     x, w, dy = draw((32, 48), (48, 16), (32, 16))
     ours = with_gradients(owing(lambda x, w: fused_fp8.linear(x, w, 0.8), 0.8), [x, w], dy)
-    assert worst(ours, with_gradients(lambda x, w: ops.UNIT.linear(x, w, 0.8, 1.0, True), [x, w], dy)) < 1e-6
+    assert (
+        worst(ours, with_gradients(lambda x, w: ops.UNIT.linear(x, w, 0.8, 1.0, True), [x, w], dy))
+        < 1e-6
+    )
     assert distance(ours[0], 0.8 * x @ w) > 1e-2  # FP8 it is
 
 
@@ -45,7 +51,13 @@ def test_glu():
         return ops.times(ops.glu(both[:, 0], both[:, 1], alpha), factor)
 
     def ours(alpha):
-        return with_gradients(owing(lambda x, w: fused_fp8.glu(x, (w[:, 0], w[:, 1]), scale, alpha, factor), 64**-0.5), [x, w], into)
+        return with_gradients(
+            owing(
+                lambda x, w: fused_fp8.glu(x, (w[:, 0], w[:, 1]), scale, alpha, factor), 64**-0.5
+            ),
+            [x, w],
+            into,
+        )
 
     expected = with_gradients(plain, [x, w], into)
     assert worst(ours(0.6), expected) < TOLERANCE
@@ -61,7 +73,13 @@ def test_rotate_pair():
         return rotate(qk[:, :, 0], 0.3), rotate(qk[:, :, 1], 1.0)
 
     def ours(q_scale):
-        return with_gradients(owing(lambda x, w: fused_fp8.rotate_pair(x, (w[:, 0], w[:, 1]), scale, q_scale, 32), scale), [x, w], (dq, dk))
+        return with_gradients(
+            owing(
+                lambda x, w: fused_fp8.rotate_pair(x, (w[:, 0], w[:, 1]), scale, q_scale, 32), scale
+            ),
+            [x, w],
+            (dq, dk),
+        )
 
     expected = with_gradients(plain, [x, w], (dq, dk))
     assert worst(ours(0.3), expected) < TOLERANCE
@@ -69,9 +87,15 @@ def test_rotate_pair():
 
 
 @pytest.mark.usefixtures("quick_compiler")
-@pytest.mark.parametrize(("fields", "kernels"), [({}, 12), ({"qk_norm": True, "norm_gains": True}, 4)])
-def test_a_model_in_fp8_takes_these_kernels_and_its_gradients_stay_those_of_plain_fp8(fields, kernels):
-    """Both in FP8: they are no farther apart than either is from float32, and their losses agree to bfloat16's rounding."""
+@pytest.mark.parametrize(
+    ("fields", "kernels"), [({}, 12), ({"qk_norm": True, "norm_gains": True}, 4)]
+)
+def test_a_model_in_fp8_takes_these_kernels_and_its_gradients_stay_those_of_plain_fp8(
+    fields, kernels
+):
+    """Both in FP8: they are no farther apart than either is from float32, and their losses agree to
+    bfloat16's rounding.
+    """
     one = trial("u-mup", precision="float8", width=64, ff=64, batch=4, **fields)
     shape, n = model.shape_of(one), numbers(one)
     params = model.init(shape, jax.random.key(SEED % 1000), n)
@@ -82,8 +106,13 @@ def test_a_model_in_fp8_takes_these_kernels_and_its_gradients_stay_those_of_plai
         return jax.jit(jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, fused=fused)))
 
     assert str(jax.make_jaxpr(gradients(shape, True))(params)).count("pallas_call[") == kernels
-    (loss, grads), plain, reference = (gradients(*how)(params) for how in ((shape, True), (shape, False), (exact, False)))
-    flat, flat_plain, flat_exact = (np.concatenate([np.ravel(g) for g in jax.tree.leaves(t)]) for t in (grads, plain[1], reference[1]))
+    (loss, grads), plain, reference = (
+        gradients(*how)(params) for how in ((shape, True), (shape, False), (exact, False))
+    )
+    flat, flat_plain, flat_exact = (
+        np.concatenate([np.ravel(g) for g in jax.tree.leaves(t)])
+        for t in (grads, plain[1], reference[1])
+    )
     assert float(loss) == pytest.approx(float(plain[0]), rel=1e-3)
     assert distance(flat, flat_plain) < distance(flat_plain, flat_exact) < 0.2
     assert distance(flat, flat_exact) < 1.2 * distance(flat_plain, flat_exact)

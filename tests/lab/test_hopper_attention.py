@@ -1,4 +1,6 @@
-"""Attention's kernels for Hopper, interpreted, against the plain code: alone and mapped over trials."""
+"""Attention's kernels for Hopper, interpreted, against the plain code: alone and mapped over
+trials.
+"""
 
 import dataclasses
 from types import SimpleNamespace
@@ -21,7 +23,9 @@ def plain(qkv, scale):
 
 
 @pytest.mark.parametrize(
-    ("lead", "tokens", "heads"), [((2,), 384, 1), ((), 640, 2)], ids=["trials one after the other", "queries in two parts"]
+    ("lead", "tokens", "heads"),
+    [((2,), 384, 1), ((), 640, 2)],
+    ids=["trials one after the other", "queries in two parts"],
 )
 def test_attention(lead, tokens, heads, monkeypatch):
     """Odd numbers of blocks and steps, from one head to the next in one program."""
@@ -35,7 +39,10 @@ def test_attention(lead, tokens, heads, monkeypatch):
     compiled = jax.jit(lambda *args: with_gradients(mapped(plain), args, wide(into)))
     expected, (plain_of_qkv, _) = compiled(wide(qkv), scale)
     # queries', keys' and values' gradients each to its own scale
-    assert worst((got, jnp.unstack(of_qkv, axis=-3)), (expected, jnp.unstack(plain_of_qkv, axis=-3))) < 1e-2
+    assert (
+        worst((got, jnp.unstack(of_qkv, axis=-3)), (expected, jnp.unstack(plain_of_qkv, axis=-3)))
+        < 1e-2
+    )
     assert worst(got, compiled(wide(qkv), scale * 1.2)[0]) > 0.03  # the check has power
 
 
@@ -50,8 +57,8 @@ def test_queries_and_keys_that_are_turned_before():
 def test_where_the_model_attends_so():
     """In bfloat16, with kernels and nobody who watches; queries' norms are no hindrance."""
     trial = Trial(
-        corpus="0" * 64, vocab=64, width=64, depth=1, ff=64, batch=1, sequence=256, head_dim=64, steps=1, lr=0.01, precision="bfloat16",
-        parametrization="sp",
+        corpus="0" * 64, vocab=64, width=64, depth=1, ff=64, batch=1, sequence=256, head_dim=64,
+        steps=1, lr=0.01, precision="bfloat16", parametrization="sp",
     )  # fmt: skip
     for fields, fused, expected in (
         ({}, True, True),
@@ -60,7 +67,9 @@ def test_where_the_model_attends_so():
         ({"qk_norm": True}, True, True),
     ):
         shape = model.shape_of(dataclasses.replace(trial, **fields))
-        assert model.Context(shape, numbers(trial), model._ignore, "", fused).attends(256) is expected, fields
+        assert (
+            model.Context(shape, numbers(trial), model._ignore, "", fused).attends(256) is expected
+        ), fields
 
 
 def test_for_hopper_and_whole_blocks(monkeypatch):
@@ -69,6 +78,8 @@ def test_for_hopper_and_whole_blocks(monkeypatch):
         assert not hopper_attention.fits(head_dim, tokens), (head_dim, tokens)
     cards = [("9.0", (0, 11, 0), True), ("9.0", (0, 10, 2), False), ("10.0", (0, 11, 0), False)]
     for at, version, expected in cards:
-        monkeypatch.setattr(jax, "devices", lambda at=at: [SimpleNamespace(platform="gpu", compute_capability=at)])
+        monkeypatch.setattr(
+            jax, "devices", lambda at=at: [SimpleNamespace(platform="gpu", compute_capability=at)]
+        )
         monkeypatch.setattr(jax, "__version_info__", version)
         assert hopper_attention.fits(64, 256) is expected, (at, version)

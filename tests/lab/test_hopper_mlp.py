@@ -1,4 +1,6 @@
-"""The gated MLP's kernels for Hopper, interpreted, against the plain code: alone and mapped over trials."""
+"""The gated MLP's kernels for Hopper, interpreted, against the plain code: alone and mapped over
+trials.
+"""
 
 from types import SimpleNamespace
 
@@ -23,13 +25,17 @@ def ours(x, up_gate, down):
 
 
 def inputs(N, *lead):
-    x, up_gate, down, into = draw((*lead, N, D), (*lead, D, 2, F), (*lead, F, D), (*lead, N, D), dtype="bfloat16")
+    x, up_gate, down, into = draw(
+        (*lead, N, D), (*lead, D, 2, F), (*lead, F, D), (*lead, N, D), dtype="bfloat16"
+    )
     return [x, up_gate / D**0.5, down / F**0.5], into
 
 
 @pytest.mark.parametrize(("tokens", "lead"), [(256, ()), (128, (2,))])
 def test_mlp(tokens, lead):
-    """Tiles below and beside each other, more of them than programs; and two trials. Inputs' gradients take matrices of their own."""
+    """Tiles below and beside each other, more of them than programs; and two trials. Inputs'
+    gradients take matrices of their own.
+    """
     args, into = inputs(tokens, *lead)
     mapped = jax.vmap if lead else lambda f: f
     expected = jax.jit(lambda *args: with_gradients(mapped(plain), args, wide(into)))
@@ -39,7 +45,8 @@ def test_mlp(tokens, lead):
 
     got = jax.jit(lambda *args: with_gradients(mapped(ours), args, into))(*args)
     assert worst(got, owed(*expected(*wide(args)))) < 1e-2
-    assert worst(got, owed(*expected(*wide([args[0] * 1.1, *args[1:]])))) > 0.05  # the check has power
+    # the check has power
+    assert worst(got, owed(*expected(*wide([args[0] * 1.1, *args[1:]])))) > 0.05
 
 
 def test_for_hopper_and_whole_tiles(monkeypatch):
@@ -47,7 +54,10 @@ def test_for_hopper_and_whole_tiles(monkeypatch):
     assert hopper_mlp.fits(**sizes)
     for odd in ({"width": 160}, {"ff": 320}, {"tokens": 192}, {"width": 64}, {"ff": 128}):
         assert not hopper_mlp.fits(**(sizes | odd)), odd
-    cards = [(SimpleNamespace(platform="gpu", compute_capability=at), at == "9.0") for at in ("8.0", "9.0", "10.0")]
+    cards = [
+        (SimpleNamespace(platform="gpu", compute_capability=at), at == "9.0")
+        for at in ("8.0", "9.0", "10.0")
+    ]
     for device, expected in (*cards, (SimpleNamespace(platform="cpu"), False)):
         monkeypatch.setattr(jax, "devices", lambda device=device: [device] * 2)
         assert hopper_mlp.fits(**sizes) is expected

@@ -1,4 +1,6 @@
-"""The whole model with Hopper's kernels, interpreted, against the plain code: attention's, the gated MLP's and the loss's."""
+"""The whole model with Hopper's kernels, interpreted, against the plain code: attention's, the
+gated MLP's and the loss's.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,16 @@ from lab.records import Trial
 from tests.lab.test_fused import worst
 
 KERNELS = {"attention": hopper_attention, "mlp": hopper_mlp, "mean_cross_entropy": hopper_loss}
-SHOWN_BY = {"attention": ("attention",), "mlp": ("ffn_act",), "mean_cross_entropy": ("readout", "readout_backward")}  # a trial's numbers
+# a trial's numbers
+SHOWN_BY = {
+    "attention": ("attention",),
+    "mlp": ("ffn_act",),
+    "mean_cross_entropy": ("readout", "readout_backward"),
+}
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 WIDE = {"mlp": (256, 128), "mean_cross_entropy": (256, 128)}  # what the kernels are given first
-NARROW = {"attention": (1, 256, 3, 1, 64), "mean_cross_entropy": (256, 64)}  # queries, keys and values are one product
+# queries, keys and values are one product
+NARROW = {"attention": (1, 256, 3, 1, 64), "mean_cross_entropy": (256, 64)}
 
 
 @pytest.mark.parametrize(
@@ -25,22 +33,47 @@ NARROW = {"attention": (1, 256, 3, 1, 64), "mean_cross_entropy": (256, 64)}  # q
         (
             NARROW,
             "u-mup",
-            {"width": 64, "ff": 64, "vocab": 256, "batch": 1, "sequence": 256, "alpha_attn": 1.5, "alpha_loss": 0.7},
+            {
+                "width": 64,
+                "ff": 64,
+                "vocab": 256,
+                "batch": 1,
+                "sequence": 256,
+                "alpha_attn": 1.5,
+                "alpha_loss": 0.7,
+            },
         ),
     ],
 )
 def test_a_model_of_kernels_is_the_plain_one(called, parametrization, fields, monkeypatch):
-    sizes = {"vocab": 128, "width": 128, "depth": 1, "ff": 256, "batch": 2, "sequence": 128, "head_dim": 64, "steps": 1}
+    sizes = {
+        "vocab": 128,
+        "width": 128,
+        "depth": 1,
+        "ff": 256,
+        "batch": 2,
+        "sequence": 128,
+        "head_dim": 64,
+        "steps": 1,
+    }
     trial = Trial(
-        corpus="0" * 64, lr=0.01, z_loss=1e-2, parametrization=parametrization, precision="bfloat16", **(sizes | fields)
+        corpus="0" * 64, lr=0.01, z_loss=1e-2, parametrization=parametrization,
+        precision="bfloat16", **(sizes | fields)
     )  # fmt: skip
     shape, n = model.shape_of(trial), numbers(trial)
     params = model.init(shape, jax.random.key(0), n)
-    tokens = jnp.asarray(np.random.default_rng(0).integers(0, trial.vocab, (trial.batch, trial.sequence + 1)), jnp.int32)
+    tokens = jnp.asarray(
+        np.random.default_rng(0).integers(0, trial.vocab, (trial.batch, trial.sequence + 1)),
+        jnp.int32,
+    )
     calls = []
     for name, module in KERNELS.items():
         of = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda x, *rest, name=name, of=of: calls.append((name, x.shape)) or of(x, *rest))
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda x, *rest, name=name, of=of: calls.append((name, x.shape)) or of(x, *rest),
+        )
 
     def step(fused):
         return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=fused))

@@ -1,4 +1,6 @@
-"""The coordinate check on the real transformer: it passes for what is right, fails for what is wrong, and its arithmetic is right."""
+"""The coordinate check on the real transformer: it passes for what is right, fails for what is
+wrong, and its arithmetic is right.
+"""
 
 import dataclasses
 import json
@@ -10,8 +12,12 @@ import pytest
 from lab import measure
 from lab.parametrization import TABLES, to_data
 
-TEXT = """A parametrization says how the size of each weight at the start, and of each step it then takes, follow the width of the model.
-If it is right, what was tuned on a narrow model holds for a wide one; if it is wrong, the wide one learns too fast, or not at all."""
+TEXT = (
+    "A parametrization says how the size of each weight at the start, and of each ste"
+    "p it then takes, follow the width of the model.\n"
+    "If it is right, what was tuned on a narrow model holds for a wide one; if it is "
+    "wrong, the wide one learns too fast, or not at all."
+)
 TOKENS = np.frombuffer(TEXT.encode(), np.uint8) % 64
 WIDTHS, DEPTHS = (64, 256), (1, 4)
 
@@ -44,11 +50,14 @@ def right():
 
 
 def test_mup_keeps_every_part_at_its_size(right):
-    """Two sizes and one seed: half the tolerance over four times the width is noise, so twice it is allowed here."""
+    """Two sizes and one seed: half the tolerance over four times the width is noise, so twice it is
+    allowed here.
+    """
     for row in right:
         if row.judged:
             assert abs(row.slope) < 2 * measure.TOLERANCE, row
-    assert slopes(right, "size", 0)["logits"] == pytest.approx(-0.5, abs=0.1)  # 1/sqrt(n) at init, by design
+    # 1/sqrt(n) at init, by design
+    assert slopes(right, "size", 0)["logits"] == pytest.approx(-0.5, abs=0.1)
 
 
 def test_sp_grows():
@@ -60,7 +69,9 @@ def test_sp_grows():
         assert abs(grown["embedding"]) < 0.2
 
 
-@pytest.mark.parametrize(("role", "column", "formula"), [("hidden", "lr", "1"), ("output", "multiplier", "alpha_out")])
+@pytest.mark.parametrize(
+    ("role", "column", "formula"), [("hidden", "lr", "1"), ("output", "multiplier", "alpha_out")]
+)
 def test_mup_without_one_of_its_factors_fails(role, column, formula):
     """Negative controls: the hidden LR, or the readout, without 1/m."""
     rows = check("altered", table=altered(role, column, formula))
@@ -77,23 +88,32 @@ def test_ntk_stops_moving():
 def test_u_mup_embedding_falls_as_its_lr():
     """The one exempt slope of u-muP: -1/2, from its embedding LR; with the exponent 0 it is 0."""
     assert slopes(check("u-mup"), "change")["embedding"] == pytest.approx(-0.5, abs=0.1)
-    row = next(r for r in check("u-mup", embed_lr_exponent=0.0) if (r.module, r.statistic, r.step) == ("embedding", "change", 2))
+    row = next(
+        r
+        for r in check("u-mup", embed_lr_exponent=0.0)
+        if (r.module, r.statistic, r.step) == ("embedding", "change", 2)
+    )
     assert row.expected == 0 and abs(row.slope) < 0.1
 
 
 def test_attention_logits_need_the_base_head_size():
-    """Heads fixed, their size growing: 1/sqrt(d_h) lets the logits' change grow, sqrt(base)/d_h does not."""
+    """Heads fixed, their size growing: 1/sqrt(d_h) lets the logits' change grow, sqrt(base)/d_h
+    does not.
+    """
 
     def slope_of(base_head_dim):
         values = []
         for head_dim in (8, 64):
-            t = measure.standard("mup", vocab=64, depth=1, width=32, head_dim=8, ff=64, base_head_dim=base_head_dim)
+            t = measure.standard(
+                "mup", vocab=64, depth=1, width=32, head_dim=8, ff=64, base_head_dim=base_head_dim
+            )
             t = dataclasses.replace(t, width=4 * head_dim, head_dim=head_dim, ff=8 * head_dim)
             values.append(measure.trajectory(t, TOKENS, 2)["attention logits last", "change", 2])
         return math.log(values[1] / values[0]) / math.log(8)
 
     right, wrong = slope_of(8), slope_of(0)
-    assert right < measure.TOLERANCE  # below 0: at these sizes part of the change is still that of the random init
+    # below 0: at these sizes part of the change is still that of the random init
+    assert right < measure.TOLERANCE
     assert wrong > 2.5 * measure.TOLERANCE and wrong - right == pytest.approx(0.5, abs=0.05)
 
 
@@ -104,18 +124,25 @@ def test_completep_holds_over_depth_and_mup_does_not():
 
 
 def test_spectral_size_of_updates():
-    """|update| sqrt(n_in / n_out) of a hidden matrix is flat in width under muP, and grows under SP (2310.17813)."""
+    """|update| sqrt(n_in / n_out) of a hidden matrix is flat in width under muP, and grows under SP
+    (2310.17813).
+    """
 
     def slope_of(name):
         found = []
         for width in WIDTHS:
-            t = measure.resized(measure.standard(name, vocab=64, width=64, head_dim=16, ff=128, depth=1), "width", width)
+            t = measure.resized(
+                measure.standard(name, vocab=64, width=64, head_dim=16, ff=128, depth=1),
+                "width",
+                width,
+            )
             stream = measure.one_batch(t, TOKENS)
             program, inputs = measure.train.program_of(t), measure.train.inputs_of(t, len(stream))
             start = measure._start(program, inputs)
             after, _ = measure._step(program, inputs, stream, start)
             ups = (np.asarray(s.params["layers"]["000"]["up"]) for s in (start, after))
-            found.append(np.linalg.norm(np.subtract(*ups), 2) * 0.5**0.5)  # n_in / n_out = 1/2 at both widths
+            # n_in / n_out = 1/2 at both widths
+            found.append(np.linalg.norm(np.subtract(*ups), 2) * 0.5**0.5)
         return math.log(found[1] / found[0]) / math.log(WIDTHS[1] / WIDTHS[0])
 
     assert abs(slope_of("mup")) < 0.1
@@ -123,13 +150,19 @@ def test_spectral_size_of_updates():
 
 
 def test_slope_and_its_error():
-    """Against the textbook formulas; a value that is zero or NaN gives no slope, and such a row fails."""
+    """Against the textbook formulas; a value that is zero or NaN gives no slope, and such a row
+    fails.
+    """
     sizes, rng = (64, 128, 256, 512), np.random.default_rng(0)
     noise = rng.normal(0, 0.1, (4, 3))
     values = np.exp(0.3 * np.log(sizes)[:, None] + noise)
     found, error = measure.slope(sizes, values)
-    coefficients, covariance = np.polyfit(np.repeat(np.log(sizes), 3), np.log(values).ravel(), 1, cov=True)
-    assert found == pytest.approx(coefficients[0]) and error == pytest.approx(math.sqrt(covariance[0, 0]))
+    coefficients, covariance = np.polyfit(
+        np.repeat(np.log(sizes), 3), np.log(values).ravel(), 1, cov=True
+    )
+    assert found == pytest.approx(coefficients[0]) and error == pytest.approx(
+        math.sqrt(covariance[0, 0])
+    )
     for bad in (0.0, math.nan, math.inf):
         values[1, 1] = bad
         assert math.isnan(measure.slope(sizes, values)[0])

@@ -1,4 +1,6 @@
-"""Sharded over eight virtual CPU devices, each mesh axis alone and mixed, against one device; two processes against one."""
+"""Sharded over eight virtual CPU devices, each mesh axis alone and mixed, against one device; two
+processes against one.
+"""
 
 import json
 import os
@@ -20,13 +22,21 @@ from tests.lab.mesh_cases import LAYOUTS, TRIAL, steps, tokens
 from tests.lab.tiny import trial
 
 ROOT = Path(__file__).resolve().parents[2]
-# Float32, 16 steps: what reordered sums may change. Design: 1e-5 on losses; parameters follow with Adam's division by small moments.
+# Float32, 16 steps: what reordered sums may change. Design: 1e-5 on losses; parameters follow with
+# Adam's division by small moments.
 LOSS, PARAMS = 1e-5, 1e-4
 
 
 def start(*args: str, **env: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "tests.lab.mesh_cases", *args]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def output(child: subprocess.Popen) -> dict:
@@ -42,10 +52,17 @@ def found():
 
 
 def differences(a: dict, b: dict, i: int | None = None) -> tuple[float, float]:
-    """Largest relative difference of losses, and relative distance of all parameters; trial `i` of the mapped `a`."""
+    """Largest relative difference of losses, and relative distance of all parameters; trial `i` of
+    the mapped `a`.
+    """
     losses = np.array(a["losses"]) if i is None else np.array(a["losses"])[:, i]
-    flat = [np.concatenate([np.asarray(leaf if j is None else leaf[j]).ravel() for leaf in x["params"]]) for x, j in ((a, i), (b, None))]
-    return float(np.abs(losses / np.array(b["losses"]) - 1).max()), float(np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1]))
+    flat = [
+        np.concatenate([np.asarray(leaf if j is None else leaf[j]).ravel() for leaf in x["params"]])
+        for x, j in ((a, i), (b, None))
+    ]
+    return float(np.abs(losses / np.array(b["losses"]) - 1).max()), float(
+        np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -70,7 +87,9 @@ def test_kernels_run_on_each_device_and_change_rounding_only(found, layout):
 
 
 def test_fp8_kernels_run_on_each_device(found):
-    """Reordered sums flip a few FP8 roundings; `test_fused_fp8` has the distance of FP8 from float32, 0.07."""
+    """Reordered sums flip a few FP8 roundings; `test_fused_fp8` has the distance of FP8 from
+    float32, 0.07.
+    """
     loss, grads = differences(found["float8 inside"], found["float8"])
     assert loss < 1e-3 and grads < 0.05
     assert found["float8 inside"]["on each device"] > 0
@@ -84,15 +103,27 @@ def test_parameters_are_in_as_many_parts_as_their_axes_say(found):
 
 
 def test_a_population_does_not_communicate_while_it_steps(found):
-    """The one collective is of the batches' permutation, once a dispatch; a trial split inside has some for every tensor."""
-    assert found["trial"]["collectives"] <= 1 < found["data"]["collectives"] < found["fsdp"]["collectives"]
+    """The one collective is of the batches' permutation, once a dispatch; a trial split inside has
+    some for every tensor.
+    """
+    assert (
+        found["trial"]["collectives"]
+        <= 1
+        < found["data"]["collectives"]
+        < found["fsdp"]["collectives"]
+    )
 
 
 def test_two_processes_are_one():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    common = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    common = {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+    }
     children = [start("process", JAX_PROCESS_ID=str(i), **common) for i in range(2)]
     first, second = (output(child) for child in children)
     assert first["devices"] == first["processes"] == 2
@@ -103,7 +134,13 @@ def test_two_processes_are_one():
 
 def test_specs_follow_the_logical_axes():
     over = jax.sharding.AbstractMesh((1, 2, 4, 2), mesh.AXES)
-    shapes = {"embed": (64, 32), "q": (32, 32), "down": (48, 32), "unembed": (32, 63), "attn_gain": (32,)}
+    shapes = {
+        "embed": (64, 32),
+        "q": (32, 32),
+        "down": (48, 32),
+        "unembed": (32, 63),
+        "attn_gain": (32,),
+    }
     tree = {
         "mu": {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()},
         "count": jax.ShapeDtypeStruct((), int),
@@ -121,13 +158,20 @@ def test_specs_follow_the_logical_axes():
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused():
-    with pytest.raises(InputError, match="trial 1 x data 3 x fsdp 1 x tensor 1 = 3, but there are 1 devices"):
+    with pytest.raises(
+        InputError, match="trial 1 x data 3 x fsdp 1 x tensor 1 = 3, but there are 1 devices"
+    ):
         mesh.make(data=3)
 
 
 @pytest.mark.parametrize(
     ("parametrization", "how"),
-    [("sp", {"accumulate": 4}), ("u-mup", {"accumulate": 4}), ("sp", {"remat": "layers"}), ("u-mup", {"remat": "elementwise"})],
+    [
+        ("sp", {"accumulate": 4}),
+        ("u-mup", {"accumulate": 4}),
+        ("sp", {"remat": "layers"}),
+        ("u-mup", {"remat": "elementwise"}),
+    ],
 )
 def test_accumulation_and_remat_change_rounding_only(parametrization, how):
     one = trial(parametrization, vocab=64, batch=8, depth=1)
@@ -158,7 +202,9 @@ def test_training_over_a_mesh_of_one_device_gives_the_same_results():
     """The whole of `population.train`, which pads the trial axis to the mesh, against no mesh."""
     trials = [toy.trial(lr=0.5 * 2.0**-i) for i in range(2)]
     plain = list(population.train(trials, toy.CORPUS, "map"))
-    meshed = list(population.train(trials, toy.CORPUS, "map", over=mesh.make(devices=jax.devices()[:1])))
+    meshed = list(
+        population.train(trials, toy.CORPUS, "map", over=mesh.make(devices=jax.devices()[:1]))
+    )
     assert [r.run_id for r in plain] == [r.run_id for r in meshed]
     for a, b in zip(plain, meshed, strict=True):
         np.testing.assert_allclose(a.curve_losses, b.curve_losses, rtol=1e-5)

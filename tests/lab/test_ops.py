@@ -1,4 +1,6 @@
-"""Each op alone, on unit-normal inputs and upstream gradients: the scales that unit-scaling 0.3.5 measures, +-3 %, non-unit ones too."""
+"""Each op alone, on unit-normal inputs and upstream gradients: the scales that unit-scaling 0.3.5
+measures, +-3 %, non-unit ones too.
+"""
 
 import json
 import math
@@ -18,8 +20,13 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "unit_scaling.json").rea
 
 
 def stds(name, f, *shapes):
-    """Of the output and of each input's gradient, for the inputs that the golden file's were measured on."""
-    xs = [jnp.asarray(oracle.draw(f"{name} {i}", shape), jnp.float32) for i, shape in enumerate(shapes)]
+    """Of the output and of each input's gradient, for the inputs that the golden file's were
+    measured on.
+    """
+    xs = [
+        jnp.asarray(oracle.draw(f"{name} {i}", shape), jnp.float32)
+        for i, shape in enumerate(shapes)
+    ]
 
     @jax.jit
     def both(xs):
@@ -46,10 +53,17 @@ CASES = {
     "embed": (lambda table: ops.UNIT.embed(INDEX, table, 1.0), (4096, 64)),
 }
 for a in (0.25, 1.0, 4.0):
-    CASES[f"glu {a:g}"] = (lambda x, g, a=a: ops.times(ops.glu(x, g, a), ops.UNIT.glu_factor(a)), (1024, 512), (1024, 512))
+    CASES[f"glu {a:g}"] = (
+        lambda x, g, a=a: ops.times(ops.glu(x, g, a), ops.UNIT.glu_factor(a)),
+        (1024, 512),
+        (1024, 512),
+    )
     CASES[f"gelu {a:g}"] = (lambda x, a=a: ops.UNIT.gelu(x, a), (1024, 512))
     for s in (128, 512):
-        CASES[f"attention {s} {a:g}"] = (lambda q, k, v, a=a: attention(q, k, v, a), *[(2, 4, s, 64)] * 3)
+        CASES[f"attention {s} {a:g}"] = (
+            lambda q, k, v, a=a: attention(q, k, v, a),
+            *[(2, 4, s, 64)] * 3,
+        )
 
 
 def test_every_measured_op_is_tested():
@@ -61,9 +75,11 @@ def test_scales_are_the_packages(name):
     assert stds(name, *CASES[name]) == pytest.approx(GOLDEN[name], rel=1e-3)
 
 
-# What those scales are (2407.17465; transfer facts): most 1 within 3 %, and the ones that are not, by their formulas.
+# What those scales are (2407.17465; transfer facts): most 1 within 3 %, and the ones that are not,
+# by their formulas.
 EXPECTED = {
-    "linear": (1, math.sqrt(1408 / 512), 1),  # constrained: the input gradient keeps the output's factor
+    # constrained: the input gradient keeps the output's factor
+    "linear": (1, math.sqrt(1408 / 512), 1),
     "linear_free": (1, 1, 1),
     "readout": (512**-0.5, 1, 1),
     "embed": (1, 1),
@@ -77,29 +93,49 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_scales_are_the_stated_ones(name):
-    assert GOLDEN[name] == pytest.approx(EXPECTED[name], rel=0.05 if name.startswith(("attention", "gain")) else 0.03)
+    assert GOLDEN[name] == pytest.approx(
+        EXPECTED[name], rel=0.05 if name.startswith(("attention", "gain")) else 0.03
+    )
 
 
 def test_a_wrong_factor_is_seen():
-    """The power of the 3 %: the readout's 1/sqrt instead of 1/fan_in, and plain ops, miss by far."""
-    wrong = stds("readout", lambda x, w: ops.UNIT.readout(x, w, 512**-0.5, 4096**-0.5), (1024, 512), (512, 4096))
+    """The power of the 3 %: the readout's 1/sqrt instead of 1/fan_in, and plain ops, miss by
+    far.
+    """
+    wrong = stds(
+        "readout",
+        lambda x, w: ops.UNIT.readout(x, w, 512**-0.5, 4096**-0.5),
+        (1024, 512),
+        (512, 4096),
+    )
     assert wrong[0] > 20 * GOLDEN["readout"][0]
-    assert stds("linear", lambda x, w: ops.PLAIN.linear(x, w, 512**-0.5), (2048, 512), (512, 1408))[2] > 1.5
+    assert (
+        stds("linear", lambda x, w: ops.PLAIN.linear(x, w, 512**-0.5), (2048, 512), (512, 1408))[2]
+        > 1.5
+    )
 
 
 def test_scale_primitives():
     x, g = jnp.arange(3.0), jnp.array([1.0, 2.0, 4.0])
-    for f, forward, backward in ((ops.scale_fwd, 3.0, 1.0), (ops.scale_bwd, 1.0, 3.0), (ops.times, 3.0, 3.0)):
+    for f, forward, backward in (
+        (ops.scale_fwd, 3.0, 1.0),
+        (ops.scale_bwd, 1.0, 3.0),
+        (ops.times, 3.0, 3.0),
+    ):
         y, pull = jax.vjp(f, x, 3.0)
         assert (y == forward * x).all() and (pull(g)[0] == backward * g).all()
     half = jnp.ones(2, jnp.bfloat16)
     assert ops.scale_fwd(half, jnp.float32(0.3)).dtype == jnp.bfloat16
-    mapped = jax.vmap(lambda x, s: jax.grad(lambda x: ops.scale_bwd(x, s) * 1.0)(x))(jnp.ones(2), jnp.array([2.0, 5.0]))
+    mapped = jax.vmap(lambda x, s: jax.grad(lambda x: ops.scale_bwd(x, s) * 1.0)(x))(
+        jnp.ones(2), jnp.array([2.0, 5.0])
+    )
     assert mapped.tolist() == [2.0, 5.0]
 
 
 def into_loss(logits, alpha):
-    return ops.scale_bwd(logits, ops.UNIT.loss_gradient(logits.shape[0] * logits.shape[1], logits.shape[-1], alpha))
+    return ops.scale_bwd(
+        logits, ops.UNIT.loss_gradient(logits.shape[0] * logits.shape[1], logits.shape[-1], alpha)
+    )
 
 
 @pytest.mark.parametrize("logit_std", [0.01, 1.0])
@@ -107,13 +143,19 @@ def test_gradient_of_the_loss_has_unit_scale(logit_std):
     """V / sqrt(V - 1) on softmax - onehot makes its std 1; the loss of flat logits is ln V."""
     logits = logit_std * jax.random.normal(jax.random.key(0), (4, 64, 4096))
     targets = jax.random.randint(jax.random.key(1), (4, 64), 0, 4096)
-    loss, g = jax.value_and_grad(lambda x: cross_entropy(into_loss(x, 1.0), targets, 0.0, 1.0).mean())(logits)
+    loss, g = jax.value_and_grad(
+        lambda x: cross_entropy(into_loss(x, 1.0), targets, 0.0, 1.0).mean()
+    )(logits)
     assert float(g.std()) == pytest.approx(1.0, rel=0.005)
-    assert float(loss) == pytest.approx(math.log(4096) + logit_std**2 / 2, abs=0.06 if logit_std == 1 else 2e-3)
+    assert float(loss) == pytest.approx(
+        math.log(4096) + logit_std**2 / 2, abs=0.06 if logit_std == 1 else 2e-3
+    )
 
 
 def test_alpha_of_the_loss_acts_forward_only():
-    """alpha_loss changes softmax's argument; the gradient gets no further factor of alpha (2407.17465, reference code)."""
+    """alpha_loss changes softmax's argument; the gradient gets no further factor of alpha
+    (2407.17465, reference code).
+    """
     logits = jax.random.normal(jax.random.key(0), (2, 8, 32))
     targets = jax.random.randint(jax.random.key(1), (2, 8), 0, 32)
     g = jax.grad(lambda x: cross_entropy(into_loss(x, 3.0), targets, 0.0, 3.0).mean())(logits)
@@ -122,7 +164,9 @@ def test_alpha_of_the_loss_acts_forward_only():
 
 
 def test_branch_scale_acts_at_the_end_forward_and_at_the_start_backward():
-    """Output and total gradient are those of skip x + branch f(x); the gradient inside the branch is not scaled."""
+    """Output and total gradient are those of skip x + branch f(x); the gradient inside the branch
+    is not scaled.
+    """
     tau = 0.5
     branch, skip = tau / math.sqrt(1 + tau**2), 1 / math.sqrt(1 + tau**2)
     x, g = jax.random.normal(jax.random.key(0), (2, 1000))

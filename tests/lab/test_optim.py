@@ -19,7 +19,16 @@ def numbers(**changes) -> optim.Numbers:
     def fill(value: float):
         return jax.tree.map(lambda _: value, PARAMS)
 
-    fields = dict(lr=0.1, lr_factors=fill(1.0), decay=fill(0.0), eps=fill(1e-8), hidden=fill(False), beta1=0.9, beta2=0.95, steps=6)
+    fields = dict(
+        lr=0.1,
+        lr_factors=fill(1.0),
+        decay=fill(0.0),
+        eps=fill(1e-8),
+        hidden=fill(False),
+        beta1=0.9,
+        beta2=0.95,
+        steps=6,
+    )
     return optim.Numbers(**(fields | {"warmup_steps": 0} | changes))
 
 
@@ -35,11 +44,13 @@ def assert_close(a, b, rtol=1e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-7), a, b)
 
 
-# 1. schedules ----------------------------------------------------------------------------------------------------------
+# 1. schedules ------------------------------------------------------------------------------------
 
 
 def values(name: str, steps: int, warmup: int) -> np.ndarray:
-    factor = jax.jit(jax.vmap(lambda count, s, w: optim.schedule(name, s, w)(count), in_axes=(0, None, None)))
+    factor = jax.jit(
+        jax.vmap(lambda count, s, w: optim.schedule(name, s, w)(count), in_axes=(0, None, None))
+    )
     return np.asarray(factor(jnp.arange(steps), float(steps), float(warmup)))
 
 
@@ -52,7 +63,9 @@ def test_warmup_is_linear_and_reaches_the_peak(name):
 
 def test_shapes_after_warmup():
     np.testing.assert_allclose(values("linear", 100, 20)[20:], 1 - np.arange(80) / 80, rtol=1e-5)
-    np.testing.assert_allclose(values("cosine", 100, 20)[20:], 0.5 + 0.5 * np.cos(np.pi * np.arange(80) / 80), rtol=1e-4)
+    np.testing.assert_allclose(
+        values("cosine", 100, 20)[20:], 0.5 + 0.5 * np.cos(np.pi * np.arange(80) / 80), rtol=1e-4
+    )
     np.testing.assert_array_equal(values("constant", 50, 5)[5:], 1)
     wsd = values("wsd", 100, 10)
     np.testing.assert_array_equal(wsd[10:80], 1)
@@ -62,10 +75,12 @@ def test_shapes_after_warmup():
 
 def test_one_cycle_is_optax_linear_onecycle():
     theirs = optax.linear_onecycle_schedule(100, 1.0)
-    np.testing.assert_allclose(values("one_cycle", 100, 0), [theirs(i) for i in range(100)], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        values("one_cycle", 100, 0), [theirs(i) for i in range(100)], rtol=1e-4, atol=1e-6
+    )
 
 
-# 2. each optimizer against optax, where its factors are 1 ---------------------------------------------------------------
+# 2. each optimizer against optax, where its factors are 1 ----------------------------------------
 
 PLAIN = {
     "adamw": lambda lr: optax.adam(lr, 0.9, 0.95),
@@ -100,7 +115,9 @@ def test_coupled_decay_is_optax_adamw():
 
 
 def test_prodigy_weighs_each_tensor_by_its_factor():
-    """Scaling a tensor by c and its LR factor with it changes nothing but the unit (abc-symmetry); plain Prodigy does not have this."""
+    """Scaling a tensor by c and its LR factor with it changes nothing but the unit (abc-symmetry);
+    plain Prodigy does not have this.
+    """
     c = {"a": 8.0, "b": 0.25}
     scaled = jax.tree.map(jnp.multiply, PARAMS, c)
     grads = [jax.tree.map(jnp.divide, g, c) for g in GRADS]
@@ -112,21 +129,37 @@ def test_prodigy_weighs_each_tensor_by_its_factor():
 
 
 def test_muon_orthogonalises_hidden_matrices_alone():
-    """Check 24 of the transfer sheet: singular values within 0.68 to 1.13 of sqrt(max(1, out/in)) for rectangular matrices."""
+    """Check 24 of the transfer sheet: singular values within 0.68 to 1.13 of sqrt(max(1, out/in))
+    for rectangular matrices.
+    """
     rng = np.random.default_rng(0)
-    params = {"wide": jnp.zeros((64, 256)), "tall": jnp.zeros((256, 64)), "embed": jnp.zeros((32, 64))}
+    params = {
+        "wide": jnp.zeros((64, 256)),
+        "tall": jnp.zeros((256, 64)),
+        "embed": jnp.zeros((32, 64)),
+    }
     grads = {k: jnp.asarray(rng.normal(size=v.shape), jnp.float32) for k, v in params.items()}
     ones = jax.tree.map(lambda _: 1.0, params)
-    n = numbers(lr=1.0, lr_factors=ones, decay=jax.tree.map(lambda _: 0.0, params), eps=jax.tree.map(lambda _: 1e-12, params))
-    tx = optim.make("muon", "constant", n._replace(hidden={"wide": True, "tall": True, "embed": False}))
+    n = numbers(
+        lr=1.0,
+        lr_factors=ones,
+        decay=jax.tree.map(lambda _: 0.0, params),
+        eps=jax.tree.map(lambda _: 1e-12, params),
+    )
+    tx = optim.make(
+        "muon", "constant", n._replace(hidden={"wide": True, "tall": True, "embed": False})
+    )
     updates, _ = tx.update(grads, tx.init(params), params)
     for name, size in (("wide", 2.0), ("tall", 1.0)):
         singular = np.linalg.svd(np.asarray(updates[name]), compute_uv=False)
-        assert round(float(singular.min()) / size, 2) >= 0.68 and round(float(singular.max()) / size, 2) <= 1.13
+        assert (
+            round(float(singular.min()) / size, 2) >= 0.68
+            and round(float(singular.max()) / size, 2) <= 1.13
+        )
     np.testing.assert_allclose(np.abs(updates["embed"]), 1.0, rtol=1e-3)  # Adam's first step
 
 
-# 3. factors, decay and eps, leaf by leaf --------------------------------------------------------------------------------
+# 3. factors, decay and eps, leaf by leaf ---------------------------------------------------------
 
 
 def test_each_leaf_has_its_lr_and_eps():
@@ -142,7 +175,15 @@ def test_each_leaf_has_its_lr_and_eps():
 def test_independent_decay_does_not_depend_on_the_lr(name, lr):
     """Check 19: with gradients of zero a weight of 1 moves by -lambda s_t at any LR."""
     zero, one = {"a": jnp.zeros(3)}, {"a": jnp.ones(3)}
-    n = numbers(lr=lr, lr_factors={"a": 1.0}, decay={"a": 0.1}, eps={"a": 1e-8}, hidden={"a": False}, steps=4, warmup_steps=2)
+    n = numbers(
+        lr=lr,
+        lr_factors={"a": 1.0},
+        decay={"a": 0.1},
+        eps={"a": 1e-8},
+        hidden={"a": False},
+        steps=4,
+        warmup_steps=2,
+    )
     schedule_name = "constant" if name == "schedule_free_adamw" else "linear"
     tx = optim.make(name, schedule_name, n)
     state = tx.init(one)
@@ -153,34 +194,58 @@ def test_independent_decay_does_not_depend_on_the_lr(name, lr):
 
 
 def test_prodigy_decays_apart_from_its_rate():
-    """Without a gradient Prodigy has no distance to estimate, so the decay is read from the difference that it makes."""
+    """Without a gradient Prodigy has no distance to estimate, so the decay is read from the
+    difference that it makes.
+    """
     decay = jax.tree.map(lambda _: 0.1, PARAMS)
-    with_decay, without = (descend(optim.make("prodigy", "linear", numbers(decay=d)), GRADS[:1])[0] for d in (decay, numbers().decay))
-    assert_close(jax.tree.map(jnp.subtract, without, with_decay), jax.tree.map(lambda w: 0.1 * w, PARAMS), rtol=1e-5)
+    with_decay, without = (
+        descend(optim.make("prodigy", "linear", numbers(decay=d)), GRADS[:1])[0]
+        for d in (decay, numbers().decay)
+    )
+    assert_close(
+        jax.tree.map(jnp.subtract, without, with_decay),
+        jax.tree.map(lambda w: 0.1 * w, PARAMS),
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize(("lr", "moved"), [(1e-3, 1e-4), (1e-2, 1e-3)])
 def test_coupled_decay_does(lr, moved):
     """Check 19, the control: under LR-coupled decay a weight of 1 moves by -lr lambda."""
     zero, one = {"a": jnp.zeros(1)}, {"a": jnp.ones(1)}
-    n = numbers(lr=lr, lr_factors={"a": 1.0}, decay={"a": 0.1}, eps={"a": 1e-8}, hidden={"a": False})
+    n = numbers(
+        lr=lr, lr_factors={"a": 1.0}, decay={"a": 0.1}, eps={"a": 1e-8}, hidden={"a": False}
+    )
     tx = optim.make("adamw_coupled", "constant", n)
     np.testing.assert_allclose(tx.update(zero, tx.init(one), one)[0]["a"], -moved, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("optimizer", "weight_decay"), [("adamw", 1e-3), ("adamw_coupled", 0.1)])
 def test_decay_per_step_is_the_same_at_every_width(optimizer, weight_decay):
-    """muP halves the hidden LR when the width doubles; decay per step stays, independent as defined, coupled by its factor m."""
+    """muP halves the hidden LR when the width doubles; decay per step stays, independent as
+    defined, coupled by its factor m.
+    """
     applied = []
     for width in (16, 32, 64):
-        t = trial(parametrization="mup", base_width=16, width=width, optimizer=optimizer, weight_decay=weight_decay, lr=0.01)
+        t = trial(
+            parametrization="mup",
+            base_width=16,
+            width=width,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            lr=0.01,
+        )
         rule = rules(t)["q"]
-        applied.append(weight_decay * rule.weight_decay * (0.01 * rule.lr if optimizer == "adamw_coupled" else 1))
+        applied.append(
+            weight_decay
+            * rule.weight_decay
+            * (0.01 * rule.lr if optimizer == "adamw_coupled" else 1)
+        )
         assert rule.lr == pytest.approx(16 / width)
     assert applied == pytest.approx([1e-3] * 3)
 
 
-# 4. in the real step ----------------------------------------------------------------------------------------------------
+# 4. in the real step -----------------------------------------------------------------------------
 
 
 def steps(t, n: int):
@@ -196,12 +261,17 @@ def steps(t, n: int):
 
 
 def test_the_step_moves_each_tensor_by_its_own_lr():
-    """Adam's first step moves every entry by lr x factor (eps is negligible): read back from the real model."""
+    """Adam's first step moves every entry by lr x factor (eps is negligible): read back from the
+    real model.
+    """
     t = trial(warmup_steps=0, depth=2, width=32)
     before, after, _ = steps(t, 1)
     moved = jax.tree.map(lambda a, b: np.median(np.abs(a - b)), after.params, before.params)
     layer = moved["layers"]["001"]
-    for name, found in {"unembed": moved["unembed"], **{k: layer[k] for k in ("q", "o", "up", "down")}}.items():
+    for name, found in {
+        "unembed": moved["unembed"],
+        **{k: layer[k] for k in ("q", "o", "up", "down")},
+    }.items():
         assert found == pytest.approx(t.lr * rules(t)[name].lr, rel=1e-3), name
     assert moved["unembed"] > 5 * layer["q"]
 
@@ -228,7 +298,12 @@ def test_what_an_optimizer_cannot_do_is_refused():
             dataclasses.replace(trial(schedule="wsd"), steps=20, warmup_steps=17),
             "warmup_steps=17: must be at most 16 of 20 steps under wsd",
         ),
-        (dataclasses.replace(trial(optimizer="schedule_free_adamw", schedule="constant"), beta1=0.0), "beta1=0.0"),
+        (
+            dataclasses.replace(
+                trial(optimizer="schedule_free_adamw", schedule="constant"), beta1=0.0
+            ),
+            "beta1=0.0",
+        ),
     ]:
         with pytest.raises(InputError, match=message):
             list(population.train([bad], CORPUS, "turn"))

@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from lab import InputError
-from lab.parametrization import TABLES, TENSORS, explain, from_json, numbers, rules, scales, table_of, to_data
+from lab.parametrization import (
+    TABLES,
+    TENSORS,
+    explain,
+    from_json,
+    numbers,
+    rules,
+    scales,
+    table_of,
+    to_data,
+)
 from lab.parametrization.monomial import Monomial, parse
 from lab.parametrization.rules import tau
 from lab.parametrization.symmetry import shift, thetas
@@ -29,28 +39,36 @@ def base_fields(t):
 
 
 def factors(name, optimizer="adamw", m=1, depth_ratio=1, **changes):
-    """Rules at width and depth m and depth_ratio times the base's, over the base's: what the papers' tables print."""
+    """Rules at width and depth m and depth_ratio times the base's, over the base's: what the
+    papers' tables print.
+    """
     small = trial(name, optimizer=optimizer, **changes)
-    big = dataclasses.replace(small, width=m * small.width, ff=m * small.ff, depth=depth_ratio * small.depth)
+    big = dataclasses.replace(
+        small, width=m * small.width, ff=m * small.ff, depth=depth_ratio * small.depth
+    )
     a, b = rules(small), rules(big)
     columns = ("init_std", "multiplier", "lr", "weight_decay", "eps")
-    return {t: {c: getattr(b[t], c) / getattr(a[t], c) for c in columns if getattr(a[t], c)} for t in a}
+    return {
+        t: {c: getattr(b[t], c) / getattr(a[t], c) for c in columns if getattr(a[t], c)} for t in a
+    }
 
 
-# 1. the papers' tables ------------------------------------------------------------------------------------------------
+# 1. the papers' tables ---------------------------------------------------------------------------
 
 M, R = 8, math.sqrt(8)
 # std, multiplier, Adam LR, SGD LR at 8 times the base width, by row
 PRINTED = {
-    "sp": {"embed": (1, 1, 1, 1), "q": (1 / R, 1, 1, 1), "down": (1 / R, 1, 1, 1), "unembed": (1 / R, 1, 1, 1)},
-    "sp-constant": {"embed": (1, 1, 1, 1), "q": (1, 1, 1, 1), "down": (1, 1, 1, 1), "unembed": (1, 1, 1, 1)},
-    "mup-table3": {"embed": (1, 1, 1, M), "q": (1 / R, 1, 1 / M, 1), "down": (1 / R, 1, 1 / M, 1), "unembed": (1 / M, 1, 1 / M, 1 / M)},
-    "mup": {"embed": (1, 1, 1, M), "q": (1 / R, 1, 1 / M, 1), "down": (1 / R, 1, 1 / M, 1), "unembed": (1, 1 / M, 1, M)},
-    "mup-table9": {"embed": (1 / R, R, 1 / R, 1), "q": (1 / R, 1, 1 / M, 1), "down": (1 / R, 1, 1 / M, 1),
-                   "unembed": (1 / R, 1 / R, 1 / R, 1)},
-    "ntk": {"embed": (1, 1, 1 / R, 1), "q": (1, 1 / R, 1 / M, 1), "down": (1, 1 / R, 1 / M, 1), "unembed": (1, 1 / R, 1 / R, 1)},
-    "mean-field": {"embed": (1, 1, 1, M), "q": (1, 1 / R, 1 / R, M), "down": (1, 1 / R, 1 / R, M), "unembed": (1, 1 / M, 1, M)},
-    "u-mup": {"embed": (1, 1, 1 / R, 1 / R), "q": (1, 1 / R, 1 / R, 1 / R), "down": (1, 1 / R, 1 / R, 1 / R), "unembed": (1, 1 / M, 1, 1)},
+    "sp": {"embed": (1, 1, 1, 1), "q": (1 / R, 1, 1, 1), "down": (1 / R, 1, 1, 1), "unembed":
+    (1 / R, 1, 1, 1)}, "sp-constant": {"embed": (1, 1, 1, 1), "q": (1, 1, 1, 1), "down":
+    (1, 1, 1, 1), "unembed": (1, 1, 1, 1)}, "mup-table3": {"embed": (1, 1, 1, M), "q":
+    (1 / R, 1, 1 / M, 1), "down": (1 / R, 1, 1 / M, 1), "unembed": (1 / M, 1, 1 / M, 1 / M)}, "mup":
+    {"embed": (1, 1, 1, M), "q": (1 / R, 1, 1 / M, 1), "down": (1 / R, 1, 1 / M, 1), "unembed":
+    (1, 1 / M, 1, M)}, "mup-table9": {"embed": (1 / R, R, 1 / R, 1), "q": (1 / R, 1, 1 / M, 1),
+    "down": (1 / R, 1, 1 / M, 1), "unembed": (1 / R, 1 / R, 1 / R, 1)}, "ntk": {"embed":
+    (1, 1, 1 / R, 1), "q": (1, 1 / R, 1 / M, 1), "down": (1, 1 / R, 1 / M, 1), "unembed":
+    (1, 1 / R, 1 / R, 1)}, "mean-field": {"embed": (1, 1, 1, M), "q": (1, 1 / R, 1 / R, M), "down":
+    (1, 1 / R, 1 / R, M), "unembed": (1, 1 / M, 1, M)}, "u-mup": {"embed": (1, 1, 1 / R, 1 / R),
+    "q": (1, 1 / R, 1 / R, 1 / R), "down": (1, 1 / R, 1 / R, 1 / R), "unembed": (1, 1 / M, 1, 1)},
 }  # fmt: skip
 
 
@@ -58,15 +76,23 @@ PRINTED = {
 def test_width_columns_are_the_papers(name):
     adam, sgd = factors(name, m=M), factors(name, "sgd", m=M)
     for tensor, (std, multiplier, adam_lr, sgd_lr) in PRINTED[name].items():
-        got = [adam[tensor]["init_std"], adam[tensor]["multiplier"], adam[tensor]["lr"], sgd[tensor]["lr"]]
+        got = [
+            adam[tensor]["init_std"],
+            adam[tensor]["multiplier"],
+            adam[tensor]["lr"],
+            sgd[tensor]["lr"],
+        ]
         assert got == pytest.approx([std, multiplier, adam_lr, sgd_lr]), tensor
 
 
 def test_attention_scales_when_heads_grow():
-    """muP: sqrt(base) / d_h, so 1/8 at d_h = 64 = base (the package's 8 / d_h); SP 1/sqrt(d_h); u-muP 1/d_h."""
+    """muP: sqrt(base) / d_h, so 1/8 at d_h = 64 = base (the package's 8 / d_h); SP 1/sqrt(d_h);
+    u-muP 1/d_h.
+    """
     big = {"width": 128, "head_dim": 128, "ff": 128}
     assert scales(trial("mup", **big, base_head_dim=64)).attention == pytest.approx(8 / 128)
-    assert scales(trial("mup", **big)).attention == pytest.approx(128**-0.5)  # no base: heads do not grow
+    # no base: heads do not grow
+    assert scales(trial("mup", **big)).attention == pytest.approx(128**-0.5)
     assert scales(trial("sp", **big)).attention == pytest.approx(128**-0.5)
     assert scales(trial("u-mup", **big, alpha_attn=2.0)).attention == pytest.approx(2 / 128)
 
@@ -75,23 +101,47 @@ def test_worked_numbers_of_u_mup():
     """d 1024, MLP 4096, heads of 64, 12 layers: from the formulas of 2407.17465, Table 2."""
     r = rules(trial("u-mup", width=1024, ff=4096, head_dim=64, depth=12, lr=1.0))
     assert r["embed"].lr == 1 / 32
-    assert [r["q"].multiplier, r["down"].multiplier, r["unembed"].multiplier] == [1 / 32, 1 / 64, 1 / 1024]
-    assert [r["q"].lr, r["down"].lr, r["unembed"].lr] == pytest.approx([1 / (32 * math.sqrt(12)), 1 / (64 * math.sqrt(12)), 1.0])
+    assert [r["q"].multiplier, r["down"].multiplier, r["unembed"].multiplier] == [
+        1 / 32,
+        1 / 64,
+        1 / 1024,
+    ]
+    assert [r["q"].lr, r["down"].lr, r["unembed"].lr] == pytest.approx(
+        [1 / (32 * math.sqrt(12)), 1 / (64 * math.sqrt(12)), 1.0]
+    )
     assert rules(trial("u-mup", embed_lr_exponent=0.0))["embed"].lr == 1
 
 
 def test_factors_and_stored_decay_of_u_mup():
-    """Width 256, 4 layers, LR 1, independent decay 0.1: what unit-scaling 0.3.5 has in its groups (lambda / LR is what it stores)."""
-    rows = {row["tensor"]: row for row in explain(trial("u-mup", width=256, depth=4, norm_gains=True, lr=1.0, weight_decay=0.1))}
-    got = {name: (rows[name]["lr"], rows[name]["weight_decay_coupled"]) for name in ("embed", "q", "unembed")}
+    """Width 256, 4 layers, LR 1, independent decay 0.1: what unit-scaling 0.3.5 has in its groups
+    (lambda / LR is what it stores).
+    """
+    rows = {
+        row["tensor"]: row
+        for row in explain(
+            trial("u-mup", width=256, depth=4, norm_gains=True, lr=1.0, weight_decay=0.1)
+        )
+    }
+    got = {
+        name: (rows[name]["lr"], rows[name]["weight_decay_coupled"])
+        for name in ("embed", "q", "unembed")
+    }
     assert got == {"embed": (0.0625, 1.6), "q": (0.03125, 3.2), "unembed": (1.0, 0.1)}
     assert rows["attn_gain"]["lr"] == 0.5  # as a bias in the stack
 
 
 def test_lr_decay_and_std_equal_the_mup_package():
     want = json.loads((GOLDEN / "mup.json").read_text())
-    size = {**oracle.SIZE, "base_width": oracle.MUP_BASE_WIDTH, "lr": oracle.LR, "weight_decay": oracle.DECAY}
-    adam, sgd = rules(trial("mup", optimizer="adamw_coupled", **size)), rules(trial("mup", optimizer="sgd", **size))
+    size = {
+        **oracle.SIZE,
+        "base_width": oracle.MUP_BASE_WIDTH,
+        "lr": oracle.LR,
+        "weight_decay": oracle.DECAY,
+    }
+    adam, sgd = (
+        rules(trial("mup", optimizer="adamw_coupled", **size)),
+        rules(trial("mup", optimizer="sgd", **size)),
+    )
     for key, (lr, decay) in want["lr_and_decay"].items():
         kind, path = key.split()
         rule = (adam if kind == "adam" else sgd)[path.split(".")[-1]]
@@ -100,7 +150,9 @@ def test_lr_decay_and_std_equal_the_mup_package():
             assert oracle.DECAY * rule.weight_decay == pytest.approx(decay), key
     by_width = factors("mup", m=oracle.SIZE["width"] // oracle.MUP_BASE_WIDTH)
     for path, std in want["init_std"].items():
-        assert std / oracle.MUP_STD == pytest.approx(by_width[path.split(".")[-1]]["init_std"], rel=0.06), path
+        assert std / oracle.MUP_STD == pytest.approx(
+            by_width[path.split(".")[-1]]["init_std"], rel=0.06
+        ), path
 
 
 def test_lr_decay_and_tau_equal_the_unit_scaling_package():
@@ -109,16 +161,24 @@ def test_lr_decay_and_tau_equal_the_unit_scaling_package():
     for path, (lr, coupled) in want["lr_and_decay"].items():
         rule = r[path.split(".")[-1]]
         assert oracle.UNIT_LR * rule.lr == pytest.approx(lr), path
-        assert oracle.DECAY * rule.weight_decay == pytest.approx(lr * coupled), path  # independent: the package stores lambda / lr
+        # independent: the package stores lambda / lr
+        assert oracle.DECAY * rule.weight_decay == pytest.approx(lr * coupled), path
     for key, taus in want["tau"].items():
         res, ratio = map(float, key.split())
-        assert tau(trial("u-mup", depth=4, alpha_res=res, alpha_res_attn_ratio=ratio)) == pytest.approx(taus, abs=1e-12)
+        assert tau(
+            trial("u-mup", depth=4, alpha_res=res, alpha_res_attn_ratio=ratio)
+        ) == pytest.approx(taus, abs=1e-12)
 
 
-@pytest.mark.parametrize(("res", "ratio", "shares"), [(1.0, 1.0, (1 / 3, 1 / 3, 1 / 3)), (0.5, 2.0, (0.6667, 0.2667, 0.0667))])
+@pytest.mark.parametrize(
+    ("res", "ratio", "shares"),
+    [(1.0, 1.0, (1 / 3, 1 / 3, 1 / 3)), (0.5, 2.0, (0.6667, 0.2667, 0.0667))],
+)
 @pytest.mark.parametrize("depth", [1, 5, 12])
 def test_residual_shares_do_not_depend_on_depth(depth, res, ratio, shares):
-    """Variance of the final residual stream from the embedding, all attention and all MLP branches; the sum is 1."""
+    """Variance of the final residual stream from the embedding, all attention and all MLP branches;
+    the sum is 1.
+    """
     s = scales(trial("u-mup", depth=depth, alpha_res=res, alpha_res_attn_ratio=ratio))
     parts = [1.0, 0.0, 0.0]
     for i, (branch, skip) in enumerate(zip(s.branch, s.skip, strict=True)):
@@ -127,12 +187,17 @@ def test_residual_shares_do_not_depend_on_depth(depth, res, ratio, shares):
     assert parts == pytest.approx(shares, abs=1e-4) and sum(parts) == pytest.approx(1)
 
 
-# 2. depth, batch and horizon -----------------------------------------------------------------------------------------
+# 2. depth, batch and horizon ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "alpha"), [("completep", 1.0), ("completep", 0.5), ("completep", 0.7), ("depth-mup", 0.5)])
+@pytest.mark.parametrize(
+    ("name", "alpha"),
+    [("completep", 1.0), ("completep", 0.5), ("completep", 0.7), ("depth-mup", 0.5)],
+)
 def test_depth_columns(name, alpha):
-    """2505.01618, Table 1: branch m_L^-alpha, in-stack LR m_L^(alpha-1), eps m_L^-alpha, nothing outside; branch x LR is 1/m_L for all."""
+    """2505.01618, Table 1: branch m_L^-alpha, in-stack LR m_L^(alpha-1), eps m_L^-alpha, nothing
+    outside; branch x LR is 1/m_L for all.
+    """
     changes = {"norm_gains": True, **({"depth_alpha": alpha} if name == "completep" else {})}
     got = factors(name, depth_ratio=16, **changes)
     for tensor in ("q", "down", "attn_gain"):
@@ -142,8 +207,12 @@ def test_depth_columns(name, alpha):
         assert got[tensor]["lr"] == got[tensor]["eps"] == 1
     small = trial(name, **changes)
     deep = dataclasses.replace(small, depth=16 * small.depth)
-    assert scales(deep).branch[0] == pytest.approx(16**-alpha) and scales(deep).branch[0] * got["q"]["lr"] == pytest.approx(1 / 16)
-    assert factors(name, "sgd", depth_ratio=16, **changes)["q"]["lr"] == pytest.approx(16 ** (2 * alpha - 1))
+    assert scales(deep).branch[0] == pytest.approx(16**-alpha) and scales(deep).branch[0] * got[
+        "q"
+    ]["lr"] == pytest.approx(1 / 16)
+    assert factors(name, "sgd", depth_ratio=16, **changes)["q"]["lr"] == pytest.approx(
+        16 ** (2 * alpha - 1)
+    )
 
 
 def test_depth_rules_reduce_to_mup_at_the_base_depth():
@@ -154,7 +223,9 @@ def test_depth_rules_reduce_to_mup_at_the_base_depth():
 
 
 def test_horizon_columns_of_completed_p():
-    """2512.22382, Table 1, through S = D / B alone: LR, coupled decay S^-1/2, eps S^1/2, 1 - beta S^-1; independent decay S^-1."""
+    """2512.22382, Table 1, through S = D / B alone: LR, coupled decay S^-1/2, eps S^1/2, 1 - beta
+    S^-1; independent decay S^-1.
+    """
     small = trial("completed-p", norm_gains=True)
     longer = dataclasses.replace(small, steps=2 * small.steps)
     coupled = [dataclasses.replace(t, optimizer="adamw_coupled") for t in (small, longer)]
@@ -175,12 +246,18 @@ def test_horizon_columns_of_completed_p():
 
 def test_wide_columns_of_completed_p():
     got = factors("completed-p", "adamw_coupled", m=8)
-    assert got["unembed"] == pytest.approx({"init_std": 1 / 8, "multiplier": 1, "lr": 1 / 8, "weight_decay": 8, "eps": 1})
-    assert got["q"] == pytest.approx({"init_std": 8**-0.5, "multiplier": 1, "lr": 1 / 8, "weight_decay": 8, "eps": 1 / 8})
-    assert got["embed"] == pytest.approx({"init_std": 1, "multiplier": 1, "lr": 1, "weight_decay": 1, "eps": 1 / 8})
+    assert got["unembed"] == pytest.approx(
+        {"init_std": 1 / 8, "multiplier": 1, "lr": 1 / 8, "weight_decay": 8, "eps": 1}
+    )
+    assert got["q"] == pytest.approx(
+        {"init_std": 8**-0.5, "multiplier": 1, "lr": 1 / 8, "weight_decay": 8, "eps": 1 / 8}
+    )
+    assert got["embed"] == pytest.approx(
+        {"init_std": 1, "multiplier": 1, "lr": 1, "weight_decay": 1, "eps": 1 / 8}
+    )
 
 
-# 3. the base shape, decay ---------------------------------------------------------------------------------------------
+# 3. the base shape, decay ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BASED)
@@ -188,7 +265,8 @@ def test_at_the_base_shape_every_table_is_sp_number_for_number(name):
     t = trial(name, width=48, head_dim=12, ff=130)
     sp = dataclasses.replace(t, parametrization="sp", **dict.fromkeys(BASES, 0))
     assert rules(t) == rules(sp) and scales(t) == scales(sp)  # equal, not close
-    np.testing.assert_equal(numbers(t), numbers(sp))  # the whole input of the one compiled program: so are all losses
+    # the whole input of the one compiled program: so are all losses
+    np.testing.assert_equal(numbers(t), numbers(sp))
 
 
 def test_decay_per_step_is_the_same_at_every_width():
@@ -199,11 +277,16 @@ def test_decay_per_step_is_the_same_at_every_width():
         for t in (small, big):
             for tensor, rule in rules(t).items():
                 assert rule.lr * rule.weight_decay == pytest.approx(1), tensor
-        assert all(rule.weight_decay == 1 for rule in rules(dataclasses.replace(big, optimizer="adamw")).values())
+        assert all(
+            rule.weight_decay == 1
+            for rule in rules(dataclasses.replace(big, optimizer="adamw")).values()
+        )
 
 
 def test_coupled_decay_without_the_width_factor_falls_as_one_over_width():
-    """The negative control: lambda left alone under muP gives LR x decay a log-log slope of -1 in width."""
+    """The negative control: lambda left alone under muP gives LR x decay a log-log slope of -1 in
+    width.
+    """
     data = to_data(TABLES["mup"]) | {"name": "uncorrected"}
     data["rows"]["hidden"]["adam"]["coupled"] = "1"
     small = trial("mup", weight_decay=0.1, optimizer="adamw_coupled")
@@ -217,7 +300,7 @@ def test_coupled_decay_without_the_width_factor_falls_as_one_over_width():
     assert slope(bad) == pytest.approx(-1) and slope(small) == pytest.approx(0)
 
 
-# 4. symmetry ----------------------------------------------------------------------------------------------------------
+# 4. symmetry -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["adam", "sgd"])
@@ -228,7 +311,9 @@ def test_the_forms_of_mup_are_one_form(target, family):
     for role in ("input", "hidden", "output"):
         assert moved.rows[role].std == TABLES[target].rows[role].std
         for column in ("lr", "eps", "coupled") if family == "adam" else ("lr",):
-            assert getattr(moved.rows[role].updates[family], column) == getattr(TABLES[target].rows[role].updates[family], column), (
+            assert getattr(moved.rows[role].updates[family], column) == getattr(
+                TABLES[target].rows[role].updates[family], column
+            ), (
                 role,
                 column,
             )
@@ -242,16 +327,27 @@ def table_without_muon(name):
 
 
 def test_hidden_matrices_of_u_mup_are_those_of_mup():
-    """2407.17465, Table 2: moved by theta = 1/sqrt(fan_in), muP's hidden row is u-muP's. The embedding's is not any muP's: its LR falls."""
+    """2407.17465, Table 2: moved by theta = 1/sqrt(fan_in), muP's hidden row is u-muP's. The
+    embedding's is not any muP's: its LR falls.
+    """
     moved = shift(table_without_muon("mup"), {"hidden": parse("fan_in^-1/2", "")}, "moved")
     base = {"width": 32, "ff": 80}
-    small = dataclasses.replace(trial("mup"), parametrization="moved", table=json.dumps(to_data(moved)), **base)
+    small = dataclasses.replace(
+        trial("mup"), parametrization="moved", table=json.dumps(to_data(moved)), **base
+    )
     big = dataclasses.replace(small, width=16 * 32, ff=16 * 80)
     for tensor in ("q", "down"):
-        a, b, u = (rules(t)[tensor] for t in (small, big, trial("u-mup", width=16 * 32, ff=16 * 80)))
-        assert (a.init_std, b.init_std) == pytest.approx((1, 1)) and b.multiplier == pytest.approx(u.multiplier)
+        a, b, u = (
+            rules(t)[tensor] for t in (small, big, trial("u-mup", width=16 * 32, ff=16 * 80))
+        )
+        assert (a.init_std, b.init_std) == pytest.approx((1, 1)) and b.multiplier == pytest.approx(
+            u.multiplier
+        )
         assert b.lr / a.lr == pytest.approx(factors("u-mup", m=16)[tensor]["lr"])
-    assert factors("u-mup", m=16)["embed"]["lr"] == pytest.approx(1 / 4) and factors("mup", m=16)["embed"]["lr"] == 1
+    assert (
+        factors("u-mup", m=16)["embed"]["lr"] == pytest.approx(1 / 4)
+        and factors("mup", m=16)["embed"]["lr"] == 1
+    )
 
 
 @pytest.mark.parametrize("other", ["sp", "ntk"])
@@ -265,7 +361,7 @@ def test_a_gain_cannot_be_moved():
         shift(TABLES["mup"], {"gain": Monomial(2.0)}, "x")
 
 
-# 5. a user's table ----------------------------------------------------------------------------------------------------
+# 5. a user's table -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -320,7 +416,7 @@ def test_bad_tables_are_refused():
         table_of(dataclasses.replace(trial("sp"), parametrization="x", table=json.dumps(good)))
 
 
-# 6. what is refused ---------------------------------------------------------------------------------------------------
+# 6. what is refused ------------------------------------------------------------------------------
 
 REFUSED = [
     ("mup", {"base_width": 0}, "base_width=0"),
@@ -364,18 +460,36 @@ def test_each_pair_has_a_rule_for_every_tensor_or_is_refused(name, optimizer):
         assert "no verified rule" in str(error)
         return
     assert set(got) == set(TENSORS)
-    assert all(math.isfinite(x) and x >= 0 for rule in got.values() for x in dataclasses.astuple(rule))
+    assert all(
+        math.isfinite(x) and x >= 0 for rule in got.values() for x in dataclasses.astuple(rule)
+    )
 
 
-# 7. explain, numbers, imports -----------------------------------------------------------------------------------------
+# 7. explain, numbers, imports --------------------------------------------------------------------
 
 
 def test_explain_prints_formulas_beside_numbers():
-    rows = {row["tensor"]: row for row in explain(trial("mup", width=256, ff=640, base_width=32, lr=0.01, weight_decay=1e-4))}
-    assert rows["q"]["axes"] == "width -> heads" and rows["q"]["role"] == "hidden" and rows["q"]["shape"] == [256, 256]
-    assert rows["q"]["lr"] == pytest.approx(0.01 / 8) and rows["q"]["formula"]["lr"] == "in_ratio^-1"
-    assert rows["q"]["weight_decay"] == 1e-4 and rows["q"]["weight_decay_coupled"] == pytest.approx(1e-4 * 8 / 0.01)
-    assert rows["unembed"]["multiplier"] == 1 / 8 and rows["unembed"]["formula"]["multiplier"] == "alpha_out in_ratio^-1"
+    rows = {
+        row["tensor"]: row
+        for row in explain(
+            trial("mup", width=256, ff=640, base_width=32, lr=0.01, weight_decay=1e-4)
+        )
+    }
+    assert (
+        rows["q"]["axes"] == "width -> heads"
+        and rows["q"]["role"] == "hidden"
+        and rows["q"]["shape"] == [256, 256]
+    )
+    assert (
+        rows["q"]["lr"] == pytest.approx(0.01 / 8) and rows["q"]["formula"]["lr"] == "in_ratio^-1"
+    )
+    assert rows["q"]["weight_decay"] == 1e-4 and rows["q"]["weight_decay_coupled"] == pytest.approx(
+        1e-4 * 8 / 0.01
+    )
+    assert (
+        rows["unembed"]["multiplier"] == 1 / 8
+        and rows["unembed"]["formula"]["multiplier"] == "alpha_out in_ratio^-1"
+    )
 
 
 def test_numbers_hold_no_static_thing():
@@ -387,7 +501,13 @@ def test_numbers_hold_no_static_thing():
 
 
 def test_formulas_print_as_they_parse():
-    for text in ("1", "0.02 init_std", "fan_in^-1/2 in_ratio^1/2", "fan_in^-1 init_std", "2 fan_out^3"):
+    for text in (
+        "1",
+        "0.02 init_std",
+        "fan_in^-1/2 in_ratio^1/2",
+        "fan_in^-1 init_std",
+        "2 fan_out^3",
+    ):
         assert str(parse(text, "x")) == text
     assert parse("fan_in^0.5 fan_in^-1/2", "x") == Monomial()
     assert parse("2 fan_in", "x").value({"fan_in": 3.0}) == 6
@@ -399,6 +519,8 @@ def test_no_jax_is_imported():
 
 
 def test_trials_of_the_records_module_know_their_tables():
-    """A field that only one table uses is accepted there: the trial's schema and the tables agree."""
+    """A field that only one table uses is accepted there: the trial's schema and the tables
+    agree.
+    """
     assert isinstance(trial("u-mup", alpha_ffn_act=2.0, alpha_loss=0.5), Trial)
     assert scales(trial("u-mup", alpha_ffn_act=2.0, alpha_loss=0.5)).ffn_act == 2.0

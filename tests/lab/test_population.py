@@ -38,14 +38,19 @@ def test_a_trial_learns_and_its_result_is_whole():
     assert result.loss < 0.6 * result.loss_init
     assert 0 < result.loss_se < 0.05 * result.loss
     assert result.bits_per_byte == pytest.approx(result.loss / np.log(2))
-    assert result.curve_steps == tuple(population.curve_steps(600)) and len(result.curve_steps) <= population.CURVE_POINTS
+    assert (
+        result.curve_steps == tuple(population.curve_steps(600))
+        and len(result.curve_steps) <= population.CURVE_POINTS
+    )
     assert result.curve_losses[0] == result.loss_init
     assert result.unique_tokens == len(CORPUS.train) and result.seconds > 0
     assert result_from_json(result_json(result)) == result
 
 
 def test_validation_is_over_every_window_and_never_trained_on():
-    """A model that has learnt by heart the few windows it was given does worse on the validation split, not equally well."""
+    """A model that has learnt by heart the few windows it was given does worse on the validation
+    split, not equally well.
+    """
     few = trial(steps=300, unique_tokens=65, lr=1.0)
     (result,) = train([few], "turn")
     assert result.curve_losses[-1] < 0.5 * result.loss
@@ -54,7 +59,9 @@ def test_validation_is_over_every_window_and_never_trained_on():
 
 @pytest.mark.parametrize("axis", population.AXES)
 def test_a_diverged_neighbour_changes_no_bit(axis):
-    """`lr` and `init_std` far beyond float32 make the middle trial's loss NaN; the others do not notice."""
+    """`lr` and `init_std` far beyond float32 make the middle trial's loss NaN; the others do not
+    notice.
+    """
     wild = trial(lr=1e30)
     calm = train([GRID[0], dataclasses.replace(GRID[1], lr=0.7), GRID[2]], axis)
     struck = train([GRID[0], wild, GRID[2]], axis)
@@ -77,18 +84,25 @@ def test_trials_of_different_length_share_the_program_and_end_alone(axis):
 
 
 def test_alone_against_mapped():
-    """First 20 steps within 1e-5 relative; the final loss within 3 x the spread that one ulp in one weight causes."""
+    """First 20 steps within 1e-5 relative; the final loss within 3 x the spread that one ulp in one
+    weight causes.
+    """
     trials = [trial(lr=lr, steps=120) for lr in (0.25, 0.5, 1.0)]
     mapped, alone = train(trials, "map"), train(trials, "turn")
     for trial_, m, a in zip(trials, mapped, alone, strict=True):
         np.testing.assert_allclose(m.curve_losses[:20], a.curve_losses[:20], rtol=1e-5)
         spread = ulp_spread(trial_, a.loss)
-        assert abs(m.loss - a.loss) <= 3 * spread, f"{abs(m.loss - a.loss):.2e} against a spread of {spread:.2e}"
+        assert abs(m.loss - a.loss) <= 3 * spread, (
+            f"{abs(m.loss - a.loss):.2e} against a spread of {spread:.2e}"
+        )
 
 
 def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
     """Largest change of the final loss when one weight starts one ulp away, over a few weights."""
-    program, inputs = program_of(trial_), population.stack([inputs_of(trial_, len(CORPUS.train))], False)
+    program, inputs = (
+        program_of(trial_),
+        population.stack([inputs_of(trial_, len(CORPUS.train))], False),
+    )
     changes = []
     for k in range(draws):
         state = start(program, inputs)
@@ -97,7 +111,9 @@ def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
         leaf.flat[k * 7] = np.nextafter(leaf.flat[k * 7], np.inf)
         leaves[k % len(leaves)] = jnp.array(leaf)
         state = state._replace(params=jax.tree.unflatten(tree, leaves))
-        state, _ = population.advance(program, False, inputs, jnp.array(CORPUS.train), state, trial_.steps)
+        state, _ = population.advance(
+            program, False, inputs, jnp.array(CORPUS.train), state, trial_.steps
+        )
         losses = population._validate(program, False, inputs, jnp.array(CORPUS.val), state)
         changes.append(abs(np.asarray(losses, np.float64).mean() - loss))
     return max(changes)
@@ -122,7 +138,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(axis, small_chunks, tmp_path, 
 
 
 def test_any_subset_resumes_in_any_cohort(tmp_path):
-    """Two of three mapped trials go on in a cohort with one that starts anew; curves go on where they were."""
+    """Two of three mapped trials go on in a cohort with one that starts anew; curves go on where
+    they were.
+    """
     assert not train(GRID, "map", checkpoints=tmp_path, stop=lambda: True)
     others = [GRID[2], trial(lr=0.3), GRID[0]]
     saved = checkpoint.load(tmp_path, [t.run_id for t in others])
@@ -134,7 +152,9 @@ def test_any_subset_resumes_in_any_cohort(tmp_path):
 
 
 def test_checkpoints_on_time(tmp_path):
-    results = population.train([trial(steps=600)], CORPUS, "turn", checkpoints=tmp_path, every_seconds=0.0)
+    results = population.train(
+        [trial(steps=600)], CORPUS, "turn", checkpoints=tmp_path, every_seconds=0.0
+    )
     assert next(results).status == "done"
     assert len(list(tmp_path.iterdir())) >= 1
     assert list(results) == [] and not list(tmp_path.iterdir())
@@ -145,10 +165,23 @@ def test_sigterm_saves_and_stops(tmp_path):
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
         progress = lambda p: signal.raise_signal(signal.SIGTERM) if p.steps_done else None  # noqa: E731
-        assert train([trial(steps=3000)], "turn", progress=progress, stop=asked.is_set, checkpoints=tmp_path) == []
+        assert (
+            train(
+                [trial(steps=3000)],
+                "turn",
+                progress=progress,
+                stop=asked.is_set,
+                checkpoints=tmp_path,
+            )
+            == []
+        )
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert 0 < checkpoint.load(tmp_path, [trial(steps=3000).run_id])[trial(steps=3000).run_id].step < 3000
+    assert (
+        0
+        < checkpoint.load(tmp_path, [trial(steps=3000).run_id])[trial(steps=3000).run_id].step
+        < 3000
+    )
 
 
 def test_one_compile_for_each_signature():
@@ -156,18 +189,26 @@ def test_one_compile_for_each_signature():
     compiled = population.advance._cache_size()
     train([trial(weight_decay=0.01, beta2=0.9, init_seed=3, steps=9, unique_tokens=1000)], "turn")
     assert population.advance._cache_size() == compiled
-    train([trial(parametrization="sp", lr=2**-6, steps=5)], "turn")  # plain ops instead of unit-scaled ones
+    # plain ops instead of unit-scaled ones
+    train([trial(parametrization="sp", lr=2**-6, steps=5)], "turn")
     assert population.advance._cache_size() == compiled + 1
-    train([trial(parametrization="mup", base_width=8, lr=2**-6, steps=9)], "turn")  # the same ops: the parametrization is numbers
+    # the same ops: the parametrization is numbers
+    train([trial(parametrization="mup", base_width=8, lr=2**-6, steps=9)], "turn")
     assert population.advance._cache_size() == compiled + 1
 
 
 def test_seeds_are_apart():
-    """The same data seed gives the same batches to every LR and init; another init is another start on the same data."""
-    a, b, c = train([trial(steps=5), trial(steps=5, init_seed=1), trial(steps=5, data_seed=1)], "map")
+    """The same data seed gives the same batches to every LR and init; another init is another start
+    on the same data.
+    """
+    a, b, c = train(
+        [trial(steps=5), trial(steps=5, init_seed=1), trial(steps=5, data_seed=1)], "map"
+    )
     assert a.loss_init != b.loss_init
     assert a.loss_init != c.loss_init
-    states = [start(program_of(t), inputs_of(t, len(CORPUS.train))) for t in (trial(), trial(data_seed=1))]
+    states = [
+        start(program_of(t), inputs_of(t, len(CORPUS.train))) for t in (trial(), trial(data_seed=1))
+    ]
     for x, y in zip(*(jax.tree.leaves(s.params) for s in states), strict=True):
         np.testing.assert_array_equal(x, y)
 

@@ -13,7 +13,10 @@ from lab import runtime
 runtime.start(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
 import jax
 hits = []
-jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
+def heard(name, **_):
+    if name.endswith("cache_hits"):
+        hits.append(name)
+jax.monitoring.register_event_listener(heard)
 def f(x):
     for i in range(12):  # long enough to compile that it is worth keeping, on a fast machine too
         x = jax.numpy.linalg.solve(x, jax.random.normal(jax.random.key(i), (8, 8)))
@@ -24,8 +27,17 @@ print(os.environ["XLA_FLAGS"], len(hits), jax.config.jax_compilation_cache_dir, 
 
 
 def run(*args: str, **env: str) -> list[str]:
-    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")}
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *args], cwd=ROOT, env=clean | env, check=True, capture_output=True, text=True)
+    clean = {
+        k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *args],
+        cwd=ROOT,
+        env=clean | env,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return done.stdout.strip().split("|")
 
 

@@ -36,7 +36,9 @@ def test_a_trial_that_has_ended_does_not_change(compiled):
 def test_a_loss_that_is_not_finite_freezes_the_trial_before_the_update(compiled):
     program, inputs, state = ready(trial())
     state, _ = compiled(program, inputs, TOKENS, state)
-    broken = state._replace(params=state.params | {"unembed": state.params["unembed"].at[0, 0].set(jnp.nan)})
+    broken = state._replace(
+        params=state.params | {"unembed": state.params["unembed"].at[0, 0].set(jnp.nan)}
+    )
     after, loss = compiled(program, inputs, TOKENS, broken)
     assert np.isnan(loss) and after.diverged == 2 and after.step == 1
     assert_equal((after.params, after.opt), (broken.params, broken.opt))
@@ -49,8 +51,12 @@ def test_a_batch_is_a_function_of_the_data_seed_and_the_step():
     _, other, _ = ready(trial(lr=0.1, init_seed=5, weight_decay=0.01))
     np.testing.assert_array_equal(starts(program, inputs, 3), starts(program, other, 3))
     _, reseeded, _ = ready(trial(data_seed=1))
-    assert (np.asarray(starts(program, inputs, 3)) != np.asarray(starts(program, reseeded, 3))).any()
-    epoch = np.concatenate([starts(program, ready(trial(unique_tokens=16 * 12 + 1))[1], k) for k in range(3)])
+    assert (
+        np.asarray(starts(program, inputs, 3)) != np.asarray(starts(program, reseeded, 3))
+    ).any()
+    epoch = np.concatenate(
+        [starts(program, ready(trial(unique_tokens=16 * 12 + 1))[1], k) for k in range(3)]
+    )
     assert sorted(epoch) == [16 * k for k in range(12)]  # 12 windows, each once
 
 
@@ -58,7 +64,11 @@ def test_validation_takes_every_window_once_in_order():
     """93 windows in batches of 4: the last batch is padded, and what pads it is cut off."""
     program, inputs, state = ready(trial())
     losses = jax.jit(validate, static_argnums=0)(program, inputs, jnp.asarray(CORPUS.val), state)
-    windows = np.stack([CORPUS.val[i : i + 17] for i in range(0, len(CORPUS.val) - 16, 16)]).astype(np.int32)
+    windows = np.stack([CORPUS.val[i : i + 17] for i in range(0, len(CORPUS.val) - 16, 16)]).astype(
+        np.int32
+    )
     assert losses.shape == (len(windows),) == (93,)
-    direct = jax.jit(model.sequence_losses, static_argnums=0)(program.shape, state.params, jnp.asarray(windows), inputs.numbers)
+    direct = jax.jit(model.sequence_losses, static_argnums=0)(
+        program.shape, state.params, jnp.asarray(windows), inputs.numbers
+    )
     np.testing.assert_allclose(losses, direct, rtol=1e-5)

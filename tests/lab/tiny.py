@@ -3,7 +3,18 @@
 from lab.parametrization import TABLES
 from lab.records import Trial
 
-SIZE = {"corpus": "0", "vocab": 37, "sequence": 16, "batch": 4, "steps": 10, "width": 32, "depth": 2, "head_dim": 8, "ff": 80, "lr": 0.01}
+SIZE = {
+    "corpus": "0",
+    "vocab": 37,
+    "sequence": 16,
+    "batch": 4,
+    "steps": 10,
+    "width": 32,
+    "depth": 2,
+    "head_dim": 8,
+    "ff": 80,
+    "lr": 0.01,
+}
 BASES = {
     "base_width": {"in_ratio", "out_ratio"},
     "base_depth": {"depth_ratio", "depth_ratio_alpha"},

@@ -1,4 +1,6 @@
-"""A corpus and trials small enough to train in tests: text from a Markov chain, so that there is something to learn."""
+"""A corpus and trials small enough to train in tests: text from a Markov chain, so that there is
+something to learn.
+"""
 
 from typing import Any
 
@@ -27,6 +29,16 @@ CORPUS = corpus()
 def trial(**changes: Any) -> Trial:
     """One layer of width 16 that trains in milliseconds under u-muP."""
     fields: dict[str, Any] = dict(
-        corpus=CORPUS.sha256, vocab=VOCAB, sequence=16, batch=4, steps=30, width=16, depth=1, head_dim=8, ff=32, lr=0.5, warmup_steps=3
+        corpus=CORPUS.sha256,
+        vocab=VOCAB,
+        sequence=16,
+        batch=4,
+        steps=30,
+        width=16,
+        depth=1,
+        head_dim=8,
+        ff=32,
+        lr=0.5,
+        warmup_steps=3,
     )
     return Trial(**(fields | changes))

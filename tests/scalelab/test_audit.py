@@ -1,4 +1,6 @@
-"""`scalelab audit`: one JSON document with the design's fields, a readable page, one-line errors."""
+"""`scalelab audit`: one JSON document with the design's fields, a readable page, one-line
+errors.
+"""
 
 import json
 
@@ -13,17 +15,35 @@ from tests.fits.runs import EPOCH, surface
 def runs(tmp_path_factory):
     points = surface("chinchilla", EPOCH, n=60)
     path = tmp_path_factory.mktemp("audit") / "runs.csv"
-    pd.DataFrame({"run_id": [f"r{i}" for i in range(60)], **points.x, "val": points.y}).to_csv(path, index=False)
+    pd.DataFrame({"run_id": [f"r{i}" for i in range(60)], **points.x, "val": points.y}).to_csv(
+        path, index=False
+    )
     return path
 
 
 def test_json_document(runs, capsys):
-    assert main(["audit", str(runs), "--law", "chinchilla-tied", "--map", "loss=val", "--json"]) == 0
+    assert (
+        main(["audit", str(runs), "--law", "chinchilla-tied", "--map", "loss=val", "--json"]) == 0
+    )
     document = json.loads(capsys.readouterr().out)
-    assert {"law", "n", "source", "holdout", "rivals", "sensitivity", "checklist", "flags", "warnings"} == set(document)
-    assert {"form", "flops", "n", "tested", "reach", "error", "bias", "coverage", "params"} <= set(document["holdout"][0])
+    assert {
+        "law",
+        "n",
+        "source",
+        "holdout",
+        "rivals",
+        "sensitivity",
+        "checklist",
+        "flags",
+        "warnings",
+    } == set(document)
+    assert {"form", "flops", "n", "tested", "reach", "error", "bias", "coverage", "params"} <= set(
+        document["holdout"][0]
+    )
     assert all({"name", "value", "threshold", "meaning"} == set(flag) for flag in document["flags"])
-    assert document["n"] == 60 and len(document["checklist"]) == 21 and "sha256" in document["source"]
+    assert (
+        document["n"] == 60 and len(document["checklist"]) == 21 and "sha256" in document["source"]
+    )
 
 
 def test_page_and_errors(runs, capsys):

@@ -1,4 +1,6 @@
-"""scalelab check: verdicts, exit codes and documents, on a small real check and on sweeps whose answer is known."""
+"""scalelab check: verdicts, exit codes and documents, on a small real check and on sweeps whose
+answer is known.
+"""
 
 import json
 
@@ -12,19 +14,42 @@ from lab.parametrization import TABLES, to_data
 from scalelab.cli import check
 
 SMALL = ["coords", "--sizes", "32", "64", "--steps", "2", "--seeds", "1"]
-FIELDS = {"parametrization", "optimizer", "axis", "verdict", "tolerance", "rows", "drift", "penalty", "sensitivity", "exempt"}
+FIELDS = {
+    "parametrization",
+    "optimizer",
+    "axis",
+    "verdict",
+    "tolerance",
+    "rows",
+    "drift",
+    "penalty",
+    "sensitivity",
+    "exempt",
+}
 
 
 def test_coords_gives_one_document_a_plot_and_the_exit_code_of_its_verdict(tmp_path, capsys):
     table = to_data(TABLES["mup"]) | {"name": "mine"}
-    table["rows"]["hidden"]["adam"]["lr"] = "1"  # wrong on purpose: the hidden LR does not fall with width
+    # wrong on purpose: the hidden LR does not fall with width
+    table["rows"]["hidden"]["adam"]["lr"] = "1"
     (tmp_path / "mine.json").write_text(json.dumps(table))
-    args = [*SMALL, "--parametrization", "mine", "--table", str(tmp_path / "mine.json"), "--out", str(tmp_path), "--json"]
+    args = [
+        *SMALL,
+        "--parametrization",
+        "mine",
+        "--table",
+        str(tmp_path / "mine.json"),
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
     assert check.main([*args, "--expect", "mine=fail"]) == 0
     printed = capsys.readouterr()
     (found,) = json.loads(printed.out)["checks"]
     assert FIELDS <= set(found) and found["verdict"] == "fail" and found["tolerance"] == 0.1
-    assert {row["step"] for row in found["rows"]} == {2} and {row["step"] for row in found["exempt"]} == {0, 1}
+    assert {row["step"] for row in found["rows"]} == {2} and {
+        row["step"] for row in found["exempt"]
+    } == {0, 1}
     row = next(r for r in found["rows"] if (r["module"], r["statistic"]) == ("mlp last", "change"))
     assert row["slope"] > 0.4 and not row["passed"] and set(row["values"]) == {"32", "64"}
     assert (tmp_path / "coords-mine-adamw-width.png").stat().st_size > 10_000
@@ -40,7 +65,10 @@ def test_coords_gives_one_document_a_plot_and_the_exit_code_of_its_verdict(tmp_p
         (["coords", "--steps", "1"], "steps=1"),
         (["coords", "--sizes", "32", "48"], "head_dim=32"),
         (["coords", "--parametrization", "nope"], "parametrization='nope'"),
-        (["coords", "--parametrization", "u-mup", "--optimizer", "muon", "--sizes", "32", "64"], "no verified rule"),
+        (
+            ["coords", "--parametrization", "u-mup", "--optimizer", "muon", "--sizes", "32", "64"],
+            "no verified rule",
+        ),
         (["transfer", "nowhere.csv"], "nowhere.csv"),
     ],
 )
@@ -51,17 +79,30 @@ def test_bad_arguments_are_one_line(args, message):
 
 
 def sweep(tmp_path, drifts):
-    """Runs of an LR grid whose optimum moves by `drifts[name]` in log2 for each doubling of the width; seeds differ by 0.1 %."""
+    """Runs of an LR grid whose optimum moves by `drifts[name]` in log2 for each doubling of the
+    width; seeds differ by 0.1 %.
+    """
     rng, rows = np.random.default_rng(0), []
     for name, drift in drifts.items():
         for k, width in enumerate((64, 128, 256, 512)):
             for x in range(-12, -2):
                 for seed in range(2):
-                    loss = (2.5 - 0.1 * k + 0.02 * (x + 7 - drift * k) ** 2) * np.exp(rng.normal(0, 1e-3))
-                    rows.append(
-                        {"parametrization": name, "optimizer": "adamw", "width": width, "lr": 2.0**x, "loss": loss, "init_seed": seed}
+                    loss = (2.5 - 0.1 * k + 0.02 * (x + 7 - drift * k) ** 2) * np.exp(
+                        rng.normal(0, 1e-3)
                     )
-    pd.DataFrame(rows).assign(status="done", params=1e6, tokens=1e7, vocab=256).to_csv(tmp_path / "sweep.csv", index=False)
+                    rows.append(
+                        {
+                            "parametrization": name,
+                            "optimizer": "adamw",
+                            "width": width,
+                            "lr": 2.0**x,
+                            "loss": loss,
+                            "init_seed": seed,
+                        }
+                    )
+    pd.DataFrame(rows).assign(status="done", params=1e6, tokens=1e7, vocab=256).to_csv(
+        tmp_path / "sweep.csv", index=False
+    )
     return str(tmp_path / "sweep.csv")
 
 
@@ -89,12 +130,28 @@ common: {sequence: 8, batch: 2, depth: 1, head_dim: 4, ff: 16, steps: 4}
 def test_transfer_runs_a_study_and_keeps_its_runs(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(STUDY)
-    (tmp_path / "text.txt").write_text("".join(f"line {i} of a text to learn\n" for i in range(6000)))
-    args = ["transfer", "mine.yaml", "--corpus", "text.txt", "--store", "store", "--noise", "0.01", "--tolerance", "9", "--json"]
+    (tmp_path / "text.txt").write_text(
+        "".join(f"line {i} of a text to learn\n" for i in range(6000))
+    )
+    args = [
+        "transfer",
+        "mine.yaml",
+        "--corpus",
+        "text.txt",
+        "--store",
+        "store",
+        "--noise",
+        "0.01",
+        "--tolerance",
+        "9",
+        "--json",
+    ]
     check.main(args)  # four steps decide nothing, so that either verdict may come
     (found,) = json.loads(capsys.readouterr().out)["checks"]
     assert found["parametrization"] == "u-mup" and [row["size"] for row in found["rows"]] == [8, 16]
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "trials").rglob("*.json")}
+    kept = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "trials").rglob("*.json")
+    }
     assert len(kept) == 10
     check.main(args)
     assert json.loads(capsys.readouterr().out)["checks"] == [found]

@@ -1,4 +1,6 @@
-"""The demo's chain for real, small: killed in the middle and run again, it trains nothing twice and ends like one that was left alone."""
+"""The demo's chain for real, small: killed in the middle and run again, it trains nothing twice and
+ends like one that was left alone.
+"""
 
 import json
 import os
@@ -21,7 +23,17 @@ NOT_NUMBERS = ["seconds", "device", "code"]
 
 
 def command(out):
-    return [sys.executable, "-m", "scalelab", "demo", "--size", "small", "--out", str(out), "--json"]
+    return [
+        sys.executable,
+        "-m",
+        "scalelab",
+        "demo",
+        "--size",
+        "small",
+        "--out",
+        str(out),
+        "--json",
+    ]
 
 
 def published(out):
@@ -31,11 +43,15 @@ def published(out):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer), under XLA's own settings."""
+    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer),
+    under XLA's own settings.
+    """
     root = tmp_path_factory.mktemp("demo")
     killed, alone = root / "killed", root / "alone"
     env = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
-    process = subprocess.Popen(command(killed), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(killed), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     until = time.monotonic() + 300
     while len(published(killed)) < 12 and time.monotonic() < until:
         assert process.poll() is None, "the demo ended before it could be killed"
@@ -49,7 +65,9 @@ def runs(tmp_path_factory):
 
 
 def test_the_full_demo_is_as_large_as_it_says():
-    """What the law sees spans 8x in N and in D, the target lies at least 3x and 1.5x beyond it, and widths span 8x."""
+    """What the law sees spans 8x in N and in D, the target lies at least 3x and 1.5x beyond it, and
+    widths span 8x.
+    """
     size = demo.FULL
     cells = demo.ladder(size, "0" * 64, dict.fromkeys(size.ladder_steps, 0.5))
     target = demo.target(size, "0" * 64, "u-mup", 0.5)
@@ -70,7 +88,10 @@ def test_no_finished_trial_is_trained_again_after_a_kill(runs):
 
 def test_a_killed_demo_ends_with_the_table_of_one_left_alone(runs):
     killed, _, alone, _ = runs
-    tables = [read_table(out / "store").sort_values("run_id", ignore_index=True).drop(columns=NOT_NUMBERS) for out in (killed, alone)]
+    tables = [
+        read_table(out / "store").sort_values("run_id", ignore_index=True).drop(columns=NOT_NUMBERS)
+        for out in (killed, alone)
+    ]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
     assert (killed / "prediction.json").read_bytes() == (alone / "prediction.json").read_bytes()
 
@@ -95,17 +116,27 @@ def test_the_prediction_was_stated_before_its_run_and_is_in_its_result(runs):
     assert stated.stat().st_mtime_ns < target.stat().st_mtime_ns
     assert answer["prediction_sha256"] in target.read_text()
     assert answer["reach"]["params"] >= 3 and answer["reach"]["tokens"] >= 1.5
-    assert answer["error"] == pytest.approx(answer["measured"]["loss"] / answer["predicted"]["loss"]["value"] - 1)
+    assert answer["error"] == pytest.approx(
+        answer["measured"]["loss"] / answer["predicted"]["loss"]["value"] - 1
+    )
     assert {"loss", "lr", "weight_decay", "batch_tokens"} <= answer["recipe"].keys()
-    assert "published, not measured here" in answer["recipe"]["weight_decay"]["source"] + answer["recipe"]["tau"]["source"]
-    assert "<html" in (alone / "report.html").read_text() and (alone / "transfer.png").stat().st_size > 10_000
+    assert (
+        "published, not measured here"
+        in answer["recipe"]["weight_decay"]["source"] + answer["recipe"]["tau"]["source"]
+    )
+    assert (
+        "<html" in (alone / "report.html").read_text()
+        and (alone / "transfer.png").stat().st_size > 10_000
+    )
 
 
 def test_publish_copies_a_finished_demo_and_refuses_an_unfinished_one(runs, tmp_path, capsys):
     _, _, alone, _ = runs
     assert main(["demo", "--out", str(alone), "--publish", str(tmp_path / "to")]) == 0
     assert (tmp_path / "to" / "demo.json").read_bytes() == (alone / "demo.json").read_bytes()
-    assert main(["demo", "--out", str(tmp_path / "nothing"), "--publish", str(tmp_path / "to")]) == 2
+    assert (
+        main(["demo", "--out", str(tmp_path / "nothing"), "--publish", str(tmp_path / "to")]) == 2
+    )
     assert "not a finished demo" in capsys.readouterr().err
 
 

@@ -13,13 +13,27 @@ from fits.fit import load
 from scalelab.__main__ import main
 from tests.fits.runs import EPOCH, surface
 
-FIELDS = ["law", "params", "objective", "n", "left_out", "starts", "range", "derived", "condition", "identified", "warnings"]
+FIELDS = [
+    "law",
+    "params",
+    "objective",
+    "n",
+    "left_out",
+    "starts",
+    "range",
+    "derived",
+    "condition",
+    "identified",
+    "warnings",
+]
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     points = surface("chinchilla", EPOCH)
-    frame = pd.DataFrame({"run_id": [f"r{i}" for i in range(120)], **points.x, "val_loss": points.y, "lr": 1e-3})
+    frame = pd.DataFrame(
+        {"run_id": [f"r{i}" for i in range(120)], **points.x, "val_loss": points.y, "lr": 1e-3}
+    )
     worse = frame.assign(run_id=frame["run_id"] + "b", lr=2e-3, val_loss=frame["val_loss"] * 1.05)
     pd.concat([frame, worse]).to_csv(tmp_path / "runs.csv", index=False)
     return tmp_path / "runs.csv"
@@ -32,27 +46,65 @@ def answer(capsys: pytest.CaptureFixture[str], *args: str) -> dict:
 
 
 def test_json_fields_and_row_selection(runs: Path, capsys) -> None:
-    by_where = answer(capsys, str(runs), "--law", "chinchilla", "--map", "loss=val_loss", "--where", "lr=0.001")
+    by_where = answer(
+        capsys, str(runs), "--law", "chinchilla", "--map", "loss=val_loss", "--where", "lr=0.001"
+    )
     assert list(by_where) == FIELDS
-    assert by_where["objective"].keys() == {"name", "delta", "value"} and by_where["starts"].keys() == {"tried", "agree"}
+    assert by_where["objective"].keys() == {"name", "delta", "value"} and by_where[
+        "starts"
+    ].keys() == {"tried", "agree"}
     assert by_where["n"] == 120 and by_where["left_out"] == {"not lr=0.001": 120}
-    assert set(by_where["params"]) == {"E", "A", "B", "alpha", "beta"} and isinstance(by_where["params"]["E"], float)
-    assert set(by_where["derived"]) == {"a", "b", "gamma", "G"} and set(by_where["range"]) == {"params", "tokens", "flops"}
+    assert set(by_where["params"]) == {"E", "A", "B", "alpha", "beta"} and isinstance(
+        by_where["params"]["E"], float
+    )
+    assert set(by_where["derived"]) == {"a", "b", "gamma", "G"} and set(by_where["range"]) == {
+        "params",
+        "tokens",
+        "flops",
+    }
     by_best = answer(capsys, str(runs), "--map", "loss=val_loss", "--best-over", "lr")
-    assert by_best["params"] == by_where["params"] and by_best["left_out"] == {"not the best over lr": 120}
+    assert by_best["params"] == by_where["params"] and by_best["left_out"] == {
+        "not the best over lr": 120
+    }
 
 
 def test_repeated_options_in_either_spelling(runs: Path, capsys) -> None:
-    args = (str(runs), "--where", "lr=0.001", "--where", "run_id=r1", "--map", "loss=val_loss", "tokens=tokens")
+    args = (
+        str(runs),
+        "--where",
+        "lr=0.001",
+        "--where",
+        "run_id=r1",
+        "--map",
+        "loss=val_loss",
+        "tokens=tokens",
+    )
     assert main(["fit", *args]) == 2
     assert "rows=1: chinchilla has 5 parameters" in capsys.readouterr().err
 
 
-def test_bootstrap_gives_numbers_with_intervals_and_a_file(runs: Path, capsys, tmp_path: Path) -> None:
+def test_bootstrap_gives_numbers_with_intervals_and_a_file(
+    runs: Path, capsys, tmp_path: Path
+) -> None:
     out = tmp_path / "fits" / "fit.json"
-    found = answer(capsys, str(runs), "--map", "loss=val_loss", "--where", "lr=0.001", "--bootstrap", "50", "--out", str(out))
+    found = answer(
+        capsys,
+        str(runs),
+        "--map",
+        "loss=val_loss",
+        "--where",
+        "lr=0.001",
+        "--bootstrap",
+        "50",
+        "--out",
+        str(out),
+    )
     e = found["params"]["E"]
-    assert e.keys() == {"value", "low", "high", "level", "source"} and e["low"] < e["value"] < e["high"] and e["level"] == 0.9
+    assert (
+        e.keys() == {"value", "low", "high", "level", "source"}
+        and e["low"] < e["value"] < e["high"]
+        and e["level"] == 0.9
+    )
     assert found["bootstrap"]["tried"] == 50 and set(found["bootstrap"]["sd"]) >= {"E", "a"}
     saved = load(out)
     assert saved.params["E"] == e["value"] and len(saved.replicates["E"]) == 50
@@ -60,7 +112,12 @@ def test_bootstrap_gives_numbers_with_intervals_and_a_file(runs: Path, capsys, t
 
 
 def test_table_on_stdout(runs: Path, capsys) -> None:
-    assert main(["fit", str(runs), "--map", "loss=val_loss", "--where", "lr=0.001", "--bootstrap", "20"]) == 0
+    assert (
+        main(
+            ["fit", str(runs), "--map", "loss=val_loss", "--where", "lr=0.001", "--bootstrap", "20"]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     assert (
         "L = E + A N^-alpha + B D^-beta" in text
@@ -97,30 +154,63 @@ def test_prior_is_given_with_its_source(runs: Path, capsys) -> None:
         (["RUNS"], "columns: loss missing"),
         (["RUNS", "--law", "chinchila"], "law='chinchila': must be one of chinchilla"),
         (["RUNS", "--map", "loss"], "map='loss': must be NAME=VALUE"),
-        (["RUNS", "--map", "loss=val_loss", "--delta", "0"], "delta=0.0: must be a positive number"),
+        (
+            ["RUNS", "--map", "loss=val_loss", "--delta", "0"],
+            "delta=0.0: must be a positive number",
+        ),
         (["RUNS", "--map", "loss=val_loss", "--bootstrap", "1"], "bootstrap=1: must be at least 2"),
-        (["RUNS", "--map", "loss=val_loss", "--level", "90"], "level=90.0: must be between 0 and 1"),
+        (
+            ["RUNS", "--map", "loss=val_loss", "--level", "90"],
+            "level=90.0: must be between 0 and 1",
+        ),
         (["RUNS", "--objective", "rmse"], "--objective"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(runs: Path, capsys, args: list[str], message: str) -> None:
+def test_bad_input_is_one_line_and_exit_2(
+    runs: Path, capsys, args: list[str], message: str
+) -> None:
     assert main(["fit", *[str(runs) if a == "RUNS" else a for a in args]]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
 
 def test_a_fit_imports_neither_jax_nor_scipy_and_stays_within_its_budget(runs: Path) -> None:
-    """1.5 s for a small table, process start included, in CPU seconds: wall time depends on who else uses the machine."""
+    """1.5 s for a small table, process start included, in CPU seconds: wall time depends on who
+    else uses the machine.
+    """
     program = (
         "import sys; from scalelab.__main__ import main; main(sys.argv[1:]); "
         "print([m for m in ('jax', 'scipy') if m in sys.modules], file=sys.stderr)"
     )
-    command = [sys.executable, "-c", program, "fit", str(runs), "--map", "loss=val_loss", "--where", "lr=0.001", "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "fit",
+        str(runs),
+        "--map",
+        "loss=val_loss",
+        "--where",
+        "lr=0.001",
+        "--json",
+    ]
     seconds = []
     for _ in range(3):
         before = os.times()
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         after = os.times()
-        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        seconds.append(
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
         assert done.stderr.strip() == "[]"
-    assert np.median(seconds) < 3.0  # twice the budget: Python without cached bytecode imports pandas in 2 s
+    # twice the budget: Python without cached bytecode imports pandas in 2 s
+    assert np.median(seconds) < 3.0

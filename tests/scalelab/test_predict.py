@@ -25,7 +25,11 @@ def test_json_answer(capsys):
         assert answer[name]["value"] > 0
     assert "loss" not in answer  # none of these laws predicts it
     assert isinstance(answer["warnings"], list) and answer["warnings"]
-    assert {one["name"] for one in answer["laws"]} == {"steplaw-lr", "steplaw-batch", "powerlines-tau"}
+    assert {one["name"] for one in answer["laws"]} == {
+        "steplaw-lr",
+        "steplaw-batch",
+        "powerlines-tau",
+    }
 
 
 def test_without_a_fit_published_laws_answer_and_say_so(capsys):
@@ -65,7 +69,9 @@ def test_a_table_of_targets(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["a", "b"]
     assert {"loss", "loss_low", "loss_high", "lr", "batch_tokens"} <= set(rows[0])
-    assert float(rows[0]["loss"]) == pytest.approx(1.817218 + 477.826 * 1e9**-0.347310 + 2143.42 * 2e10**-0.367172)
+    assert float(rows[0]["loss"]) == pytest.approx(
+        1.817218 + 477.826 * 1e9**-0.347310 + 2143.42 * 2e10**-0.367172
+    )
     capsys.readouterr()
     at.write_text("params,tokens\n1e9,many\n")
     assert main(["predict", "--at", str(at), "--out", str(out)]) == 2
@@ -79,9 +85,20 @@ def test_export_and_saved_recipe(tmp_path, capsys):
 
 
 def test_it_starts_fast():
-    """Process time (user and system), which a busy machine leaves alone: at most 1.2 s; neither pandas nor scipy nor JAX is imported."""
-    code = f"import sys; from scalelab.__main__ import main; main({TARGET!r}); assert not {{'pandas', 'scipy', 'jax'}} & set(sys.modules)"
+    """Process time (user and system), which a busy machine leaves alone: at most 1.2 s; neither
+    pandas nor scipy nor JAX is imported.
+    """
+    code = (
+        f"import sys; from scalelab.__main__ import main; main({TARGET!r}); assert not "
+        f"{{'pandas', 'scipy', 'jax'}} & set(sys.modules)"
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 1.2

@@ -1,4 +1,6 @@
-"""scalelab report: the whole page from files, from very little, and one line for what cannot be used."""
+"""scalelab report: the whole page from files, from very little, and one line for what cannot be
+used.
+"""
 
 import json
 from pathlib import Path
@@ -19,7 +21,9 @@ def files(tmp_path_factory) -> Path:
     runs.to_parquet(folder / "runs.parquet")
     law.save(folder / "loss.json")
     (folder / "prediction.json").write_text(json.dumps(study.prediction(runs, law)))
-    (folder / "recipe.json").write_text(json.dumps({"numbers": study.RECIPE, "warnings": ["far beyond its range"]}))
+    (folder / "recipe.json").write_text(
+        json.dumps({"numbers": study.RECIPE, "warnings": ["far beyond its range"]})
+    )
     (folder / "audit.json").write_text(json.dumps({"flags": []}))
     return folder
 
@@ -27,50 +31,128 @@ def files(tmp_path_factory) -> Path:
 def test_a_whole_page_from_files(files, capsys, monkeypatch) -> None:
     monkeypatch.chdir(files)
     args = (
-        "report runs.csv --out deep/page.html --fit loss.json --prediction prediction.json --recipe recipe.json --audit audit.json --json"
+        "report runs.csv --out deep/page.html --fit loss.json --prediction prediction.json "
+        "--recipe recipe.json --audit audit.json --json"
     )
     assert main(args.split()) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer.keys() == {"out", "sha256", "title", "summary", "runs", "checks", "missing", "laws"}
+    assert answer.keys() == {
+        "out",
+        "sha256",
+        "title",
+        "summary",
+        "runs",
+        "checks",
+        "missing",
+        "laws",
+    }
     assert [(c["parametrization"], c["axis"], c["verdict"]) for c in answer["checks"]][:2] == [
         ("sp", "width", "fail"),
         ("u-mup", "width", "pass"),
     ]
-    assert answer["laws"] == [{"law": "chinchilla-tied", "n": 9, "points": {"drawn": 9, "fitted": True}}]
-    assert sum(row["runs"] for row in answer["runs"]) == 90 and sum(row["diverged"] for row in answer["runs"]) > 0
+    assert answer["laws"] == [
+        {"law": "chinchilla-tied", "n": 9, "points": {"drawn": 9, "fitted": True}}
+    ]
+    assert (
+        sum(row["runs"] for row in answer["runs"]) == 90
+        and sum(row["diverged"] for row in answer["runs"]) > 0
+    )
     page = (files / "deep" / "page.html").read_text()
-    assert "far beyond its range" in page and "No flag was raised" in page and "scalelab report: runs.csv" in page
+    assert (
+        "far beyond its range" in page
+        and "No flag was raised" in page
+        and "scalelab report: runs.csv" in page
+    )
 
 
 def test_summary_on_stdout_and_a_parquet(files, capsys, monkeypatch) -> None:
     monkeypatch.chdir(files)
-    assert main(["report", "runs.parquet", "--out", "p.html", "--title", "Ours", "--where", "study=lr_width", "--tolerance", "5"]) == 0
+    assert (
+        main(
+            [
+                "report",
+                "runs.parquet",
+                "--out",
+                "p.html",
+                "--title",
+                "Ours",
+                "--where",
+                "study=lr_width",
+                "--tolerance",
+                "5",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "pass sp, adamw: the best learning rate transfers" in out and "p.html: " in out
     assert "<title>Ours</title>" in Path("p.html").read_text()
 
 
-@pytest.mark.parametrize("columns", [["loss"], ["params", "tokens", "loss"], ["lr", "width", "loss", "parametrization"], ["lr", "status"]])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["loss"],
+        ["params", "tokens", "loss"],
+        ["lr", "width", "loss", "parametrization"],
+        ["lr", "status"],
+    ],
+)
 def test_a_table_with_few_columns(files, tmp_path, columns, capsys) -> None:
     pd.read_csv(files / "runs.csv")[columns].to_csv(tmp_path / "few.csv", index=False)
-    assert main(["report", str(tmp_path / "few.csv"), "--out", str(tmp_path / "few.html"), "--fit", str(files / "loss.json")]) == 0
+    assert (
+        main(
+            [
+                "report",
+                str(tmp_path / "few.csv"),
+                "--out",
+                str(tmp_path / "few.html"),
+                "--fit",
+                str(files / "loss.json"),
+            ]
+        )
+        == 0
+    )
     assert "What was run" in (tmp_path / "few.html").read_text()
 
 
 def test_what_is_left_out_is_said(files, tmp_path, capsys) -> None:
     runs = pd.read_csv(files / "runs.csv")
     runs.assign(status=["running", *runs["status"][1:]]).to_csv(tmp_path / "runs.csv", index=False)
-    assert main(["report", str(tmp_path / "runs.csv"), "--out", str(tmp_path / "p.html"), "--where", "study=lr_width"]) == 0
+    assert (
+        main(
+            [
+                "report",
+                str(tmp_path / "runs.csv"),
+                "--out",
+                str(tmp_path / "p.html"),
+                "--where",
+                "study=lr_width",
+            ]
+        )
+        == 0
+    )
     captured = capsys.readouterr()
     assert "left out: " in captured.err and all(
-        f"{n} {reason}" in captured.err for n, reason in ((26, "not study=lr_width"), (1, "status running"))
+        f"{n} {reason}" in captured.err
+        for n, reason in ((26, "not study=lr_width"), (1, "status running"))
     )
 
 
 def test_foreign_names_are_mapped(files, tmp_path, capsys) -> None:
     table = pd.read_csv(files / "runs.csv")
-    table[table["study"] == "lr_width"].rename(columns={"loss": "val_loss"}).to_csv(tmp_path / "theirs.csv", index=False)
-    args = ["report", str(tmp_path / "theirs.csv"), "--map", "loss=val_loss", "--out", str(tmp_path / "t.html"), "--json"]
+    table[table["study"] == "lr_width"].rename(columns={"loss": "val_loss"}).to_csv(
+        tmp_path / "theirs.csv", index=False
+    )
+    args = [
+        "report",
+        str(tmp_path / "theirs.csv"),
+        "--map",
+        "loss=val_loss",
+        "--out",
+        str(tmp_path / "t.html"),
+        "--json",
+    ]
     assert main(args) == 0 and len(json.loads(capsys.readouterr().out)["checks"]) == 2
 
 
@@ -83,7 +165,10 @@ def test_foreign_names_are_mapped(files, tmp_path, capsys) -> None:
         (["runs.csv", "--fit", "recipe.json"], "fit='recipe.json': not a saved fit"),
         (["runs.csv", "--prediction", "runs.csv"], "prediction='runs.csv': cannot be read as JSON"),
         (["runs.csv", "--prediction", "recipe.json"], "needs predicted"),
-        (["runs.csv", "--recipe", "list.json"], "recipe='list.json': must be a JSON object, found a list"),
+        (
+            ["runs.csv", "--recipe", "list.json"],
+            "recipe='list.json': must be a JSON object, found a list",
+        ),
         (["runs.csv", "--audit", "flags.json"], "not what scalelab writes"),
         (["runs.csv", "--tolerance", "0"], "tolerance"),
         (["runs.csv", "--out", "runs.csv/page.html"], "cannot be written"),

@@ -1,4 +1,6 @@
-"""The command `scalelab sweep`: what it prints, what it refuses, and that it is run again without harm."""
+"""The command `scalelab sweep`: what it prints, what it refuses, and that it is run again without
+harm.
+"""
 
 import json
 import os
@@ -19,7 +21,16 @@ from tests.sweeps import toy
 
 ROOT = Path(__file__).parents[2]
 STUDY = str(ROOT / "tests/sweeps/toy_study.py")
-FIELDS = ["trials", "done", "running", "waiting", "diverged", "failed", "tokens_per_second", "seconds_left"]
+FIELDS = [
+    "trials",
+    "done",
+    "running",
+    "waiting",
+    "diverged",
+    "failed",
+    "tokens_per_second",
+    "seconds_left",
+]
 
 
 @pytest.fixture
@@ -31,12 +42,26 @@ def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     folder = tmp_path / "text"
     folder.mkdir()
     for i in range(40):
-        (folder / f"{i}.txt").write_text(f"document {i}: " + "the quick brown fox jumps over the lazy dog. " * (3 + i))
+        (folder / f"{i}.txt").write_text(
+            f"document {i}: " + "the quick brown fox jumps over the lazy dog. " * (3 + i)
+        )
     return ["--corpus", str(folder), "--cache", str(tmp_path / "cache")]
 
 
 def run(text: list[str], *more: str) -> int:
-    return main(["sweep", "run", STUDY, "--store", "store", "--trainer", "tests.sweeps.toy:train", *text, *more])
+    return main(
+        [
+            "sweep",
+            "run",
+            STUDY,
+            "--store",
+            "store",
+            "--trainer",
+            "tests.sweeps.toy:train",
+            *text,
+            *more,
+        ]
+    )
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
@@ -45,14 +70,24 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
 
 
-def test_run_status_export_and_run_again(text: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_run_status_export_and_run_again(
+    text: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert run(text, "--workers", "2", "--option", "count", "14") == 0
     printed = capsys.readouterr().out
     assert "14 trials" in printed and "toy" in printed and "0 failed" in printed
     status = answer(capsys, "status", "store")
     assert list(status) == FIELDS
-    assert sum(status[k] for k in FIELDS[1:6]) == status["trials"] == 14 and status["diverged"] > 0 and status["seconds_left"] == 0
-    assert answer(capsys, "export", "store", "--out", "t.csv") == {"trials": 14, "out": "t.csv", "left_out": {}}
+    assert (
+        sum(status[k] for k in FIELDS[1:6]) == status["trials"] == 14
+        and status["diverged"] > 0
+        and status["seconds_left"] == 0
+    )
+    assert answer(capsys, "export", "store", "--out", "t.csv") == {
+        "trials": 14,
+        "out": "t.csv",
+        "left_out": {},
+    }
     assert Path("t.csv").read_text().splitlines()[0].split(",") == list(COLUMNS)
     trained = Path("trace").read_text()
     assert run(text, "--option", "count", "14") == 0
@@ -62,10 +97,14 @@ def test_run_status_export_and_run_again(text: list[str], capsys: pytest.Capture
     assert Path("trace").read_text().count("begin") == 16, "only the two that are new"
 
 
-def test_a_parquet_resumes_a_study_elsewhere(text: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_parquet_resumes_a_study_elsewhere(
+    text: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(text) == 0 and main(["sweep", "export", "store", "--out", "t.parquet"]) == 0
     trained = Path("trace").read_text()
-    assert main(["sweep", "run", STUDY, "--store", "elsewhere", "--parquet", "t.parquet", *text]) == 0
+    assert (
+        main(["sweep", "run", STUDY, "--store", "elsewhere", "--parquet", "t.parquet", *text]) == 0
+    )
     assert Path("trace").read_text() == trained
     assert answer(capsys, "status", "elsewhere")["trials"] == 12
 
@@ -85,7 +124,9 @@ def test_a_trial_that_fails_is_told_with_its_reason(
     assert answer(capsys, "status", "store")["failed"] == 0
 
 
-def test_status_while_it_runs_counts_what_is_claimed(text: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_while_it_runs_counts_what_is_claimed(
+    text: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     from sweeps.claims import Worker
 
     store = create("store")
@@ -103,23 +144,45 @@ def test_status_while_it_runs_counts_what_is_claimed(text: list[str], capsys: py
 
 # a job in the background has SIGINT ignored, and its children inherit that
 HEARS_SIGINT = [
-    sys.executable, "-c", "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])",
+    sys.executable, "-c", "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+                          "os.execv(sys.argv[1], sys.argv[1:])",
 ]  # fmt: skip
 
 
 def test_an_interrupt_saves_and_a_killed_command_takes_its_workers_along(text: list[str]) -> None:
-    command = [sys.executable, "-m", "scalelab", "sweep", "run", STUDY, "--store", "store", "--trainer", "tests.sweeps.toy:train"]
+    command = [
+        sys.executable,
+        "-m",
+        "scalelab",
+        "sweep",
+        "run",
+        STUDY,
+        "--store",
+        "store",
+        "--trainer",
+        "tests.sweeps.toy:train",
+    ]
     command += ["--workers", "2", "--option", "count", "60", *text]
     env = {**os.environ, "TOY_PAUSE": "0.1"}
     for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
-        process = subprocess.Popen([*HEARS_SIGINT, *command], env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*HEARS_SIGINT, *command], env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         before = len(open_store("store").ids()) if Path("store").exists() else 0
-        until(lambda before=before: Path("store/store.json").exists() and len(open_store("store").ids()) >= before + 2)  # type: ignore[misc]
+        until(
+            lambda before=before: (
+                Path("store/store.json").exists() and len(open_store("store").ids()) >= before + 2
+            )
+        )  # type: ignore[misc]
         process.send_signal(number)
         assert process.wait(timeout=60) == code
         until(lambda: not any(Path("store/workers").iterdir()))
         counts = Board(open_store("store")).look().counts()
-        assert counts["running"] == 0 and counts["waiting"] > 0 and not any(Path("store/tmp").iterdir())
+        assert (
+            counts["running"] == 0
+            and counts["waiting"] > 0
+            and not any(Path("store/tmp").iterdir())
+        )
 
 
 def until(condition: Any, seconds: float = 60.0) -> None:
@@ -136,20 +199,27 @@ common: {sequence: 32, batch: 4, depth: 1, head_dim: 8, ff_ratio: 4, steps: 50, 
 """
 
 
-def test_plan_tells_the_cost_before_anything_runs(text: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_tells_the_cost_before_anything_runs(
+    text: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("plain.yaml").write_text(PLAIN)
     document = answer(capsys, "plan", "plain.yaml", "--axis", "map", *text)
     assert (document["trials"], document["done"], document["cohorts"]) == (6, 0, 2)
     assert document["tokens"] == 6 * 50 * 32 * 4 == sum(r["tokens"] for r in document["rows"])
     assert [r["width"] for r in document["rows"]] == [32, 16], "dearest first"
     assert document["rows"][0]["flops"] > document["rows"][1]["flops"] > 0
-    assert document["hours"] == pytest.approx(sum(r["seconds"] for r in document["rows"]) / 3600) and document["hours"] > 0
+    assert (
+        document["hours"] == pytest.approx(sum(r["seconds"] for r in document["rows"]) / 3600)
+        and document["hours"] > 0
+    )
     large, small = (r["peak_bytes"] for r in document["rows"])
     assert 1e5 < small < large < 1e9
     assert not Path("store").exists()
     Path("plain.yaml").write_text(PLAIN.replace("[16, 32]", "[32]"))
     in_turn = answer(capsys, "plan", "plain.yaml", "--axis", "turn", *text)
-    assert in_turn["rows"][0]["peak_bytes"] < large, "one trial at a time needs less memory than three mapped"
+    assert in_turn["rows"][0]["peak_bytes"] < large, (
+        "one trial at a time needs less memory than three mapped"
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,10 +227,19 @@ def test_plan_tells_the_cost_before_anything_runs(text: list[str], capsys: pytes
     [
         (["status", "nowhere"], "no store there"),
         (["run", "nope", "--store", "store"], "study='nope': must be one of"),
-        (["run", STUDY, "--store", "store", "--corpus", "missing.txt"], "corpus='missing.txt': no such file"),
-        (["run", STUDY, "--store", "store", "--trainer", "no.such:thing"], "trainer='no.such:thing': must be module:function"),
+        (
+            ["run", STUDY, "--store", "store", "--corpus", "missing.txt"],
+            "corpus='missing.txt': no such file",
+        ),
+        (
+            ["run", STUDY, "--store", "store", "--trainer", "no.such:thing"],
+            "trainer='no.such:thing': must be module:function",
+        ),
         (["run", STUDY, "--store", "store", "--launcher", "pbs"], "launcher"),
-        (["run", STUDY, "--store", "store", "--option", "cuont", "3"], "cuont=3: study toy_study takes"),
+        (
+            ["run", STUDY, "--store", "store", "--option", "cuont", "3"],
+            "cuont=3: study toy_study takes",
+        ),
         (["run", STUDY, "--store", "file"], "is a file"),
         (["export", "store"], "give --out"),
         (["plot"], "command='plot': must be one of plan, run, status, export"),
@@ -179,7 +258,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_reader_that_has_read_enough_is_no_error() -> None:
     """`scalelab laws --json | head`: no traceback."""
     command = [sys.executable, "-m", "scalelab", "laws", "--json"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait() == 141

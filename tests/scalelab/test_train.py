@@ -29,15 +29,21 @@ def text(tmp_path_factory):
 
 @pytest.fixture
 def train(text, monkeypatch):
-    monkeypatch.setattr("lab.runtime.start", lambda cache=None: None)  # the test process keeps its own flags and cache
-    return lambda *args: main(["train", "--corpus", str(text / "sums.txt"), "--cache", str(text / "cache"), *TINY, *args])
+    # the test process keeps its own flags and cache
+    monkeypatch.setattr("lab.runtime.start", lambda cache=None: None)
+    return lambda *args: main(
+        ["train", "--corpus", str(text / "sums.txt"), "--cache", str(text / "cache"), *TINY, *args]
+    )
 
 
 def test_one_json_document(train, capsys, tmp_path):
     assert train("--json", "--out", str(tmp_path / "deep" / "run.json")) == 0
     printed = json.loads(capsys.readouterr().out)
     assert set(printed) == {"trial", "result", "row"}
-    assert printed["result"]["status"] == "done" and printed["result"]["loss"] < printed["result"]["loss_init"]
+    assert (
+        printed["result"]["status"] == "done"
+        and printed["result"]["loss"] < printed["result"]["loss_init"]
+    )
     assert printed["row"]["tokens"] == 20 * 64 and printed["row"]["width"] == 16
     assert json.loads((tmp_path / "deep" / "run.json").read_text()) == printed
 
@@ -88,7 +94,9 @@ def test_a_missing_corpus(capsys, monkeypatch):
 
 def test_every_field_of_a_trial_can_be_given():
     left_out = {"semantics"}  # says what this code does; nobody's to choose
-    assert {f.name for f in dataclasses.fields(Trial)} - left_out <= {f.name for f in dataclasses.fields(Train)}
+    assert {f.name for f in dataclasses.fields(Trial)} - left_out <= {
+        f.name for f in dataclasses.fields(Train)
+    }
 
 
 def test_what_is_left_open_is_filled_in():
@@ -100,13 +108,29 @@ def test_what_is_left_open_is_filled_in():
 
 
 def test_sigterm_saves_and_another_run_goes_on(train, text, tmp_path, capsys):
-    """The whole command, stopped in the middle: exit code 143, then the numbers of a run that was never stopped."""
+    """The whole command, stopped in the middle: exit code 143, then the numbers of a run that was
+    never stopped.
+    """
     args = ["--steps", "4000", "--json"]
-    command = [sys.executable, "-m", "scalelab", "train", "--corpus", str(text / "sums.txt"), "--cache", str(text / "cache"), *TINY, *args]
+    command = [
+        sys.executable,
+        "-m",
+        "scalelab",
+        "train",
+        "--corpus",
+        str(text / "sums.txt"),
+        "--cache",
+        str(text / "cache"),
+        *TINY,
+        *args,
+    ]
     checkpoints = ["--checkpoints", str(tmp_path / "ck")]
-    live = {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}  # so that rich shows progress as it happens
+    # so that rich shows progress as it happens
+    live = {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}
     env = os.environ | live | {"JAX_COMPILATION_CACHE_DIR": str(text / "xla")}
-    with subprocess.Popen(command + checkpoints, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    with subprocess.Popen(
+        command + checkpoints, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
         assert running.stderr is not None
         seen = b""
         while b"training" not in seen:

@@ -1,4 +1,6 @@
-"""The bench: its protocol on made sets, and the project's targets on the published ones where they are."""
+"""The bench: its protocol on made sets, and the project's targets on the published ones where they
+are.
+"""
 
 import json
 
@@ -11,11 +13,21 @@ from tests.fits.runs import DATA, EPOCH, TEX, surface
 
 
 def folder(path, n=60):
-    """Two sets made from published coefficients; one keeps the best of two learning rates and leaves marked rows out."""
+    """Two sets made from published coefficients; one keeps the best of two learning rates and
+    leaves marked rows out.
+    """
     sets = []
     for i, p in enumerate((EPOCH, TEX)):
         points = surface("chinchilla", p, n=n, seed=i)
-        table = pd.DataFrame({"N": points.x["params"], "tokens": points.x["tokens"], "loss": points.y, "bad": 0, "note": np.nan})
+        table = pd.DataFrame(
+            {
+                "N": points.x["params"],
+                "tokens": points.x["tokens"],
+                "loss": points.y,
+                "bad": 0,
+                "note": np.nan,
+            }
+        )
         table["flops"] = 6 * table.N * table.tokens
         worse = table.assign(loss=table.loss * 1.1)
         broken = table.head(3).assign(loss=0.1, bad=1)
@@ -37,21 +49,41 @@ def test_reads_the_schema(tmp_path):
     entry = json.loads((folder(tmp_path) / "sets.json").read_text())["sets"][0]
     frame = bench.read_set(tmp_path, entry)
     assert list(frame.columns) == ["params", "tokens", "flops", "loss"] and len(frame) == 60
-    np.testing.assert_allclose(np.sort(frame.loss), np.sort(surface("chinchilla", EPOCH, n=60, seed=0).y))
+    np.testing.assert_allclose(
+        np.sort(frame.loss), np.sort(surface("chinchilla", EPOCH, n=60, seed=0).y)
+    )
 
 
 def test_a_column_that_our_name_hides_and_flops_that_follow(tmp_path):
-    rows = pd.DataFrame({"params": [10.0, 20.0], "N": [1.0, 2.0], "tokens": [3.0, 4.0], "loss": [5.0, 6.0], "flops": [0.0, 0.0]})
+    rows = pd.DataFrame(
+        {
+            "params": [10.0, 20.0],
+            "N": [1.0, 2.0],
+            "tokens": [3.0, 4.0],
+            "loss": [5.0, 6.0],
+            "flops": [0.0, 0.0],
+        }
+    )
     rows.to_csv(tmp_path / "a.csv", index=False)
-    entry = {"file": "a.csv", "best_over": ["params"], "columns": {"params": "N", "tokens": "tokens", "loss": "loss"}}
+    entry = {
+        "file": "a.csv",
+        "best_over": ["params"],
+        "columns": {"params": "N", "tokens": "tokens", "loss": "loss"},
+    }
     frame = bench.read_set(tmp_path, entry)
     assert frame.params.tolist() == [1.0, 2.0] and frame.flops.tolist() == [18.0, 48.0]
 
 
 def test_split_is_the_stated_one(tmp_path):
-    frame = bench.read_set(tmp_path, json.loads((folder(tmp_path) / "sets.json").read_text())["sets"][0])
+    frame = bench.read_set(
+        tmp_path, json.loads((folder(tmp_path) / "sets.json").read_text())["sets"][0]
+    )
     train, test = bench.split(frame, 4)
-    assert test.flops.min() >= 0.8 * np.percentile(frame.flops, 88) > frame.flops[~frame.index.isin(test.index)].max()
+    assert (
+        test.flops.min()
+        >= 0.8 * np.percentile(frame.flops, 88)
+        > frame.flops[~frame.index.isin(test.index)].max()
+    )
     assert train.flops.max() <= test.flops.min() / 4
     assert bench.split(frame.head(6), 32) is None
 
@@ -74,4 +106,8 @@ def test_targets_on_the_published_sets():
     assert near["sets"] == far["sets"] == 7
     assert near["error"] <= 2.0 and far["error"] <= 5.0
     assert near["half_width_over_error"] <= 3.0 and far["half_width_over_error"] <= 3.0
-    assert near["coverage"] >= 0.85 and far["coverage"] >= 0.85 and 0.85 <= document["coverage"] <= 0.97
+    assert (
+        near["coverage"] >= 0.85
+        and far["coverage"] >= 0.85
+        and 0.85 <= document["coverage"] <= 0.97
+    )

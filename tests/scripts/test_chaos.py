@@ -1,4 +1,6 @@
-"""The chaos script at a reduced size, on a training function of a few milliseconds; and proof that its verdict can fail."""
+"""The chaos script at a reduced size, on a training function of a few milliseconds; and proof that
+its verdict can fail.
+"""
 
 import json
 from pathlib import Path
@@ -12,22 +14,35 @@ from tests.sweeps import toy
 ROOT = Path(__file__).parents[2]
 
 
-def test_twelve_kills_lose_nothing_and_train_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twelve_kills_lose_nothing_and_train_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("TOY_PAUSE", "0.1")
     document = chaos.run(toy.trials(40), 12, tmp_path, "tests.sweeps.toy:train", seed=1)
     assert chaos.holds(document, 12), json.dumps(document, indent=1)
-    assert all(v["claims"] > 0 and v["doing"] and v["exit"] in (-9, 143) for v in document["victims"])
+    assert all(
+        v["claims"] > 0 and v["doing"] and v["exit"] in (-9, 143) for v in document["victims"]
+    )
     assert all(document["kills_by_signal"].values()), "both signals were sent"
-    # negative controls: a lost trial, a changed number and a training after publishing each turn the verdict
+    # negative controls: a lost trial, a changed number and a training after publishing each turn
+    # the verdict
     chaos_store, trace = open_store(tmp_path / "chaos"), tmp_path / "chaos.trace"
     lost = chaos_store.file(toy.trials(1)[0].run_id)
     kept = lost.read_bytes()
     lost.unlink()
-    again = chaos.report(toy.trials(40), document["victims"], chaos_store, open_store(tmp_path / "calm"), trace)
-    assert again["stored"] == 39 and again["differ_from_undisturbed"] == 1 and not chaos.holds(again, 12)
+    again = chaos.report(
+        toy.trials(40), document["victims"], chaos_store, open_store(tmp_path / "calm"), trace
+    )
+    assert (
+        again["stored"] == 39
+        and again["differ_from_undisturbed"] == 1
+        and not chaos.holds(again, 12)
+    )
     lost.write_bytes(kept)
     with trace.open("a") as file:
         file.write(json.dumps({"event": "begin", "trial": "x", "pid": 1, "published": True}) + "\n")
-    again = chaos.report(toy.trials(40), document["victims"], chaos_store, open_store(tmp_path / "calm"), trace)
+    again = chaos.report(
+        toy.trials(40), document["victims"], chaos_store, open_store(tmp_path / "calm"), trace
+    )
     assert again["trainings_begun_of_published_trials"] == 1 and not chaos.holds(again, 12)

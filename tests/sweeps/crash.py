@@ -1,6 +1,8 @@
-"""A worker that kills itself at a chosen point: `python -m tests.sweeps.crash STORE POINT NTH`, run by test_crash.py.
+"""A worker that kills itself at a chosen point: `python -m tests.sweeps.crash STORE POINT NTH`, run
+by test_crash.py.
 
-The points are made by wrapping functions of the store here; the worker itself knows nothing of them.
+The points are made by wrapping functions of the store here; the worker itself knows nothing of
+them.
 """
 
 import os
@@ -77,4 +79,16 @@ def arm(point: str, nth: int) -> None:
 if __name__ == "__main__":
     store, point, nth = sys.argv[1], sys.argv[2], int(sys.argv[3])
     arm(point, nth)
-    sys.exit(job.main([job.Job(store=store, study="toy", trainer="tests.sweeps.toy:train", most=3, beat_seconds=0.05).json()]))
+    sys.exit(
+        job.main(
+            [
+                job.Job(
+                    store=store,
+                    study="toy",
+                    trainer="tests.sweeps.toy:train",
+                    most=3,
+                    beat_seconds=0.05,
+                ).json()
+            ]
+        )
+    )

@@ -1,4 +1,5 @@
-"""A SLURM of one node on this machine, started and stopped by hand: munged, slurmctld, slurmd. Needs root and Debian's slurm-wlm, munge.
+"""A SLURM of one node on this machine, started and stopped by hand: munged, slurmctld, slurmd.
+Needs root and Debian's slurm-wlm, munge.
 
 Two partitions: what is queued in `urgent` preempts what runs in `cpu`, which is queued again.
 """
@@ -45,7 +46,8 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} Gres=gpu:2 State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES PriorityTier=1 MaxTime=INFINITE State=UP
 PartitionName=urgent Nodes={host} PriorityTier=9 MaxTime=INFINITE State=UP
 """
-GRES = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"  # two that SLURM counts and nobody opens: what `--gres` asks for
+# two that SLURM counts and nobody opens: what `--gres` asks for
+GRES = "Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
 
 
 def missing() -> str:
@@ -65,7 +67,9 @@ def missing() -> str:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[str]:
-    """SLURM_CONF of a cluster with state in `folder` (a short path: its socket's name is limited to 108 bytes)."""
+    """SLURM_CONF of a cluster with state in `folder` (a short path: its socket's name is limited to
+    108 bytes).
+    """
     for name in ("run", "ctld", "d"):
         (folder / name).mkdir(parents=True)
     for path in (folder, folder / "run"):
@@ -77,16 +81,34 @@ def cluster(folder: Path) -> Iterator[str]:
     host = socket.gethostname().split(".")[0]
     conf.write_text(CONF.format(host=host, folder=folder, cpus=os.cpu_count()))
     env = {**os.environ, "SLURM_CONF": str(conf), "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
-    munge = [f"--{k}={folder}/{v}" for k, v in
-             (("key-file", "munge.key"), ("socket", "run/munge.socket"), ("pid-file", "run/munged.pid"),
-              ("log-file", "munged.log"), ("seed-file", "munged.seed"))]  # fmt: skip
+    munge = [
+        f"--{k}={folder}/{v}"
+        for k, v in (
+            ("key-file", "munge.key"),
+            ("socket", "run/munge.socket"),
+            ("pid-file", "run/munged.pid"),
+            ("log-file", "munged.log"),
+            ("seed-file", "munged.seed"),
+        )
+    ]
     try:
-        for command in (["munged", "--force", *munge], ["slurmctld", "-f", str(conf)], ["slurmd", "-f", str(conf), "-N", host]):
+        for command in (
+            ["munged", "--force", *munge],
+            ["slurmctld", "-f", str(conf)],
+            ["slurmd", "-f", str(conf), "-N", host],
+        ):
             subprocess.run(command, env=env, check=True, capture_output=True)
         deadline = time.monotonic() + 30
-        while "idle" not in subprocess.run(["sinfo", "-h", "-o", "%T"], env=env, capture_output=True, text=True).stdout:
+        while (
+            "idle"
+            not in subprocess.run(
+                ["sinfo", "-h", "-o", "%T"], env=env, capture_output=True, text=True
+            ).stdout
+        ):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no idle node: {(folder / 'slurmctld.log').read_text()[-2000:]}")
+                raise TimeoutError(
+                    f"no idle node: {(folder / 'slurmctld.log').read_text()[-2000:]}"
+                )
             time.sleep(0.2)
         yield str(conf)
     finally:

@@ -26,7 +26,14 @@ def owners(store: Store) -> dict[str, str]:
 
 def foreign(store: Store, run_id: str, count: int = 1, beat: float = 1.0) -> Path:
     """A claim of a worker on a host that this one knows nothing of."""
-    owner = {"worker": "w", "place": "elsewhere/boot/pid:[1]", "pid": 1, "started": "1", "beat_seconds": beat, "count": count}
+    owner = {
+        "worker": "w",
+        "place": "elsewhere/boot/pid:[1]",
+        "pid": 1,
+        "started": "1",
+        "beat_seconds": beat,
+        "count": count,
+    }
     path = store.path / "workers" / "w"
     path.write_text(json.dumps(owner))
     claim = store.path / "claims" / f"{run_id}.0"
@@ -96,7 +103,9 @@ def test_a_reader_that_was_stopped_has_not_watched(store: Store) -> None:
 
 
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
-def test_the_wall_clock_is_never_asked(store: Store, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+def test_the_wall_clock_is_never_asked(
+    store: Store, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
     content = foreign(store, ID).read_bytes()
     with Worker(store, beat_seconds=0.01) as worker:
         assert not worker.claim(ID, 0)
@@ -113,7 +122,10 @@ def test_a_process_of_this_machine_that_ended_needs_no_lease(store: Store) -> No
     import subprocess
     import sys
 
-    script = f"from sweeps.claims import Worker; from sweeps.store import create; import os; w = Worker(create({str(store.path)!r}));"
+    script = (
+        "from sweeps.claims import Worker; from sweeps.store import create; import os; w = "
+        f"Worker(create({str(store.path)!r}));"
+    )
     script += f"w.__enter__(); assert w.claim({ID!r}, None); os._exit(1)"
     subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
     assert tops(store) == {ID: 0} and held(store, set()) == {}
@@ -138,7 +150,8 @@ def test_a_claim_that_was_never_written_whole_is_taken_over_after_the_lease(stor
 def test_an_owner_that_was_taken_over_gives_back_without_harm(store: Store) -> None:
     with Worker(store) as a, Worker(store) as b:
         assert a.claim(ID, None)
-        (store.path / "claims" / f"{ID}.1").hardlink_to(b.path)  # b found a's counter standing still
+        # b found a's counter standing still
+        (store.path / "claims" / f"{ID}.1").hardlink_to(b.path)
         b.claims[ID] = 1
         a.give_back(ID)
         assert owners(store) == {ID: b.id}

@@ -15,19 +15,35 @@ def test_cohorts_hold_every_trial_once_and_one_signature_each() -> None:
     assert sorted(t.run_id for c in cohorts for t in c) == sorted(t.run_id for t in TRIALS)
     assert all(len({signature(t) for t in c}) == 1 and len(c) <= 8 for c in cohorts)
     costs = [max(flops(t) for t in c) for c in cohorts]
-    assert costs == sorted(costs, reverse=True) and {c[0].width for c in cohorts[: len(cohorts) // 2]} == {16}
+    assert costs == sorted(costs, reverse=True) and {
+        c[0].width for c in cohorts[: len(cohorts) // 2]
+    } == {16}
 
 
 def test_numbers_seeds_and_lengths_share_a_cohort_and_shapes_do_not() -> None:
     base = TRIALS[0]
-    same = [dataclasses.replace(base, **c) for c in ({"lr": 0.5}, {"init_seed": 3}, {"data_seed": 5}, {"steps": 7}, {"weight_decay": 0.1})]
-    other = [dataclasses.replace(base, **c) for c in ({"depth": 2}, {"batch": 4}, {"activation": "gelu"}, {"optimizer": "sgd"})]
+    same = [
+        dataclasses.replace(base, **c)
+        for c in (
+            {"lr": 0.5},
+            {"init_seed": 3},
+            {"data_seed": 5},
+            {"steps": 7},
+            {"weight_decay": 0.1},
+        )
+    ]
+    other = [
+        dataclasses.replace(base, **c)
+        for c in ({"depth": 2}, {"batch": 4}, {"activation": "gelu"}, {"optimizer": "sgd"})
+    ]
     assert [len(c) for c in form([base, *same], Limits())] == [6]
     assert len(form([base, *other], Limits())) == 5
 
 
 def test_trials_of_similar_length_are_side_by_side() -> None:
-    trials = [dataclasses.replace(TRIALS[0], steps=s, init_seed=i) for i in range(4) for s in (10, 1000)]
+    trials = [
+        dataclasses.replace(TRIALS[0], steps=s, init_seed=i) for i in range(4) for s in (10, 1000)
+    ]
     assert [{t.steps for t in c} for c in form(trials, Limits(most=4))] == [{1000}, {10}]
 
 
@@ -42,9 +58,15 @@ def test_a_cohort_is_cut_to_memory_by_what_is_measured() -> None:
     size = limits.of(TRIALS[0], 40)
     assert 100 + 10 * size <= MEMORY_SHARE * 400 and size >= 20, "most of the room is used"
     before = list(asked)
-    assert limits.of(TRIALS[0], 40) == size and limits.of(TRIALS[0], size - 3) == size - 3 and asked == before, "measured once"
+    assert (
+        limits.of(TRIALS[0], 40) == size
+        and limits.of(TRIALS[0], size - 3) == size - 3
+        and asked == before
+    ), "measured once"
     asked.clear()
-    assert Limits(memory=1e9, peak=peak).of(TRIALS[0], 40) == 40 and asked == [40], "what fits compiles one program only"
+    assert Limits(memory=1e9, peak=peak).of(TRIALS[0], 40) == 40 and asked == [40], (
+        "what fits compiles one program only"
+    )
     assert Limits(memory=50.0, peak=peak).of(TRIALS[0], 40) == 1, "one is always tried"
 
 
@@ -52,9 +74,13 @@ def test_a_device_that_ran_out_halves_the_most() -> None:
     limits = Limits(memory=1e9, peak=lambda trial, trials: 1.0)
     assert limits.of(TRIALS[0], 32) == 32
     limits.ran_out(TRIALS[0], 32)
-    assert limits.of(TRIALS[0], 32) == 16 and limits.of(TRIALS[1], 32) == 32, "for that signature alone"
+    assert limits.of(TRIALS[0], 32) == 16 and limits.of(TRIALS[1], 32) == 32, (
+        "for that signature alone"
+    )
 
 
 def test_cohorts_of_a_group_are_even() -> None:
     assert [even(64, 48), even(50, 8), even(7, 100), even(1, 1)] == [32, 8, 7, 1]
-    assert sorted(len(c) for c in form([t for t in toy.trials(50, widths=(8,))], Limits(most=48))) == [25, 25]
+    assert sorted(
+        len(c) for c in form([t for t in toy.trials(50, widths=(8,))], Limits(most=48))
+    ) == [25, 25]

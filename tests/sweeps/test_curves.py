@@ -1,4 +1,6 @@
-"""Curves to a viewer: what is sent, to whom; and with the real packages where they are installed, what arrives."""
+"""Curves to a viewer: what is sent, to whom; and with the real packages where they are installed,
+what arrives.
+"""
 
 import contextlib
 import importlib.util
@@ -30,20 +32,28 @@ def test_every_curve_and_the_final_loss_are_sent() -> None:
     assert diverged and len(sent) == len(TRIALS)
     for record in RECORDS:
         result = record.result
-        train = [("train/loss", loss, step) for step, loss in zip(result.curve_steps, result.curve_losses, strict=True)]
+        train = [
+            ("train/loss", loss, step)
+            for step, loss in zip(result.curve_steps, result.curve_losses, strict=True)
+        ]
         final = [] if record in diverged else [("val/loss", result.loss, record.trial.steps)]
         assert sent[record.trial.run_id] == train + final
 
 
-@pytest.mark.parametrize(("send", "package"), [(curves.to_tensorboard, "tensorboardX"), (curves.to_wandb, "wandb")])
-def test_a_viewer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, send: object, package: str) -> None:
+@pytest.mark.parametrize(
+    ("send", "package"), [(curves.to_tensorboard, "tensorboardX"), (curves.to_wandb, "wandb")]
+)
+def test_a_viewer_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, send: object, package: str
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(InputError, match=f"pip install {package}"):
         send(RECORDS, tmp_path)  # type: ignore[operator]
 
 
 @pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("tensorboardX", "tensorboard"))), reason="tensorboardX and tensorboard are not installed"
+    not all(map(importlib.util.find_spec, ("tensorboardX", "tensorboard"))),
+    reason="tensorboardX and tensorboard are not installed",
 )
 def test_tensorboards_own_reader_finds_the_curves(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

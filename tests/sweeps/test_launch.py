@@ -1,4 +1,6 @@
-"""The launchers: the same study on local processes, on a real SLURM and on a real Ray gives the same table."""
+"""The launchers: the same study on local processes, on a real SLURM and on a real Ray gives the
+same table.
+"""
 
 import contextlib
 import importlib.util
@@ -29,7 +31,14 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     monkeypatch.setenv("TOY_TRACE", str(tmp_path / "trace"))
     store = create(tmp_path / "store")
     store.declare("toy", "q", "e", TRIALS)
-    return Job(store=str(store.path), study="toy", trainer="tests.sweeps.toy:train", workers=2, most=3, beat_seconds=0.25)
+    return Job(
+        store=str(store.path),
+        study="toy",
+        trainer="tests.sweeps.toy:train",
+        workers=2,
+        most=3,
+        beat_seconds=0.25,
+    )
 
 
 def wait(running: Running, seconds: float = 60.0) -> None:
@@ -44,15 +53,19 @@ def assert_complete(job: Job) -> None:
     assert [store.read(t.run_id).result for t in TRIALS] == [toy.descend(t) for t in TRIALS]
     lines = [line.split() for line in (store.path.parent / "trace").read_text().splitlines()]
     begins = [line for line in lines if line[0] == "begin"]
-    assert all(line[3] == "new" for line in begins) and {line[1] for line in begins} == {t.run_id for t in TRIALS}
+    assert all(line[3] == "new" for line in begins) and {line[1] for line in begins} == {
+        t.run_id for t in TRIALS
+    }
 
 
 def processes(job: Job) -> int:
     """How many processes trained."""
-    return len({line.split()[2] for line in (Path(job.store).parent / "trace").read_text().splitlines()})
+    return len(
+        {line.split()[2] for line in (Path(job.store).parent / "trace").read_text().splitlines()}
+    )
 
 
-# 1. local ------------------------------------------------------------------------------------------------------------
+# 1. local ----------------------------------------------------------------------------------------
 
 
 def test_local_workers_share_a_study(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +100,7 @@ def test_gpus_are_those_that_the_user_left_visible(monkeypatch: pytest.MonkeyPat
     assert local.gpus() == []
 
 
-# 2. SLURM ------------------------------------------------------------------------------------------------------------
+# 2. SLURM ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +115,16 @@ def slurm_conf() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_slurm_runs_the_same_study(job: Job, slurm_conf: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_runs_the_same_study(
+    job: Job, slurm_conf: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from sweeps.launch import slurm
 
     monkeypatch.setenv("SLURM_CONF", slurm_conf)
     monkeypatch.setenv("TOY_PAUSE", "0.05")
-    array = slurm.launch(job, 2, Path(job.store) / "logs", slurm.Slurm(partition="cpu", gres="gpu:1", minutes=5))
+    array = slurm.launch(
+        job, 2, Path(job.store) / "logs", slurm.Slurm(partition="cpu", gres="gpu:1", minutes=5)
+    )
     assert len(array.ids) == 2
     wait(array)
     assert_complete(job)
@@ -115,8 +132,12 @@ def test_slurm_runs_the_same_study(job: Job, slurm_conf: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("order", ["scancel --signal=USR2", "scontrol requeue"])
-def test_slurm_requeues_a_worker(job: Job, slurm_conf: str, monkeypatch: pytest.MonkeyPatch, order: str) -> None:
-    """The signal that SLURM sends ahead of the time limit, and a requeue as in a preemption: the worker ends, is queued again, finishes."""
+def test_slurm_requeues_a_worker(
+    job: Job, slurm_conf: str, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """The signal that SLURM sends ahead of the time limit, and a requeue as in a preemption: the
+    worker ends, is queued again, finishes.
+    """
     from sweeps.launch import slurm
 
     monkeypatch.setenv("SLURM_CONF", slurm_conf)
@@ -130,30 +151,47 @@ def test_slurm_requeues_a_worker(job: Job, slurm_conf: str, monkeypatch: pytest.
     while array.states() != ["PENDING"]:
         assert time.monotonic() < until and array.alive() == 1, "the job was not queued again"
         time.sleep(0.1)
-    assert 0 < len(store.ids()) < len(TRIALS) and not any((store.path / "workers").iterdir()), "stopped in the middle"
-    # SLURM holds a requeued job back for two minutes; an administrator may bring that forward, once its node has cleaned up
+    assert 0 < len(store.ids()) < len(TRIALS) and not any((store.path / "workers").iterdir()), (
+        "stopped in the middle"
+    )
+    # SLURM holds a requeued job back for two minutes; an administrator may bring that forward, once
+    # its node has cleaned up
     time.sleep(1.5)
     subprocess.run(["scontrol", "update", f"JobId={array.ids[0]}", "StartTime=now"], check=True)
     wait(array)
     assert_complete(job)
     assert processes(job) == 2
-    shown = subprocess.run(["scontrol", "show", "job", array.ids[0]], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["scontrol", "show", "job", array.ids[0]], capture_output=True, text=True, check=True
+    ).stdout
     assert "Restarts=1" in shown
 
 
-# 3. Ray --------------------------------------------------------------------------------------------------------------
+# 3. Ray ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: ray)")
+@pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: ray)"
+)
 @pytest.mark.parametrize("address", ["", "127.0.0.1:6399"])
 def test_ray_runs_the_same_study(job: Job, address: str) -> None:
-    """On a local Ray that the launcher starts, and on a running cluster that asks for a token, by its address."""
+    """On a local Ray that the launcher starts, and on a running cluster that asks for a token, by
+    its address.
+    """
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom sweeps.launch import ray\nfrom sweeps.job import Job\nimport json\n"
-        "tasks = ray.launch(Job(**json.loads(sys.argv[1])), 2, Path(sys.argv[3]), ray.Ray(address=sys.argv[2]))\n"
+        "import sys, time\nfrom pathlib import Path\nfrom sweeps.launch import ray\nfrom "
+        "sweeps.job import Job\nimport json\n"
+        "tasks = ray.launch(Job(**json.loads(sys.argv[1])), 2, Path(sys.argv[3]), "
+        "ray.Ray(address=sys.argv[2]))\n"
         "while tasks.alive(): time.sleep(0.1)\ntasks.stop()\n"
     )
-    env = {**os.environ, "TOY_PAUSE": "0.1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    env = {
+        **os.environ,
+        "TOY_PAUSE": "0.1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0" * 64,
+    }
     with contextlib.ExitStack() as stack:
         if address:
             stack.enter_context(ray_head(address.split(":")[1], env))
@@ -169,7 +207,12 @@ def test_ray_runs_the_same_study(job: Job, address: str) -> None:
 def ray_head(port: str, env: dict[str, str]) -> Iterator[None]:
     """A running cluster of this machine alone."""
     options = ["--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--block"]
-    head = subprocess.Popen([sys.executable, "-m", "ray.scripts.scripts", "start", *options], env=env, stdout=subprocess.PIPE, text=True)
+    head = subprocess.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", *options],
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert head.stdout is not None
         while "Ray runtime started" not in (line := head.stdout.readline()):

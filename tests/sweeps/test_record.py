@@ -27,12 +27,26 @@ def same(a: Result, b: Result) -> bool:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(width=64), max_size=8), st.floats(0, 1e6), st.text(max_size=20))
-def test_lossless_whatever_the_curve_and_the_text_hold(losses: list[float], seconds: float, reason: str) -> None:
-    curve: dict[str, Any] = {"curve_steps": tuple(range(1, len(losses) + 1)), "curve_losses": tuple(losses)}
-    result = Result(run_id=TRIAL.run_id, status="diverged", diverged_step=3, seconds=seconds, reason=reason, **curve)
+def test_lossless_whatever_the_curve_and_the_text_hold(
+    losses: list[float], seconds: float, reason: str
+) -> None:
+    curve: dict[str, Any] = {
+        "curve_steps": tuple(range(1, len(losses) + 1)),
+        "curve_losses": tuple(losses),
+    }
+    result = Result(
+        run_id=TRIAL.run_id,
+        status="diverged",
+        diverged_step=3,
+        seconds=seconds,
+        reason=reason,
+        **curve,
+    )
     record = make_record("toy", TRIAL, result)
     back = decode(encode(record))
-    assert (back.study, back.trial, back.row) == (record.study, record.trial, record.row) and same(back.result, result)
+    assert (back.study, back.trial, back.row) == (record.study, record.trial, record.row) and same(
+        back.result, result
+    )
 
 
 def test_is_one_json_document_with_the_table_row_in_it() -> None:
@@ -82,5 +96,15 @@ def test_a_newer_schema_is_refused_by_number() -> None:
 
 def test_floats_keep_their_bits() -> None:
     trial = dataclasses.replace(TRIAL, lr=0.1 + 0.2, weight_decay=1e-300 / 3)
-    back = decode(encode(make_record("toy", trial, dataclasses.replace(RECORD.result, run_id=trial.run_id, seconds=math.pi))))
-    assert back.trial == trial and back.trial.run_id == trial.run_id and back.result.seconds == math.pi
+    back = decode(
+        encode(
+            make_record(
+                "toy",
+                trial,
+                dataclasses.replace(RECORD.result, run_id=trial.run_id, seconds=math.pi),
+            )
+        )
+    )
+    assert (
+        back.trial == trial and back.trial.run_id == trial.run_id and back.result.seconds == math.pi
+    )

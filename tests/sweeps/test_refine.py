@@ -23,14 +23,23 @@ def grid(width: int, low: int, high: int, seeds: int = 1) -> list[Trial]:
     return [dataclasses.replace(BASE, width=width, ff=4 * width, **p) for p in points]
 
 
-def rows(trials: list[Trial], optimum: float, diverge_above: float = math.inf) -> list[tuple[Trial, dict[str, Any]]]:
+def rows(
+    trials: list[Trial], optimum: float, diverge_above: float = math.inf
+) -> list[tuple[Trial, dict[str, Any]]]:
     """A basin in log2 LR around `optimum`, steeper on the right."""
     out = []
     for t in trials:
         u = math.log2(t.lr) - optimum
-        loss = 2.0 * math.exp(0.02 * u * u * (1.5 if u > 0 else 1.0)) + 1e-4 * math.sin(1e3 * t.lr + t.init_seed)
+        loss = 2.0 * math.exp(0.02 * u * u * (1.5 if u > 0 else 1.0)) + 1e-4 * math.sin(
+            1e3 * t.lr + t.init_seed
+        )
         bad = math.log2(t.lr) > diverge_above
-        row = {"width": t.width, "lr": t.lr, "loss": None if bad else loss, "status": "diverged" if bad else "done"}
+        row = {
+            "width": t.width,
+            "lr": t.lr,
+            "loss": None if bad else loss,
+            "status": "diverged" if bad else "done",
+        }
         out.append((t, {**row, "loss_init": 5.0, "vocab": 256}))
     return out
 
@@ -43,8 +52,12 @@ def test_an_optimum_inside_adds_nothing() -> None:
     assert added(rows(grid(8, -6, 0), -3.2)) == []
 
 
-@pytest.mark.parametrize(("optimum", "expected"), [(-8.0, [-8, -7]), (3.0, [1, 2]), (-5.8, [-8, -7]), (-0.3, [1, 2])])
-def test_an_optimum_on_an_edge_or_beyond_it_adds_two_points_there(optimum: float, expected: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("optimum", "expected"), [(-8.0, [-8, -7]), (3.0, [1, 2]), (-5.8, [-8, -7]), (-0.3, [1, 2])]
+)
+def test_an_optimum_on_an_edge_or_beyond_it_adds_two_points_there(
+    optimum: float, expected: list[float]
+) -> None:
     assert added(rows(grid(8, -6, 0), optimum)) == pytest.approx(expected)
 
 
@@ -63,11 +76,24 @@ def test_a_grid_that_ends_in_divergence_has_no_upper_edge() -> None:
 def test_a_study_grows_until_its_optimum_is_inside(tmp_path: Path) -> None:
     """Rounds on a store: the optimum at 2^1.2 is reached from a grid that ends at 2^-2."""
     store = create(tmp_path / "store")
-    study = Study(name="s", question="q", expectation="e", trials=tuple(grid(8, -6, -2)), refine="lr", rounds=4)
+    study = Study(
+        name="s",
+        question="q",
+        expectation="e",
+        trials=tuple(grid(8, -6, -2)),
+        refine="lr",
+        rounds=4,
+    )
     rounds = 0
     while True:
         for trial, row in rows(list(study.trials), 1.2):
-            store.publish(make_record("s", trial, Result(run_id=trial.run_id, status="done", loss=row["loss"], loss_init=5.0)))
+            store.publish(
+                make_record(
+                    "s",
+                    trial,
+                    Result(run_id=trial.run_id, status="done", loss=row["loss"], loss_init=5.0),
+                )
+            )
         new = next_round(study, store)
         if not new:
             break

@@ -23,7 +23,13 @@ def a_store(tmp_path: Path, trials: Sequence[Trial]) -> Store:
 
 
 def logged(sizes: list[int], train: Train = toy.train) -> Train:
-    def inner(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
+    def inner(
+        trials: Sequence[Trial],
+        *,
+        stop: Callable[[], bool],
+        checkpoints: Path,
+        progress: Callable[[Any], None],
+    ) -> Iterable[Result]:
         sizes.append(len(trials))
         return train(trials, stop=stop, checkpoints=checkpoints, progress=progress)
 
@@ -48,15 +54,30 @@ def test_divergence_is_a_result(tmp_path: Path) -> None:
     summary = work(store, "toy", trials, toy.train)
     assert summary.diverged > 2 and summary.done > 2
     counts = Board(store).look().counts()
-    assert counts == {"trials": 20, "done": summary.done, "running": 0, "waiting": 0, "diverged": summary.diverged, "failed": 0}
+    assert counts == {
+        "trials": 20,
+        "done": summary.done,
+        "running": 0,
+        "waiting": 0,
+        "diverged": summary.diverged,
+        "failed": 0,
+    }
 
 
-@pytest.mark.parametrize("message", ["RESOURCE_EXHAUSTED: Out of memory while trying to allocate", "something else"])
-def test_a_cohort_too_big_for_the_device_is_halved_and_finishes(tmp_path: Path, message: str) -> None:
+@pytest.mark.parametrize(
+    "message", ["RESOURCE_EXHAUSTED: Out of memory while trying to allocate", "something else"]
+)
+def test_a_cohort_too_big_for_the_device_is_halved_and_finishes(
+    tmp_path: Path, message: str
+) -> None:
     trials, sizes = toy.trials(40, widths=(8,)), []
 
     def small_device(
-        trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]
+        trials: Sequence[Trial],
+        *,
+        stop: Callable[[], bool],
+        checkpoints: Path,
+        progress: Callable[[Any], None],
     ) -> Iterable[Result]:
         if len(trials) > 6:
             raise RuntimeError(message)
@@ -74,7 +95,13 @@ def test_one_bad_trial_is_found_and_the_others_finish(tmp_path: Path) -> None:
     trials = toy.trials(20)
     bad = next(t.run_id for t in trials[8:] if toy.descend(t).status == "done")
 
-    def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
+    def train(
+        trials: Sequence[Trial],
+        *,
+        stop: Callable[[], bool],
+        checkpoints: Path,
+        progress: Callable[[Any], None],
+    ) -> Iterable[Result]:
         if any(t.run_id == bad for t in trials):
             raise ValueError("no good")
         return toy.train(trials, stop=stop, checkpoints=checkpoints, progress=progress)
@@ -93,7 +120,13 @@ def test_a_result_that_comes_late_is_discarded(tmp_path: Path) -> None:
     trials = toy.trials(2, widths=(8,))
     store = a_store(tmp_path, trials)
 
-    def slow(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
+    def slow(
+        trials: Sequence[Trial],
+        *,
+        stop: Callable[[], bool],
+        checkpoints: Path,
+        progress: Callable[[Any], None],
+    ) -> Iterable[Result]:
         for trial in trials:
             store.publish(make_record("toy", trial, toy.descend(trial)))  # the other worker
             yield dataclasses.replace(toy.descend(trial), seconds=99.0)
@@ -107,9 +140,17 @@ def test_a_result_that_no_file_can_hold_is_a_failure(tmp_path: Path) -> None:
     trials = toy.trials(3)
     store = a_store(tmp_path, trials)
 
-    def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
+    def train(
+        trials: Sequence[Trial],
+        *,
+        stop: Callable[[], bool],
+        checkpoints: Path,
+        progress: Callable[[Any], None],
+    ) -> Iterable[Result]:
         for trial in trials:
-            yield dataclasses.replace(toy.descend(trial), versions={"toy": object()} if trial == trials[0] else {})  # type: ignore[dict-item]
+            yield dataclasses.replace(
+                toy.descend(trial), versions={"toy": object()} if trial == trials[0] else {}
+            )  # type: ignore[dict-item]
 
     summary = work(store, "toy", trials, train, limits=Limits(most=3))
     assert summary.failed and "not JSON serializable" in next(iter(store.reasons().values()))

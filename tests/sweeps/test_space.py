@@ -11,22 +11,46 @@ from lab import InputError
 from sweeps import space, studies
 from tests.sweeps import toy
 
-COMMON = {"corpus": "0" * 64, "vocab": 16, "sequence": 8, "batch": 2, "steps": 4, "depth": 1, "head_dim": 4}
+COMMON = {
+    "corpus": "0" * 64,
+    "vocab": 16,
+    "sequence": 8,
+    "batch": 2,
+    "steps": 4,
+    "depth": 1,
+    "head_dim": 4,
+}
 
 
 def test_grids() -> None:
     assert space.log_grid(1e-3, 1e1, 5) == pytest.approx([1e-3, 1e-2, 1e-1, 1, 10])
-    assert (space.log_grid(1e-3, 0.7, 4)[0], space.log_grid(1e-3, 0.7, 4)[-1]) == (1e-3, 0.7), "both ends are exact"
-    assert space.powers(-3, 1) == [0.125, 0.25, 0.5, 1, 2] and space.powers(0, 1, 0.5) == pytest.approx([1, math.sqrt(2), 2])
-    for bad in (lambda: space.log_grid(0, 1, 3), lambda: space.log_grid(2, 1, 3), lambda: space.powers(1, 0)):
+    assert (space.log_grid(1e-3, 0.7, 4)[0], space.log_grid(1e-3, 0.7, 4)[-1]) == (1e-3, 0.7), (
+        "both ends are exact"
+    )
+    assert space.powers(-3, 1) == [0.125, 0.25, 0.5, 1, 2] and space.powers(
+        0, 1, 0.5
+    ) == pytest.approx([1, math.sqrt(2), 2])
+    for bad in (
+        lambda: space.log_grid(0, 1, 3),
+        lambda: space.log_grid(2, 1, 3),
+        lambda: space.powers(1, 0),
+    ):
         with pytest.raises(InputError, match="needs"):
             bad()
 
 
 def test_product_zip_cross_chain() -> None:
     a = space.product(width=[8, 16], lr=[0.1, 0.2])
-    assert a == [{"width": 8, "lr": 0.1}, {"width": 8, "lr": 0.2}, {"width": 16, "lr": 0.1}, {"width": 16, "lr": 0.2}]
-    assert space.zipped(width=[8, 16], ff=[32, 64]) == [{"width": 8, "ff": 32}, {"width": 16, "ff": 64}]
+    assert a == [
+        {"width": 8, "lr": 0.1},
+        {"width": 8, "lr": 0.2},
+        {"width": 16, "lr": 0.1},
+        {"width": 16, "lr": 0.2},
+    ]
+    assert space.zipped(width=[8, 16], ff=[32, 64]) == [
+        {"width": 8, "ff": 32},
+        {"width": 16, "ff": 64},
+    ]
     assert space.cross(space.zipped(width=[8, 16], ff=[32, 64]), space.product(lr=[1])) == [
         {"width": 8, "ff": 32, "lr": 1}, {"width": 16, "ff": 64, "lr": 1},
     ]  # fmt: skip
@@ -48,19 +72,34 @@ def test_subsample_is_by_seed_without_replacement_in_order() -> None:
 
 @pytest.mark.parametrize("draw", [space.random, space.sobol])
 def test_random_designs_keep_their_ranges_and_their_seed(draw: object) -> None:
-    ranges = {"lr": (1e-4, 1e-1, "log"), "beta2": (0.9, 0.99), "depth": (1, 4, "int"), "width": (8, 128, "log_int")}
+    ranges = {
+        "lr": (1e-4, 1e-1, "log"),
+        "beta2": (0.9, 0.99),
+        "depth": (1, 4, "int"),
+        "width": (8, 128, "log_int"),
+    }
     points = draw(256, 3, **ranges)  # type: ignore[operator]
     assert points == draw(256, 3, **ranges) != draw(256, 4, **ranges)  # type: ignore[operator]
-    assert all(1e-4 <= p["lr"] < 1e-1 and 0.9 <= p["beta2"] < 0.99 and 8 <= p["width"] <= 128 for p in points)
-    assert {p["depth"] for p in points} == {1, 2, 3, 4} and all(isinstance(p["depth"], int) for p in points)
-    assert abs(np.mean([math.log10(p["lr"]) for p in points]) + 2.5) < 0.15, "uniform in the logarithm"
+    assert all(
+        1e-4 <= p["lr"] < 1e-1 and 0.9 <= p["beta2"] < 0.99 and 8 <= p["width"] <= 128
+        for p in points
+    )
+    assert {p["depth"] for p in points} == {1, 2, 3, 4} and all(
+        isinstance(p["depth"], int) for p in points
+    )
+    assert abs(np.mean([math.log10(p["lr"]) for p in points]) + 2.5) < 0.15, (
+        "uniform in the logarithm"
+    )
     with pytest.raises(InputError, match="must be \\(low, high\\)"):
         draw(4, 0, lr=(0, 1, "log"))  # type: ignore[operator]
 
 
 def test_sobol_is_more_even_than_chance() -> None:
     """Each of 16 cells of one axis holds exactly 4 of 64 points; independent draws do not."""
-    counts = [Counter(int(16 * p["x"]) for p in draw(64, 0, x=(0.0, 1.0))) for draw in (space.sobol, space.random)]
+    counts = [
+        Counter(int(16 * p["x"]) for p in draw(64, 0, x=(0.0, 1.0)))
+        for draw in (space.sobol, space.random)
+    ]
     assert set(counts[0].values()) == {4} and set(counts[1].values()) != {4}
 
 
@@ -68,8 +107,14 @@ def test_trials_derive_override_and_refuse() -> None:
     def derive(p: dict[str, object]) -> dict[str, object]:
         return {"ff": 4 * p["width"], "steps": 99}  # type: ignore[operator]
 
-    made = space.trials([{"width": 8, "lr": 0.1}, {"width": 8, "lr": 0.1}, {"width": 16, "lr": 0.1, "steps": 7}], derive, **COMMON)
-    assert [(t.width, t.ff, t.steps) for t in made] == [(8, 32, 99), (16, 64, 7)], "equal trials are one; the point wins"
+    made = space.trials(
+        [{"width": 8, "lr": 0.1}, {"width": 8, "lr": 0.1}, {"width": 16, "lr": 0.1, "steps": 7}],
+        derive,
+        **COMMON,
+    )
+    assert [(t.width, t.ff, t.steps) for t in made] == [(8, 32, 99), (16, 64, 7)], (
+        "equal trials are one; the point wins"
+    )
     with pytest.raises(InputError, match="learning_rate=1: a trial has no such field"):
         space.trials([{"learning_rate": 1}], **COMMON)
     with pytest.raises(InputError, match="a trial needs width, ff, lr"):
@@ -77,21 +122,33 @@ def test_trials_derive_override_and_refuse() -> None:
 
 
 def test_independent_search_in_rounds_finds_a_separable_optimum() -> None:
-    """LR first, then each multiplier alone, then the best of each: 12 + 9 points instead of 12 x 5 x 5."""
+    """LR first, then each multiplier alone, then the best of each: 12 + 9 points instead of 12 x 5
+    x 5.
+    """
     axes = {"alpha_attn": [0.25, 0.5, 1.0, 2.0, 4.0], "alpha_out": [0.25, 0.5, 1.0, 2.0, 4.0]}
 
     def loss(p: dict[str, float]) -> float:
-        return (math.log2(p["lr"]) - 1) ** 2 + (math.log2(p["alpha_attn"]) + 2) ** 2 + (math.log2(p["alpha_out"]) - 1) ** 2
+        return (
+            (math.log2(p["lr"]) - 1) ** 2
+            + (math.log2(p["alpha_attn"]) + 2) ** 2
+            + (math.log2(p["alpha_out"]) - 1) ** 2
+        )
 
     best = {"lr": 1.0, "alpha_attn": 1.0, "alpha_out": 1.0}
     first = space.search_axes(best, {"lr": space.powers(-8, 3)})
     best = space.join_best(best, [(p, loss(p)) for p in first], ["lr"])
     second = space.search_axes(best, axes)
-    best = space.join_best(best, [(p, loss(p) if p["alpha_out"] < 4 else math.nan) for p in second], axes)
-    assert (len(first), len(second)) == (12, 9) and best == {"lr": 2.0, "alpha_attn": 0.25, "alpha_out": 2.0}
+    best = space.join_best(
+        best, [(p, loss(p) if p["alpha_out"] < 4 else math.nan) for p in second], axes
+    )
+    assert (len(first), len(second)) == (12, 9) and best == {
+        "lr": 2.0,
+        "alpha_attn": 0.25,
+        "alpha_out": 2.0,
+    }
 
 
-# Studies ---------------------------------------------------------------------------------------------------------------
+# Studies -----------------------------------------------------------------------------------------
 
 YAML = """
 question: Where is the best LR at each width?
@@ -113,7 +170,8 @@ def test_a_study_of_plain_data(tmp_path: Path) -> None:
     study = studies.load(str(path), "0" * 64, 16)
     assert (study.name, len(study.trials), study.refine, study.rounds) == ("mine", 14, "lr", 1)
     path.write_text(
-        "space: {product: {width: [8], lr: [1e-3]}}\ncommon: {sequence: 8, batch: 2, steps: 1, depth: 1, head_dim: 4, ff: 8, eps: 1e-9}"
+        "space: {product: {width: [8], lr: [1e-3]}}\ncommon: {sequence: 8, batch: 2, steps: 1, "
+        "depth: 1, head_dim: 4, ff: 8, eps: 1e-9}"
     )
     one = studies.load(str(path), "0" * 64, 16).trials[0]
     assert (one.lr, one.eps) == (1e-3, 1e-9), "YAML takes 1e-3 for text"
@@ -132,7 +190,10 @@ def test_a_study_of_plain_data(tmp_path: Path) -> None:
         ("space: []\nwidht: 3", "widht: unknown key"),
         ("space: !!python/object/apply:os.system ['touch PWNED']", "cannot be read"),
         ("space: {product: {lr: {eval: '1'}}}", "values are a list"),
-        ("space: {product: {widht: [8]}}\ncommon: {ff_ratio: 4}", "widht=8: a trial has no such field; did you mean width?"),
+        (
+            "space: {product: {widht: [8]}}\ncommon: {ff_ratio: 4}",
+            "widht=8: a trial has no such field; did you mean width?",
+        ),
         ("space: {product: [1, 2]}", "not of the form"),
         ("space: {product: {lr: {powers: [1]}}}", "not of the form"),
         ("space: {sobol: {count: 4}}", "'ranges' is missing"),
@@ -151,7 +212,9 @@ def test_bad_plain_data_is_one_clear_line_and_runs_nothing(
 
 def test_a_study_by_path_takes_options_and_refuses_unknown_ones() -> None:
     path = str(Path(__file__).parent / "toy_study.py")
-    assert [t.run_id for t in studies.load(path, "x", 16, count=3).trials] == [t.run_id for t in toy.trials(3)]
+    assert [t.run_id for t in studies.load(path, "x", 16, count=3).trials] == [
+        t.run_id for t in toy.trials(3)
+    ]
     with pytest.raises(InputError, match="cuont=3: study toy_study takes count, steps"):
         studies.load(path, "x", 16, cuont=3)
     with pytest.raises(InputError, match="must be one of .*lr_width"):
@@ -176,4 +239,8 @@ def test_a_users_bad_file_is_one_clear_line(tmp_path: Path, text: str, message: 
 @pytest.mark.parametrize("name", studies.names())
 def test_every_built_in_study_loads(name: str) -> None:
     study = studies.load(name, "0" * 64, 256)
-    assert study.question and study.expectation and len({t.run_id for t in study.trials}) == len(study.trials) > 1
+    assert (
+        study.question
+        and study.expectation
+        and len({t.run_id for t in study.trials}) == len(study.trials) > 1
+    )

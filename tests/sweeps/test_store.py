@@ -1,4 +1,6 @@
-"""The store's folder: first writer wins, damage is named and set aside, a disk that is full or read-only costs nothing stored."""
+"""The store's folder: first writer wins, damage is named and set aside, a disk that is full or
+read-only costs nothing stored.
+"""
 
 import errno
 import os
@@ -32,13 +34,18 @@ def fill(store: Store) -> None:
 
 
 def test_the_first_writer_wins(store: Store) -> None:
-    first, second = make_record("one", TRIALS[0], toy.descend(TRIALS[0])), make_record("two", TRIALS[0], toy.descend(TRIALS[0]))
+    first, second = (
+        make_record("one", TRIALS[0], toy.descend(TRIALS[0])),
+        make_record("two", TRIALS[0], toy.descend(TRIALS[0])),
+    )
     assert store.publish(first) and not store.publish(second)
     assert store.read(TRIALS[0].run_id) == first
     assert not any((store.path / "tmp").iterdir())
 
 
-def test_a_link_that_a_file_server_repeats_counts_as_ours(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_that_a_file_server_repeats_counts_as_ours(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     link = os.link
 
     def twice(source: Path, target: Path) -> None:
@@ -58,18 +65,33 @@ def test_names_stay_inside_the_store(store: Store, name: str) -> None:
 
 
 def test_files_of_other_programs_are_let_be(store: Store) -> None:
-    strangers = [store.path / folder / name for folder in FOLDERS for name in (".nfs00000000012a", "._toy.json", "notes.txt", "x.1.json~")]
+    strangers = [
+        store.path / folder / name
+        for folder in FOLDERS
+        for name in (".nfs00000000012a", "._toy.json", "notes.txt", "x.1.json~")
+    ]
     for path in strangers:
         path.write_text("not of the store\n")
     summary = work(store, "toy", TRIALS, toy.train)
     assert summary.done + summary.diverged == len(TRIALS) and not summary.set_aside
     counts = Board(open_store(store.path)).look().counts()
-    assert counts == {"trials": 12, "done": summary.done, "diverged": summary.diverged, "running": 0, "waiting": 0, "failed": 0}
+    assert counts == {
+        "trials": 12,
+        "done": summary.done,
+        "diverged": summary.diverged,
+        "running": 0,
+        "waiting": 0,
+        "failed": 0,
+    }
     assert all(path.exists() for path in strangers)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"schema":2,"sha256":"00",\n"study":"toy"}\n', b"\x00" * 4096])
-def test_damage_is_named_set_aside_and_trained_again(store: Store, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b'{"schema":2,"sha256":"00",\n"study":"toy"}\n', b"\x00" * 4096]
+)
+def test_damage_is_named_set_aside_and_trained_again(
+    store: Store, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(store)
     bad = store.file(TRIALS[3].run_id)
     bad.write_bytes(damage)
@@ -77,12 +99,17 @@ def test_damage_is_named_set_aside_and_trained_again(store: Store, damage: bytes
     assert list(board.damaged) == [f"trials/{bad.name}"] and board.counts()["waiting"] == 1
     assert len(list(store.records({}))) == len(TRIALS) - 1, "not fatal to the others"
     summary = work(store, "toy", TRIALS, toy.train)
-    assert (summary.set_aside, summary.done + summary.diverged) == (1, 1) and bad.name in caplog.text
+    assert (summary.set_aside, summary.done + summary.diverged) == (
+        1,
+        1,
+    ) and bad.name in caplog.text
     assert store.read(TRIALS[3].run_id).result == toy.descend(TRIALS[3])
     assert [p.read_bytes() for p in (store.path / "damaged").iterdir()] == [damage]
 
 
-def test_a_file_under_another_trials_name_is_damage(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_under_another_trials_name_is_damage(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     fill(store)
     os.replace(store.file(TRIALS[1].run_id), store.file(TRIALS[0].run_id))
     summary = work(store, "toy", TRIALS, toy.train)
@@ -93,7 +120,9 @@ def test_a_file_under_another_trials_name_is_damage(store: Store, caplog: pytest
 def test_a_good_file_that_replaced_a_damaged_one_is_not_set_aside(store: Store) -> None:
     fill(store)
     assert store.set_aside(TRIALS[0].run_id) == ""
-    assert store.read(TRIALS[0].run_id).result == toy.descend(TRIALS[0]) and not any((store.path / "damaged").iterdir())
+    assert store.read(TRIALS[0].run_id).result == toy.descend(TRIALS[0]) and not any(
+        (store.path / "damaged").iterdir()
+    )
 
 
 def test_a_damaged_failure_is_reported_not_fatal(store: Store) -> None:
@@ -125,11 +154,13 @@ def test_no_store_and_a_newer_store_are_refused(tmp_path: Path, store: Store) ->
         create(tmp_path / "file")
 
 
-# A disk that is full -------------------------------------------------------------------------------------------------
+# A disk that is full -----------------------------------------------------------------------------
 
 
 def test_disk_full_in_the_middle_of_a_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the bytes arrive: nothing appears under the final name, the error is the caller's, what was stored is kept."""
+    """Half of the bytes arrive: nothing appears under the final name, the error is the caller's,
+    what was stored is kept.
+    """
     fill(store)
     extra = toy.trials(13)[-1]
     written: list[int] = []
@@ -144,7 +175,9 @@ def test_disk_full_in_the_middle_of_a_write(store: Store, monkeypatch: pytest.Mo
         with pytest.raises(OSError, match="No space left"):
             work(store, "toy", [*TRIALS, extra], toy.train)
     assert written and not store.has(extra.run_id) and not any((store.path / "tmp").iterdir())
-    assert work(store, "toy", [*TRIALS, extra], toy.train).done == 1, "the claim was given back; with room again it goes on"
+    assert work(store, "toy", [*TRIALS, extra], toy.train).done == 1, (
+        "the claim was given back; with room again it goes on"
+    )
 
 
 @pytest.fixture
@@ -152,7 +185,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 256 kB."""
     where = tmp_path / "disk"
     where.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(where)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(where)], capture_output=True
+    ).returncode:
         pytest.skip("mounting a tmpfs needs root: the patched write above covers the same path")
     yield where
     subprocess.run(["umount", str(where)], check=True)

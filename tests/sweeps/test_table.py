@@ -59,10 +59,14 @@ def test_the_columns_are_the_tables_own_in_order(store: Store, tmp_path: Path) -
     csv, parquet = table.read_table(tmp_path / "t.csv"), table.read_table(tmp_path / "t.parquet")
     for other in (frame, csv, parquet):
         assert tuple(other.columns) == COLUMNS and len(other) == len(TRIALS)
-    assert csv["loss"].equals(frame["loss"].astype(float)) and csv["lr"].equals(frame["lr"]), "floats keep their bits in the CSV"
+    assert csv["loss"].equals(frame["loss"].astype(float)) and csv["lr"].equals(frame["lr"]), (
+        "floats keep their bits in the CSV"
+    )
     assert list(parquet["loss"].dropna()) == list(frame["loss"].dropna())
     diverged = frame[frame["status"] == "diverged"]
-    assert len(diverged) and diverged["loss"].isna().all() and (diverged["diverged_step"] == 20).all()
+    assert (
+        len(diverged) and diverged["loss"].isna().all() and (diverged["diverged_step"] == 20).all()
+    )
     assert ",20," in (tmp_path / "t.csv").read_text().splitlines()[1], "whole numbers stay whole"
 
 
@@ -75,7 +79,12 @@ def test_anyones_csv_is_a_read_only_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "cannot be read"), (b"a,b\n1,2\n", "needs rows and a column 'loss'"), (b"loss\n", "0 rows")]
+    ("content", "message"),
+    [
+        (b"", "cannot be read"),
+        (b"a,b\n1,2\n", "needs rows and a column 'loss'"),
+        (b"loss\n", "0 rows"),
+    ],
 )
 def test_a_bad_table_is_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.csv").write_bytes(content)
@@ -114,11 +123,16 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten thousand trials with curves of 200 points, written without waiting for the disk."""
     store = create(tmp_path_factory.mktemp("large") / "store")
     trials = [dataclasses.replace(TRIALS[0], init_seed=i) for i in range(10_000)]
-    curve: dict[str, Any] = {"curve_steps": tuple(range(1, 201)), "curve_losses": tuple(5.0 / (1 + 0.1 * i) for i in range(200))}
+    curve: dict[str, Any] = {
+        "curve_steps": tuple(range(1, 201)),
+        "curve_losses": tuple(5.0 / (1 + 0.1 * i) for i in range(200)),
+    }
     one = dataclasses.replace(toy.descend(TRIALS[0]), seconds=0.5, **curve)
     for i, trial in enumerate(trials):
         result = dataclasses.replace(one, run_id=trial.run_id, loss=2.0 + i / 1e4)
-        (store.path / "trials" / f"{trial.run_id}.json").write_bytes(encode(make_record("toy", trial, result)))
+        (store.path / "trials" / f"{trial.run_id}.json").write_bytes(
+            encode(make_record("toy", trial, result))
+        )
     store.declare("toy", "q", "e", trials)
     return store.path
 
@@ -126,24 +140,45 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def timed(*arguments: str) -> tuple[float, float, str]:
     """(seconds of CPU, MB at the peak, output) of one command, process start included.
 
-    CPU seconds, not those of the clock: the command has one thread, and a neighbour on the machine must not decide this test.
+    CPU seconds, not those of the clock: the command has one thread, and a neighbour on the machine
+    must not decide this test.
     """
     command = [sys.executable, "-m", "scalelab", *arguments]
-    inner = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); r = resource.getrusage(resource.RUSAGE_CHILDREN); "
-    inner += (
-        "print(r.ru_utime + r.ru_stime, r.ru_maxrss / 1e3, file=sys.stderr)"  # of a process of its own: this one has had other children
+    inner = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); r = "
+        "resource.getrusage(resource.RUSAGE_CHILDREN); "
     )
-    done = subprocess.run([sys.executable, "-c", inner, *command], cwd=ROOT, capture_output=True, text=True, check=True)
+    inner += (
+        # of a process of its own: this one has had other children
+        "print(r.ru_utime + r.ru_stime, r.ru_maxrss / 1e3, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", inner, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     seconds, peak = map(float, done.stderr.split()[-2:])
     return seconds, peak, done.stdout
 
 
-def test_ten_thousand_trials_status_under_2_s_export_under_10_s_memory_under_1_gb(large: Path, tmp_path: Path) -> None:
+def test_ten_thousand_trials_status_under_2_s_export_under_10_s_memory_under_1_gb(
+    large: Path, tmp_path: Path
+) -> None:
     status = timed("sweep", "status", str(large), "--json")
     assert json.loads(status[2])["done"] == 10_000
-    exports = [timed("sweep", "export", str(large), "--out", str(tmp_path / f"t{suffix}")) for suffix in (".csv", ".parquet")]
-    print(f"status {status[0]:.2f} s, csv {exports[0][0]:.2f} s, parquet {exports[1][0]:.2f} s, at most {exports[1][1]:.0f} MB")
+    exports = [
+        timed("sweep", "export", str(large), "--out", str(tmp_path / f"t{suffix}"))
+        for suffix in (".csv", ".parquet")
+    ]
+    print(
+        f"status {status[0]:.2f} s, csv {exports[0][0]:.2f} s, parquet {exports[1][0]:.2f} s, "
+        f"at most {exports[1][1]:.0f} MB"
+    )
     assert status[0] < 2.0
     assert all(e[0] < 10.0 for e in exports) and exports[-1][1] < 1000
     board = Board(Store(large)).look()
-    assert len(board.rows) == 10_000 and not list(Store(large).scan(head, skip=board.rows.keys())), "a later look reads only what is new"
+    assert len(board.rows) == 10_000 and not list(
+        Store(large).scan(head, skip=board.rows.keys())
+    ), "a later look reads only what is new"

@@ -1,6 +1,8 @@
-"""lab's own training on a tiny corpus, as a worker's training function; a line in TINY_TRACE says where each trial goes on.
+"""lab's own training on a tiny corpus, as a worker's training function; a line in TINY_TRACE says
+where each trial goes on.
 
-`python -m tests.sweeps.tiny STORE NTH` is a worker that kills itself inside its NTH checkpoint, before it is whole.
+`python -m tests.sweeps.tiny STORE NTH` is a worker that kills itself inside its NTH checkpoint,
+before it is whole.
 """
 
 import functools
@@ -22,18 +24,39 @@ from sweeps import space
 def corpus() -> Corpus:
     """Two streams of tokens from a noisy cycle: learnable, and the same everywhere."""
     rng = np.random.default_rng(0)
-    streams = [((np.arange(n) * 7 + rng.integers(0, 3, n)) % 16).astype(np.uint16) for n in (4096, 512)]
-    split = {name: {"bytes": len(s), "tokens": len(s)} for name, s in zip(("train", "val"), streams, strict=True)}
+    streams = [
+        ((np.arange(n) * 7 + rng.integers(0, 3, n)) % 16).astype(np.uint16) for n in (4096, 512)
+    ]
+    split = {
+        name: {"bytes": len(s), "tokens": len(s)}
+        for name, s in zip(("train", "val"), streams, strict=True)
+    }
     return Corpus(streams[0], streams[1], {"vocab": 16, **split})
 
 
 def trials(count: int, steps: int = 30) -> list[Trial]:
-    common = {"corpus": corpus().sha256, "vocab": 16, "sequence": 16, "batch": 2, "width": 8, "ff": 16, "depth": 1, "head_dim": 4}
-    return space.trials(space.product(lr=space.powers(-10, count - 11)), steps=steps, parametrization="sp", **common)
+    common = {
+        "corpus": corpus().sha256,
+        "vocab": 16,
+        "sequence": 16,
+        "batch": 2,
+        "width": 8,
+        "ff": 16,
+        "depth": 1,
+        "head_dim": 4,
+    }
+    return space.trials(
+        space.product(lr=space.powers(-10, count - 11)), steps=steps, parametrization="sp", **common
+    )
 
 
 def train(
-    trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None], axis: str = "turn"
+    trials: Sequence[Trial],
+    *,
+    stop: Callable[[], bool],
+    checkpoints: Path,
+    progress: Callable[[Any], None],
+    axis: str = "turn",
 ) -> Iterable[Result]:
     from lab import population
 
@@ -46,7 +69,9 @@ def train(
         told.append(state.steps_done)
         progress(state)
 
-    return population.train(trials, corpus(), axis, progress=tell, stop=stop, checkpoints=checkpoints, every_seconds=0.0)
+    return population.train(
+        trials, corpus(), axis, progress=tell, stop=stop, checkpoints=checkpoints, every_seconds=0.0
+    )
 
 
 if __name__ == "__main__":
@@ -63,4 +88,8 @@ if __name__ == "__main__":
         rename(source, target, **more)
 
     os.rename = killing_rename  # type: ignore[assignment]
-    sys.exit(job.main([job.Job(store=sys.argv[1], study="tiny", trainer="tests.sweeps.tiny:train").json()]))
+    sys.exit(
+        job.main(
+            [job.Job(store=sys.argv[1], study="tiny", trainer="tests.sweeps.tiny:train").json()]
+        )
+    )

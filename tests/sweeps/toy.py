@@ -1,6 +1,8 @@
-"""A training function without JAX: gradient descent on a quadratic, a few milliseconds a trial, bit-equal every time.
+"""A training function without JAX: gradient descent on a quadratic, a few milliseconds a trial,
+bit-equal every time.
 
-It writes what it does to the append-only file TOY_TRACE, one line an event, so that a test knows what was really trained.
+It writes what it does to the append-only file TOY_TRACE, one line an event, so that a test knows
+what was really trained.
 """
 
 import math
@@ -15,9 +17,22 @@ from sweeps import space
 
 
 def trials(count: int, widths: Sequence[int] = (8, 16), steps: int = 20) -> list[Trial]:
-    """`count` trials over the widths and learning rates spread over [0.001, 1); fewer are the start of more."""
-    space_ = [{"width": widths[i % len(widths)], "lr": 1e-3 * 1e3 ** (i * 0.618034 % 1)} for i in range(count)]
-    common = {"corpus": "0" * 64, "vocab": 16, "sequence": 8, "batch": 2, "steps": steps, "depth": 1, "head_dim": 4}
+    """`count` trials over the widths and learning rates spread over [0.001, 1); fewer are the start
+    of more.
+    """
+    space_ = [
+        {"width": widths[i % len(widths)], "lr": 1e-3 * 1e3 ** (i * 0.618034 % 1)}
+        for i in range(count)
+    ]
+    common = {
+        "corpus": "0" * 64,
+        "vocab": 16,
+        "sequence": 8,
+        "batch": 2,
+        "steps": steps,
+        "depth": 1,
+        "head_dim": 4,
+    }
     return space.trials(space_, lambda p: {"ff": 4 * p["width"]}, **common)
 
 
@@ -26,7 +41,11 @@ def trace(event: str, trial: Trial, checkpoints: Path) -> None:
     if path := os.environ.get("TOY_TRACE"):
         published = (checkpoints.parent / "trials" / f"{trial.run_id}.json").exists()
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(fd, f"{event} {trial.run_id} {os.getpid()} {'published' if published else 'new'}\n".encode())
+        os.write(
+            fd,
+            f"{event} {trial.run_id} {os.getpid()} "
+            f"{'published' if published else 'new'}\n".encode(),
+        )
         os.close(fd)
 
 
@@ -39,13 +58,30 @@ def descend(trial: Trial, step_done: Callable[[int], None] = lambda step: None) 
         x = [v - trial.lr * (i + 1) * v for i, v in enumerate(x)]
         step_done(step)
     loss = sum((i + 1) * v * v / 2 for i, v in enumerate(x))
-    curve: dict[str, Any] = {"curve_steps": tuple(range(1, trial.steps + 1)), "curve_losses": tuple(losses)}
+    curve: dict[str, Any] = {
+        "curve_steps": tuple(range(1, trial.steps + 1)),
+        "curve_losses": tuple(losses),
+    }
     if loss > 100:
         return Result(run_id=trial.run_id, status="diverged", diverged_step=trial.steps, **curve)
-    return Result(run_id=trial.run_id, status="done", loss=loss, loss_init=losses[0], device="toy", versions={"toy": "1"}, **curve)
+    return Result(
+        run_id=trial.run_id,
+        status="done",
+        loss=loss,
+        loss_init=losses[0],
+        device="toy",
+        versions={"toy": "1"},
+        **curve,
+    )
 
 
-def train(trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, progress: Callable[[Any], None]) -> Iterable[Result]:
+def train(
+    trials: Sequence[Trial],
+    *,
+    stop: Callable[[], bool],
+    checkpoints: Path,
+    progress: Callable[[Any], None],
+) -> Iterable[Result]:
     pause = float(os.environ.get("TOY_PAUSE", "0"))
     for trial in trials:
         if stop():

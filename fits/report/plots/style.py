@@ -1,7 +1,7 @@
 """How the report's figures look, and how a figure becomes an <svg> of a page.
 
-Figures are made without pyplot (no global state, no display). Colours are viridis (ordered sizes) and Okabe and Ito's vermillion, told
-apart with any colour vision; sizes differ in marker too.
+Figures are made without pyplot (no global state, no display). Colours are viridis (ordered sizes)
+and Okabe and Ito's vermillion, told apart with any colour vision; sizes differ in marker too.
 """
 
 import io
@@ -15,11 +15,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "scalelab", "text.parse_math": False, "font.size": 10.5, "axes.titlesize": 11.5,
-    "axes.labelsize": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555", "axes.grid": True,
-    "grid.color": "#e6e6e6", "grid.linewidth": 0.8, "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 9.5,
-    "legend.handlelength": 1.2, "legend.columnspacing": 1.2, "xtick.color": "#333", "ytick.color": "#333", "figure.facecolor": "white",
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "scalelab",
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "axes.titlesize": 11.5,
+    "axes.labelsize": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "legend.handlelength": 1.2,
+    "legend.columnspacing": 1.2,
+    "xtick.color": "#333",
+    "ytick.color": "#333",
+    "figure.facecolor": "white",
+}
 MARKERS = "osDv^<>pPX"
 VERMILLION, INK, MUTED, PLAIN = "#D55E00", "#111111", "#777777", "#31688e"
 PANEL = (4.8, 3.9)  # inches
@@ -37,7 +53,9 @@ def colour_of(span: Sequence[float]) -> Any:
     import matplotlib
 
     low, high = math.log(span[0]), math.log(span[1])
-    return lambda n: matplotlib.colormaps["viridis"](0.82 * min(max((math.log(n) - low) / max(high - low, 1e-9), 0.0), 1.0))
+    return lambda n: matplotlib.colormaps["viridis"](
+        0.82 * min(max((math.log(n) - low) / max(high - low, 1e-9), 0.0), 1.0)
+    )
 
 
 def count_ticks(axis: Any, spell: Callable[[float], str]) -> None:
@@ -85,18 +103,29 @@ def make(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
             entries |= dict(zip(labels, handles, strict=True))
         if entries:
             across = PANEL[0] * len(draws) / (ENTRY[0] + ENTRY[1] * max(map(len, entries)))
-            figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=max(1, min(3 * len(draws), int(across))))
+            figure.legend(
+                list(entries.values()),
+                list(entries),
+                loc="outside lower center",
+                ncols=max(1, min(3 * len(draws), int(across))),
+            )
         figure.draw_without_rendering()  # ticks are made here, in this style
     return figure
 
 
 def svg(figure: "Figure", key: str) -> str:
-    """The figure as an <svg> element for a page: ids prefixed with `key`, scaled by its view box, no date, no XML prolog."""
+    """The figure as an <svg> element for a page: ids prefixed with `key`, scaled by its view box,
+    no date, no XML prolog.
+    """
     import matplotlib
 
     out = io.StringIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            out,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", text)

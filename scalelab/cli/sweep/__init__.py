@@ -1,20 +1,31 @@
-"""scalelab sweep plan | run | status | export: what a study will cost, its trials trained once each, how far it is, its table."""
+"""scalelab sweep plan | run | status | export: what a study will cost, its trials trained once
+each, how far it is, its table.
+"""
 
 import importlib
 
 from lab import InputError
 
 COMMANDS = {
-    "plan": ("scalelab.cli.sweep.plan", "cohorts, tokens, FLOPs, hours and memory, before anything runs"),
+    "plan": (
+        "scalelab.cli.sweep.plan",
+        "cohorts, tokens, FLOPs, hours and memory, before anything runs",
+    ),
     "run": ("scalelab.cli.sweep.run", "train what is missing of a study"),
     "status": ("scalelab.cli.sweep.status", "how far a store is"),
-    "export": ("scalelab.cli.sweep.export", "a store to a table, or its curves to TensorBoard or W&B"),
+    "export": (
+        "scalelab.cli.sweep.export",
+        "a store to a table, or its curves to TensorBoard or W&B",
+    ),
 }
 
 
 def usage() -> str:
     rows = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
-    return f"usage: scalelab sweep COMMAND ...\n\n{rows}\n\nscalelab sweep COMMAND --help tells the rest; each command takes --json."
+    return (
+        f"usage: scalelab sweep COMMAND ...\n\n{rows}\n\nscalelab sweep COMMAND --help tells the "
+        "rest; each command takes --json."
+    )
 
 
 def main(args: list[str]) -> int:

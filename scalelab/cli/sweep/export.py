@@ -1,4 +1,6 @@
-"""scalelab sweep export: a store to CSV or Parquet, or its training curves to TensorBoard or W&B."""
+"""scalelab sweep export: a store to CSV or Parquet, or its training curves to TensorBoard or
+W&B.
+"""
 
 import sys
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ class Export:
     store: Annotated[Positional[Path], arg(metavar="STORE")]
     """The folder of results, or a Parquet or CSV to convert."""
     out: Path | None = None
-    """A .csv (the table's columns) or a .parquet (everything, curves included: `sweep run --parquet` takes it)."""
+    """A .csv (the table's columns) or a .parquet (everything, curves included: `sweep run
+    --parquet` takes it).
+    """
     tensorboard: Path | None = None
     """A folder for TensorBoard (needs tensorboardX)."""
     wandb: str = ""
@@ -30,7 +34,9 @@ class Export:
 def main(args: list[str]) -> int:
     options = parse(Export, "scalelab sweep export", args)
     if options.out is None and options.tensorboard is None and not options.wandb:
-        raise InputError("out: give --out FILE.csv or FILE.parquet, --tensorboard DIR or --wandb PROJECT")
+        raise InputError(
+            "out: give --out FILE.csv or FILE.parquet, --tensorboard DIR or --wandb PROJECT"
+        )
     from sweeps import curves, table
     from sweeps.store import open_store
 
@@ -39,13 +45,21 @@ def main(args: list[str]) -> int:
     if options.out is not None:
         count = table.export(options.store, options.out, damaged)
     if options.tensorboard is not None:
-        count = curves.to_tensorboard(open_store(options.store).records(damaged), options.tensorboard)
+        count = curves.to_tensorboard(
+            open_store(options.store).records(damaged), options.tensorboard
+        )
     if options.wandb:
         count = curves.to_wandb(open_store(options.store).records(damaged), options.wandb)
     for name, reason in damaged.items():
         print(f"left out {name}: {reason}", file=sys.stderr)
     if options.json:
-        print_json({"trials": count, "out": None if options.out is None else str(options.out), "left_out": damaged})
+        print_json(
+            {
+                "trials": count,
+                "out": None if options.out is None else str(options.out),
+                "left_out": damaged,
+            }
+        )
     else:
         print(f"{count} trials exported" + (f" to {options.out}" if options.out else ""))
     return 0

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Source):
-    """Cohorts, tokens, FLOPs, hours and memory of a study on the device at hand; each program is compiled and a few steps are timed."""
+    """Cohorts, tokens, FLOPs, hours and memory of a study on the device at hand; each program is
+    compiled and a few steps are timed.
+    """
 
     store: Path | None = None
-    """A store: what it holds is left out, and its trials give the step times once they cover twelve shapes."""
+    """A store: what it holds is left out, and its trials give the step times once they cover twelve
+    shapes.
+    """
     workers: int = 1
     """How many workers will share the study."""
     axis: Literal["auto", "map", "turn"] = "auto"
-    """Trials of one shape mapped along an axis, or in turn through one program; auto: map on an accelerator."""
+    """Trials of one shape mapped along an axis, or in turn through one program; auto: map on an
+    accelerator.
+    """
 
 
 def main(args: list[str]) -> int:
@@ -63,7 +69,9 @@ def main(args: list[str]) -> int:
         "device": runtime.environment()["device"],
         "device_bytes": memory,
         "axis": axis,
-        "timing": timing.source if timing else f"{measure.STEPS} steps of each program, measured now",
+        "timing": timing.source
+        if timing
+        else f"{measure.STEPS} steps of each program, measured now",
         "rows": [dataclasses.asdict(r) for r in rows],
     }
     if options.json:
@@ -87,24 +95,45 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    names = ("cohorts", "trials", "parametrization", "width", "depth", "batch tokens", "steps", "tokens", "FLOPs", "time", "memory")
+    names = (
+        "cohorts",
+        "trials",
+        "parametrization",
+        "width",
+        "depth",
+        "batch tokens",
+        "steps",
+        "tokens",
+        "FLOPs",
+        "time",
+        "memory",
+    )
     for name in names:
         table.add_column(name, justify="left" if name == "parametrization" else "right")
     same: dict[tuple[Any, ...], list[Row]] = {}
     for r in rows:  # cohorts alike in all but their trials are one line
-        same.setdefault((r.parametrization, r.width, r.depth, r.batch_tokens, r.steps), []).append(r)
+        same.setdefault((r.parametrization, r.width, r.depth, r.batch_tokens, r.steps), []).append(
+            r
+        )
     for (parametrization, width, depth, batch_tokens, steps), alike in same.items():
         table.add_row(
-            str(len(alike)), str(sum(r.trials for r in alike)), parametrization, str(width), str(depth), f"{batch_tokens:,}", f"{steps:,}",
-            f"{sum(r.tokens for r in alike):,}", f"{sum(r.flops for r in alike):.3g}", duration(sum(r.seconds for r in alike)),
+            str(len(alike)), str(sum(r.trials for r in alike)), parametrization, str(width),
+            str(depth), f"{batch_tokens:,}", f"{steps:,}", f"{sum(r.tokens for r in alike):,}",
+            f"{sum(r.flops for r in alike):.3g}", duration(sum(r.seconds for r in alike)),
             f"{max(r.peak_bytes for r in alike) / 1e6:,.0f} MB",
         )  # fmt: skip
     out = console()
-    out.print(f"[bold]{study.name}[/bold]: {study.question}\nexpected: {study.expectation}", highlight=False)
+    out.print(
+        f"[bold]{study.name}[/bold]: {study.question}\nexpected: {study.expectation}",
+        highlight=False,
+    )
     out.print(table)
     out.print(
-        f"{document['trials']} trials ({document['done']} done), {document['cohorts']} cohorts, {document['tokens']:,} tokens, "
-        f"{document['flops']:.3g} FLOPs, {duration(3600 * document['hours'])} with {document['workers']} workers on {document['device']} "
-        f"({document['device_bytes'] / 1e9:.1f} GB), axis {document['axis']}\ntimes: {document['timing']}",
+        f"{document['trials']} trials ({document['done']} done), {document['cohorts']} cohorts, "
+        f"{document['tokens']:,} tokens, "
+        f"{document['flops']:.3g} FLOPs, {duration(3600 * document['hours'])} with "
+        f"{document['workers']} workers on {document['device']} "
+        f"({document['device_bytes'] / 1e9:.1f} GB), axis {document['axis']}\ntimes: "
+        f"{document['timing']}",
         highlight=False,
     )

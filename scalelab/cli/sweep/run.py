@@ -1,4 +1,6 @@
-"""scalelab sweep run: workers on a study, on this machine or a cluster, with a live table and a summary."""
+"""scalelab sweep run: workers on a study, on this machine or a cluster, with a live table and a
+summary.
+"""
 
 import sys
 import time
@@ -25,7 +27,9 @@ LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Source):
-    """Train what is missing of a study; what the store or the Parquet holds is skipped. Interrupted, it saves and can go on."""
+    """Train what is missing of a study; what the store or the Parquet holds is skipped.
+    Interrupted, it saves and can go on.
+    """
 
     store: Path
     """The folder of results; made when it is not there."""
@@ -36,9 +40,13 @@ class Run(Source):
     parquet: Path | None = None
     """A table that `scalelab sweep export` wrote: its trials are taken into the store."""
     axis: Literal["auto", "map", "turn"] = "auto"
-    """Trials of one shape mapped along an axis, or in turn through one program; auto: map on an accelerator."""
+    """Trials of one shape mapped along an axis, or in turn through one program; auto: map on an
+    accelerator.
+    """
     trainer: str = ""
-    """module:function of a training function of your own (sweeps.run.Train); scalelab's by default."""
+    """module:function of a training function of your own (sweeps.run.Train); scalelab's by
+    default.
+    """
     most: int = 0
     """Most trials of one cohort; 0 = what fits."""
     slurm: Annotated[Slurm, arg(name="")] = field(default_factory=Slurm)
@@ -58,7 +66,10 @@ def main(args: list[str]) -> int:
     study, _ = open_study(options)
     store = create(options.store)
     if options.parquet is not None:
-        print(f"{table.expand(options.parquet, store)} trials taken from {options.parquet}", file=sys.stderr)
+        print(
+            f"{table.expand(options.parquet, store)} trials taken from {options.parquet}",
+            file=sys.stderr,
+        )
     begun = time.monotonic()
     for done in range(study.rounds + 1):
         store.declare(study.name, study.question, study.expectation, study.trials)
@@ -68,7 +79,11 @@ def main(args: list[str]) -> int:
         new = next_round(study, store) if done < study.rounds else []
         if not new:
             break
-        print(f"round {done + 1}: {len(new)} trials added where the optimum of {study.refine} lies on an edge", file=sys.stderr)
+        print(
+            f"round {done + 1}: {len(new)} trials added where the optimum of {study.refine} "
+            "lies on an edge",
+            file=sys.stderr,
+        )
         study = replace(study, trials=(*study.trials, *new))
     return _summary(Board(store).look(), options, time.monotonic() - begun)
 
@@ -77,9 +92,10 @@ def _job(options: Run, study: str) -> "Job":
     from sweeps.job import Job
 
     return Job(
-        store=str(options.store.absolute()), study=study, corpus=options.corpus, vocab=options.vocab, cache=str(options.cache.absolute()),
-        axis="" if options.axis == "auto" else options.axis, trainer=options.trainer, most=options.most,
-        workers=options.workers or max(1, len(local.gpus())),
+        store=str(options.store.absolute()), study=study, corpus=options.corpus,
+        vocab=options.vocab, cache=str(options.cache.absolute()), axis="" if options.axis == "auto"
+        else options.axis, trainer=options.trainer, most=options.most, workers=options.workers or
+        max(1, len(local.gpus())),
     )  # fmt: skip
 
 
@@ -113,9 +129,18 @@ def _summary(board: "Board", options: Run, seconds: float) -> int:
     counts = board.counts()
     tell_problems(board, sys.stderr)
     if counts["waiting"]:
-        last = {p.name: p.read_text(errors="replace").splitlines()[-1:] for p in sorted((options.store / "logs").glob("worker-*.log"))}
-        said = "; ".join(f"{name}: {line[0]}" for name, line in last.items() if line and '"done"' not in line[0])
-        print(f"{counts['waiting']} trials are left: workers ended early ({said or 'see their messages'})", file=sys.stderr)
+        last = {
+            p.name: p.read_text(errors="replace").splitlines()[-1:]
+            for p in sorted((options.store / "logs").glob("worker-*.log"))
+        }
+        said = "; ".join(
+            f"{name}: {line[0]}" for name, line in last.items() if line and '"done"' not in line[0]
+        )
+        print(
+            f"{counts['waiting']} trials are left: workers ended early "
+            f"({said or 'see their messages'})",
+            file=sys.stderr,
+        )
     if options.json:
         print_json({**board.document(), "seconds": seconds})
     else:

@@ -17,7 +17,9 @@ class Source:
     study: Annotated[Positional[str], arg(metavar="STUDY")]
     """A built-in study by name, or a path to a study of your own (.py, or .yaml of plain data)."""
     corpus: str = "python"
-    """"python" (its own documentation), a text file, a folder of text, or a corpus made by `scalelab data prepare`."""
+    """"python" (its own documentation), a text file, a folder of text, or a corpus made by
+    `scalelab data prepare`.
+    """
     vocab: int = 256
     """256: bytes. 512 to 65536: byte-level BPE. A prepared corpus has its own."""
     cache: Path = Path("runs/corpora")
@@ -36,13 +38,20 @@ def _value(text: str) -> Any:
 
 
 def open_study(source: Source) -> "tuple[Study, Corpus]":
-    """The study on its corpus; a corpus too small for one of its trials is refused before anything runs."""
+    """The study on its corpus; a corpus too small for one of its trials is refused before anything
+    runs.
+    """
     from lab.data import check_size, open_corpus
     from lab.records import signature
     from sweeps.studies import load
 
     corpus = open_corpus(source.corpus, source.cache, source.vocab)
-    study = load(source.study, corpus.sha256, corpus.vocab, **{k: _value(v) for k, v in source.option.items()})
+    study = load(
+        source.study,
+        corpus.sha256,
+        corpus.vocab,
+        **{k: _value(v) for k, v in source.option.items()},
+    )
     for trial in {(signature(t), t.unique_tokens): t for t in study.trials}.values():
         check_size(corpus, trial.sequence, trial.batch, trial.unique_tokens)
     return study, corpus

@@ -1,4 +1,6 @@
-"""scalelab sweep status: how far a store is, the best trial of each group, and why trials failed."""
+"""scalelab sweep status: how far a store is, the best trial of each group, and why trials
+failed.
+"""
 
 import sys
 import time
@@ -21,7 +23,9 @@ GROUPS_SHOWN = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """How far a store is: trials done, running, waiting, diverged, failed; tokens/s; time left; the best trial of each group."""
+    """How far a store is: trials done, running, waiting, diverged, failed; tokens/s; time left; the
+    best trial of each group.
+    """
 
     store: Annotated[Positional[Path], arg(metavar="STORE")]
     """The folder of results."""
@@ -36,7 +40,13 @@ def duration(seconds: float | None) -> str:
         return "unknown"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {rest:02d} s"
+        if minutes
+        else f"{rest} s"
+    )
 
 
 def console() -> "Console":
@@ -53,11 +63,19 @@ def view(board: "Board") -> "RenderableType":
     from rich.text import Text
 
     document, best = board.document(), board.best()
-    counts = ", ".join(f"{document[k]} {k}" for k in ("done", "running", "waiting", "diverged", "failed"))
-    speed = f"{document['tokens_per_second']:,.0f} tokens/s, {duration(document['seconds_left'])} left"
+    counts = ", ".join(
+        f"{document[k]} {k}" for k in ("done", "running", "waiting", "diverged", "failed")
+    )
+    speed = (
+        f"{document['tokens_per_second']:,.0f} tokens/s, {duration(document['seconds_left'])} left"
+    )
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in best[0] if best else ():
-        table.add_column(name, justify="left" if name in ("study", "parametrization", "run_id") else "right", no_wrap=True)
+        table.add_column(
+            name,
+            justify="left" if name in ("study", "parametrization", "run_id") else "right",
+            no_wrap=True,
+        )
     for line in best[:GROUPS_SHOWN]:
         table.add_row(*(f"{v:.5g}" if isinstance(v, float) else str(v) for v in line.values()))
     more = [Text(f"and {len(best) - GROUPS_SHOWN} more groups")] if len(best) > GROUPS_SHOWN else []
@@ -94,7 +112,9 @@ def _watch(board: "Board") -> None:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(view(board), console=Console(stderr=True), refresh_per_second=1, transient=True) as live:
+    with Live(
+        view(board), console=Console(stderr=True), refresh_per_second=1, transient=True
+    ) as live:
         while any(board.counts()[k] for k in ("running", "waiting")):
             time.sleep(LOOK_SECONDS)
             live.update(view(board.look()))
