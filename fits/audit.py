@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import InputError, auto, checklist, laws, uncertainty
+from fits import auto, checklist, laws, uncertainty
 from fits.fit import Fit, fit, pose
 from fits.laws import Array, Law
 from fits.objective import DELTA, Objective
 from fits.solve import solve
 from fits.table import PARAMS_KINDS, Points, read, select
+from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import stdtrit
 
-from fits import InputError, kriging, laws
+from fits import kriging, laws
 from fits.fit import Fit
 from fits.kriging import Member, Runs
 from fits.laws import Array, Columns
 from fits.table import Points, select
+from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import InputError, basin
+from fits import basin
 from fits.basin import Array, Basin, Flags, Ints
+from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from fits import InputError
 from fits.predict import Recipe
+from ground import InputError
 
 # tokens of a sequence, where the recipe has none: the default of MaxText (max_target_length) and
 # torchtitan (seq_len)

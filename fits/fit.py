@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import InputError, laws, newton
+from fits import laws, newton
 from fits.laws import Array, Law
 from fits.objective import DELTA, Objective
 from fits.problem import Problem, center
 from fits.profile import profiles
 from fits.solve import hold, minimise, solve, with_priors
 from fits.table import Points, select
+from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fits import InputError
 from fits.fit import Fit
 from fits.laws import Array, Columns, Law, Parameter
 from fits.powers import PowerSum
+from ground import InputError
 
 
 def _power(*columns: str) -> tuple[Parameter, ...]:

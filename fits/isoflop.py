@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fits import InputError
 from fits.laws import Array
 from fits.loss import FLOPS_PER_PARAM_TOKEN
+from ground import InputError
 
 SAME_BUDGET = 0.1  # runs whose log FLOP differ less than this share a budget
 ENVELOPE_POINTS = 1500  # log-spaced budgets of approach 1, 2203.15556

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import InputError, basin, cells
+from fits import basin, cells
 from fits.basin import Array, Basin
+from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fits import InputError
+from ground import InputError
 
 Array = NDArray[np.float64]
 # table columns by name: params, tokens, flops, batch_tokens, sparsity, ...

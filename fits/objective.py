@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fits import InputError
 from fits.laws import Array
+from ground import InputError
 
 DELTA = 1e-3  # Huber's threshold on log loss, 2203.15556 approach 3
 # least absolute deviations are the limit of Huber / delta; residuals are never this small except at

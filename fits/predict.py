@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fits import InputError, hyper
+from fits import hyper
 from fits.laws import Array
 from fits.shape import VOCAB, Shape, shape
 from fits.sources import LEVEL, MARK, Answers, Source, ask
+from ground import InputError
 
 # linear warmup over min(10 % of the run, 375M tokens): Celerity, 2509.25087
 WARMUP_SHARE, WARMUP_TOKENS = 0.1, 375e6

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fits import InputError
 from fits.fit import Fit
 from fits.laws import Array, Columns, law
+from ground import InputError
 
 # extrapolation factors: up to the first nothing is said, beyond the second nothing is answered
 SILENT, REFUSED = 10.0, 100.0

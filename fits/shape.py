@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fits import InputError
 from fits.laws import Array
+from ground import InputError
 
 ASPECT = 128.0  # width / depth, when neither is given
 VOCAB = 50304  # GPT-2's 50,257 rounded up to a multiple of 64

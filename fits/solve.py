@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fits import InputError, newton, starts
+from fits import newton, starts
 from fits.laws import Array, Law
 from fits.problem import Problem, Quadratic
+from ground import InputError
 
 STARTS = 64  # polished; the grid they are taken from is larger
 # weight of a constraint, per point and unit of log loss: far above any curvature of the objective

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fits import InputError, published
+from fits import published
 from fits.fit import Fit, load
 from fits.laws import Array, law
 from fits.transfer import AXES
+from ground import InputError
 
 DEFAULTS = ("epoch", "steplaw", "powerlines")
 MARK = "published, not measured here"

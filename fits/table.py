@@ -11,24 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fits import InputError
 from fits.laws import Array, Law
 from fits.trackers import EXPORTED, ended, exports
+from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Labels = NDArray[np.intp]
-
-# Equal to lab.records.COLUMNS; a test compares the two (`fits` and `lab` do not import each other).
-COLUMNS = (
-    "run_id", "study", "params", "params_no_embed", "params_head", "params_active",
-    "params_nonzero", "width", "depth", "heads", "ff", "vocab", "sequence", "parametrization",
-    "optimizer", "tokens", "unique_tokens", "epochs", "batch_tokens", "steps", "flops",
-    "flops_exact", "lr", "lr_applied_hidden", "weight_decay", "tau", "warmup_tokens", "schedule",
-    "sparsity", "experts", "init_seed", "data_seed", "loss", "loss_se", "loss_init",
-    "bits_per_byte", "status", "diverged_step", "seconds", "device", "code", "semantics",
-)  # fmt: skip
 
 PARAMS_KINDS = {"total": "params", "no_embed": "params_no_embed", "active": "params_active"}
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fits import InputError
 from fits.batch import CriticalBatch
 from fits.fit import Fit
 from fits.laws import Array, Columns, Law, Parameter
+from ground import InputError
 
 ITEM_BYTES = 4  # float32; another width scales c2
 OPTIMIZER_PASSES = 8  # weights, gradients and both Adam moments, each read and written once a step

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fits import InputError, laws, profile
+from fits import laws, profile
 from fits.fit import Fit, problem_of
 from fits.laws import Array, Columns
 from fits.solve import CHUNK, minimise
 from fits.table import Points
+from ground import InputError
 
 SCHEMES = ("run", "hierarchical")
 

@@ -5,23 +5,18 @@ table. No JAX.
 import math
 from typing import Any
 
-from lab.parametrization import FP8, Rule, rules, scales, tensor_shape, tensors
-from lab.records import COLUMNS, Result, Trial
+from ground import flops as conventions
+from ground.columns import COLUMNS
+from lab.parametrization import Rule, rules, scales
+from lab.records import Result, Trial
+from lab.shape import FP8, entries, gated, tensors
 
 HIDDEN = "q"  # the tensor whose LR stands for all hidden ones in the table
 
 
-def _sizes(trial: Trial) -> dict[str, int]:
-    """Entries of each of the model's tensors, over all layers."""
-    return {
-        name: math.prod(tensor_shape(trial, name)) * (trial.depth if tensor.stack else 1)
-        for name, tensor in tensors(trial).items()
-    }
-
-
 def params(trial: Trial) -> int:
     """All parameters: layers, embedding, readout (once when tied), gains."""
-    return sum(_sizes(trial).values())
+    return sum(entries(trial).values())
 
 
 def params_head(trial: Trial) -> int:
@@ -31,20 +26,18 @@ def params_head(trial: Trial) -> int:
 
 def params_no_embed(trial: Trial) -> int:
     """Without embedding and readout: what Kaplan et al. call N (2001.08361, section 2.1)."""
-    return sum(size for name, size in _sizes(trial).items() if name not in ("embed", "unembed"))
+    return sum(size for name, size in entries(trial).items() if name not in ("embed", "unembed"))
 
 
 def flops(trial: Trial) -> float:
     """6 N D, N all parameters (2203.15556, section 3.3)."""
-    return 6.0 * params(trial) * trial.tokens
+    return float(conventions.training(params(trial), trial.tokens))
 
 
 def flops_per_token(trial: Trial) -> float:
-    """Of training: 6 a matrix parameter (forward 2, backward 4), readout with them and the
-    embedding's gather free, plus causal attention, 6 depth x sequence x width: half of the full
-    square, as no position needs its future."""
+    """Of training, by `ground.flops.exact_per_token`."""
     matrices = params_no_embed(trial) + params_head(trial)
-    return 6.0 * matrices + 6.0 * trial.depth * trial.sequence * trial.width
+    return float(conventions.exact_per_token(matrices, trial.depth, trial.sequence, trial.width))
 
 
 def flops_exact(trial: Trial) -> float:
@@ -64,7 +57,7 @@ def state_bytes(trial: Trial) -> int:
     }
     return sum(
         4 * _COPIES.get(trial.optimizer, copies[name]) * size
-        for name, size in _sizes(trial).items()
+        for name, size in entries(trial).items()
     )
 
 
@@ -85,7 +78,7 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     their own there. Only the gradient of values, which attention makes, takes a cast of its own.
     """
     size = 4 if trial.precision == "float32" else 2
-    tokens, wide, glu = trial.batch_tokens, trial.width, trial.activation == "swiglu"
+    tokens, wide, glu = trial.batch_tokens, trial.width, gated(trial.activation)
     ff = trial.ff * (2 if glu else 1)
     layer = [("q", wide, 3 * wide), ("o", wide, wide), ("up", wide, ff), ("down", trial.ff, wide)]
     products = layer * trial.depth + [("unembed", wide, trial.vocab)]
@@ -134,8 +127,9 @@ def step_floor(trial: Trial, flops_per_second: float, bytes_per_second: float) -
     `flops_per_second` is of bfloat16 products; those in FP8 run at twice that (H100 data sheet:
     1,979 against 989 TFLOP/s, dense).
     """
-    sizes = _sizes(trial)
-    attention = 6.0 * trial.depth * trial.sequence * trial.width * trial.batch_tokens
+    sizes = entries(trial)
+    each = conventions.attention_per_token(trial.depth, trial.sequence, trial.width)
+    attention = float(each) * trial.batch_tokens
     saved = 6.0 * sum(sizes.get(name, 0) for name in _in_fp8(trial)) * trial.batch_tokens / 2
     products = flops_per_token(trial) * trial.batch_tokens - attention - saved
     again = 2.0 * trial.width * trial.vocab * trial.batch_tokens
@@ -187,7 +181,7 @@ def half_life_tokens(trial: Trial) -> dict[str, float]:
 
 
 def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
-    """The trial's row of the table: exactly `lab.records.COLUMNS`, in their order; None where a
+    """The trial's row of the table: exactly `ground.columns.COLUMNS`, in their order; None where a
     column has no value.
     """
     unique = min(trial.tokens, result.unique_tokens) if result.unique_tokens else None

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lab import InputError
+from ground import InputError
 
 SHARD_TOKENS = 1 << 25
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".c", ".h", ".tex", ".html", ".json", ".csv")

@@ -22,7 +22,9 @@ from lab.attention import attention_logits
 from lab.parametrization import table_of
 from lab.parametrization.rules import BASES
 from lab.parametrization.table import FAMILIES
+from lab.program import program_of
 from lab.records import Trial
+from lab.shape import Shape
 
 TOLERANCE = 0.1  # on |slope|, log value against log size
 FIRST_JUDGED = 2  # updates made before a slope counts: transients of the init have gone
@@ -57,7 +59,7 @@ class Row:
 
 @partial(jax.jit, static_argnums=0)
 def probe(
-    shape: model.Shape, params: model.Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any]
+    shape: Shape, params: model.Tree, tokens_BT: jax.Array, numbers: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
     """Each module's coordinates before its norm: `embedding`, and of the layer that ends the first
     half and of the last layer the residual stream behind it, both branches' outputs and the causal
@@ -153,7 +155,7 @@ def trajectory(trial: Trial, tokens: NDArray[Any], steps: int) -> dict[tuple[str
     tokens_BT = np.lib.stride_tricks.sliding_window_view(stream_N, trial.sequence)[
         : -1 : trial.sequence
     ]
-    program, inputs = train.program_of(trial), train.inputs_of(trial, len(stream_N))
+    program, inputs = program_of(trial), train.inputs_of(trial, len(stream_N))
     state, out = _start(program, inputs), {}
     first: dict[str, jax.Array] = {}
     for t in range(steps + 1):

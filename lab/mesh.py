@@ -3,7 +3,7 @@ parameters or its matrices.
 
 Mesh axes: `trial` (a population; no communication), `data` (batch), `fsdp` (batch, and parameters
 and optimizer state in slices), `tensor` (heads, MLP and vocabulary). A parameter's logical axes
-(`lab.parametrization.TENSORS`) say where it goes; nothing hangs on arrays. Code inside `jit` asks
+(`lab.shape.TENSORS`) say where it goes; nothing hangs on arrays. Code inside `jit` asks
 the mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
 """
 
@@ -19,8 +19,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
-from lab import InputError
-from lab.parametrization import TENSORS
+from ground import InputError
+from lab.shape import TENSORS
 
 Tree = Any
 

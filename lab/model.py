@@ -19,55 +19,16 @@ from flax import nnx
 from lab import fused as kernels
 from lab import fused_fp8, hopper, hopper_attention, hopper_loss, hopper_mlp, mesh, ops
 from lab.attention import causal_attention, rotate
-from lab.parametrization import FP8, TENSORS, table_of
-from lab.records import Trial
+from lab.shape import FP8, TENSORS, Shape, axis_sizes, gated
 from lab.xent import cross_entropy
 
 Tree = Any
 Tap = Callable[[str, jax.Array], None]  # is given intermediate values by name; see `forward`
-# What a layer keeps for the way back: by default everything; "elementwise" computes all but matrix
-# products again, "layers" everything
+# What a layer keeps for the way back (`lab.program.REMAT`)
 REMAT = {
     "elementwise": jax.checkpoint_policies.dots_saveable,
     "layers": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What is static in a model: equal shapes share one compiled program."""
-
-    vocab: int
-    width: int
-    depth: int
-    head_dim: int
-    ff: int
-    sequence: int
-    activation: str  # swiglu | gelu
-    qk_norm: bool
-    norm_gains: bool
-    tied: bool
-    unit: bool  # unit-scaled ops
-    precision: str
-
-    @property
-    def heads(self) -> int:
-        return self.width // self.head_dim
-
-    @property
-    def axis_sizes(self) -> dict[str, int]:
-        return {
-            "vocab": self.vocab,
-            "width": self.width,
-            "heads": self.width,
-            "ff": self.ff,
-            "head_dim": self.head_dim,
-        }
-
-
-def shape_of(trial: Trial) -> Shape:
-    names = (n for n in Shape.__dataclass_fields__ if n != "unit")
-    return Shape(**{n: getattr(trial, n) for n in names}, unit=table_of(trial).unit)
 
 
 def tensor_name(path: tuple[Any, ...]) -> str:
@@ -80,7 +41,7 @@ def tensor_name(path: tuple[Any, ...]) -> str:
 
 def _param(shape: Shape, name: str) -> nnx.Param:
     axes = TENSORS[name].axes
-    return nnx.Param(jnp.zeros([shape.axis_sizes[axis] for axis in axes]), axes=axes)
+    return nnx.Param(jnp.zeros([axis_sizes(shape)[axis] for axis in axes]), axes=axes)
 
 
 class Block(nnx.Module):
@@ -88,7 +49,7 @@ class Block(nnx.Module):
 
     def __init__(self, shape: Shape):
         names = ["q", "k", "v", "o", "up", "down"]
-        names += ["gate"] * (shape.activation == "swiglu")
+        names += ["gate"] * gated(shape.activation)
         names += ["attn_gain", "mlp_gain"] * shape.norm_gains + ["q_gain", "k_gain"] * (
             shape.norm_gains and shape.qk_norm
         )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from lab import InputError
+from ground import InputError
 from lab.records import Trial
 
 Tree = Any  # a pytree of arrays with the structure of the parameters

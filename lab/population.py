@@ -15,12 +15,14 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from lab import InputError, checkpoint, mesh, optim
+from ground import InputError
+from lab import checkpoint, mesh, optim
 from lab.data import Corpus, check_size
 from lab.parametrization import rules
-from lab.records import Result, Trial, signature
+from lab.program import Program, program_of, signature
+from lab.records import Result, Trial
 from lab.runtime import environment
-from lab.train import Inputs, Program, State, inputs_of, program_of, start, starts, step, validate
+from lab.train import Inputs, State, inputs_of, start, starts, step, validate
 
 CHUNK = 256  # most steps of one dispatch; their losses come back together
 # on a GPU or TPU, steps of one loop of known length: a loop of unknown length asks the host every

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lab import InputError
+from ground import InputError
+from lab.shape import ACTIVATIONS
 
 SEMANTICS = 1  # raised whenever the numbers that training produces change
 
@@ -27,7 +28,6 @@ OPTIMIZERS = (
 )
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
 PRECISIONS = ("float32", "bfloat16", "float8")
-ACTIVATIONS = ("swiglu", "gelu")
 STATUSES = ("done", "diverged", "failed")
 
 
@@ -263,26 +263,6 @@ def trial_from_json(data: dict[str, Any]) -> Trial:
     return Trial(**data)
 
 
-# Fields that a compiled program depends on; all others are numbers that it takes. Trials that agree
-# in them share a program.
-_STATIC = (
-    "corpus", "vocab", "sequence", "batch", "width", "depth", "head_dim", "ff", "activation",
-    "qk_norm", "norm_gains", "tied", "optimizer", "schedule", "precision", "semantics",
-)  # fmt: skip
-
-
-def signature(trial: Trial) -> tuple[Any, ...]:
-    """What trials of one cohort have in common: the static fields, and the parametrization's set of
-    ops.
-    """
-    from lab.parametrization import table_of
-
-    return (
-        *(getattr(trial, name) for name in _STATIC),
-        "unit" if table_of(trial).unit else "plain",
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What a trial measured. Losses in nats per token; `loss` is over the validation split after
@@ -348,15 +328,3 @@ def result_from_json(data: dict[str, Any]) -> Result:
             "curve_losses": tuple(data.get("curve_losses", ())),
         }
     )
-
-
-# The table: one row a trial. `fits` validates an equal list (fits/table.py); a test compares the
-# two.
-COLUMNS = (
-    "run_id", "study", "params", "params_no_embed", "params_head", "params_active",
-    "params_nonzero", "width", "depth", "heads", "ff", "vocab", "sequence", "parametrization",
-    "optimizer", "tokens", "unique_tokens", "epochs", "batch_tokens", "steps", "flops",
-    "flops_exact", "lr", "lr_applied_hidden", "weight_decay", "tau", "warmup_tokens", "schedule",
-    "sparsity", "experts", "init_seed", "data_seed", "loss", "loss_se", "loss_init",
-    "bits_per_byte", "status", "diverged_step", "seconds", "device", "code", "semantics",
-)  # fmt: skip

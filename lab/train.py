@@ -5,34 +5,20 @@ is what a step changes. Everything here is written for one trial; `lab.populatio
 many.
 """
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lab import InputError, mesh, model, optim
+from lab import mesh, model, optim
 from lab.data import batch_starts
-from lab.parametrization import TENSORS, numbers
+from lab.parametrization import numbers
+from lab.program import Program
 from lab.records import Trial
+from lab.shape import TENSORS
 
 Tree = Any
 Number = Any  # a traced or plain number
-
-
-@dataclass(frozen=True)
-class Program:
-    """The static part of a trial: equal for all trials of a cohort. The last two fields are how it
-    is run, and change rounding only.
-    """
-
-    shape: model.Shape
-    batch: int
-    optimizer: str
-    schedule: str
-    accumulate: int = 1  # parts of a batch that pass through the model one after the other
-    # what each layer computes again going back: nothing, "elementwise" or all of it, "layers"
-    remat: str = ""
 
 
 class Inputs(NamedTuple):
@@ -55,16 +41,6 @@ class State(NamedTuple):
     opt: Tree
     step: jax.Array  # updates done
     diverged: jax.Array
-
-
-def program_of(trial: Trial, accumulate: int = 1, remat: str = "") -> Program:
-    if accumulate < 1 or trial.batch % accumulate:
-        raise InputError(f"accumulate={accumulate}: must divide batch={trial.batch}")
-    if remat and remat not in model.REMAT:
-        raise InputError(f"remat={remat!r}: must be one of {', '.join(model.REMAT)}, or empty")
-    return Program(
-        model.shape_of(trial), trial.batch, trial.optimizer, trial.schedule, accumulate, remat
-    )
 
 
 def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:

@@ -44,13 +44,13 @@ def usage() -> str:
 
 
 def check_packages() -> None:
-    """`lab`, `sweeps` and `fits` are common names: say so plainly when another project's package
-    answers to one.
+    """`ground`, `lab`, `sweeps` and `fits` are common names: say so plainly when another project's
+    package answers to one.
     """
     from pathlib import Path
 
     root = Path(__file__).resolve().parents[1]
-    for name in ("lab", "sweeps", "fits"):
+    for name in ("ground", "lab", "sweeps", "fits"):
         found = importlib.import_module(name).__file__
         if found is None or Path(found).resolve().parent != root / name:
             raise SystemExit(
@@ -70,12 +70,11 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     check_packages()
-    import fits
-    import lab
+    from ground import InputError
 
     try:
         return int(importlib.import_module(COMMANDS[args[0]][0]).main(args[1:]) or 0)
-    except (lab.InputError, fits.InputError) as error:
+    except InputError as error:
         print(f"scalelab {args[0]}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head` has read enough

@@ -22,7 +22,8 @@ from fits.predict import recipe
 from fits.sources import ask, from_check, sources
 from fits.table import select
 from fits.uncertainty import bootstrap, pooled
-from lab import InputError, counts, population
+from ground import InputError
+from lab import counts, population
 from lab.data import Corpus
 from lab.records import Result, Trial
 from scalelab.cli.progress import Bar

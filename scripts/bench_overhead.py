@@ -25,6 +25,7 @@ import numpy as np
 from lab import population, runtime, train
 from lab.counts import params
 from lab.data import Corpus, open_corpus
+from lab.program import program_of
 from lab.records import Trial
 from sweeps import space
 from sweeps.cohorts import Limits
@@ -97,7 +98,7 @@ def bare(corpus: Corpus, trials: Sequence[Trial]) -> dict[str, float]:
     import jax
 
     tokens_N, val_N = jax.device_put(corpus.train), jax.device_put(corpus.val)
-    program = train.program_of(trials[0])
+    program = program_of(trials[0])
     begun, cpu = time.perf_counter(), time.process_time()
     for trial in trials:
         inputs = population.stack([train.inputs_of(trial, len(corpus.train))], False)

@@ -110,7 +110,8 @@ class Compiled:
         import numpy as np
 
         from lab import mesh, population
-        from lab.train import inputs_of, program_of
+        from lab.program import program_of
+        from lab.train import inputs_of
 
         self.shape, self.trials, self.layout = s, trials, layout
         self.cohort = cohort_of(s, trials, options.precision, options.parametrization)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lab.counts import flops
-from lab.records import Trial, signature
+from lab.program import signature
+from lab.records import Trial
 
 MEMORY_SHARE = 0.9  # of the device: the rest is for the runtime's own buffers and for fragmentation
 

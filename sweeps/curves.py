@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lab import InputError
+from ground import InputError
 from lab.records import trial_json
 from sweeps.record import Record
 

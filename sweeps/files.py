@@ -7,7 +7,7 @@ import socket
 import uuid
 from pathlib import Path
 
-from lab import InputError
+from ground import InputError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 

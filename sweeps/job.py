@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import InputError
+from ground import InputError
 from sweeps.claims import BEAT_SECONDS
 from sweeps.cohorts import Limits
 from sweeps.run import Train, log, work

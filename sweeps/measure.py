@@ -12,8 +12,9 @@ import jax
 
 from lab import population
 from lab.data import Corpus
-from lab.records import Trial, signature
-from lab.train import Inputs, inputs_of, program_of
+from lab.program import program_of, signature
+from lab.records import Trial
+from lab.train import Inputs, inputs_of
 
 STEPS = 4  # timed, after one that warms up
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lab.counts import flops_exact, params, params_no_embed
-from lab.records import Trial, signature
+from lab.program import signature
+from lab.records import Trial
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lab import InputError
+from ground import InputError
+from ground.columns import COLUMNS, TEXT, WHOLE
 from lab.counts import row as row_of
 from lab.records import (
-    COLUMNS,
     Result,
     Trial,
     result_from_json,
@@ -22,14 +22,6 @@ from lab.records import (
 )
 
 SCHEMA = 2
-TEXT = frozenset(
-    ("run_id", "study", "parametrization", "optimizer", "schedule", "status", "device", "code")
-)
-WHOLE = frozenset((
-    "params", "params_no_embed", "params_head", "params_active", "params_nonzero", "width", "depth",
-    "heads", "ff", "vocab", "sequence", "tokens", "unique_tokens", "batch_tokens", "steps",
-    "warmup_tokens", "experts", "init_seed", "data_seed", "diverged_step", "semantics",
-))  # fmt: skip  # all other columns are floats
 
 
 class Damaged(Exception):

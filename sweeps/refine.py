@@ -88,7 +88,8 @@ def _sides(found: "Sequence[Cell]") -> list[int]:
     """
     import numpy as np
 
-    from fits import InputError, basin, cells
+    from fits import basin, cells
+    from ground import InputError
 
     try:
         sd, dof, _ = cells.pooled_noise(list(found), None)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.records import Result, Trial, signature
+from lab.program import signature
+from lab.records import Result, Trial
 from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
 from sweeps.cohorts import Limits, even, group
 from sweeps.record import head, make_record

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lab import InputError
+from ground import InputError
 from lab.records import Trial
 
 Point = dict[str, Any]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab import InputError
+from ground import InputError
 from lab.records import Trial, trial_from_json, trial_json
 from sweeps import files
 from sweeps.files import name_checked

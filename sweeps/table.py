@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import InputError
-from lab.records import COLUMNS, result_from_json, trial_from_json
+from ground import InputError
+from ground.columns import COLUMNS, TEXT, WHOLE
+from lab.records import result_from_json, trial_from_json
 from sweeps import files
-from sweeps.record import TEXT, WHOLE, Record, document, dump, head
+from sweeps.record import Record, document, dump, head
 from sweeps.store import Store, open_store
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("lab", "sweeps", "fits", "scalelab")
+PACKAGES = ("ground", "lab", "sweeps", "fits", "scalelab")
 MAY = {
-    "lab": {"lab"},
-    "fits": {"fits"},
-    "sweeps": {"sweeps", "lab", "fits"},
+    "ground": {"ground"},
+    "lab": {"lab", "ground"},
+    "fits": {"fits", "ground"},
+    "sweeps": {"sweeps", "lab", "fits", "ground"},
     "scalelab": set(PACKAGES),
 }
 # inside a function only: a fit may open a store, whose reader is sweeps'
@@ -28,6 +29,8 @@ NO_JAX = [
 ] + [
     "lab.records",
     "lab.parametrization",
+    "lab.shape",
+    "lab.program",
     "lab.counts",
     "sweeps.space",
     "sweeps.cohorts",

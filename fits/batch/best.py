@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fits import InputError
 from fits.fit import Fit
 from fits.hyper import BatchTokens, fit_power
 from fits.laws import Array
+from ground import InputError
 
 
 @dataclass(frozen=True)

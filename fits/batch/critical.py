@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fits import InputError
 from fits.fit import Fit
 from fits.hyper import fit_power
 from fits.laws import Array, Columns, Law, Parameter
 from fits.powers import PowerSum
+from ground import InputError
 
 
 class CriticalBatch(PowerSum):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fits import InputError
 from fits.fit import Fit
 from fits.laws import Array, Columns, Law, Parameter
+from ground import InputError
 
 # 2509.25087: eps1, eps2 and m of the surrogate
 EPSILON_PROGRESS, EPSILON_LR, POWER = 1e-3, 0.1, 0.05

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fits import InputError
 from fits.fit import Fit
 from fits.laws import Array, Columns, Law, Parameter
+from ground import InputError
 
 DELTA = 1e-3  # Huber's threshold on log loss, both papers
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import InputError, auto, basin, transfer
+from fits import auto, basin, transfer
 from fits import table as tables
 from fits.cells import HELD
 from fits.fit import Fit, problem_of
 from fits.report import model
+from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fits import InputError
+from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

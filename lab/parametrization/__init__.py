@@ -8,21 +8,16 @@ numbers, as the nested dict that the compiled program is given
 from lab.parametrization.builtin import TABLES
 from lab.parametrization.explain import explain
 from lab.parametrization.rules import (
-    FP8,
-    TENSORS,
     Rule,
     Scales,
-    Tensor,
     numbers,
     rules,
     scales,
     table_of,
-    tensor_shape,
-    tensors,
 )
 from lab.parametrization.table import Table, from_json, to_data
 
 __all__ = [
-    "FP8", "TABLES", "TENSORS", "Rule", "Scales", "Table", "Tensor", "explain", "from_json",
-    "numbers", "rules", "scales", "table_of", "tensor_shape", "tensors", "to_data",
+    "TABLES", "Rule", "Scales", "Table", "explain", "from_json", "numbers", "rules", "scales",
+    "table_of", "to_data",
 ]  # fmt: skip

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from lab.parametrization.rules import rules, table_of, tensor_shape, tensors
+from lab.parametrization.rules import rules, table_of
 from lab.parametrization.table import FAMILIES
 from lab.records import Trial
+from lab.shape import tensor_shape, tensors
 
 
 def explain(trial: Trial) -> list[dict[str, Any]]:

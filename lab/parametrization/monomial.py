@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from lab import InputError
+from ground import InputError
 
 # What a cell may name. Ratios are to the base shape, and 1 along an axis that does not grow with
 # width.

@@ -7,55 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from lab import InputError
+from ground import InputError
 from lab.parametrization.builtin import TABLES
 from lab.parametrization.monomial import Monomial
 from lab.parametrization.table import FAMILIES, Row, Table, Update, from_json
 from lab.records import Trial
+from lab.shape import GROWING, TENSORS, Tensor, axis_sizes, tensors
+
 
 # axes that a wider model lengthens; vocab and head_dim do not grow
-GROWING = ("width", "heads", "ff")
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A leaf of the model: its logical axes in -> out, which give its fans, its role and its
-    sharding.
-    """
-
-    axes: tuple[str, ...]
-    stack: bool = False  # inside the stack of layers
-
-    @property
-    def role(self) -> str:
-        if len(self.axes) == 1:
-            return "gain" if self.stack else "final_gain"
-        grows = [axis in GROWING for axis in self.axes]
-        return "hidden" if all(grows) else "output" if grows[0] else "input"
-
-
-TENSORS = {
-    "embed": Tensor(("vocab", "width")),
-    "q": Tensor(("width", "heads"), stack=True),
-    "k": Tensor(("width", "heads"), stack=True),
-    "v": Tensor(("width", "heads"), stack=True),
-    "o": Tensor(("heads", "width"), stack=True),
-    "gate": Tensor(("width", "ff"), stack=True),
-    "up": Tensor(("width", "ff"), stack=True),
-    "down": Tensor(("ff", "width"), stack=True),
-    "attn_gain": Tensor(("width",), stack=True),
-    "mlp_gain": Tensor(("width",), stack=True),
-    "q_gain": Tensor(("head_dim",), stack=True),
-    "k_gain": Tensor(("head_dim",), stack=True),
-    "final_gain": Tensor(("width",)),
-    "unembed": Tensor(("width", "vocab")),
-}
-# The matrices multiplied in FP8 (2407.17465, section 4.2). The inputs of `o` and `down` grow during
-# training (the paper's critical matmuls), and the readout decides the loss directly: these three
-# stay in bfloat16.
-FP8 = frozenset(("q", "k", "v", "gate", "up"))
-
-
 @dataclass(frozen=True)
 class Rule:
     """One tensor's numbers. The tensor acts as `multiplier` x w, w starts at N(0, init_std^2)
@@ -108,34 +68,6 @@ def table_of(trial: Trial) -> Table:
             f"{', '.join(TABLES)}, or the name of a given table"
         )
     return TABLES[trial.parametrization]
-
-
-def tensors(trial: Trial) -> dict[str, Tensor]:
-    """The leaves that this trial's model has."""
-    absent = set()
-    if trial.activation != "swiglu":
-        absent.add("gate")
-    if not trial.norm_gains:
-        absent |= {"attn_gain", "mlp_gain", "final_gain"}
-    if not (trial.norm_gains and trial.qk_norm):
-        absent |= {"q_gain", "k_gain"}
-    if trial.tied:
-        absent.add("unembed")
-    return {name: tensor for name, tensor in TENSORS.items() if name not in absent}
-
-
-def axis_sizes(trial: Trial) -> dict[str, int]:
-    return {
-        "vocab": trial.vocab,
-        "width": trial.width,
-        "heads": trial.width,
-        "ff": trial.ff,
-        "head_dim": trial.head_dim,
-    }
-
-
-def tensor_shape(trial: Trial, name: str) -> tuple[int, ...]:
-    return tuple(axis_sizes(trial)[axis] for axis in TENSORS[name].axes)
 
 
 # A base field is asked for when some cell uses its ratio, and refused when none does; so is a
@@ -212,6 +144,7 @@ def _variables(trial: Trial, table: Table) -> dict[str, float]:
 
 
 def _fans(trial: Trial, axes: tuple[str, ...]) -> dict[str, float]:
+    axes = axes[-2:]  # those before are copies
     sizes = [float(axis_sizes(trial)[axis]) for axis in axes]
     ratios = [
         trial.width / trial.base_width if trial.base_width and axis in GROWING else 1.0

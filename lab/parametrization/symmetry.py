@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lab import InputError
+from ground import InputError
 from lab.parametrization.monomial import Monomial
 from lab.parametrization.table import Row, Table, Update
 

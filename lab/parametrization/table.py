@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lab import InputError
+from ground import InputError
 from lab.parametrization.monomial import Monomial, parse
 
 ROLES = ("input", "hidden", "output", "gain", "final_gain")

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any, TypeVar
 
-from lab import InputError
+from ground import InputError
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from lab import InputError
+from ground import InputError
 from scalelab.cli.args import parse, print_json
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lab import InputError
+from ground import InputError
 from scalelab.cli.args import parse, print_json
 
 PUBLISHED = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from fits import InputError
+from ground import InputError
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:

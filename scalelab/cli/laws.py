@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from fits import InputError, laws, published
+from fits import laws, published
+from ground import InputError
 from scalelab.cli.args import parse, print_json
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fits import InputError
+from ground import InputError
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:

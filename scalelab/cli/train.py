@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import InputError
+from ground import InputError
 from lab.records import Result, Trial, result_json, trial_json
 from scalelab.cli.args import parse, print_json
 

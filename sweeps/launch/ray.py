@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import InputError
+from ground import InputError
 from sweeps.job import Job
 from sweeps.launch import Child
 

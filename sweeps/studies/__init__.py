@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import InputError
+from ground import InputError
 from lab.records import Trial
 from sweeps import space
 from sweeps.files import name_checked

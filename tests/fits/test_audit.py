@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import InputError
 from fits.audit import audit, better_rival
 from fits.table import read
+from ground import InputError
 from tests.fits.runs import EPOCH, TEX, published, surface
 
 

@@ -8,8 +8,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from fits import InputError, auto, fit, kriging, laws
+from fits import auto, fit, kriging, laws
 from fits.table import Points
+from ground import InputError
 from tests.fits.runs import EPOCH, TEX, surface
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from fits import InputError, batch
+from fits import batch
+from ground import InputError
 
 
 def test_hyperbola_recovers_its_constants():

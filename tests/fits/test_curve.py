@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from fits import InputError, published
+from fits import published
 from fits.curve import collapse, schedules, trajectory
 from fits.curve.collapse import Collapse
 from fits.curve.schedules import Annealing, Curve, MultiPower
@@ -12,6 +12,7 @@ from fits.curve.trajectory import Trajectory
 from fits.fit import fit
 from fits.laws import Law
 from fits.table import Points
+from ground import InputError
 from tests.fits.runs import published as published_runs
 
 KAPLAN = {

@@ -7,10 +7,10 @@ import tomllib
 import pytest
 import yaml
 
-from fits import InputError
 from fits.export import TRAINERS, export
 from fits.predict import recipe
 from fits.sources import from_check, sources
+from ground import InputError
 from tests.fits.test_predict import check
 
 # Read in MaxText/configs/base.yml, nanoGPT's train.py, torchtitan/config/job_config.py.

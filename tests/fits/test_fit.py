@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from fits import InputError, laws
+from fits import laws
 from fits.fit import Fit, fit, load
 from fits.table import Points, read, select
+from ground import InputError
 from tests.fits.runs import EPOCH, TEX, epoch, published, surface
 
 OPTIMUM = 1.0182740e-3  # laws.md check 1

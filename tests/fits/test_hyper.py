@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from fits import InputError, hyper, laws
+from fits import hyper, laws
 from fits.hyper import BatchTokens, LrSizeTokens, LrSizeTokensBatch, ParamsCompute, Timescale
+from ground import InputError
 from tests.fits import runs
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import InputError, isoflop, loss
+from fits import isoflop, loss
+from ground import InputError
 from tests.fits.runs import EPOCH, TEX, published
 
 ROUNDED = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.28}  # 2203.15556 as printed

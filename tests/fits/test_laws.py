@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from fits import InputError, laws, loss
+from fits import laws, loss
 from fits.laws import Law
+from ground import InputError
 from tests.fits import runs
 
 FORMS = [form for form in loss.LAWS]

@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fits import InputError, auto
+from fits import auto
 from fits.fit import Fit
 from fits.predict import load_recipe, recipe, rows
 from fits.shape import shape
 from fits.sources import MARK, ask, from_check, from_fit, sources
 from fits.table import Points
+from ground import InputError
 
 TARGET = {"params": 7e9, "tokens": 1.4e12}
 

@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from fits import InputError, laws, published
+from fits import laws, published
 from fits.hyper import weight_decay
+from ground import InputError
 
 SETS = list(published.all_sets().values())
 KINDS = {"total", "no_embed", "no_embed_head", "active", "nonzero", "unstated", "none"}

@@ -315,7 +315,7 @@ def test_numbers_are_spelled_one_way(value, count, general) -> None:
     "bad", [{}, {"predicted": {"loss": 2.7}}, {"predicted": {"loss": {"low": 1}}}]
 )
 def test_a_prediction_that_is_none_is_refused_by_name(runs, bad) -> None:
-    from fits import InputError
+    from ground import InputError
 
     with pytest.raises(InputError, match="prediction"):
         report.render("x", runs, [], prediction=bad)

@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import InputError, laws, table, uncertainty
-from lab.records import COLUMNS
+from fits import laws, table, uncertainty
+from ground import InputError
 
 CHINCHILLA = laws.law("chinchilla")
 
@@ -21,10 +21,6 @@ def frame(n: int = 12) -> pd.DataFrame:
             "loss": rng.uniform(2.5, 3.5, n),
         }
     )
-
-
-def test_columns_equal_those_of_the_records() -> None:
-    assert table.COLUMNS == COLUMNS
 
 
 def test_csv_parquet_folder_and_frame_read_alike(tmp_path) -> None:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from fits import InputError, time
+from fits import time
 from fits.loss import Chinchilla, optimum
 from fits.published import get
+from ground import InputError
 
 # a fast accelerator with a launch cost a layer
 TRUE = {"c0": 8e-4, "c1": 1 / 2e14, "c2": 1 / 1.5e12, "c3": 1.2e-4}

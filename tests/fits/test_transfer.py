@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import InputError, cells, joint, transfer
+from fits import cells, joint, transfer
 from fits.report import rows
+from ground import InputError
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "mup_mlp_cifar10.csv"
 NOISE = 0.003

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from fits import InputError, laws, uncertainty
+from fits import laws, uncertainty
 from fits.fit import fit
 from fits.solve import minimise
 from fits.table import Points
+from ground import InputError
 from tests.fits.runs import EPOCH, TEX, epoch, surface
 from tests.fits.test_fit import as_theta
 

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from lab import mesh, model, population, runtime
+from lab.program import program_of, shape_of
 from lab.records import Trial
-from lab.train import inputs_of, program_of
+from lab.train import inputs_of
 
 STEPS = 8
 SHAPE = {
@@ -88,7 +89,7 @@ def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
     or of one.
     """
     one = dataclasses.replace(TRIAL, width=64, head_dim=32, **fields)
-    shape, n = model.shape_of(one), inputs_of(one, 100).numbers
+    shape, n = shape_of(one), inputs_of(one, 100).numbers
     tokens_BS = np.random.default_rng(0).integers(0, one.vocab, (8, 17))
 
     def start(lr: jax.Array) -> dict:

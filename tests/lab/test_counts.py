@@ -6,8 +6,10 @@ import sys
 import jax
 import pytest
 
+from ground.columns import COLUMNS
 from lab import counts, model
-from lab.records import COLUMNS, Result
+from lab.program import program_of, shape_of
+from lab.records import Result
 from tests.lab.toy import trial
 
 SHAPES = [
@@ -22,7 +24,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("t", SHAPES, ids=range(len(SHAPES)))
 def test_parameters_are_those_of_the_model(t):
-    leaves = jax.tree.leaves(model._structure(model.shape_of(t))[1])
+    leaves = jax.tree.leaves(model._structure(shape_of(t))[1])
     assert counts.params(t) == sum(leaf.size for leaf in leaves)
 
 
@@ -114,16 +116,14 @@ def test_state_bytes_are_those_of_the_optimizer():
         t = trial(
             optimizer=optimizer, schedule=schedule, parametrization="mup" if base else "sp", **base
         )
-        state = jax.eval_shape(
-            lambda t=t: train.start(train.program_of(t), train.inputs_of(t, 1000))
-        )
+        state = jax.eval_shape(lambda t=t: train.start(program_of(t), train.inputs_of(t, 1000)))
         real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         assert counts.state_bytes(t) == pytest.approx(real, rel=0.02), optimizer
 
 
 def test_no_jax():
     code = (
-        "import sys; from lab.counts import row; from lab.records import signature; assert 'jax' "
+        "import sys; from lab.counts import row; from lab.program import signature; assert 'jax' "
         "not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import InputError, data
+from ground import InputError
+from lab import data
 
 TEXTS = [
     (f"doc{i}", f"document {i}: " + "the quick brown fox jumps over the lazy dog. " * (i % 7 + 3))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from lab import fp8, model, ops
-from lab.parametrization import FP8, numbers
+from lab.parametrization import numbers
+from lab.program import shape_of
+from lab.shape import FP8
 from tests.lab.tiny import trial
 
 TOKENS = jax.random.randint(jax.random.key(1), (4, 64), 0, 64)
@@ -27,7 +29,7 @@ def operands(name):
     streams; the weights they meet.
     """
     t = trial(name, width=256, ff=704, head_dim=64, depth=2, vocab=64, sequence=64)
-    shape, n = model.shape_of(t), numbers(t)
+    shape, n = shape_of(t), numbers(t)
 
     @jax.jit
     def streams(params):

@@ -12,6 +12,7 @@ import pytest
 from lab import fused, mesh, model, ops
 from lab.attention import rotate
 from lab.parametrization import numbers
+from lab.program import shape_of
 from lab.records import Trial
 from lab.xent import cross_entropy
 
@@ -144,7 +145,7 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
     one = trial(parametrization, **bases)
     both = [numbers(one), numbers(trial(parametrization, z_loss=1e-3, **bases))]
     stacked = jax.tree.map(lambda *n: jnp.asarray(n, jnp.float32), *both)
-    shape = model.shape_of(one)
+    shape = shape_of(one)
     params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(
         stacked, jnp.arange(2) + SEED % 1000
     )
@@ -163,9 +164,7 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
 def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
     def chosen(**fields):
         return model._fused(
-            model.shape_of(
-                trial("sp", precision="bfloat16") if not fields else trial("sp", **fields)
-            ),
+            shape_of(trial("sp", precision="bfloat16") if not fields else trial("sp", **fields)),
             tokens,
             None,
         )
@@ -183,7 +182,7 @@ def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
     monkeypatch.undo()
     tokens = np.zeros((1, 16), np.int32)
     one = trial("sp")
-    shape = model.shape_of(one)
+    shape = shape_of(one)
     params = jax.eval_shape(lambda: model.init(shape, jax.random.key(0), numbers(one)))
 
     def program(*tap):
@@ -209,7 +208,7 @@ def test_what_has_no_kernel_takes_the_plain_path():
             **({"width": 192, "ff": 192, "head_dim": 64, "tokens": 32} | odd_size)
         ), odd_size
     odd = trial("sp", width=24, head_dim=24, ff=72)
-    shape = model.shape_of(odd)
+    shape = shape_of(odd)
     params = model.init(shape, jax.random.key(0), numbers(odd))
     with jax.disable_jit():
         losses = [
@@ -221,7 +220,7 @@ def test_what_has_no_kernel_takes_the_plain_path():
 
 def test_float64_is_not_narrowed_to_the_kernels_float32():
     t = trial("sp", vocab=64, width=32, head_dim=32, ff=64)
-    shape, n = model.shape_of(t), numbers(t)
+    shape, n = shape_of(t), numbers(t)
     tokens = jnp.arange(34).reshape(2, 17)
 
     def program(params):

@@ -10,6 +10,7 @@ import pytest
 from lab import fp8, fused_fp8, model, ops
 from lab.attention import rotate
 from lab.parametrization import numbers
+from lab.program import shape_of
 from tests.lab.test_fused import SEED, distance, draw, trial, with_gradients, worst
 
 # In float32 both sides round to FP8 alike, but where one is a last bit from the middle of two of
@@ -97,10 +98,10 @@ def test_a_model_in_fp8_takes_these_kernels_and_its_gradients_stay_those_of_plai
     bfloat16's rounding.
     """
     one = trial("u-mup", precision="float8", width=64, ff=64, batch=4, **fields)
-    shape, n = model.shape_of(one), numbers(one)
+    shape, n = shape_of(one), numbers(one)
     params = model.init(shape, jax.random.key(SEED % 1000), n)
     tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (4, 17)))
-    exact = model.shape_of(trial("u-mup", width=64, ff=64, batch=4, **fields))
+    exact = shape_of(trial("u-mup", width=64, ff=64, batch=4, **fields))
 
     def gradients(shape, fused):
         return jax.jit(jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, fused=fused)))

@@ -12,6 +12,7 @@ import pytest
 from lab import hopper, hopper_attention, model
 from lab.attention import causal_attention, rotate
 from lab.parametrization import numbers
+from lab.program import shape_of
 from lab.records import Trial
 from tests.lab.test_fused import draw, wide, with_gradients, worst
 
@@ -66,7 +67,7 @@ def test_where_the_model_attends_so():
         ({"precision": "float32"}, True, False),
         ({"qk_norm": True}, True, True),
     ):
-        shape = model.shape_of(dataclasses.replace(trial, **fields))
+        shape = shape_of(dataclasses.replace(trial, **fields))
         assert (
             model.Context(shape, numbers(trial), model._ignore, "", fused).attends(256) is expected
         ), fields

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lab import hopper, hopper_loss, mesh, model, ops
+from lab.program import shape_of
 from lab.records import Trial
 from lab.xent import cross_entropy
 from tests.lab.test_fused import SEED, draw, worst
@@ -197,9 +198,7 @@ def test_for_hopper_and_whole_tiles(monkeypatch):
             and not hopper_loss.fits(width, 384, 128)
             and not hopper_loss.fits(width, 256, 192)
         )
-    chosen = functools.partial(
-        model._without_logits, model.shape_of(trial_of("sp")), np.zeros((2, 128))
-    )
+    chosen = functools.partial(model._without_logits, shape_of(trial_of("sp")), np.zeros((2, 128)))
     assert chosen()
     for axis in ("data", "fsdp", "tensor"):
         cut = jax.sharding.AbstractMesh(tuple(2 if a == axis else 1 for a in mesh.AXES), mesh.AXES)

@@ -9,6 +9,7 @@ import pytest
 
 from lab import hopper_attention, hopper_loss, hopper_mlp, model
 from lab.parametrization import numbers
+from lab.program import shape_of
 from lab.records import Trial
 from tests.lab.test_fused import worst
 
@@ -60,7 +61,7 @@ def test_a_model_of_kernels_is_the_plain_one(called, parametrization, fields, mo
         corpus="0" * 64, lr=0.01, z_loss=1e-2, parametrization=parametrization,
         precision="bfloat16", **(sizes | fields)
     )  # fmt: skip
-    shape, n = model.shape_of(trial), numbers(trial)
+    shape, n = shape_of(trial), numbers(trial)
     params = model.init(shape, jax.random.key(0), n)
     tokens = jnp.asarray(
         np.random.default_rng(0).integers(0, trial.vocab, (trial.batch, trial.sequence + 1)),

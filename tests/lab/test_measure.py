@@ -11,6 +11,7 @@ import pytest
 
 from lab import measure
 from lab.parametrization import TABLES, to_data
+from lab.program import program_of
 
 TEXT = (
     "A parametrization says how the size of each weight at the start, and of each ste"
@@ -137,7 +138,7 @@ def test_spectral_size_of_updates():
                 width,
             )
             stream = measure.one_batch(t, TOKENS)
-            program, inputs = measure.train.program_of(t), measure.train.inputs_of(t, len(stream))
+            program, inputs = program_of(t), measure.train.inputs_of(t, len(stream))
             start = measure._start(program, inputs)
             after, _ = measure._step(program, inputs, stream, start)
             ups = (np.asarray(s.params["layers"]["000"]["up"]) for s in (start, after))

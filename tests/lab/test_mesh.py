@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from lab import InputError, mesh, population
-from lab.train import gradients, inputs_of, program_of
+from ground import InputError
+from lab import mesh, population
+from lab.program import program_of
+from lab.train import gradients, inputs_of
 from tests.lab import toy
 from tests.lab.mesh_cases import LAYOUTS, TRIAL, steps, tokens
 from tests.lab.tiny import trial

@@ -19,6 +19,7 @@ from lab.attention import attention_logits, rotate
 from lab.parametrization import TABLES, from_json, numbers, rules, to_data
 from lab.parametrization.monomial import parse
 from lab.parametrization.symmetry import shift
+from lab.program import program_of, shape_of
 from lab.records import Trial
 from lab.xent import cross_entropy
 from scripts import make_oracles as oracle
@@ -59,7 +60,7 @@ def inside(shape, params, tokens_BT, n):
 
 
 def start(trial, seed=0):
-    shape, n = model.shape_of(trial), numbers(trial)
+    shape, n = shape_of(trial), numbers(trial)
     return shape, n, init(shape, jax.random.key(seed), n)
 
 
@@ -120,7 +121,7 @@ def train_steps(trial, params, change=1.0):
     """Losses before each update of the trial's optimizer, on one batch; `change` multiplies the
     LR.
     """
-    program, inputs = train.program_of(trial), train.inputs_of(trial, len(oracle.stream()))
+    program, inputs = program_of(trial), train.inputs_of(trial, len(oracle.stream()))
     inputs = inputs._replace(numbers={**inputs.numbers, "lr": change * trial.lr})
     state, losses = train.State(params, _start(program, inputs).opt, 0, 0), []
     for _ in range(trial.steps):
@@ -144,7 +145,7 @@ def test_every_gradient_equals_the_package(golden):
     name, want = golden
     with jax.enable_x64(True):
         t = golden_trial(name)
-        shape, n = model.shape_of(t), numbers(t)
+        shape, n = shape_of(t), numbers(t)
         params = oracle_params(name, shape, n)
         loss, grads = gradient(shape, params, one_batch(t), n)
         # unit-scaling takes the mean square of RMSNorm in float32
@@ -162,7 +163,7 @@ def test_losses_of_training_equal_the_package(golden):
     name, want = golden
     with jax.enable_x64(True):
         t = golden_trial(name)
-        params = oracle_params(name, model.shape_of(t), numbers(t))
+        params = oracle_params(name, shape_of(t), numbers(t))
         assert train_steps(t, params) == pytest.approx(want["losses"], rel=1e-6)
         # the check has power: 1 % more LR is seen
         assert np.abs(train_steps(t, params, change=1.01) / want["losses"] - 1).max() > 1e-5
@@ -181,7 +182,7 @@ def weights(t):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         return jnp.asarray(oracle.draw(name, w.shape) * by_name[model.tensor_name(path)].init_std)
 
-    shape, n = model.shape_of(t), numbers(t)
+    shape, n = shape_of(t), numbers(t)
     return jax.tree_util.tree_map_with_path(
         leaf, jax.eval_shape(lambda: init(shape, jax.random.key(0), n))
     )
@@ -297,7 +298,7 @@ def test_init_draws_do_not_depend_on_neighbours_depth_or_parametrization():
     assert all((w == muP[leaf]).all() for leaf, w in named(params).items())
     stacked = jax.tree.map(lambda x: jnp.stack([jnp.asarray(x, jnp.float32)] * 3), n)
     keys = jnp.stack([jax.random.key(5), key, jax.random.key(9)])
-    mapped = jax.jit(jax.vmap(partial(model.init, model.shape_of(shallow))))(keys, stacked)
+    mapped = jax.jit(jax.vmap(partial(model.init, shape_of(shallow))))(keys, stacked)
     assert all((w[1] == named(params)[leaf]).all() for leaf, w in named(mapped).items())
     assert not (named(mapped)["embed"][0] == named(params)["embed"]).any()
 
@@ -510,8 +511,8 @@ def test_mapped_trials_are_the_trials_alone():
         trial("u-mup", alpha_attn=0.5, alpha_res=0.7),
         trial("u-mup", alpha_ffn_act=2.0, alpha_loss=0.5),
     ]
-    shape = model.shape_of(trials[0])
-    assert shape == model.shape_of(trials[1])
+    shape = shape_of(trials[0])
+    assert shape == shape_of(trials[1])
     starts = [start(t, seed)[1:] for seed, t in enumerate(trials)]
     n, params = (
         jax.tree.map(
@@ -552,7 +553,7 @@ def test_remat_keeps_what_it_says(parametrization, capsys):
 
     def loss_of(remat, depth=2):
         t = trial(parametrization, depth=depth)
-        shape, n = model.shape_of(t), numbers(t)
+        shape, n = shape_of(t), numbers(t)
         params = jax.tree.map(
             lambda x: np.zeros(x.shape, x.dtype),
             jax.eval_shape(partial(model.init, shape), jax.random.key(0), n),

@@ -6,9 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from lab import InputError, optim, population
+from ground import InputError
+from lab import optim, population
 from lab.parametrization import rules
-from lab.train import inputs_of, program_of, start, step
+from lab.program import program_of
+from lab.train import inputs_of, start, step
 from tests.lab.toy import CORPUS, trial
 
 PARAMS = {"a": jnp.array([1.0, -2.0, 0.5]), "b": jnp.ones((4, 2)) * jnp.array([0.3, -0.7])}

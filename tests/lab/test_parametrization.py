@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import InputError
+from ground import InputError
 from lab.parametrization import (
     TABLES,
-    TENSORS,
     explain,
     from_json,
     numbers,
@@ -26,6 +25,7 @@ from lab.parametrization.monomial import Monomial, parse
 from lab.parametrization.rules import tau
 from lab.parametrization.symmetry import shift, thetas
 from lab.records import OPTIMIZERS, Trial
+from lab.shape import TENSORS
 from scripts import make_oracles as oracle
 from tests.lab.tiny import BASES, trial
 

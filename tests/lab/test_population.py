@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import InputError, checkpoint, population
+from ground import InputError
+from lab import checkpoint, population
+from lab.program import program_of
 from lab.records import Result, result_from_json, result_json
-from lab.train import inputs_of, program_of, start
+from lab.train import inputs_of, start
 from tests.lab.toy import CORPUS, trial
 
 GRID = [trial(lr=lr) for lr in (0.25, 0.5, 1.0)]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lab import model, population
-from lab.train import inputs_of, program_of, start, starts, step, validate
+from lab.program import program_of
+from lab.train import inputs_of, start, starts, step, validate
 from tests.lab.toy import CORPUS, trial
 
 TOKENS = jnp.asarray(CORPUS.train)

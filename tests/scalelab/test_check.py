@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import fits
-from lab import InputError
+from ground import InputError
 from lab.parametrization import TABLES, to_data
 from scalelab.cli import check
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lab.records import COLUMNS
+from ground.columns import COLUMNS
 from scalelab.__main__ import main
 from sweeps.status import Board
 from sweeps.store import create, open_store

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import InputError
+from ground import InputError
 from lab.records import Trial
 from scalelab.__main__ import main
 from scalelab.cli.train import Train, trial_of

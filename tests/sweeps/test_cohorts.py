@@ -3,7 +3,8 @@
 import dataclasses
 
 from lab.counts import flops
-from lab.records import Trial, signature
+from lab.program import signature
+from lab.records import Trial
 from sweeps.cohorts import MEMORY_SHARE, Limits, even, form
 from tests.sweeps import toy
 

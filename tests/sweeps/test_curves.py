@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import InputError
+from ground import InputError
 from sweeps import curves
 from sweeps.curves import Add
 from sweeps.record import Record, make_record

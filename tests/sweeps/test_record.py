@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab import InputError
+from ground import InputError
 from lab.counts import row
 from lab.records import Result
 from sweeps.record import SCHEMA, Damaged, decode, dump, encode, head, make_record

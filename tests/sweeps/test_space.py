@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab import InputError
+from ground import InputError
 from sweeps import space, studies
 from tests.sweeps import toy
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import InputError
+from ground import InputError
 from sweeps import files
 from sweeps.record import make_record
 from sweeps.run import work

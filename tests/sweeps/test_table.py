@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lab import InputError
-from lab.records import COLUMNS
+from ground import InputError
+from ground.columns import COLUMNS
 from sweeps import table
 from sweeps.record import encode, head, make_record
 from sweeps.run import work

@@ -4,7 +4,7 @@ each, how far it is, its table.
 
 import importlib
 
-from lab import InputError
+from ground import InputError
 
 COMMANDS = {
     "plan": (

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from lab import InputError
+from ground import InputError
 from scalelab.cli.args import parse, print_json
 
 

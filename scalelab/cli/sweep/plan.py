@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from lab import InputError
+from ground import InputError
 from scalelab.cli.args import parse, print_json
 from scalelab.cli.sweep.source import Source, open_study
 from scalelab.cli.sweep.status import console, duration

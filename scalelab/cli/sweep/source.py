@@ -42,7 +42,7 @@ def open_study(source: Source) -> "tuple[Study, Corpus]":
     runs.
     """
     from lab.data import check_size, open_corpus
-    from lab.records import signature
+    from lab.program import signature
     from sweeps.studies import load
 
     corpus = open_corpus(source.corpus, source.cache, source.vocab)
