@@ -1,7 +1,10 @@
 """Causal softmax attention and the position embedding of its queries and keys.
 
-Letters: B sequences, T (and S) tokens of each, H heads, K entries of a head.
+Letters: B sequences, T (and S) tokens of each, D width, H heads, K entries of a head.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,3 +57,36 @@ def attention_logits(q_BTHK: jax.Array, k_BTHK: jax.Array) -> jax.Array:
     """(B, H, T, T), float32 at least, before the causal mask."""
     wide = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     return jnp.einsum("...thk,...shk->...hts", q_BTHK, k_BTHK, preferred_element_type=wide)
+
+
+def heads(m: Any, block: Any, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries and keys with their positions, the attention's scale on the queries, and values, of
+    a layer's normed input: (B, T, H, K) each.
+    """
+    (B, T, _), H, K = x_BTD.shape, m.shape.heads, m.shape.head_dim
+    # q and k together, since the position embedding copies both anyway; v alone, so that nothing
+    # has to cut it out
+    qk_BTnHK = m.linear(x_BTD, block, "q", "k").reshape(B, T, 2, H, K)
+    v_BTD = m.linear(x_BTD, block, "v")
+    q_BTHK, k_BTHK = qk_BTnHK[..., 0, :, :], qk_BTnHK[..., 1, :, :]
+    if m.shape.qk_norm:
+        q_BTHK = m.norm(q_BTHK, getattr(block, "q_gain", None))
+        k_BTHK = m.norm(k_BTHK, getattr(block, "k_gain", None))
+    q_BTHK, k_BTHK = rotate(q_BTHK, m.numbers["attention"]), rotate(k_BTHK, 1.0)
+    return q_BTHK, k_BTHK, v_BTD.reshape(k_BTHK.shape)
+
+
+def attention(
+    m: Any,
+    block: Any,
+    x_BTD: jax.Array,
+    layer: int,
+    heads: Callable[..., tuple[jax.Array, jax.Array, jax.Array]] = heads,
+    attend: Callable[..., jax.Array] = causal_attention,
+) -> jax.Array:
+    """A layer's attention before its last matrix, (B, T, H, K); `m`, `block`: `lab.model`'s."""
+    q_BTHK, k_BTHK, v_BTHK = heads(m, block, x_BTD)
+    if m.tap:
+        m.tap(f"q.{layer}", q_BTHK)
+        m.tap(f"k.{layer}", k_BTHK)
+    return attend(q_BTHK, k_BTHK, v_BTHK)

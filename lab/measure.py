@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from lab import model, train
 from lab.attention import attention_logits
+from lab.kernels.choose import choose
 from lab.parametrization import table_of
 from lab.parametrization.rules import BASES
 from lab.parametrization.table import FAMILIES
-from lab.program import program_of
+from lab.program import program_of, shape_of
 from lab.records import Trial
 from lab.shape import Shape
 
@@ -63,13 +64,21 @@ def probe(
 ) -> dict[str, jax.Array]:
     """Each module's coordinates before its norm: `embedding`, and of the layer that ends the first
     half and of the last layer the residual stream behind it, both branches' outputs and the causal
-    attention logits; `logits`.
+    attention logits; `logits`. They are those of the program that trains, kernels included.
 
     Places are fractions of the depth, since a fixed layer's share of the change falls as 1 / depth
     by design.
     """
     seen: dict[str, jax.Array] = {}
-    model.forward(shape, params, tokens_BT, numbers, tap=lambda name, x: seen.update({name: x}))
+    sequences, tokens = tokens_BT.shape
+    model.forward(
+        shape,
+        params,
+        tokens_BT,
+        numbers,
+        tap=lambda name, x: seen.update({name: x}),
+        kernels=choose(shape, sequences, tokens),
+    )
     out = {"embedding": seen["residual.0"], "logits": seen["logits"]}
     for place, layer in (("middle", (shape.depth - 1) // 2), ("last", shape.depth - 1)):
         out[f"residual {place}"] = seen[f"residual.{2 * layer + 2}"]
@@ -94,6 +103,8 @@ CHECK_SIZE = {
     "head_dim": 32,
     "schedule": "constant",
 }
+# In low precision the sizes are those that kernels take: on a GPU they are what is measured
+CHECK_LOW = {"sequence": 256, "batch": 2, "head_dim": 64}
 CHECK_LR = {"adam": 2.0**-8, "sgd": 2.0**-1, "muon": 2.0**-5, "prodigy": 1.0}
 CHECK_UNIT_LR = 1.0
 # on the depth axis times this: two layers must be near their many-layer limit, which large steps
@@ -111,10 +122,12 @@ def standard(
 ) -> Trial:
     """The coordinate check's trial at its base shape; `table` is a user's, as JSON."""
     width = {"width": 128, "depth": 64}[axis]
+    low = changes.get("precision", "float32") != "float32"
     fields = {
         **CHECK_SIZE,
+        **(CHECK_LOW if low else {}),
         "width": width,
-        "ff": 11 * width // 4,
+        "ff": 3 * width if low else 11 * width // 4,
         "lr": 1.0,
         "optimizer": optimizer,
         "table": table,
@@ -176,6 +189,14 @@ def resized(trial: Trial, axis: str, size: int) -> Trial:
     if axis == "width":
         return dataclasses.replace(trial, width=size, ff=round(trial.ff / trial.width * size))
     return dataclasses.replace(trial, depth=size)
+
+
+def kernels(trial: Trial) -> dict[str, str]:
+    """Which code computes the trial's attention, MLP, norms and loss on this device: "plain", or
+    the module of `lab.kernels`.
+    """
+    names = choose(shape_of(trial), trial.batch, trial.sequence).names
+    return dict(zip(("attention", "mlp", "norm", "loss"), names, strict=True))
 
 
 def slope(sizes: Sequence[int], values_SK: NDArray[np.float64]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ T tokens of each, D width in, E width out, H heads, K entries of a head, V vocab
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -78,7 +78,8 @@ class Ops(NamedTuple):
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
     # (alpha) -> the factor on `glu`, x gate sigmoid(alpha gate)
     glu_factor: Callable[[Number], Number]
-    gelu: Callable[..., jax.Array]  # (x, alpha) -> gelu(alpha x) / alpha
+    # activation -> (x, alpha) -> f(alpha x) / alpha, f that activation
+    ungated: Mapping[str, Callable[..., jax.Array]]
     # (T, K, alpha) -> the factor that softmax attention's output still needs
     attention_factor: Callable[..., Number]
     # (x, branch, skip) -> the branch's input, the skip's
@@ -130,7 +131,7 @@ PLAIN = Ops(
     readout_factors=lambda scale, backward, tokens: (scale, scale, scale),
     gain=lambda x, gain: x * gain.astype(x.dtype),
     glu_factor=lambda alpha: 1.0,
-    gelu=_gelu,
+    ungated={"gelu": _gelu},
     attention_factor=lambda T, K, alpha: 1.0,
     split=lambda x, branch, skip: (x, x),
     add=lambda branch_x, skip_x, branch, skip: times(branch_x, branch) + times(skip_x, skip),
@@ -244,7 +245,7 @@ UNIT = Ops(
     readout_factors=lambda scale, backward, tokens: (scale, backward, tokens**-0.5),
     gain=_unit_gain,
     glu_factor=_unit_glu_factor,
-    gelu=_unit_gelu,
+    ungated={"gelu": _unit_gelu},
     attention_factor=_unit_attention_factor,
     # the branch's factor acts at its end going forward and at its start going back, so gradients
     # inside have unit scale

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from lab import mesh, model, optim
 from lab.data import batch_starts
+from lab.kernels.choose import choose
 from lab.parametrization import numbers
 from lab.program import Program
 from lab.records import Trial
@@ -96,12 +97,20 @@ def starts(program: Program, inputs: Inputs, step: Number) -> jax.Array:
     )
 
 
+def kernels(program: Program, tokens_BS: jax.Array) -> model.Kernels:
+    """The model's functions for (B, T + 1) tokens, on the device and the mesh in scope."""
+    sequences, tokens = tokens_BS.shape
+    return choose(program.shape, sequences, tokens - 1)
+
+
 def gradients(
     program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
 ) -> tuple[jax.Array, Tree]:
     """The mean loss of the batch and its gradient, from `program.accumulate` parts of the batch."""
     both = jax.value_and_grad(
-        lambda p, tokens_BS: model.loss(program.shape, p, tokens_BS, inputs.numbers, program.remat)
+        lambda p, tokens_BS: model.loss(
+            program.shape, p, tokens_BS, inputs.numbers, program.remat, kernels(program, tokens_BS)
+        )
     )
     parts = program.accumulate
     if parts == 1:
@@ -161,8 +170,8 @@ def validate(program: Program, inputs: Inputs, val_N: jax.Array, state: State) -
     params = optim.evaluated(program.optimizer, state.opt, state.params)
 
     def one(starts_B: jax.Array) -> jax.Array:
-        return model.sequence_losses(
-            program.shape, params, _windows(val_N, starts_B, sequence), inputs.numbers
-        )
+        tokens_BS = _windows(val_N, starts_B, sequence)
+        fast = kernels(program, tokens_BS)
+        return model.sequence_losses(program.shape, params, tokens_BS, inputs.numbers, fast)
 
     return jax.lax.map(one, starts.reshape(batches, program.batch)).reshape(-1)[:windows]

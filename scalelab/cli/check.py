@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lab.measure import Row
+    from lab.records import Trial
 
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
 USAGE = """usage: scalelab check coords | transfer ...
@@ -47,14 +48,18 @@ class Coords:
     optimizer: str = "adamw"
     axis: Literal["width", "depth"] = "width"
     sizes: tuple[int, ...] = ()
-    """Widths (multiples of 32) or depths, smallest first, which is the base shape; default 128 256
-    512 1024, or 2 4 8 16.
+    """Widths (multiples of 32, in low precision of 64) or depths, smallest first, which is the base
+    shape; default 128 256 512 1024, or 2 4 8 16.
     """
     steps: int = 4
     """Updates, all on one batch; slopes are judged from the second on."""
     seeds: int = 3
     lr: float = 0.0
     """0: the check's own, larger than a good one."""
+    precision: Literal["", "float32", "bfloat16", "float8"] = ""
+    """What the model computes in, and with it the kernels that are checked; "": bfloat16 on a GPU,
+    float32 elsewhere.
+    """
     expect: tuple[str, ...] = ()
     """NAME=pass|fail, one or more."""
     out: Path | None = None
@@ -150,8 +155,9 @@ def coords(args: list[str]) -> int:
 
     checks = []
     for name in options.parametrization:
-        rows = _measure(options, name, sizes)
-        checks.append(coords_document(name, options, rows))
+        trial = _trial(options, name, sizes[0])
+        rows = _measure(options, trial, sizes)
+        checks.append(coords_document(name, options, rows, _kernels(options, trial, sizes)))
         folder = options.out or FOLDER
         _say(f"plot: {check_plots.coords(folder, name, options.optimizer, options.axis, rows)}")
         if not options.json:
@@ -175,29 +181,44 @@ def text_tokens(count: int) -> NDArray[np.uint8]:
     return np.frombuffer(text, np.uint8)
 
 
-def _measure(options: Coords, name: str, sizes: Sequence[int]) -> list[Row]:
+def _trial(options: Coords, name: str, size: int) -> Trial:
+    """The check's trial at the smallest size, which is the base shape."""
     from dataclasses import replace
 
-    from rich.console import Console
-    from rich.progress import Progress
+    import jax
 
     from lab import measure
 
+    low = options.precision or ("bfloat16" if jax.default_backend() == "gpu" else "float32")
+    changes: dict[str, Any] = {"precision": low} | ({"lr": options.lr} if options.lr else {})
     table = options.table.read_text() if options.table is not None else ""
-    changes = {"lr": options.lr} if options.lr else {}
     trial = measure.standard(name, options.optimizer, options.axis, table, **changes)
-    base = measure.resized(trial, options.axis, sizes[0])
+    base = measure.resized(trial, options.axis, size)
     bases = {
         f: getattr(base, f.removeprefix("base_"))
         for f in ("base_width", "base_depth")
         if getattr(trial, f)
     }
+    return replace(base, **bases)
+
+
+def _kernels(options: Coords, trial: Trial, sizes: Sequence[int]) -> dict[str, Any]:
+    from lab import measure
+
+    found = {str(s): measure.kernels(measure.resized(trial, options.axis, s)) for s in sizes}
+    return {"precision": trial.precision, "kernels": found}
+
+
+def _measure(options: Coords, trial: Trial, sizes: Sequence[int]) -> list[Row]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lab import measure
+
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(
-            f"{name}, {options.optimizer}, {options.axis}", total=len(sizes) * options.seeds
-        )
+        what = f"{trial.parametrization}, {options.optimizer}, {options.axis}"
+        task = progress.add_task(what, total=len(sizes) * options.seeds)
         tokens = text_tokens(trial.batch * trial.sequence + 1)
-        trial = replace(base, **bases)
         return measure.coordinates(
             trial,
             options.axis,
@@ -209,7 +230,10 @@ def _measure(options: Coords, name: str, sizes: Sequence[int]) -> list[Row]:
         )
 
 
-def coords_document(name: str, options: Coords, rows: Sequence[Row]) -> dict[str, Any]:
+def coords_document(
+    name: str, options: Coords, rows: Sequence[Row], how: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`how`: precision and, by size, the code that computed each part of the model."""
     from lab.measure import TOLERANCE
 
     def plain(row: Row) -> dict[str, Any]:
@@ -233,6 +257,7 @@ def coords_document(name: str, options: Coords, rows: Sequence[Row]) -> dict[str
         "parametrization": name,
         "optimizer": options.optimizer,
         "axis": options.axis,
+        **how,
         "verdict": "pass" if all(row.passed for row in rows) else "fail",
         "tolerance": TOLERANCE,
         "rows": [{**plain(row), "passed": row.passed} for row in rows if row.judged],

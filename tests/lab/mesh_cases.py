@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from lab import mesh, model, population, runtime
+from lab.kernels.choose import choose
 from lab.program import program_of, shape_of
 from lab.records import Trial
 from lab.train import inputs_of
@@ -85,9 +86,7 @@ FP8 = {"parametrization": "u-mup", "precision": "float8"}
 
 
 def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
-    """The loss and its gradient by the kernels of `lab.fused` and `lab.fused_fp8`, of trials mapped
-    or of one.
-    """
+    """The loss and its gradient by the chains of `lab.kernels`, of trials mapped or of one."""
     one = dataclasses.replace(TRIAL, width=64, head_dim=32, **fields)
     shape, n = shape_of(one), inputs_of(one, 100).numbers
     tokens_BS = np.random.default_rng(0).integers(0, one.vocab, (8, 17))
@@ -97,7 +96,9 @@ def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
 
     def gradients(params: dict, readout: jax.Array) -> tuple:
         return jax.value_and_grad(
-            lambda p: model.loss(shape, p, tokens_BS, n | {"readout": readout}, fused=True)
+            lambda p: model.loss(
+                shape, p, tokens_BS, n | {"readout": readout}, kernels=choose(shape, 8, 16, True)
+            )
         )(params)
 
     if mapped:

@@ -5,13 +5,16 @@ wrong, and its arithmetic is right.
 import dataclasses
 import json
 import math
+from functools import partial
 
+import jax
 import numpy as np
 import pytest
 
-from lab import measure
-from lab.parametrization import TABLES, to_data
-from lab.program import program_of
+from lab import measure, model
+from lab.kernels.choose import choose
+from lab.parametrization import TABLES, numbers, to_data
+from lab.program import program_of, shape_of
 
 TEXT = (
     "A parametrization says how the size of each weight at the start, and of each ste"
@@ -174,3 +177,29 @@ def test_slope_and_its_error():
 def test_every_step_sees_one_batch():
     t = measure.standard("u-mup", vocab=64)
     assert len(measure.one_batch(t, TOKENS)) == t.batch * t.sequence + 1
+
+
+def test_the_check_measures_the_kernels_that_train(monkeypatch):
+    """With kernels chosen, as a GPU does, the probe's program is theirs and its values are those of
+    the plain code; in low precision the check's sizes are sizes that kernels take.
+    """
+    trial = measure.standard("completep", base_depth=1, lr=0.01, init_std=0.5)
+    shape, n = shape_of(trial), numbers(trial)
+    params = model.init(shape, jax.random.key(0), n)
+    tokens_BT = TOKENS[: trial.batch * trial.sequence].reshape(trial.batch, trial.sequence)
+
+    def probed():
+        jax.clear_caches()
+        text = str(jax.make_jaxpr(partial(measure.probe, shape))(params, tokens_BT, n))
+        return text.count("pallas_call["), measure.probe(shape, params, tokens_BT, n)
+
+    none, expected = probed()
+    monkeypatch.setattr(measure, "choose", partial(choose, use=True))
+    some, found = probed()
+    assert none == 0 and some > 0 and set(measure.kernels(trial).values()) == {"chains"}
+    for name, x in expected.items():
+        assert np.linalg.norm(found[name] - x) < 1e-5 * np.linalg.norm(x), name
+    low = measure.standard("u-mup", precision="bfloat16")
+    expected = {"attention": "hopper_attention", "mlp": "hopper_mlp", "norm": "chains"}
+    assert measure.kernels(low) == {**expected, "loss": "hopper_loss"}
+    assert set(measure.kernels(dataclasses.replace(low, sequence=32)).values()) != {"plain"}

@@ -21,6 +21,7 @@ from lab.parametrization.monomial import parse
 from lab.parametrization.symmetry import shift
 from lab.program import program_of, shape_of
 from lab.records import Trial
+from lab.shape import axis_sizes
 from lab.xent import cross_entropy
 from scripts import make_oracles as oracle
 from tests.lab.tiny import trial
@@ -379,7 +380,7 @@ def test_options_have_the_leaves_of_their_rules_and_finite_gradients(name, optio
         jax.tree.leaves(model.axes(shape), is_leaf=lambda x: isinstance(x, tuple)),
         strict=True,
     ):
-        assert leaf.shape == tuple(shape.axis_sizes[axis] for axis in axes)
+        assert leaf.shape == tuple(axis_sizes(shape)[axis] for axis in axes)
     loss, grads = gradient(shape, params, draw_tokens(t), n)
     assert loss.dtype == jnp.float32 and math.isfinite(loss)
     for leaf, g in named(grads).items():

@@ -19,8 +19,8 @@ from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
 from lab import mesh
-from lab.fused import FF, FF_STACK, ROWS
-from lab.hopper import GROUPS, SWIZZLED, E, R, buffer, gpu, here, launch
+from lab.kernels.chains import FF, FF_STACK, ROWS
+from lab.kernels.hopper import GROUPS, SWIZZLED, E, R, buffer, gpu, here, launch
 
 # The fastest of those timed on an H200, with R and E; larger tiles, or neighbours that fetch their
 # common weights once, gained nothing

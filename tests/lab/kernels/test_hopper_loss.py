@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import hopper, hopper_loss, mesh, model, ops
+from lab import mesh, ops
+from lab.kernels import hopper, hopper_loss
+from lab.kernels.choose import choose
 from lab.program import shape_of
 from lab.records import Trial
 from lab.xent import cross_entropy
-from tests.lab.test_fused import SEED, draw, worst
+from tests.lab.kernels.test_chains import SEED, draw, worst
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 N, V, D = 256, 256, 128
@@ -198,7 +200,10 @@ def test_for_hopper_and_whole_tiles(monkeypatch):
             and not hopper_loss.fits(width, 384, 128)
             and not hopper_loss.fits(width, 256, 192)
         )
-    chosen = functools.partial(model._without_logits, shape_of(trial_of("sp")), np.zeros((2, 128)))
+
+    def chosen():
+        return choose(shape_of(trial_of("sp")), 2, 128, True).names[3] == "hopper_loss"
+
     assert chosen()
     for axis in ("data", "fsdp", "tensor"):
         cut = jax.sharding.AbstractMesh(tuple(2 if a == axis else 1 for a in mesh.AXES), mesh.AXES)

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import fused, mesh, model, ops
+from lab import mesh, model, ops
 from lab.attention import rotate
+from lab.kernels import chains
+from lab.kernels.choose import choose
 from lab.parametrization import numbers
 from lab.program import shape_of
 from lab.records import Trial
@@ -60,18 +62,18 @@ def test_glu(dtype, ff):
     both, into = draw((16, 2, ff), (16, ff), dtype=dtype)
     expected = with_gradients(lambda x: plain_glu(x, 0.6), [both], into)
     assert (
-        worst(with_gradients(lambda x: fused.glu(x, 0.6, 1.7), [both], into), expected)
+        worst(with_gradients(lambda x: chains.glu(x, 0.6, 1.7), [both], into), expected)
         < TOLERANCE[dtype]
     )
     # the check has power
-    assert worst(with_gradients(lambda x: fused.glu(x, 0.7, 1.7), [both], into), expected) > 1e-2
+    assert worst(with_gradients(lambda x: chains.glu(x, 0.7, 1.7), [both], into), expected) > 1e-2
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("heads", [2, 6])
 def test_rotate_pair(dtype, heads):
     qk, dq, dk = draw((2, 16, 2, heads, 32), (2, 16, heads, 32), (2, 16, heads, 32), dtype=dtype)
-    ours = with_gradients(lambda x: fused.rotate_pair(x, 0.3), [qk], (dq, dk))
+    ours = with_gradients(lambda x: chains.rotate_pair(x, 0.3), [qk], (dq, dk))
     assert (
         worst(ours, with_gradients(lambda x: plain_pair(x, 0.3), [qk], (dq, dk))) < TOLERANCE[dtype]
     )
@@ -92,7 +94,7 @@ def test_add_norm(dtype, op, before, after, width):
         return ops.rms_norm(into), skip
 
     ours = with_gradients(
-        lambda b, s: tuple(fused.add_norm(b, s, before, after)), [branch, skip], (dnorm, dx)
+        lambda b, s: tuple(chains.add_norm(b, s, before, after)), [branch, skip], (dnorm, dx)
     )
     assert worst(ours, with_gradients(plain, [branch, skip], (dnorm, dx))) < TOLERANCE[dtype]
     # the check has power
@@ -111,12 +113,12 @@ def test_mean_cross_entropy(dtype, vocab):
         return cross_entropy(ops.scale_bwd(logits, gradient), targets, z_loss, 0.7).mean()
 
     ours = jax.jit(
-        jax.value_and_grad(lambda l: fused.mean_cross_entropy(l, targets, 1e-2, 0.7, 3.0))
+        jax.value_and_grad(lambda l: chains.mean_cross_entropy(l, targets, 1e-2, 0.7, 3.0))
     )(logits)
     assert worst(ours, jax.value_and_grad(plain)(logits)) < TOLERANCE[dtype]
     assert worst(ours, jax.value_and_grad(lambda l: plain(l, 0.0))(logits)) > 1e-2
     assert not np.isfinite(
-        fused.mean_cross_entropy(logits.at[1, 5].set(jnp.nan), targets, 1e-2, 0.7, 3.0)
+        chains.mean_cross_entropy(logits.at[1, 5].set(jnp.nan), targets, 1e-2, 0.7, 3.0)
     )
 
 
@@ -151,25 +153,22 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
     )
     tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (1, 17)))
 
-    def gradients(fused):
-        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=fused))
+    def gradients(use):
+        kernels = choose(shape, 1, 16, use)
+        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, kernels=kernels))
 
-    assert fused.fits(shape.width, shape.ff, shape.head_dim, 16)
+    assert chains.fits(shape.width, shape.ff, shape.head_dim, 16)
     mapped, plain = jax.jit(jax.vmap(gradients(True)))(params, stacked), jax.jit(gradients(False))
     for i in range(2):
         one_of = functools.partial(jax.tree.map, lambda x, i=i: x[i])
         assert worst(one_of(mapped), plain(one_of(params), one_of(stacked))) < 1e-5
 
 
-def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
-    def chosen(**fields):
-        return model._fused(
-            shape_of(trial("sp", precision="bfloat16") if not fields else trial("sp", **fields)),
-            tokens,
-            None,
-        )
+def test_kernels_are_for_gpus_in_low_precision(monkeypatch):
+    def chosen(sequences=1, **fields):
+        shape = shape_of(trial("sp", **(fields or {"precision": "bfloat16"})))
+        return choose(shape, sequences, 16) is not model.PLAIN
 
-    tokens = np.zeros((1, 16), np.int32)
     assert not chosen()  # a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert chosen()
@@ -177,26 +176,44 @@ def test_kernels_are_for_gpus_in_low_precision_and_for_no_tap(monkeypatch):
     over = jax.sharding.AbstractMesh((1, 2, 1, 1), mesh.AXES)
     with jax.sharding.use_abstract_mesh(over):  # one sequence cannot be shared by two devices
         assert not chosen()
-        tokens = np.zeros((2, 16), np.int32)
-        assert chosen()
-    monkeypatch.undo()
-    tokens = np.zeros((1, 16), np.int32)
-    one = trial("sp")
-    shape = shape_of(one)
-    params = jax.eval_shape(lambda: model.init(shape, jax.random.key(0), numbers(one)))
+        assert chosen(sequences=2)
 
-    def program(*tap):
-        return str(
-            jax.make_jaxpr(
-                lambda p: model.forward(shape, p, tokens, numbers(one), *tap, fused=True)
-            )(params)
-        )
 
-    assert "pallas_call" in program() and "pallas_call" not in program(lambda name, x: None)
+@pytest.mark.parametrize("parametrization", ["completep", "u-mup"])
+def test_a_tap_sees_the_kernels_at_work_and_what_the_plain_code_computes(parametrization):
+    """The tapped program is the program, and its values are plain code's, also where a branch's
+    scale lies on its last matrix (CompleteP's is 1/2 here).
+    """
+    bases = {"base_width": 16, "base_depth": 1} if parametrization == "completep" else {}
+    one = trial(parametrization, depth=2, **bases)
+    shape, n = shape_of(one), numbers(one)
+    params = model.init(shape, jax.random.key(0), n)
+    tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (1, 16)))
+
+    def kernels_and_values(kernels, tapped):
+        def run(params):
+            seen = {}
+            tap = (lambda name, x: seen.update({name: x})) if tapped else None
+            return model.forward(shape, params, tokens, n, tap=tap, kernels=kernels), seen
+
+        text = str(jax.make_jaxpr(run)(params))
+        return text.count("pallas_call["), jax.jit(run)(params)[1]
+
+    fast, plain = choose(shape, 1, 16, True), choose(shape, 1, 16, False)
+    assert fast.names == ("chains", "chains", "chains", "chains") and plain is model.PLAIN
+    count, seen = kernels_and_values(fast, True)
+    assert count == kernels_and_values(fast, False)[0] > 0
+    count, expected = kernels_and_values(plain, True)
+    assert count == 0 and set(seen) == set(expected)
+    names = {f"{part}.{layer}" for part in ("attn", "mlp", "q", "k") for layer in (0, 1)}
+    assert set(seen) == names | {f"residual.{i}" for i in range(5)} | {"logits"}
+    for name, x in expected.items():
+        assert distance(seen[name], x) < 1e-5, name
+    assert distance(seen["mlp.0"], expected["mlp.1"]) > 0.1  # the check has power
 
 
 def test_what_has_no_kernel_takes_the_plain_path():
-    assert fused.fits(width=192, ff=192, head_dim=64, tokens=32)
+    assert chains.fits(width=192, ff=192, head_dim=64, tokens=32)
     for odd_size in (
         {"width": 200},
         {"ff": 200},
@@ -204,7 +221,7 @@ def test_what_has_no_kernel_takes_the_plain_path():
         {"head_dim": 16},
         {"head_dim": 96},
     ):
-        assert not fused.fits(
+        assert not chains.fits(
             **({"width": 192, "ff": 192, "head_dim": 64, "tokens": 32} | odd_size)
         ), odd_size
     odd = trial("sp", width=24, head_dim=24, ff=72)
@@ -212,10 +229,18 @@ def test_what_has_no_kernel_takes_the_plain_path():
     params = model.init(shape, jax.random.key(0), numbers(odd))
     with jax.disable_jit():
         losses = [
-            float(model.loss(shape, params, jnp.arange(17)[None], numbers(odd), fused=way))
-            for way in (True, False)
+            float(
+                model.loss(
+                    shape,
+                    params,
+                    jnp.arange(17)[None],
+                    numbers(odd),
+                    kernels=choose(shape, 1, 16, use),
+                )
+            )
+            for use in (True, False)
         ]
-    assert losses[0] == losses[1]
+    assert losses[0] == losses[1] and choose(shape, 1, 16, True) is model.PLAIN
 
 
 def test_float64_is_not_narrowed_to_the_kernels_float32():
@@ -224,7 +249,8 @@ def test_float64_is_not_narrowed_to_the_kernels_float32():
     tokens = jnp.arange(34).reshape(2, 17)
 
     def program(params):
-        run = jax.make_jaxpr(lambda p: model.loss(shape, p, tokens, n, fused=True))(params)
+        kernels = choose(shape, 2, 16, True)
+        run = jax.make_jaxpr(lambda p: model.loss(shape, p, tokens, n, kernels=kernels))(params)
         return str(run), run.out_avals[0].dtype
 
     params = model.init(shape, jax.random.key(0), n)

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import fp8, fused_fp8, model, ops
+from lab import fp8, model, ops
 from lab.attention import rotate
+from lab.kernels import chains_fp8
+from lab.kernels.choose import choose
 from lab.parametrization import numbers
 from lab.program import shape_of
-from tests.lab.test_fused import SEED, distance, draw, trial, with_gradients, worst
+from tests.lab.kernels.test_chains import SEED, distance, draw, trial, with_gradients, worst
 
 # In float32 both sides round to FP8 alike, but where one is a last bit from the middle of two of
 # its numbers
@@ -22,7 +24,7 @@ TOLERANCE = 2e-3
 def test_cast_saturates_and_gives_both_layouts(dtype, top):
     (x,) = draw((32, 48))
     x = x.at[0, 0].set(1e6).at[1, 1].set(-jnp.inf)
-    rows, columns = fused_fp8.cast(x, dtype)
+    rows, columns = chains_fp8.cast(x, dtype)
     np.testing.assert_array_equal(rows.astype(jnp.float32), fp8.cast(x, dtype).astype(jnp.float32))
     np.testing.assert_array_equal(rows.astype(jnp.float32), columns.astype(jnp.float32).T)
     assert float(rows[0, 0]) == top and float(rows[1, 1]) == -top
@@ -35,7 +37,7 @@ def owing(f, backward):
 
 def test_linear():
     x, w, dy = draw((32, 48), (48, 16), (32, 16))
-    ours = with_gradients(owing(lambda x, w: fused_fp8.linear(x, w, 0.8), 0.8), [x, w], dy)
+    ours = with_gradients(owing(lambda x, w: chains_fp8.linear(x, w, 0.8), 0.8), [x, w], dy)
     assert (
         worst(ours, with_gradients(lambda x, w: ops.UNIT.linear(x, w, 0.8, 1.0, True), [x, w], dy))
         < 1e-6
@@ -54,7 +56,7 @@ def test_glu():
     def ours(alpha):
         return with_gradients(
             owing(
-                lambda x, w: fused_fp8.glu(x, (w[:, 0], w[:, 1]), scale, alpha, factor), 64**-0.5
+                lambda x, w: chains_fp8.glu(x, (w[:, 0], w[:, 1]), scale, alpha, factor), 64**-0.5
             ),
             [x, w],
             into,
@@ -76,7 +78,8 @@ def test_rotate_pair():
     def ours(q_scale):
         return with_gradients(
             owing(
-                lambda x, w: fused_fp8.rotate_pair(x, (w[:, 0], w[:, 1]), scale, q_scale, 32), scale
+                lambda x, w: chains_fp8.rotate_pair(x, (w[:, 0], w[:, 1]), scale, q_scale, 32),
+                scale,
             ),
             [x, w],
             (dq, dk),
@@ -103,8 +106,11 @@ def test_a_model_in_fp8_takes_these_kernels_and_its_gradients_stay_those_of_plai
     tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (4, 17)))
     exact = shape_of(trial("u-mup", width=64, ff=64, batch=4, **fields))
 
-    def gradients(shape, fused):
-        return jax.jit(jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, fused=fused)))
+    def gradients(shape, use):
+        kernels = choose(shape, 4, 16, use)
+        return jax.jit(
+            jax.value_and_grad(lambda p: model.loss(shape, p, tokens, n, kernels=kernels))
+        )
 
     assert str(jax.make_jaxpr(gradients(shape, True))(params)).count("pallas_call[") == kernels
     (loss, grads), plain, reference = (

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lab import hopper_mlp
-from tests.lab.test_fused import draw, wide, with_gradients, worst
+from lab.kernels import hopper_mlp
+from tests.lab.kernels.test_chains import draw, wide, with_gradients, worst
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 D, F = 128, 256

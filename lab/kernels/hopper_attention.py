@@ -23,10 +23,11 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
-from lab import hopper, mesh
+from lab import mesh
 from lab.attention import ROPE_BASE
-from lab.fused import HEAD_STACK, HEADS, LOG2E, TOKENS
-from lab.hopper import (
+from lab.kernels import hopper
+from lab.kernels.chains import HEAD_STACK, HEADS, LOG2E, TOKENS
+from lab.kernels.hopper import (
     buffer,
     filled,
     fold,

@@ -33,9 +33,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
-from lab import hopper, mesh, ops
-from lab.fused import LOG2E
-from lab.hopper import (
+from lab import mesh, ops
+from lab.kernels import hopper
+from lab.kernels.chains import LOG2E
+from lab.kernels.hopper import (
     GROUPS,
     SWIZZLED,
     E,

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lab import hopper, hopper_attention, model
 from lab.attention import causal_attention, rotate
-from lab.parametrization import numbers
+from lab.kernels import hopper, hopper_attention
+from lab.kernels.choose import choose
 from lab.program import shape_of
 from lab.records import Trial
-from tests.lab.test_fused import draw, wide, with_gradients, worst
+from tests.lab.kernels.test_chains import draw, wide, with_gradients, worst
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -56,21 +56,20 @@ def test_queries_and_keys_that_are_turned_before():
 
 
 def test_where_the_model_attends_so():
-    """In bfloat16, with kernels and nobody who watches; queries' norms are no hindrance."""
+    """In bfloat16, with kernels; queries' norms are no hindrance."""
     trial = Trial(
         corpus="0" * 64, vocab=64, width=64, depth=1, ff=64, batch=1, sequence=256, head_dim=64,
         steps=1, lr=0.01, precision="bfloat16", parametrization="sp",
     )  # fmt: skip
-    for fields, fused, expected in (
+    for fields, use, expected in (
         ({}, True, True),
         ({}, False, False),
         ({"precision": "float32"}, True, False),
         ({"qk_norm": True}, True, True),
     ):
         shape = shape_of(dataclasses.replace(trial, **fields))
-        assert (
-            model.Context(shape, numbers(trial), model._ignore, "", fused).attends(256) is expected
-        ), fields
+        attention = choose(shape, 1, 256, use).names[0]
+        assert (attention == "hopper_attention") is expected, fields
 
 
 def test_for_hopper_and_whole_blocks(monkeypatch):

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from lab import fp8, fused, mesh, ops
+from lab import fp8, mesh, ops
 from lab.attention import rotate, rotation
 from lab.fp8 import E4M3, E5M2
+from lab.kernels import chains
 from lab.ops import Number
 
 # Blocks: rows, columns, warps
@@ -42,11 +43,11 @@ def _cast_kernel(x_ref: Any, rows_ref: Any, columns_ref: Any) -> None:
 def cast(x_NE: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
     """`fp8.cast` of x, (N, E), and the same transposed, (E, N)."""
 
-    @mesh.on_each_device((fused.ROWS,), (fused.ROWS, fused.COLUMNS))
+    @mesh.on_each_device((chains.ROWS,), (chains.ROWS, chains.COLUMNS))
     def run(x_NE: jax.Array) -> tuple[jax.Array, ...]:
         N, E = x_NE.shape
-        R, C = fused.divisor(N, CAST[0]), fused.divisor(E, CAST[1])
-        both = fused.call(
+        R, C = chains.divisor(N, CAST[0]), chains.divisor(E, CAST[1])
+        both = chains.call(
             _cast_kernel,
             CAST[2],
             grid=(N // R, E // C),
@@ -73,11 +74,11 @@ def _matrices(ws: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
     """n matrices (D, E) side by side in E4M3, (D, n E), and the same transposed, (n E, D)."""
     n = len(ws)
 
-    @mesh.on_each_device((fused.MATRIX,) * n, (fused.MATRICES, fused.MATRICES_TRANSPOSED))
+    @mesh.on_each_device((chains.MATRIX,) * n, (chains.MATRICES, chains.MATRICES_TRANSPOSED))
     def run(*ws: jax.Array) -> tuple[jax.Array, ...]:
         D, E = ws[0].shape
-        R, C = fused.divisor(D, MATRICES[0]), fused.divisor(E, MATRICES[1])
-        both = fused.call(
+        R, C = chains.divisor(D, MATRICES[0]), chains.divisor(E, MATRICES[1])
+        both = chains.call(
             _matrices_kernel,
             MATRICES[2],
             grid=(D // R, E // C),
@@ -153,7 +154,7 @@ linear.defvjp(_linear_forward, _linear_backward)
 def glu(
     x_ND: jax.Array, ws: tuple[jax.Array, ...], scale: Number, alpha: Number, factor: Number
 ) -> jax.Array:
-    """`fused.glu` of the unit-scaled FP8 product of x with up and gate, (N, F); the gradient of x
+    """`chains.glu` of the unit-scaled FP8 product of x with up and gate, (N, F); the gradient of x
     has no factor yet.
     """
     return _glu_forward(x_ND, ws, scale, alpha, factor)[0]
@@ -183,7 +184,7 @@ def _glu_kernel(
     columns_ref: Any,
 ) -> None:
     up, gate, dout = (ref[...].astype(_f32) for ref in (up_ref, gate_ref, dout_ref))
-    both = fused.glu_gradient(
+    both = chains.glu_gradient(
         scale_ref[0] * up, scale_ref[0] * gate, dout, alpha_ref[0], factor_ref[0]
     )
     for i, d in enumerate(both):
@@ -192,20 +193,21 @@ def _glu_kernel(
 
 
 @mesh.on_each_device(
-    (fused.FF_STACK, fused.FF, fused.ONE, fused.ONE, fused.ONE), (fused.FF_STACK, fused.FF_COLUMNS)
+    (chains.FF_STACK, chains.FF, chains.ONE, chains.ONE, chains.ONE),
+    (chains.FF_STACK, chains.FF_COLUMNS),
 )
 def _glu_gradient(
     both_NnF: jax.Array, dout_NF: jax.Array, scale: jax.Array, alpha: jax.Array, factor: jax.Array
 ) -> tuple[jax.Array, ...]:
     N, F = dout_NF.shape
-    R, C = fused.divisor(N, GLU[0]), fused.divisor(F, GLU[1])
-    run = fused.call(
+    R, C = chains.divisor(N, GLU[0]), chains.divisor(F, GLU[1])
+    run = chains.call(
         _glu_kernel,
         GLU[2],
         grid=(N // R, F // C),
         in_specs=[pl.BlockSpec((R, None, C), lambda i, j, n=n: (i, n, j)) for n in range(2)]
         + [pl.BlockSpec((R, C), lambda i, j: (i, j))]
-        + [fused.NUMBER] * 3,
+        + [chains.NUMBER] * 3,
         out_specs=[
             pl.BlockSpec((R, 2, C), lambda i, j: (i, 0, j)),
             pl.BlockSpec((2, C, R), lambda i, j: (0, j, i)),
@@ -217,7 +219,7 @@ def _glu_gradient(
 
 def _glu_backward(saved: Any, dout_NF: jax.Array) -> tuple[Any, ...]:
     product, both_NnF, numbers = saved
-    rows, columns = _glu_gradient(both_NnF, dout_NF, *map(fused.number, numbers))
+    rows, columns = _glu_gradient(both_NnF, dout_NF, *map(chains.number, numbers))
     dx_ND, dws = _gradients(product, rows.reshape(len(rows), -1), columns.reshape(-1, len(rows)))
     return dx_ND, dws, *map(jnp.zeros_like, numbers)
 
@@ -232,7 +234,7 @@ glu.defvjp(_glu_forward, _glu_backward)
 def rotate_pair(
     x_BTD: jax.Array, ws: tuple[jax.Array, ...], scale: Number, q_scale: Number, head_dim: int
 ) -> tuple[jax.Array, ...]:
-    """`fused.rotate_pair` of the unit-scaled FP8 product of x with q and k; the gradient of x has
+    """`chains.rotate_pair` of the unit-scaled FP8 product of x with q and k; the gradient of x has
     no factor yet.
     """
     return _rotate_forward(x_BTD, ws, scale, q_scale, head_dim)[0]
@@ -260,7 +262,7 @@ def _rotate_kernel(
     columns_ref: Any,
 ) -> None:
     for i, (ref, scale) in enumerate(((dq_ref, scale_ref[0]), (dk_ref, 1.0))):
-        turned = fused.rotate_gradient(
+        turned = chains.rotate_gradient(
             ref[:, 0, :].astype(_f32), ref[:, 1, :].astype(_f32), cos_ref[...], sin_ref[...], scale
         )
         for half, d in enumerate(turned):
@@ -268,20 +270,22 @@ def _rotate_kernel(
             rows_ref[:, i, half, :], columns_ref[i, half, :, :] = d8, d8.T
 
 
-@mesh.on_each_device((fused.HEADS, fused.HEADS, fused.ONE), (fused.HEAD_ROWS, fused.HEAD_COLUMNS))
+@mesh.on_each_device(
+    (chains.HEADS, chains.HEADS, chains.ONE), (chains.HEAD_ROWS, chains.HEAD_COLUMNS)
+)
 def _rotate_gradient(
     dq_BTHK: jax.Array, dk_BTHK: jax.Array, scale: jax.Array
 ) -> tuple[jax.Array, ...]:
     B, T, H, K = dq_BTHK.shape
     N, k = B * T, K // 2
-    R = fused.divisor(T, ROTATE[0])
+    R = chains.divisor(T, ROTATE[0])
     half = pl.BlockSpec((R, None, 2, k), lambda i, j: (i, j, 0, 0))
     angle = pl.BlockSpec((R, k), lambda i, j: (i % (T // R), 0))
-    run = fused.call(
+    run = chains.call(
         _rotate_kernel,
         ROTATE[1],
         grid=(N // R, H),
-        in_specs=[half, half, angle, angle, fused.NUMBER],
+        in_specs=[half, half, angle, angle, chains.NUMBER],
         out_specs=[
             pl.BlockSpec((R, 2, None, 2, k), lambda i, j: (i, 0, j, 0, 0)),
             pl.BlockSpec((2, None, 2, k, R), lambda i, j: (0, j, 0, 0, i)),
@@ -301,7 +305,7 @@ def _rotate_backward(
 ) -> tuple[Any, ...]:
     product, *numbers = saved
     B, T = grads[0].shape[:2]
-    rows, columns = _rotate_gradient(*grads, fused.number(numbers[1]))
+    rows, columns = _rotate_gradient(*grads, chains.number(numbers[1]))
     dx_ND, dws = _gradients(product, rows.reshape(B * T, -1), columns.reshape(-1, B * T))
     return dx_ND.reshape(B, T, -1), dws, *map(jnp.zeros_like, numbers)
 

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import hopper_attention, hopper_loss, hopper_mlp, model
+from lab import model
+from lab.kernels import hopper_attention, hopper_loss, hopper_mlp
+from lab.kernels.choose import choose
 from lab.parametrization import numbers
 from lab.program import shape_of
 from lab.records import Trial
-from tests.lab.test_fused import worst
+from tests.lab.kernels.test_chains import worst
 
 KERNELS = {"attention": hopper_attention, "mlp": hopper_mlp, "mean_cross_entropy": hopper_loss}
 # a trial's numbers
@@ -76,8 +78,9 @@ def test_a_model_of_kernels_is_the_plain_one(called, parametrization, fields, mo
             lambda x, *rest, name=name, of=of: calls.append((name, x.shape)) or of(x, *rest),
         )
 
-    def step(fused):
-        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, fused=fused))
+    def step(use):
+        kernels = choose(shape, trial.batch, trial.sequence, use)
+        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, kernels=kernels))
 
     plain = jax.jit(step(False))
     expected, plain_grads = plain(params, n)
