@@ -103,6 +103,11 @@ def _gelu(x: jax.Array, alpha: Number) -> jax.Array:
     return times(jax.nn.gelu(times(x, alpha), approximate=False), 1 / jnp.asarray(alpha, float))
 
 
+def _squared_relu(x: jax.Array, alpha: Number) -> jax.Array:
+    """max(x, 0)^2 (Primer, 2109.08668)."""
+    return times(jax.nn.relu(x) ** 2, alpha)
+
+
 # 2. plain ----------------------------------------------------------------------------------------
 
 
@@ -131,7 +136,7 @@ PLAIN = Ops(
     readout_factors=lambda scale, backward, tokens: (scale, scale, scale),
     gain=lambda x, gain: x * gain.astype(x.dtype),
     glu_factor=lambda alpha: 1.0,
-    ungated={"gelu": _gelu},
+    ungated={"gelu": _gelu, "squared_relu": _squared_relu},
     attention_factor=lambda T, K, alpha: 1.0,
     split=lambda x, branch, skip: (x, x),
     add=lambda branch_x, skip_x, branch, skip: times(branch_x, branch) + times(skip_x, skip),
@@ -213,6 +218,11 @@ def _unit_gelu(x: jax.Array, alpha: Number) -> jax.Array:
     )
 
 
+def _unit_squared_relu(x: jax.Array, alpha: Number) -> jax.Array:
+    """Of a unit normal it has variance 3/2 - 1/4; alpha is a factor alone, and cancels."""
+    return _squared_relu(x, 0.8**0.5)
+
+
 def _unit_attention_factor(T: int, K: int, alpha: Number) -> Number:
     """Causal attention averages values; the factor undoes it, by a fit over sequence length and the
     logits' spread.
@@ -245,7 +255,7 @@ UNIT = Ops(
     readout_factors=lambda scale, backward, tokens: (scale, backward, tokens**-0.5),
     gain=_unit_gain,
     glu_factor=_unit_glu_factor,
-    ungated={"gelu": _unit_gelu},
+    ungated={"gelu": _unit_gelu, "squared_relu": _unit_squared_relu},
     attention_factor=_unit_attention_factor,
     # the branch's factor acts at its end going forward and at its start going back, so gradients
     # inside have unit scale

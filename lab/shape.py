@@ -10,7 +10,7 @@ from typing import Protocol
 
 GROWING = ("width", "heads", "ff")  # axes that a wider model lengthens; vocab and head_dim do not
 GATED = frozenset(("swiglu",))  # activations that multiply by a gate, which is a matrix more
-ACTIVATIONS = ("swiglu", "gelu")
+ACTIVATIONS = ("swiglu", "gelu", "squared_relu")
 
 
 class Sizes(Protocol):

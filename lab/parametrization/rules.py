@@ -104,6 +104,8 @@ def check(trial: Trial) -> None:
         )
     used_fields = {f: set(used) <= table.cells for f, used in _TUNABLE.items()}
     used_fields |= dict.fromkeys(("alpha_res", "alpha_res_attn_ratio"), table.residual == "tau")
+    if trial.activation == "squared_relu" and table.unit:  # homogeneous: a factor, which cancels
+        used_fields["alpha_ffn_act"] = False
     for f, used_here in used_fields.items():
         default = type(trial).__dataclass_fields__[f].default
         if not used_here and getattr(trial, f) != default:

@@ -363,6 +363,7 @@ def test_readout_at_init():
 OPTIONS = [
     {"depth": 1, "qk_norm": True, "norm_gains": True},
     {"depth": 1, "qk_norm": True, "activation": "gelu", "precision": "bfloat16"},
+    {"depth": 1, "activation": "squared_relu"},
 ]
 
 

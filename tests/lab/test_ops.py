@@ -196,3 +196,16 @@ def test_rms_norm_of_bfloat16_is_computed_in_float32():
     assert got.dtype == jnp.bfloat16
     want = x / np.sqrt((np.asarray(x) ** 2).mean(-1, keepdims=True) + 1e-5)
     assert np.abs(np.asarray(got, np.float32) - want).max() < 2**-7 * np.abs(want).max()
+
+
+def test_squared_relu():
+    """max(x, 0)^2; alpha is f(alpha x) / alpha; unit-scaled it has unit scale, at any alpha."""
+    x = jax.random.normal(jax.random.key(0), (1 << 16,))
+    plain, unit = (o.ungated["squared_relu"] for o in (ops.PLAIN, ops.UNIT))
+    np.testing.assert_allclose(plain(x, 1.0), np.maximum(x, 0) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(plain(x, 0.3), np.maximum(0.3 * x, 0) ** 2 / 0.3, rtol=1e-5)
+    assert float(unit(x, 1.0).std()) == pytest.approx(1, abs=0.03)
+    assert float(plain(x, 1.0).std()) > 1.08  # the check has power
+    np.testing.assert_array_equal(unit(x, 1.0), unit(x, 0.3))
+    slope = jax.vmap(jax.grad(lambda x: plain(x, 1.0)))(x)
+    np.testing.assert_allclose(slope, 2 * np.maximum(x, 0), rtol=1e-6)

@@ -426,6 +426,7 @@ REFUSED = [
     ("completed-p", {"base_steps": 0}, "base_steps=0"),
     ("u-mup", {"base_head_dim": 8}, "base_head_dim=8: must be 0"),
     ("u-mup", {"init_std": 0.5}, "init_std=0.5: has no effect"),
+    ("u-mup", {"activation": "squared_relu", "alpha_ffn_act": 0.5}, "alpha_ffn_act=0.5: has no"),
     ("mup", {"alpha_res": 0.5}, "alpha_res=0.5: has no effect"),
     ("mup", {"depth_alpha": 0.5}, "depth_alpha=0.5: has no effect"),
     ("mup", {"optimizer": "prodigy"}, "no verified rule"),
