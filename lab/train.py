@@ -20,6 +20,14 @@ from lab.shape import TENSORS
 
 Tree = Any
 Number = Any  # a traced or plain number
+Measured = dict[str, jax.Array]  # by the name of its curve
+
+
+class Data(NamedTuple):
+    """The corpus on the devices."""
+
+    train_N: jax.Array
+    val_N: jax.Array
 
 
 class Inputs(NamedTuple):
@@ -31,6 +39,7 @@ class Inputs(NamedTuple):
     init_seed: Number
     data_seed: Number
     n_tokens: Number  # of the training stream that are used
+    until: Number | None = None  # it rests from this step on; None: from `steps` on
 
 
 class State(NamedTuple):
@@ -85,7 +94,7 @@ def start(program: Program, inputs: Inputs) -> State:
     return State(params, opt, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
 
 
-def _windows(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Array:
+def windows_at(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Array:
     """int32 (B, sequence + 1)."""
     return tokens_N[starts_B[:, None] + jnp.arange(sequence + 1)].astype(jnp.int32)
 
@@ -130,32 +139,47 @@ def gradients(
     return loss / parts, jax.tree.map(lambda g: g * share, grads)
 
 
+def proposed(
+    program: Program,
+    inputs: Inputs,
+    tokens_N: jax.Array,
+    state: State,
+    starts_B: jax.Array | None = None,
+) -> tuple[Tree, Tree, Measured]:
+    """What the next step would add to the parameters, the optimizer's state behind it, and what was
+    measured on the way: `lab.diagnostics.step_curves`, float32 scalars.
+
+    `starts_B` are the step's window starts where the caller has them.
+    """
+    if starts_B is None:
+        starts_B = starts(program, inputs, state.step)
+    tokens_BS = mesh.split_batch(windows_at(tokens_N, starts_B, program.shape.sequence))
+    loss, grads = gradients(program, inputs, state.params, tokens_BS)
+    updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
+    return updates, opt, {"loss": loss}
+
+
 def step(
     program: Program,
     inputs: Inputs,
     tokens_N: jax.Array,
     state: State,
     starts_B: jax.Array | None = None,
-) -> tuple[State, jax.Array]:
-    """One optimizer step and the loss before it; a trial that has finished or diverged does not
-    change any more.
-
-    `starts_B` are the step's window starts where the caller has them.
+) -> tuple[State, Measured]:
+    """One optimizer step and what it measured, the loss before it first; a trial that rests, has
+    finished or diverged does not change.
     """
-    if starts_B is None:
-        starts_B = starts(program, inputs, state.step)
-    tokens_BS = mesh.split_batch(_windows(tokens_N, starts_B, program.shape.sequence))
-    loss, grads = gradients(program, inputs, state.params, tokens_BS)
-    updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
+    updates, opt, measured = proposed(program, inputs, tokens_N, state, starts_B)
     params = jax.tree.map(jnp.add, state.params, updates)
 
-    running = (state.step < inputs.steps) & (state.diverged == 0)
-    finite = jnp.isfinite(loss)
-    new = State(params, opt, state.step + 1, state.diverged)
+    end = inputs.steps if inputs.until is None else inputs.until
+    running = (state.step < end) & (state.diverged == 0)
+    finite = jnp.isfinite(measured["loss"])
+    new = state._replace(params=params, opt=opt, step=state.step + 1)
     kept = jax.tree.map(lambda a, b: jnp.where(running & finite, a, b), new, state)
     return kept._replace(
         diverged=jnp.where(running & ~finite, state.step + 1, state.diverged)
-    ), loss
+    ), measured
 
 
 def validate(program: Program, inputs: Inputs, val_N: jax.Array, state: State) -> jax.Array:
@@ -170,7 +194,7 @@ def validate(program: Program, inputs: Inputs, val_N: jax.Array, state: State) -
     params = optim.evaluated(program.optimizer, state.opt, state.params)
 
     def one(starts_B: jax.Array) -> jax.Array:
-        tokens_BS = _windows(val_N, starts_B, sequence)
+        tokens_BS = windows_at(val_N, starts_B, sequence)
         fast = kernels(program, tokens_BS)
         return model.sequence_losses(program.shape, params, tokens_BS, inputs.numbers, fast)
 

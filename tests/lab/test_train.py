@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import model, population
+from lab import dispatch, model
 from lab.program import program_of
 from lab.train import inputs_of, start, starts, step, validate
 from tests.lab.toy import CORPUS, trial
@@ -12,7 +12,7 @@ TOKENS = jnp.asarray(CORPUS.train)
 
 
 def ready(t):
-    program, inputs = program_of(t), population.stack([inputs_of(t, len(CORPUS.train))], False)
+    program, inputs = program_of(t), dispatch.stack([inputs_of(t, len(CORPUS.train))], False)
     return program, inputs, start(program, inputs)
 
 

@@ -34,7 +34,9 @@ def test_every_curve_and_the_final_loss_are_sent() -> None:
         result = record.result
         train = [
             ("train/loss", loss, step)
-            for step, loss in zip(result.curve_steps, result.curve_losses, strict=True)
+            for step, loss in zip(
+                result.curves["loss"].steps, result.curves["loss"].values, strict=True
+            )
         ]
         final = [] if record in diverged else [("val/loss", result.loss, record.trial.steps)]
         assert sent[record.trial.run_id] == train + final
@@ -63,5 +65,7 @@ def test_tensorboards_own_reader_finds_the_curves(tmp_path: Path) -> None:
         events = EventAccumulator(str(tmp_path / "toy" / record.trial.run_id))
         events.Reload()
         scalars = events.Scalars("train/loss")
-        assert tuple(e.step for e in scalars) == record.result.curve_steps
-        assert [e.value for e in scalars] == pytest.approx(record.result.curve_losses, rel=1e-6)
+        assert tuple(e.step for e in scalars) == record.result.curves["loss"].steps
+        assert [e.value for e in scalars] == pytest.approx(
+            record.result.curves["loss"].values, rel=1e-6
+        )

@@ -5,13 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from ground import InputError
 from ground.columns import COLUMNS
+from lab.records import Curve
 from sweeps import table
 from sweeps.record import encode, head, make_record
 from sweeps.run import work
@@ -123,11 +123,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten thousand trials with curves of 200 points, written without waiting for the disk."""
     store = create(tmp_path_factory.mktemp("large") / "store")
     trials = [dataclasses.replace(TRIALS[0], init_seed=i) for i in range(10_000)]
-    curve: dict[str, Any] = {
-        "curve_steps": tuple(range(1, 201)),
-        "curve_losses": tuple(5.0 / (1 + 0.1 * i) for i in range(200)),
-    }
-    one = dataclasses.replace(toy.descend(TRIALS[0]), seconds=0.5, **curve)
+    loss = Curve(tuple(range(1, 201)), tuple(5.0 / (1 + 0.1 * i) for i in range(200)))
+    one = dataclasses.replace(toy.descend(TRIALS[0]), seconds=0.5, curves={"loss": loss})
     for i, trial in enumerate(trials):
         result = dataclasses.replace(one, run_id=trial.run_id, loss=2.0 + i / 1e4)
         (store.path / "trials" / f"{trial.run_id}.json").write_bytes(
