@@ -59,11 +59,11 @@ def steps(trials: list[Trial], mapped: bool, over: jax.sharding.Mesh | None) -> 
     with mesh.scope(over):
         state = dispatch.begin(program, mapped, inputs)
         compiled = dispatch.advance.lower(program, mapped, inputs, tokens_N, state, STEPS).compile()
-        state, losses = compiled(inputs, tokens_N, state, STEPS)
+        state, measured = compiled(inputs, tokens_N, state, STEPS)
         # its own output is an input it takes
         state, again = compiled(inputs, tokens_N, state, STEPS)
     text = compiled.as_text()
-    losses = np.concatenate([mesh.to_host(losses)[:STEPS], mesh.to_host(again)[:STEPS]])
+    losses = np.concatenate([mesh.to_host(m["loss"])[:STEPS] for m in (measured, again)])
     return {
         "losses": losses.tolist(),
         "params": [mesh.to_host(leaf).tolist() for leaf in jax.tree.leaves(state.params)],
