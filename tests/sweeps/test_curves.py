@@ -3,6 +3,7 @@ what arrives.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ground import InputError
+from lab.records import Curve
 from sweeps import curves
 from sweeps.curves import Add
 from sweeps.record import Record, make_record
@@ -40,6 +42,30 @@ def test_every_curve_and_the_final_loss_are_sent() -> None:
         ]
         final = [] if record in diverged else [("val/loss", result.loss, record.trial.steps)]
         assert sent[record.trial.run_id] == train + final
+
+
+def test_curves_of_any_name_are_sent_by_step_and_the_final_loss_once() -> None:
+    curves_ = {
+        "loss": Curve((1, 2, 3), (3.0, 2.0, 1.0)),
+        "val_loss": Curve((2, 3), (2.5, 1.5)),
+        "weight_rms/layers.000.q": Curve((2,), (1.0,)),
+    }
+    result = dataclasses.replace(RECORDS[0].result, status="done", loss=1.5, curves=curves_)
+    got: list[tuple[str, float, int]] = []
+
+    @contextlib.contextmanager
+    def open_run(record: Record) -> Iterator[Add]:
+        yield lambda *what: got.append(what)
+
+    curves.send([dataclasses.replace(RECORDS[0], result=result)], open_run)
+    assert got == [
+        ("train/loss", 3.0, 1),
+        ("train/loss", 2.0, 2),
+        ("val/loss", 2.5, 2),
+        ("weight_rms/layers.000.q", 1.0, 2),
+        ("train/loss", 1.0, 3),
+        ("val/loss", 1.5, 3),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fits import table as runs
 from ground import InputError
 from ground.columns import COLUMNS
 from lab.records import Curve
@@ -41,6 +42,27 @@ def test_to_parquet_and_back_is_equal_to_the_byte(store: Store, tmp_path: Path) 
     assert table.expand(tmp_path / "t.parquet", again) == len(TRIALS)
     assert files_of(again) == files_of(store)
     assert table.expand(tmp_path / "t.parquet", again) == 0
+
+
+def test_curves_of_any_name_and_value_pass_and_others_can_read_them(tmp_path: Path) -> None:
+    store = create(tmp_path / "store")
+    measured = {
+        "val_loss": Curve((10, 20), (2.5, float("inf"))),
+        "weight_rms/layers.000.q": Curve((20,), (float("nan"),)),
+    }
+    for trial, extra in zip(TRIALS[:2], (measured, {}), strict=True):
+        result = toy.descend(trial)
+        result = dataclasses.replace(result, curves={**result.curves, **extra})
+        store.publish(make_record("toy", trial, result))
+    table.compact(store, tmp_path / "t.parquet")
+    again = create(tmp_path / "again")
+    assert table.expand(tmp_path / "t.parquet", again) == 2 and files_of(again) == files_of(store)
+    frame = pd.read_parquet(tmp_path / "t.parquet").set_index("run_id")
+    found = {c["name"]: c for c in frame.loc[TRIALS[0].run_id, "curves"]}
+    assert set(found) == {"loss", *measured}
+    assert list(found["val_loss"]["steps"]) == [10, 20]
+    assert list(found["val_loss"]["values"]) == [2.5, float("inf")]
+    assert len(runs.read(tmp_path / "t.parquet", every_status=True).frame) == 2
 
 
 def test_a_run_skips_what_a_parquet_holds(store: Store, tmp_path: Path) -> None:
