@@ -257,8 +257,8 @@ def steps(t, n: int):
     compiled = jax.jit(step, static_argnums=0)
     losses = []
     for _ in range(n):
-        state, loss = compiled(program, inputs, jnp.asarray(CORPUS.train), state)
-        losses.append(float(loss))
+        state, measured = compiled(program, inputs, jnp.asarray(CORPUS.train), state)
+        losses.append(float(measured["loss"]))
     return before, state, np.array(losses)
 
 
