@@ -21,6 +21,11 @@ class Diagnostic:
 
 
 DIAGNOSTICS = {
+    "gradient_noise": Diagnostic(
+        "step",
+        ("grad_sq_norm", "grad_sq_norm_half"),
+        "squared norm of the batch's mean gradient, and the mean of those of its two halves",
+    ),
     "rms": Diagnostic(
         "event",
         ("weight_rms/", "update_rms/"),
@@ -61,9 +66,11 @@ def step_curves(names: tuple[str, ...]) -> tuple[str, ...]:
     return ("loss", *(c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves))
 
 
-def check(diagnostics: str, measure_steps: int) -> None:
+def check(diagnostics: str, measure_steps: int, batch: int) -> None:
     """Refuse what a trial with these fields cannot measure."""
     names = named(diagnostics)
+    if "gradient_noise" in names and batch % 2:
+        raise InputError(f"batch={batch}: must be even for gradient_noise, which halves it")
     if measure_steps and not of_kind("event", names):
         events = ", ".join(of_kind("event", tuple(DIAGNOSTICS)))
         raise InputError(

@@ -215,7 +215,7 @@ def check_trial(trial: Trial) -> None:
         _refuse("warmup_steps", trial.warmup_steps, f"must be at most steps={trial.steps}")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
-    diagnostics.check(trial.diagnostics, trial.measure_steps)
+    diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch)
 
 
 def canonical_json(record: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ is what a step changes. Everything here is written for one trial; `lab.populatio
 many.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from lab import mesh, model, optim
 from lab.data import batch_starts
 from lab.kernels.choose import choose
+from lab.ops import UNIT
 from lab.parametrization import numbers
 from lab.program import Program
 from lab.records import Trial
@@ -139,6 +141,47 @@ def gradients(
     return loss / parts, jax.tree.map(lambda g: g * share, grads)
 
 
+def halved_gradients(
+    program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
+) -> tuple[jax.Array, Tree, Measured]:
+    """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
+    noise scale (1812.06162, appendix A.1; `fits.batch.gradient_noise`) the squared norm of the
+    whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`.
+
+    Both are of the gradient by the parameters of the mean loss, z-loss included, in nats per token.
+    Under unit scaling each tensor's gradient keeps a constant factor of its own, the scales that
+    its ops leave out going back, which is the same in both.
+    """
+    sequence = tokens_BS.shape[-1]
+    halves_2bS = tokens_BS.reshape(-1, 2, sequence).swapaxes(0, 1)  # spread over devices, as above
+    # no part is larger than without halves
+    parts = program.accumulate // (1 if program.accumulate % 2 else 2)
+    half = dataclasses.replace(program, accumulate=parts)
+    loss_2, grads_2 = jax.lax.map(
+        lambda tokens_bS: gradients(half, inputs, params, mesh.split_batch(tokens_bS)), halves_2bS
+    )
+    share = 2**-0.5 if program.shape.unit else 0.5
+    grads = jax.tree.map(lambda g_2: share * g_2.sum(0), grads_2)
+
+    def factor(tokens: int) -> Number:
+        """What unit scaling multiplies all gradients of the mean loss of so many tokens by."""
+        if not program.shape.unit:
+            return 1.0
+        return UNIT.loss_gradient(tokens, program.shape.vocab, inputs.numbers["loss"]) / tokens**0.5
+
+    tokens = program.batch * program.shape.sequence
+    whole = sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))
+    halves = sum(jnp.sum(g_2**2) for g_2 in jax.tree.leaves(grads_2)) / 2
+    return (
+        loss_2.mean(),
+        grads,
+        {
+            "grad_sq_norm": whole / factor(tokens) ** 2,
+            "grad_sq_norm_half": halves / factor(tokens // 2) ** 2,
+        },
+    )
+
+
 def proposed(
     program: Program,
     inputs: Inputs,
@@ -154,9 +197,13 @@ def proposed(
     if starts_B is None:
         starts_B = starts(program, inputs, state.step)
     tokens_BS = mesh.split_batch(windows_at(tokens_N, starts_B, program.shape.sequence))
-    loss, grads = gradients(program, inputs, state.params, tokens_BS)
+    measured: Measured = {}
+    if "gradient_noise" in program.diagnostics:
+        loss, grads, measured = halved_gradients(program, inputs, state.params, tokens_BS)
+    else:
+        loss, grads = gradients(program, inputs, state.params, tokens_BS)
     updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
-    return updates, opt, {"loss": loss}
+    return updates, opt, {"loss": loss, **measured}
 
 
 def step(

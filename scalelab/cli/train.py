@@ -94,7 +94,9 @@ class Train:
     data_seed: int = 0
 
     diagnostics: str = ""
-    """What to measure beside the loss, separated by commas: rms | log_z | attention_logit"""
+    """What to measure beside the loss, separated by commas: gradient_noise | rms | log_z |
+    attention_logit
+    """
     measure_steps: int = 0
     """Steps between such measurements along the run; 0: at its end alone."""
     validate_steps: int = 0
