@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ground import InputError
+from lab.diagnostics import named
 from lab.parametrization import table_of
 from lab.records import Trial
 from lab.shape import Shape
@@ -24,6 +25,7 @@ class Program:
     batch: int
     optimizer: str
     schedule: str
+    diagnostics: tuple[str, ...]  # names of `lab.diagnostics`
     accumulate: int = 1  # parts of a batch that pass through the model one after the other
     remat: str = ""  # one of REMAT
 
@@ -38,7 +40,8 @@ def program_of(trial: Trial, accumulate: int = 1, remat: str = "") -> Program:
         raise InputError(f"accumulate={accumulate}: must divide batch={trial.batch}")
     if remat not in REMAT:
         raise InputError(f"remat={remat!r}: must be one of {', '.join(REMAT[1:])}, or empty")
-    return Program(shape_of(trial), trial.batch, trial.optimizer, trial.schedule, accumulate, remat)
+    static = trial.batch, trial.optimizer, trial.schedule, named(trial.diagnostics)
+    return Program(shape_of(trial), *static, accumulate, remat)
 
 
 def signature(trial: Trial) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ground import InputError
+from lab import diagnostics
 from lab.shape import ACTIVATIONS
 
 SEMANTICS = 1  # raised whenever the numbers that training produces change
@@ -90,6 +91,12 @@ class Trial:
     # seeds
     init_seed: int = 0
     data_seed: int = 0
+    # what is measured beside the training loss and the final validation loss
+    diagnostics: str = ""  # names of `lab.diagnostics`, separated by commas
+    # steps between measuring events; 0: at the end of the run alone
+    measure_steps: int = 0
+    # steps between validations, which then are the curve `val_loss`; 0: at the end alone
+    validate_steps: int = 0
     semantics: int = SEMANTICS
 
     def __post_init__(self) -> None:
@@ -170,6 +177,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth",
     "base_head_dim", "base_batch", "base_steps", "init_seed", "data_seed",
+    "measure_steps", "validate_steps",
 )  # fmt: skip
 
 
@@ -207,6 +215,7 @@ def check_trial(trial: Trial) -> None:
         _refuse("warmup_steps", trial.warmup_steps, f"must be at most steps={trial.steps}")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
+    diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch)
 
 
 def canonical_json(record: dict[str, Any]) -> str:
@@ -263,6 +272,20 @@ def trial_from_json(data: dict[str, Any]) -> Trial:
     return Trial(**data)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One measurement along a run: what it was at which 1-based steps. Values may be NaN or
+    infinite.
+    """
+
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.steps) != len(self.values):
+            _refuse("values", len(self.values), f"must be as many as steps ({len(self.steps)})")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What a trial measured. Losses in nats per token; `loss` is over the validation split after
@@ -279,11 +302,11 @@ class Result:
     loss_init: float | None = None
     bits_per_byte: float | None = None
     diverged_step: int | None = None
-    # this trial's share of the wall time of its cohort's steps; compiling and validation are not in
-    # it
+    # this trial's share of the wall time of its cohort's steps; compiling and events are not in it
     seconds: float = 0.0
-    curve_steps: tuple[int, ...] = ()  # 1-based optimizer steps
-    curve_losses: tuple[float, ...] = ()  # training loss at those steps, before the step's update
+    # `loss`: training loss before a step's update; so is what per-step diagnostics add. `val_loss`
+    # and what events measure: after it
+    curves: dict[str, Curve] = dataclasses.field(default_factory=dict)
     bytes_per_token: float | None = None
     unique_tokens: int = 0  # training tokens that the windows were drawn from
     device: str = ""
@@ -297,21 +320,23 @@ class Result:
             _refuse("status", self.status, f"must be one of {', '.join(STATUSES)}")
         if self.status == "done" and (self.loss is None or not math.isfinite(self.loss)):
             _refuse("loss", self.loss, "a trial that is done has a finite loss")
-        if len(self.curve_steps) != len(self.curve_losses):
-            _refuse(
-                "curve_losses",
-                len(self.curve_losses),
-                f"must be as many as curve_steps ({len(self.curve_steps)})",
-            )
+
+
+def curve_json(curve: Curve) -> dict[str, Any]:
+    """JSON has no NaN and no infinity: they are text."""
+    return {
+        "steps": list(curve.steps),
+        "values": [v if math.isfinite(v) else str(v) for v in curve.values],
+    }
+
+
+def curve_from_json(data: dict[str, Any]) -> Curve:
+    return Curve(tuple(data["steps"]), tuple(float(v) for v in data["values"]))
 
 
 def result_json(result: Result) -> dict[str, Any]:
-    out = dataclasses.asdict(result)
-    return {
-        **out,
-        "curve_steps": list(result.curve_steps),
-        "curve_losses": list(result.curve_losses),
-    }
+    plain = dataclasses.asdict(dataclasses.replace(result, curves={}))
+    return {**plain, "curves": {name: curve_json(c) for name, c in result.curves.items()}}
 
 
 def result_from_json(data: dict[str, Any]) -> Result:
@@ -321,10 +346,5 @@ def result_from_json(data: dict[str, Any]) -> Result:
             _refuse(
                 name, data[name], f"unknown field of a result; known: {', '.join(sorted(known))}"
             )
-    return Result(
-        **{
-            **data,
-            "curve_steps": tuple(data.get("curve_steps", ())),
-            "curve_losses": tuple(data.get("curve_losses", ())),
-        }
-    )
+    curves = {name: curve_from_json(c) for name, c in data.get("curves", {}).items()}
+    return Result(**{**data, "curves": curves})

@@ -5,6 +5,7 @@ is what a step changes. Everything here is written for one trial; `lab.populatio
 many.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from lab import mesh, model, optim
 from lab.data import batch_starts
 from lab.kernels.choose import choose
+from lab.ops import UNIT
 from lab.parametrization import numbers
 from lab.program import Program
 from lab.records import Trial
@@ -20,6 +22,14 @@ from lab.shape import TENSORS
 
 Tree = Any
 Number = Any  # a traced or plain number
+Measured = dict[str, jax.Array]  # by the name of its curve
+
+
+class Data(NamedTuple):
+    """The corpus on the devices."""
+
+    train_N: jax.Array
+    val_N: jax.Array
 
 
 class Inputs(NamedTuple):
@@ -31,6 +41,7 @@ class Inputs(NamedTuple):
     init_seed: Number
     data_seed: Number
     n_tokens: Number  # of the training stream that are used
+    until: Number | None = None  # it rests from this step on; None: from `steps` on
 
 
 class State(NamedTuple):
@@ -85,7 +96,7 @@ def start(program: Program, inputs: Inputs) -> State:
     return State(params, opt, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
 
 
-def _windows(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Array:
+def windows_at(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Array:
     """int32 (B, sequence + 1)."""
     return tokens_N[starts_B[:, None] + jnp.arange(sequence + 1)].astype(jnp.int32)
 
@@ -130,32 +141,92 @@ def gradients(
     return loss / parts, jax.tree.map(lambda g: g * share, grads)
 
 
+def halved_gradients(
+    program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
+) -> tuple[jax.Array, Tree, Measured]:
+    """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
+    noise scale (1812.06162, appendix A.1; `fits.batch.gradient_noise`) the squared norm of the
+    whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`.
+
+    Both are of the gradient by the parameters of the mean loss, z-loss included, in nats per token.
+    Under unit scaling each tensor's gradient keeps a constant factor of its own, the scales that
+    its ops leave out going back, which is the same in both.
+    """
+    sequence = tokens_BS.shape[-1]
+    halves_2bS = tokens_BS.reshape(-1, 2, sequence).swapaxes(0, 1)  # spread over devices, as above
+    # no part is larger than without halves
+    parts = program.accumulate // (1 if program.accumulate % 2 else 2)
+    half = dataclasses.replace(program, accumulate=parts)
+    loss_2, grads_2 = jax.lax.map(
+        lambda tokens_bS: gradients(half, inputs, params, mesh.split_batch(tokens_bS)), halves_2bS
+    )
+    share = 2**-0.5 if program.shape.unit else 0.5
+    grads = jax.tree.map(lambda g_2: share * g_2.sum(0), grads_2)
+
+    def factor(tokens: int) -> Number:
+        """What unit scaling multiplies all gradients of the mean loss of so many tokens by."""
+        if not program.shape.unit:
+            return 1.0
+        return UNIT.loss_gradient(tokens, program.shape.vocab, inputs.numbers["loss"]) / tokens**0.5
+
+    tokens = program.batch * program.shape.sequence
+    whole = sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))
+    halves = sum(jnp.sum(g_2**2) for g_2 in jax.tree.leaves(grads_2)) / 2
+    return (
+        loss_2.mean(),
+        grads,
+        {
+            "grad_sq_norm": whole / factor(tokens) ** 2,
+            "grad_sq_norm_half": halves / factor(tokens // 2) ** 2,
+        },
+    )
+
+
+def proposed(
+    program: Program,
+    inputs: Inputs,
+    tokens_N: jax.Array,
+    state: State,
+    starts_B: jax.Array | None = None,
+) -> tuple[Tree, Tree, Measured]:
+    """What the next step would add to the parameters, the optimizer's state behind it, and what was
+    measured on the way: `lab.diagnostics.step_curves`, float32 scalars.
+
+    `starts_B` are the step's window starts where the caller has them.
+    """
+    if starts_B is None:
+        starts_B = starts(program, inputs, state.step)
+    tokens_BS = mesh.split_batch(windows_at(tokens_N, starts_B, program.shape.sequence))
+    measured: Measured = {}
+    if "gradient_noise" in program.diagnostics:
+        loss, grads, measured = halved_gradients(program, inputs, state.params, tokens_BS)
+    else:
+        loss, grads = gradients(program, inputs, state.params, tokens_BS)
+    updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
+    return updates, opt, {"loss": loss, **measured}
+
+
 def step(
     program: Program,
     inputs: Inputs,
     tokens_N: jax.Array,
     state: State,
     starts_B: jax.Array | None = None,
-) -> tuple[State, jax.Array]:
-    """One optimizer step and the loss before it; a trial that has finished or diverged does not
-    change any more.
-
-    `starts_B` are the step's window starts where the caller has them.
+) -> tuple[State, Measured]:
+    """One optimizer step and what it measured, the loss before it first; a trial that rests, has
+    finished or diverged does not change.
     """
-    if starts_B is None:
-        starts_B = starts(program, inputs, state.step)
-    tokens_BS = mesh.split_batch(_windows(tokens_N, starts_B, program.shape.sequence))
-    loss, grads = gradients(program, inputs, state.params, tokens_BS)
-    updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
+    updates, opt, measured = proposed(program, inputs, tokens_N, state, starts_B)
     params = jax.tree.map(jnp.add, state.params, updates)
 
-    running = (state.step < inputs.steps) & (state.diverged == 0)
-    finite = jnp.isfinite(loss)
-    new = State(params, opt, state.step + 1, state.diverged)
+    end = inputs.steps if inputs.until is None else inputs.until
+    running = (state.step < end) & (state.diverged == 0)
+    finite = jnp.isfinite(measured["loss"])
+    new = state._replace(params=params, opt=opt, step=state.step + 1)
     kept = jax.tree.map(lambda a, b: jnp.where(running & finite, a, b), new, state)
     return kept._replace(
         diverged=jnp.where(running & ~finite, state.step + 1, state.diverged)
-    ), loss
+    ), measured
 
 
 def validate(program: Program, inputs: Inputs, val_N: jax.Array, state: State) -> jax.Array:
@@ -170,7 +241,7 @@ def validate(program: Program, inputs: Inputs, val_N: jax.Array, state: State) -
     params = optim.evaluated(program.optimizer, state.opt, state.params)
 
     def one(starts_B: jax.Array) -> jax.Array:
-        tokens_BS = _windows(val_N, starts_B, sequence)
+        tokens_BS = windows_at(val_N, starts_B, sequence)
         fast = kernels(program, tokens_BS)
         return model.sequence_losses(program.shape, params, tokens_BS, inputs.numbers, fast)
 

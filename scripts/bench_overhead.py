@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from lab import population, runtime, train
+from lab import cohort, dispatch, population, runtime, train
 from lab.counts import params
 from lab.data import Corpus, open_corpus
 from lab.program import program_of
@@ -97,19 +97,20 @@ def bare(corpus: Corpus, trials: Sequence[Trial]) -> dict[str, float]:
     """
     import jax
 
-    tokens_N, val_N = jax.device_put(corpus.train), jax.device_put(corpus.val)
+    data = train.Data(jax.device_put(corpus.train), jax.device_put(corpus.val))
     program = program_of(trials[0])
     begun, cpu = time.perf_counter(), time.process_time()
     for trial in trials:
-        inputs = population.stack([train.inputs_of(trial, len(corpus.train))], False)
+        inputs = dispatch.stack([train.inputs_of(trial, len(corpus.train))], False)
         state = train.start(program, inputs)
         done = 0
         while done < trial.steps:
-            n = min(population.CHUNK, trial.steps - done)
-            state, losses = population.advance(program, False, inputs, tokens_N, state, n)
-            np.asarray(losses)
+            n = min(dispatch.CHUNK, trial.steps - done)
+            state, measured = dispatch.advance(program, False, inputs, data.train_N, state, n)
+            np.asarray(measured["loss"])
             done += n
-        np.asarray(population._validate(program, False, inputs, val_N, state))
+        _, measured = dispatch.act("validate", program, False, inputs, data, True, state)
+        np.asarray(measured["val_loss"])
     return {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - cpu}
 
 
@@ -124,8 +125,8 @@ def main(argv: list[str]) -> int:
     corpus = open_corpus("python", Path("runs/corpora"))
     trials = study(corpus, options.trials, options.steps)
     clock = Clock()
-    for name in ("advance", "_validate", "start"):
-        setattr(population, name, clock.around(getattr(population, name)))
+    for module, name in ((dispatch, "advance"), (dispatch, "act"), (cohort, "start")):
+        setattr(module, name, clock.around(getattr(module, name)))
     bare(corpus, trials[:1])  # compiles
     rows, loops = [], []
     for _ in range(options.repeats):

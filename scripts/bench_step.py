@@ -109,7 +109,7 @@ class Compiled:
         import jax
         import numpy as np
 
-        from lab import mesh, population
+        from lab import dispatch, mesh
         from lab.program import program_of
         from lab.train import inputs_of
 
@@ -122,9 +122,7 @@ class Compiled:
         self.tokens = mesh.replicate(
             self.over, np.random.default_rng(0).integers(0, s.vocab, 1 << 22, dtype=np.uint16)
         )
-        inputs = population.stack(
-            [inputs_of(t, len(self.tokens)) for t in self.cohort], self.mapped
-        )
+        inputs = dispatch.stack([inputs_of(t, len(self.tokens)) for t in self.cohort], self.mapped)
         self.inputs = (
             jax.device_put(inputs)
             if self.over is None
@@ -132,15 +130,15 @@ class Compiled:
         )
         begun = time.perf_counter()
         with mesh.scope(self.over):
-            self.begin = population.begin.lower(self.program, self.mapped, self.inputs).compile()
+            self.begin = dispatch.begin.lower(self.program, self.mapped, self.inputs).compile()
             out = self.begin.output_shardings
             start = jax.eval_shape(
-                lambda i: population.begin(self.program, self.mapped, i), self.inputs
+                lambda i: dispatch.begin(self.program, self.mapped, i), self.inputs
             )
             start = jax.tree.map(
                 lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), start, out
             )
-            self.run = population.advance.lower(
+            self.run = dispatch.advance.lower(
                 self.program, self.mapped, self.inputs, self.tokens, start, 1
             ).compile()
         self.compile_seconds = time.perf_counter() - begun
@@ -152,25 +150,23 @@ class Compiled:
         import jax
         import numpy as np
 
-        from lab import counts, mesh, population
+        from lab import counts, dispatch, mesh
 
-        state, few = self.begin(self.inputs), population.LOOP
+        state, few = self.begin(self.inputs), dispatch.LOOP
         first: list[float] = []
 
         def timed(n: int) -> float:
             nonlocal state
             begun = time.perf_counter()
-            state, losses = self.run(self.inputs, self.tokens, state, n)
-            jax.block_until_ready(losses)
+            state, measured = self.run(self.inputs, self.tokens, state, n)
+            jax.block_until_ready(measured)
             took = time.perf_counter() - begun
             if not first:
-                first.extend(mesh.to_host(losses)[:few].reshape(few, -1)[:, 0].tolist())
+                first.extend(mesh.to_host(measured["loss"])[:few].reshape(few, -1)[:, 0].tolist())
             return took
 
         timed(few)
-        n = few * max(
-            1, min(population.CHUNK, int(few * options.repeat_seconds / timed(few))) // few
-        )
+        n = few * max(1, min(dispatch.CHUNK, int(few * options.repeat_seconds / timed(few))) // few)
         speeds = [n * self.trials * self.shape.tokens / timed(n) for _ in range(options.repeats)]
         speed = statistics.median(speeds)
         memory = self.run.memory_analysis()

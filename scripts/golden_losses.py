@@ -97,7 +97,11 @@ def nudged(trial: Trial, towards: float) -> Trial:
 
 def written(result: Result) -> dict[str, Any]:
     loss = None if result.loss is None else result.loss.hex()
-    return {"status": result.status, "loss": loss, "curve": [x.hex() for x in result.curve_losses]}
+    return {
+        "status": result.status,
+        "loss": loss,
+        "curve": [x.hex() for x in result.curves["loss"].values],
+    }
 
 
 def measure(name: str, spread: bool) -> tuple[dict[str, Any], Result]:

@@ -89,7 +89,11 @@ def apart(ours: Sequence[Result], theirs: Sequence[Result]) -> dict[str, float]:
     pairs = list(zip(ours, theirs, strict=True))
     first = np.max(
         [
-            np.max(np.abs(np.divide(a.curve_losses[:FIRST], b.curve_losses[:FIRST]) - 1))
+            np.max(
+                np.abs(
+                    np.divide(a.curves["loss"].values[:FIRST], b.curves["loss"].values[:FIRST]) - 1
+                )
+            )
             for a, b in pairs
         ]
     )

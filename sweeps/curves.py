@@ -8,27 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from ground import InputError
-from lab.records import trial_json
+from lab.records import Curve, trial_json
 from sweeps.record import Record
 
 Add = Callable[[str, float, int], Any]  # name, value, step
 Open = Callable[[Record], AbstractContextManager[Add]]  # one run of the viewer for one trial
 
+TAGS = {"loss": "train/loss", "val_loss": "val/loss"}  # the others go by their names
+
 
 def send(records: Iterable[Record], open_run: Open) -> int:
-    """Every curve as `train/loss` over steps, the final `val/loss` at its last step; returns the
-    number of trials.
+    """Every curve over steps under its tag, and the final loss, as `val/loss`, at its last step;
+    returns the number of trials. In the order of steps: W&B takes no other.
     """
     count = 0
     for record in records:
         count += 1
-        result = record.result
         with open_run(record) as add:
-            for step, loss in zip(result.curve_steps, result.curve_losses, strict=True):
-                add("train/loss", loss, step)
-            if result.loss is not None:
-                add("val/loss", result.loss, record.trial.steps)
+            for step, tag, value in _points(record):
+                add(tag, value, step)
     return count
+
+
+def _points(record: Record) -> list[tuple[int, str, float]]:
+    """(step, tag, value) of all its curves, by step."""
+    curves = dict(record.result.curves)
+    if record.result.loss is not None and "val_loss" not in curves:
+        curves["val_loss"] = Curve((record.trial.steps,), (record.result.loss,))
+    points = [
+        (step, TAGS.get(name, name), value)
+        for name, curve in curves.items()
+        for step, value in zip(curve.steps, curve.values, strict=True)
+    ]
+    return sorted(points, key=lambda point: point[0])
 
 
 def to_tensorboard(records: Iterable[Record], folder: Path) -> int:

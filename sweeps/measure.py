@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from lab import population
+from lab import dispatch
 from lab.data import Corpus
 from lab.program import program_of, signature
 from lab.records import Trial
@@ -39,7 +39,7 @@ def device_memory() -> float:
 
 @dataclass
 class Programs:
-    """The programs of cohorts on this device, as `lab.population` compiles them; kept by signature
+    """The programs of cohorts on this device, as `lab.dispatch` compiles them; kept by signature
     and size where `keep`.
     """
 
@@ -50,7 +50,7 @@ class Programs:
 
     def _inputs(self, trial: Trial, trials: int) -> Inputs:
         mapped = self.axis == "map"
-        return population.stack(
+        return dispatch.stack(
             [inputs_of(trial, len(self.corpus.train))] * (trials if mapped else 1), mapped
         )
 
@@ -60,9 +60,9 @@ class Programs:
         if key in self._kept:
             return self._kept[key]
         program, inputs, mapped = program_of(trial), self._inputs(trial, trials), self.axis == "map"
-        state = jax.eval_shape(functools.partial(population.begin, program, mapped), inputs)
+        state = jax.eval_shape(functools.partial(dispatch.begin, program, mapped), inputs)
         tokens = jax.ShapeDtypeStruct(self.corpus.train.shape, self.corpus.train.dtype)
-        compiled = population.advance.lower(program, mapped, inputs, tokens, state, 1).compile()
+        compiled = dispatch.advance.lower(program, mapped, inputs, tokens, state, 1).compile()
         if self.keep:
             self._kept[key] = compiled
         return compiled
@@ -89,11 +89,11 @@ class Programs:
             self.axis == "map",
         )
         tokens_N = jax.device_put(self.corpus.train)
-        state = population.begin(program_of(trial), mapped, inputs)
-        state, losses = compiled(inputs, tokens_N, state, 1)
-        jax.block_until_ready(losses)
+        state = dispatch.begin(program_of(trial), mapped, inputs)
+        state, measured = compiled(inputs, tokens_N, state, 1)
+        jax.block_until_ready(measured)
         begun = time.perf_counter()
-        state, losses = compiled(inputs, tokens_N, state, STEPS)
-        jax.block_until_ready(losses)
+        state, measured = compiled(inputs, tokens_N, state, STEPS)
+        jax.block_until_ready(measured)
         seconds = (time.perf_counter() - begun) / STEPS
         return Cost(self.peak(trial, trials), seconds if mapped else seconds * trials)

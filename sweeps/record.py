@@ -4,7 +4,6 @@ and its migrations.
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from lab.records import (
     trial_json,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class Damaged(Exception):
@@ -55,22 +54,14 @@ def dump(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _plain(x: float) -> float | str:
-    """JSON has no NaN and no infinity; a diverged curve has both."""
-    return x if math.isfinite(x) else str(x)
-
-
 def encode(record: Record) -> bytes:
     """One JSON document in three lines: schema and the sha256 of all that follows; everything but
-    the curve; the curve.
+    the curves; the curves by name.
 
     The lines let `status` read ten thousand trials without parsing their curves.
     """
     result = result_json(record.result)
-    curve = {
-        "steps": result.pop("curve_steps"),
-        "losses": [_plain(x) for x in result.pop("curve_losses")],
-    }
+    curves = result.pop("curves")
     main = dump(
         {
             "study": record.study,
@@ -79,7 +70,7 @@ def encode(record: Record) -> bytes:
             "row": record.row,
         }
     )
-    body = f'{main[1:-1]},\n"curve":{dump(curve)}}}\n'
+    body = f'{main[1:-1]},\n"curves":{dump(curves)}}}\n'
     digest = hashlib.sha256(body.encode()).hexdigest()
     return f'{{"schema":{SCHEMA},"sha256":"{digest}",\n{body}'.encode()
 
@@ -112,8 +103,17 @@ def _with_row(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "row": record.row}
 
 
+def _with_names(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2 had one curve, the loss; a head has none."""
+    rest = {name: value for name, value in document.items() if name != "curve"}
+    if "curve" not in document:
+        return rest
+    steps, losses = document["curve"]["steps"], document["curve"]["losses"]
+    return {**rest, "curves": {"loss": {"steps": steps, "values": losses}} if steps else {}}
+
+
 # version k of a document to version k + 1
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_row}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_row, 2: _with_names}
 
 
 def _migrated(document: dict[str, Any], schema: int) -> dict[str, Any]:
@@ -123,28 +123,20 @@ def _migrated(document: dict[str, Any], schema: int) -> dict[str, Any]:
 
 
 def document(data: bytes) -> dict[str, Any]:
-    """study, trial, result, row and curve (`steps`, `losses`) as plain data of the newest schema;
-    raises `Damaged`.
+    """study, trial, result, row and curves (by name: `steps`, `values`) as plain data of the newest
+    schema; raises `Damaged`.
     """
     schema, body = _checked(data)
     try:
-        found = _migrated(json.loads(b"{" + body), schema)
+        return _migrated(json.loads(b"{" + body), schema)
     except InputError as error:
         raise Damaged(str(error)) from None
-    return {
-        **found,
-        "curve": {**found["curve"], "losses": [float(x) for x in found["curve"]["losses"]]},
-    }
 
 
 def decode(data: bytes) -> Record:
     """Inverse of `encode`, whatever the schema it was written with; raises `Damaged`."""
     found = document(data)
-    measured = {
-        **found["result"],
-        "curve_steps": found["curve"]["steps"],
-        "curve_losses": found["curve"]["losses"],
-    }
+    measured = {**found["result"], "curves": found["curves"]}
     try:
         trial, result = trial_from_json(found["trial"]), result_from_json(measured)
     except InputError as error:
@@ -155,6 +147,6 @@ def decode(data: bytes) -> Record:
 
 
 def head(data: bytes) -> dict[str, Any]:
-    """study, trial, result and row as plain data, without the curve; raises `Damaged`."""
+    """study, trial, result and row as plain data, without the curves; raises `Damaged`."""
     schema, body = _checked(data)
     return _migrated(json.loads(b"{" + body.partition(b"\n")[0].rstrip(b",") + b"}"), schema)

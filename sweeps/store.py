@@ -1,7 +1,7 @@
 """The store: one JSON a trial, in a folder. A crash at any instant loses nothing that was
 published.
 
-    trials/ID.json     trial, result and curve; ID is the trial's run_id
+    trials/ID.json     trial, result and curves; ID is the trial's run_id
     failed/ID.K.json   the K-th failed attempt, kept for its reason; the trial is tried again
     studies/NAME.json  the trials that a study asks for
     claims/, workers/  who trains what now (sweeps/claims.py)
@@ -104,7 +104,7 @@ class Store:
                 continue
 
     def records(self, damaged: dict[str, str] | None = None) -> Iterator[Record]:
-        """Every published trial with its curve, by run_id."""
+        """Every published trial with its curves, by run_id."""
         return self.scan(decode, damaged)
 
     def set_aside(self, run_id: str) -> str:

@@ -18,17 +18,30 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-# Beside the table's columns a Parquet holds each record whole: trial and result as JSON, the curve
-# as two lists.
-LOSSLESS = ("trial", "result", "curve_steps", "curve_losses")
+# Beside the table's columns a Parquet holds each record whole: trial and result as JSON, and the
+# curves, each a name and two lists. One of the time when the loss was the only curve has its lists
+# as columns.
+LOSSLESS = ("trial", "result")
+CURVES, LOSS = ("curves",), ("curve_steps", "curve_losses")
 BATCH = 1000  # trials of one row group: bounds memory, not the file
 
 
 def _row(found: dict[str, Any]) -> dict[str, Any]:
     """A row of the Parquet from a record's document."""
     whole = {"trial": dump(found["trial"]), "result": dump(found["result"])}
-    curve = {"curve_steps": found["curve"]["steps"], "curve_losses": found["curve"]["losses"]}
-    return {**{c: found["row"].get(c) for c in COLUMNS}, **whole, **curve}
+    curves = [
+        {"name": name, "steps": c["steps"], "values": [float(v) for v in c["values"]]}
+        for name, c in found["curves"].items()
+    ]
+    return {**{c: found["row"].get(c) for c in COLUMNS}, **whole, "curves": curves}
+
+
+def _curves(row: dict[str, Any]) -> dict[str, Any]:
+    """The curves of a row as a result's JSON has them."""
+    if "curves" in row:
+        return {c["name"]: {"steps": c["steps"], "values": c["values"]} for c in row["curves"]}
+    steps, losses = (row[c] for c in LOSS)
+    return {"loss": {"steps": steps, "values": losses}} if steps else {}
 
 
 def _schema() -> "pa.Schema":
@@ -38,8 +51,10 @@ def _schema() -> "pa.Schema":
         (c, pa.string() if c in TEXT else pa.int64() if c in WHOLE else pa.float64())
         for c in COLUMNS
     ]
-    curve = [("curve_steps", pa.list_(pa.int64())), ("curve_losses", pa.list_(pa.float64()))]
-    return pa.schema([*kinds, ("trial", pa.string()), ("result", pa.string()), *curve])
+    lists = [("steps", pa.list_(pa.int64())), ("values", pa.list_(pa.float64()))]
+    curve = pa.struct([("name", pa.string()), *lists])
+    whole = [(name, pa.string()) for name in LOSSLESS]
+    return pa.schema([*kinds, *whole, ("curves", pa.list_(curve))])
 
 
 def compact(store: Store, out: Path, damaged: dict[str, str] | None = None) -> int:
@@ -63,24 +78,27 @@ def compact(store: Store, out: Path, damaged: dict[str, str] | None = None) -> i
 
 
 def records_of(parquet: Path) -> Iterable[Record]:
-    """The records of a Parquet that `compact` wrote, equal to those of its store."""
+    """The records of a Parquet that `compact` wrote, this version's or an earlier one's, equal to
+    those of its store.
+    """
     import pyarrow.parquet as pq
 
     try:
         table = pq.ParquetFile(parquet)
     except (OSError, ValueError) as error:
         raise InputError(f"parquet={str(parquet)!r}: cannot be read ({error})") from None
-    if missing := [c for c in (*COLUMNS, *LOSSLESS) if c not in table.schema_arrow.names]:
+    names = table.schema_arrow.names
+    columns = [*COLUMNS, *LOSSLESS, *(LOSS if set(LOSS) <= set(names) else CURVES)]
+    if missing := [c for c in columns if c not in names]:
         raise InputError(
             f"parquet={str(parquet)!r}: lacks {', '.join(missing)}; it holds no whole trials "
             "(`scalelab sweep export` writes them)"
         )
-    for batch in table.iter_batches(BATCH, columns=[*COLUMNS, *LOSSLESS]):
+    for batch in table.iter_batches(BATCH, columns=columns):
         for r in batch.to_pylist():
-            curve = {"curve_steps": r["curve_steps"], "curve_losses": r["curve_losses"]}
             trial, result = (
                 trial_from_json(json.loads(r["trial"])),
-                result_from_json({**json.loads(r["result"]), **curve}),
+                result_from_json({**json.loads(r["result"]), "curves": _curves(r)}),
             )
             yield Record(r["study"], trial, result, {c: r[c] for c in COLUMNS})
 

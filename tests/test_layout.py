@@ -31,6 +31,8 @@ NO_JAX = [
     "lab.parametrization",
     "lab.shape",
     "lab.program",
+    "lab.diagnostics",
+    "lab.events",
     "lab.counts",
     "sweeps.space",
     "sweeps.cohorts",

@@ -93,6 +93,15 @@ class Train:
     init_seed: int = 0
     data_seed: int = 0
 
+    diagnostics: str = ""
+    """What to measure beside the loss, separated by commas: gradient_noise | rms | log_z |
+    attention_logit
+    """
+    measure_steps: int = 0
+    """Steps between such measurements along the run; 0: at its end alone."""
+    validate_steps: int = 0
+    """Steps between validations along the run; 0: at its end alone."""
+
     explain: bool = False
     """Print every tensor's init std, multiplier, LR, decay and eps, with their formulas, and train
     nothing.

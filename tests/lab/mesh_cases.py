@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 
-from lab import mesh, model, population, runtime
+from lab import dispatch, mesh, model, runtime
 from lab.kernels.choose import choose
 from lab.program import program_of, shape_of
 from lab.records import Trial
@@ -52,20 +52,18 @@ def steps(trials: list[Trial], mapped: bool, over: jax.sharding.Mesh | None) -> 
     program holds.
     """
     inputs = mesh.put(
-        over, population.stack([inputs_of(t, len(tokens())) for t in trials], mapped), mapped
+        over, dispatch.stack([inputs_of(t, len(tokens())) for t in trials], mapped), mapped
     )
     tokens_N = mesh.replicate(over, tokens())
     program = program_of(trials[0])
     with mesh.scope(over):
-        state = population.begin(program, mapped, inputs)
-        compiled = population.advance.lower(
-            program, mapped, inputs, tokens_N, state, STEPS
-        ).compile()
-        state, losses = compiled(inputs, tokens_N, state, STEPS)
+        state = dispatch.begin(program, mapped, inputs)
+        compiled = dispatch.advance.lower(program, mapped, inputs, tokens_N, state, STEPS).compile()
+        state, measured = compiled(inputs, tokens_N, state, STEPS)
         # its own output is an input it takes
         state, again = compiled(inputs, tokens_N, state, STEPS)
     text = compiled.as_text()
-    losses = np.concatenate([mesh.to_host(losses)[:STEPS], mesh.to_host(again)[:STEPS]])
+    losses = np.concatenate([mesh.to_host(m["loss"])[:STEPS] for m in (measured, again)])
     return {
         "losses": losses.tolist(),
         "params": [mesh.to_host(leaf).tolist() for leaf in jax.tree.leaves(state.params)],

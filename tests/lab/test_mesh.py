@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from ground import InputError
-from lab import mesh, population
+from lab import dispatch, mesh, population
 from lab.program import program_of
 from lab.train import gradients, inputs_of
 from tests.lab import toy
@@ -177,9 +177,9 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused():
 )
 def test_accumulation_and_remat_change_rounding_only(parametrization, how):
     one = trial(parametrization, vocab=64, batch=8, depth=1)
-    inputs = population.stack([inputs_of(one, len(tokens()))], False)
+    inputs = dispatch.stack([inputs_of(one, len(tokens()))], False)
     plain, changed = program_of(one), program_of(one, **how)
-    state = population.begin(plain, False, inputs)
+    state = dispatch.begin(plain, False, inputs)
     window = jnp.asarray(tokens()[: 8 * 17].reshape(8, 17), jnp.int32)
 
     def run(program, tokens_BS):
@@ -209,5 +209,5 @@ def test_training_over_a_mesh_of_one_device_gives_the_same_results():
     )
     assert [r.run_id for r in plain] == [r.run_id for r in meshed]
     for a, b in zip(plain, meshed, strict=True):
-        np.testing.assert_allclose(a.curve_losses, b.curve_losses, rtol=1e-5)
+        np.testing.assert_allclose(a.curves["loss"].values, b.curves["loss"].values, rtol=1e-5)
         assert a.loss == pytest.approx(b.loss, rel=1e-5)

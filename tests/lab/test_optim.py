@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ground import InputError
-from lab import optim, population
+from lab import dispatch, optim, population
 from lab.parametrization import rules
 from lab.program import program_of
 from lab.train import inputs_of, start, step
@@ -252,13 +252,13 @@ def test_decay_per_step_is_the_same_at_every_width(optimizer, weight_decay):
 
 def steps(t, n: int):
     """The state before, and after `n` steps of the trial's own program, and the losses."""
-    program, inputs = program_of(t), population.stack([inputs_of(t, len(CORPUS.train))], False)
+    program, inputs = program_of(t), dispatch.stack([inputs_of(t, len(CORPUS.train))], False)
     state = before = start(program, inputs)
     compiled = jax.jit(step, static_argnums=0)
     losses = []
     for _ in range(n):
-        state, loss = compiled(program, inputs, jnp.asarray(CORPUS.train), state)
-        losses.append(float(loss))
+        state, measured = compiled(program, inputs, jnp.asarray(CORPUS.train), state)
+        losses.append(float(measured["loss"]))
     return before, state, np.array(losses)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from ground import InputError
-from lab import checkpoint, population
+from lab import checkpoint, cohort, dispatch, events, population
 from lab.program import program_of
 from lab.records import Result, result_from_json, result_json
-from lab.train import inputs_of, start
+from lab.train import Data, inputs_of, start
 from tests.lab.toy import CORPUS, trial
 
 GRID = [trial(lr=lr) for lr in (0.25, 0.5, 1.0)]
@@ -41,10 +41,10 @@ def test_a_trial_learns_and_its_result_is_whole():
     assert 0 < result.loss_se < 0.05 * result.loss
     assert result.bits_per_byte == pytest.approx(result.loss / np.log(2))
     assert (
-        result.curve_steps == tuple(population.curve_steps(600))
-        and len(result.curve_steps) <= population.CURVE_POINTS
+        result.curves["loss"].steps == tuple(events.curve_steps(600))
+        and len(result.curves["loss"].steps) <= events.CURVE_POINTS
     )
-    assert result.curve_losses[0] == result.loss_init
+    assert result.curves["loss"].values[0] == result.loss_init
     assert result.unique_tokens == len(CORPUS.train) and result.seconds > 0
     assert result_from_json(result_json(result)) == result
 
@@ -55,7 +55,7 @@ def test_validation_is_over_every_window_and_never_trained_on():
     """
     few = trial(steps=300, unique_tokens=65, lr=1.0)
     (result,) = train([few], "turn")
-    assert result.curve_losses[-1] < 0.5 * result.loss
+    assert result.curves["loss"].values[-1] < 0.5 * result.loss
     assert result.unique_tokens == 65
 
 
@@ -69,7 +69,7 @@ def test_a_diverged_neighbour_changes_no_bit(axis):
     struck = train([GRID[0], wild, GRID[2]], axis)
     assert struck[1].status == "diverged" and struck[1].loss is None
     assert struck[1].diverged_step >= 2
-    assert struck[1].curve_steps == tuple(range(1, struck[1].diverged_step))
+    assert struck[1].curves["loss"].steps == tuple(range(1, struck[1].diverged_step))
     for i in (0, 2):
         assert numbers(struck[i]) == numbers(calm[i])
 
@@ -80,9 +80,9 @@ def test_trials_of_different_length_share_the_program_and_end_alone(axis):
     alone = train([short], "turn") + train([long], "turn")
     together = train([short, long, long], axis)[:2]
     for a, b in zip(alone, together, strict=True):
-        assert b.curve_losses == pytest.approx(a.curve_losses, rel=1e-5)
+        assert b.curves["loss"].values == pytest.approx(a.curves["loss"].values, rel=1e-5)
         assert b.loss == pytest.approx(a.loss, rel=1e-4)
-    assert together[0].curve_steps[-1] == 12
+    assert together[0].curves["loss"].steps[-1] == 12
 
 
 def test_alone_against_mapped():
@@ -92,7 +92,9 @@ def test_alone_against_mapped():
     trials = [trial(lr=lr, steps=120) for lr in (0.25, 0.5, 1.0)]
     mapped, alone = train(trials, "map"), train(trials, "turn")
     for trial_, m, a in zip(trials, mapped, alone, strict=True):
-        np.testing.assert_allclose(m.curve_losses[:20], a.curve_losses[:20], rtol=1e-5)
+        np.testing.assert_allclose(
+            m.curves["loss"].values[:20], a.curves["loss"].values[:20], rtol=1e-5
+        )
         spread = ulp_spread(trial_, a.loss)
         assert abs(m.loss - a.loss) <= 3 * spread, (
             f"{abs(m.loss - a.loss):.2e} against a spread of {spread:.2e}"
@@ -103,7 +105,7 @@ def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
     """Largest change of the final loss when one weight starts one ulp away, over a few weights."""
     program, inputs = (
         program_of(trial_),
-        population.stack([inputs_of(trial_, len(CORPUS.train))], False),
+        dispatch.stack([inputs_of(trial_, len(CORPUS.train))], False),
     )
     changes = []
     for k in range(draws):
@@ -113,10 +115,12 @@ def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
         leaf.flat[k * 7] = np.nextafter(leaf.flat[k * 7], np.inf)
         leaves[k % len(leaves)] = jnp.array(leaf)
         state = state._replace(params=jax.tree.unflatten(tree, leaves))
-        state, _ = population.advance(
+        state, _ = dispatch.advance(
             program, False, inputs, jnp.array(CORPUS.train), state, trial_.steps
         )
-        losses = population._validate(program, False, inputs, jnp.array(CORPUS.val), state)
+        data = Data(jnp.array(CORPUS.train), jnp.array(CORPUS.val))
+        _, measured = dispatch.act("validate", program, False, inputs, data, True, state)
+        losses = measured["val_loss"]
         changes.append(abs(np.asarray(losses, np.float64).mean() - loss))
     return max(changes)
 
@@ -126,9 +130,9 @@ def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
 def test_resumed_equals_uninterrupted_bit_for_bit(axis, small_chunks, tmp_path, monkeypatch):
     trials = [trial(lr=0.5, steps=40), trial(lr=1.0, steps=25), trial(steps=7)]
     whole = train(trials, axis)
-    compiled = population.advance._cache_size()
+    compiled = dispatch.advance._cache_size()
     if small_chunks:  # chunks of another length change nothing
-        monkeypatch.setattr(population, "CHUNK_SECONDS", 0.0)
+        monkeypatch.setattr(cohort, "CHUNK_SECONDS", 0.0)
     done = train(trials, axis, checkpoints=tmp_path, stop=lambda: True)
     assert len(done) < 3 and len(list(tmp_path.iterdir())) == 1
     steps = checkpoint.load(tmp_path, [t.run_id for t in trials])
@@ -136,7 +140,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(axis, small_chunks, tmp_path, 
     resumed = train(trials, axis, checkpoints=tmp_path)
     assert [numbers(r) for r in resumed] == [numbers(r) for r in whole]
     assert not list(tmp_path.iterdir())  # nothing is left of what has ended
-    assert population.advance._cache_size() == compiled
+    assert dispatch.advance._cache_size() == compiled
 
 
 def test_any_subset_resumes_in_any_cohort(tmp_path):
@@ -149,8 +153,8 @@ def test_any_subset_resumes_in_any_cohort(tmp_path):
     assert set(saved) == {GRID[0].run_id, GRID[2].run_id} and saved[GRID[0].run_id].step > 0
     whole, resumed = train(others, "turn"), train(others, "map", checkpoints=tmp_path)
     for a, b in zip(whole, resumed, strict=True):
-        assert a.run_id == b.run_id and b.curve_steps == a.curve_steps
-        np.testing.assert_allclose(b.curve_losses, a.curve_losses, rtol=1e-4)
+        assert a.run_id == b.run_id and b.curves["loss"].steps == a.curves["loss"].steps
+        np.testing.assert_allclose(b.curves["loss"].values, a.curves["loss"].values, rtol=1e-4)
 
 
 def test_checkpoints_on_time(tmp_path):
@@ -188,15 +192,15 @@ def test_sigterm_saves_and_stops(tmp_path):
 
 def test_one_compile_for_each_signature():
     train([trial()], "turn")
-    compiled = population.advance._cache_size()
+    compiled = dispatch.advance._cache_size()
     train([trial(weight_decay=0.01, beta2=0.9, init_seed=3, steps=9, unique_tokens=1000)], "turn")
-    assert population.advance._cache_size() == compiled
+    assert dispatch.advance._cache_size() == compiled
     # plain ops instead of unit-scaled ones
     train([trial(parametrization="sp", lr=2**-6, steps=5)], "turn")
-    assert population.advance._cache_size() == compiled + 1
+    assert dispatch.advance._cache_size() == compiled + 1
     # the same ops: the parametrization is numbers
     train([trial(parametrization="mup", base_width=8, lr=2**-6, steps=9)], "turn")
-    assert population.advance._cache_size() == compiled + 1
+    assert dispatch.advance._cache_size() == compiled + 1
 
 
 def test_seeds_are_apart():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import model, population
+from lab import dispatch, model
 from lab.program import program_of
 from lab.train import inputs_of, start, starts, step, validate
 from tests.lab.toy import CORPUS, trial
@@ -12,7 +12,7 @@ TOKENS = jnp.asarray(CORPUS.train)
 
 
 def ready(t):
-    program, inputs = program_of(t), population.stack([inputs_of(t, len(CORPUS.train))], False)
+    program, inputs = program_of(t), dispatch.stack([inputs_of(t, len(CORPUS.train))], False)
     return program, inputs, start(program, inputs)
 
 
@@ -40,8 +40,8 @@ def test_a_loss_that_is_not_finite_freezes_the_trial_before_the_update(compiled)
     broken = state._replace(
         params=state.params | {"unembed": state.params["unembed"].at[0, 0].set(jnp.nan)}
     )
-    after, loss = compiled(program, inputs, TOKENS, broken)
-    assert np.isnan(loss) and after.diverged == 2 and after.step == 1
+    after, measured = compiled(program, inputs, TOKENS, broken)
+    assert np.isnan(measured["loss"]) and after.diverged == 2 and after.step == 1
     assert_equal((after.params, after.opt), (broken.params, broken.opt))
     again, _ = compiled(program, inputs, TOKENS, after)
     assert_equal(again, after)

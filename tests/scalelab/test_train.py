@@ -48,6 +48,19 @@ def test_one_json_document(train, capsys, tmp_path):
     assert json.loads((tmp_path / "deep" / "run.json").read_text()) == printed
 
 
+def test_what_is_measured_has_a_name(train, capsys):
+    asked = ("--diagnostics", "rms,log_z", "--measure-steps", "8", "--validate-steps", "5")
+    assert train("--json", *asked) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["trial"]["diagnostics"] == "rms,log_z"
+    curves, loss = document["result"]["curves"], document["result"]["loss"]
+    assert curves["log_z"]["steps"] == [8, 16, 20] == curves["update_rms/embed"]["steps"]
+    assert curves["val_loss"]["steps"] == [5, 10, 15, 20]
+    assert curves["val_loss"]["values"][-1] == loss and len(curves["loss"]["values"]) == 20
+    assert train("--diagnostics", "norms") == 2
+    assert "'norms' is unknown; known: rms" in capsys.readouterr().err
+
+
 def test_what_is_printed(train, capsys):
     assert train() == 0
     out = capsys.readouterr().out

@@ -3,6 +3,7 @@ what arrives.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ground import InputError
+from lab.records import Curve
 from sweeps import curves
 from sweeps.curves import Add
 from sweeps.record import Record, make_record
@@ -34,10 +36,36 @@ def test_every_curve_and_the_final_loss_are_sent() -> None:
         result = record.result
         train = [
             ("train/loss", loss, step)
-            for step, loss in zip(result.curve_steps, result.curve_losses, strict=True)
+            for step, loss in zip(
+                result.curves["loss"].steps, result.curves["loss"].values, strict=True
+            )
         ]
         final = [] if record in diverged else [("val/loss", result.loss, record.trial.steps)]
         assert sent[record.trial.run_id] == train + final
+
+
+def test_curves_of_any_name_are_sent_by_step_and_the_final_loss_once() -> None:
+    curves_ = {
+        "loss": Curve((1, 2, 3), (3.0, 2.0, 1.0)),
+        "val_loss": Curve((2, 3), (2.5, 1.5)),
+        "weight_rms/layers.000.q": Curve((2,), (1.0,)),
+    }
+    result = dataclasses.replace(RECORDS[0].result, status="done", loss=1.5, curves=curves_)
+    got: list[tuple[str, float, int]] = []
+
+    @contextlib.contextmanager
+    def open_run(record: Record) -> Iterator[Add]:
+        yield lambda *what: got.append(what)
+
+    curves.send([dataclasses.replace(RECORDS[0], result=result)], open_run)
+    assert got == [
+        ("train/loss", 3.0, 1),
+        ("train/loss", 2.0, 2),
+        ("val/loss", 2.5, 2),
+        ("weight_rms/layers.000.q", 1.0, 2),
+        ("train/loss", 1.0, 3),
+        ("val/loss", 1.5, 3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,5 +91,7 @@ def test_tensorboards_own_reader_finds_the_curves(tmp_path: Path) -> None:
         events = EventAccumulator(str(tmp_path / "toy" / record.trial.run_id))
         events.Reload()
         scalars = events.Scalars("train/loss")
-        assert tuple(e.step for e in scalars) == record.result.curve_steps
-        assert [e.value for e in scalars] == pytest.approx(record.result.curve_losses, rel=1e-6)
+        assert tuple(e.step for e in scalars) == record.result.curves["loss"].steps
+        assert [e.value for e in scalars] == pytest.approx(
+            record.result.curves["loss"].values, rel=1e-6
+        )

@@ -38,8 +38,8 @@ def same(result: Result, said: dict[str, Any]) -> None:
     assert (result.run_id, result.status) == (said["run_id"], said["status"])
     assert (None if result.loss is None else result.loss.hex()) == said["loss"]
     assert result.diverged_step == said["diverged_step"]
-    assert list(result.curve_steps) == said["curve_steps"]
-    assert [x.hex() for x in result.curve_losses] == said["curve_losses"]
+    assert list(result.curves["loss"].steps) == said["curve_steps"]
+    assert [x.hex() for x in result.curves["loss"].values] == said["curve_losses"]
 
 
 def check_records(records: list[Record]) -> None:
@@ -123,9 +123,9 @@ def test_its_checkpoint_is_resumed(tmp_path: Path, axis: str) -> None:
         assert (result.run_id, result.status) == (said["run_id"], said["status"])
         assert result.loss == pytest.approx(float.fromhex(said["loss"]), rel=1e-5)
         curve = [float.fromhex(x) for x in said["curve_losses"]]
-        assert result.curve_losses == pytest.approx(curve, rel=1e-5)
+        assert result.curves["loss"].values == pytest.approx(curve, rel=1e-5)
         # what was trained before the stop is read, not computed
-        assert list(result.curve_losses[: said["stopped"]]) == curve[: said["stopped"]]
+        assert list(result.curves["loss"].values[: said["stopped"]]) == curve[: said["stopped"]]
     # nor were they begun anew: a first dispatch is of 8 steps, which is where they stood
     stood = [said["stopped"] for said in resumed]
     assert made[0] > (sum(stood) if axis == "map" else stood[0])

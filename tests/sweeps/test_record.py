@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 
 from ground import InputError
 from lab.counts import row
-from lab.records import Result
-from sweeps.record import SCHEMA, Damaged, decode, dump, encode, head, make_record
+from lab.records import Curve, Result
+from sweeps.record import SCHEMA, Damaged, Record, decode, dump, encode, head, make_record
 from tests.sweeps import toy
 
 TRIAL = toy.trials(1)[0]
@@ -30,17 +29,15 @@ def same(a: Result, b: Result) -> bool:
 def test_lossless_whatever_the_curve_and_the_text_hold(
     losses: list[float], seconds: float, reason: str
 ) -> None:
-    curve: dict[str, Any] = {
-        "curve_steps": tuple(range(1, len(losses) + 1)),
-        "curve_losses": tuple(losses),
-    }
+    steps = tuple(range(1, len(losses) + 1))
+    curves = {"loss": Curve(steps, tuple(losses)), "weight_rms/a.b": Curve(steps, tuple(losses))}
     result = Result(
         run_id=TRIAL.run_id,
         status="diverged",
         diverged_step=3,
         seconds=seconds,
         reason=reason,
-        **curve,
+        curves=curves,
     )
     record = make_record("toy", TRIAL, result)
     back = decode(encode(record))
@@ -52,9 +49,9 @@ def test_lossless_whatever_the_curve_and_the_text_hold(
 def test_is_one_json_document_with_the_table_row_in_it() -> None:
     document = json.loads(encode(RECORD))
     assert document["schema"] == SCHEMA and document["trial"]["width"] == TRIAL.width
-    assert document["curve"]["losses"] == list(RECORD.result.curve_losses)
+    assert document["curves"]["loss"]["values"] == list(RECORD.result.curves["loss"].values)
     assert document["row"] == row(TRIAL, RECORD.result, "toy")
-    assert "curve" not in head(encode(RECORD)) and head(encode(RECORD))["row"] == document["row"]
+    assert "curves" not in head(encode(RECORD)) and head(encode(RECORD))["row"] == document["row"]
 
 
 def test_a_truncated_file_and_a_flipped_bit_are_noticed() -> None:
@@ -74,18 +71,25 @@ def test_a_result_of_another_trial_is_damage() -> None:
         decode(encode(dataclasses.replace(RECORD, result=other)))
 
 
-def as_schema_1() -> bytes:
-    """What the first version wrote: no row."""
-    document = json.loads(encode(RECORD))
-    main = dump({k: document[k] for k in ("study", "trial", "result")})
-    body = f'{main[1:-1]},\n"curve":{dump(document["curve"])}}}\n'
-    return f'{{"schema":1,"sha256":"{hashlib.sha256(body.encode()).hexdigest()}",\n{body}'.encode()
+def as_schema(version: int, record: Record = RECORD) -> bytes:
+    """What the versions before wrote: one curve, and in the first no row."""
+    document = json.loads(encode(record))
+    names = ("study", "trial", "result", *(("row",) if version > 1 else ()))
+    loss = document["curves"].get("loss", {"steps": [], "values": []})
+    curve = {"steps": loss["steps"], "losses": loss["values"]}
+    body = f'{dump({k: document[k] for k in names})[1:-1]},\n"curve":{dump(curve)}}}\n'
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    return f'{{"schema":{version},"sha256":"{digest}",\n{body}'.encode()
 
 
-def test_schema_1_is_migrated_to_equal_records() -> None:
-    assert decode(as_schema_1()) == RECORD
-    assert encode(decode(as_schema_1())) == encode(RECORD)
-    assert head(as_schema_1())["row"] == RECORD.row
+@pytest.mark.parametrize("version", [1, 2])
+def test_earlier_schemas_are_migrated_to_equal_records(version: int) -> None:
+    failed = Result(run_id=TRIAL.run_id, status="failed", reason="no curve at all")
+    for record in (RECORD, make_record("toy", TRIAL, failed)):
+        stored = as_schema(version, record)
+        assert decode(stored) == record
+        assert encode(decode(stored)) == encode(record)
+        assert head(stored)["row"] == record.row and "curve" not in head(stored)
 
 
 def test_a_newer_schema_is_refused_by_number() -> None:

@@ -5,13 +5,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
+from fits import table as runs
 from ground import InputError
 from ground.columns import COLUMNS
+from lab.records import Curve
 from sweeps import table
 from sweeps.record import encode, head, make_record
 from sweeps.run import work
@@ -41,6 +42,27 @@ def test_to_parquet_and_back_is_equal_to_the_byte(store: Store, tmp_path: Path) 
     assert table.expand(tmp_path / "t.parquet", again) == len(TRIALS)
     assert files_of(again) == files_of(store)
     assert table.expand(tmp_path / "t.parquet", again) == 0
+
+
+def test_curves_of_any_name_and_value_pass_and_others_can_read_them(tmp_path: Path) -> None:
+    store = create(tmp_path / "store")
+    measured = {
+        "val_loss": Curve((10, 20), (2.5, float("inf"))),
+        "weight_rms/layers.000.q": Curve((20,), (float("nan"),)),
+    }
+    for trial, extra in zip(TRIALS[:2], (measured, {}), strict=True):
+        result = toy.descend(trial)
+        result = dataclasses.replace(result, curves={**result.curves, **extra})
+        store.publish(make_record("toy", trial, result))
+    table.compact(store, tmp_path / "t.parquet")
+    again = create(tmp_path / "again")
+    assert table.expand(tmp_path / "t.parquet", again) == 2 and files_of(again) == files_of(store)
+    frame = pd.read_parquet(tmp_path / "t.parquet").set_index("run_id")
+    found = {c["name"]: c for c in frame.loc[TRIALS[0].run_id, "curves"]}
+    assert set(found) == {"loss", *measured}
+    assert list(found["val_loss"]["steps"]) == [10, 20]
+    assert list(found["val_loss"]["values"]) == [2.5, float("inf")]
+    assert len(runs.read(tmp_path / "t.parquet", every_status=True).frame) == 2
 
 
 def test_a_run_skips_what_a_parquet_holds(store: Store, tmp_path: Path) -> None:
@@ -123,11 +145,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten thousand trials with curves of 200 points, written without waiting for the disk."""
     store = create(tmp_path_factory.mktemp("large") / "store")
     trials = [dataclasses.replace(TRIALS[0], init_seed=i) for i in range(10_000)]
-    curve: dict[str, Any] = {
-        "curve_steps": tuple(range(1, 201)),
-        "curve_losses": tuple(5.0 / (1 + 0.1 * i) for i in range(200)),
-    }
-    one = dataclasses.replace(toy.descend(TRIALS[0]), seconds=0.5, **curve)
+    loss = Curve(tuple(range(1, 201)), tuple(5.0 / (1 + 0.1 * i) for i in range(200)))
+    one = dataclasses.replace(toy.descend(TRIALS[0]), seconds=0.5, curves={"loss": loss})
     for i, trial in enumerate(trials):
         result = dataclasses.replace(one, run_id=trial.run_id, loss=2.0 + i / 1e4)
         (store.path / "trials" / f"{trial.run_id}.json").write_bytes(

@@ -60,10 +60,10 @@ def test_memory_that_runs_out_splits_a_mapped_cohort_and_it_finishes(
     """
     import jax
 
-    from lab import population
+    from lab import dispatch
 
     trials, sizes, held = tiny.trials(4), list[int](), list[weakref.ref[Any]]()
-    advance = population.advance
+    advance = dispatch.advance
 
     def small(program: Any, mapped: bool, inputs: Any, tokens_N: Any, state: Any, n: int) -> Any:
         assert not any(ref() is not None for ref in held), (
@@ -81,7 +81,7 @@ def test_memory_that_runs_out_splits_a_mapped_cohort_and_it_finishes(
     def mapped(trials: Sequence[Trial], **hooks: Any) -> Iterable[Result]:
         return tiny.train(trials, axis="map", **hooks)
 
-    monkeypatch.setattr(population, "advance", small)
+    monkeypatch.setattr(dispatch, "advance", small)
     store = a_store(tmp_path / "store", trials)
     summary = work(store, "tiny", trials, mapped)
     assert sizes == [4, 2, 2] and (summary.split, summary.done, summary.failed) == (1, 4, 0)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.records import Result, Trial
+from lab.records import Curve, Result, Trial
 from sweeps import space
 
 
@@ -58,12 +58,11 @@ def descend(trial: Trial, step_done: Callable[[int], None] = lambda step: None) 
         x = [v - trial.lr * (i + 1) * v for i, v in enumerate(x)]
         step_done(step)
     loss = sum((i + 1) * v * v / 2 for i, v in enumerate(x))
-    curve: dict[str, Any] = {
-        "curve_steps": tuple(range(1, trial.steps + 1)),
-        "curve_losses": tuple(losses),
-    }
+    curves = {"loss": Curve(tuple(range(1, trial.steps + 1)), tuple(losses))}
     if loss > 100:
-        return Result(run_id=trial.run_id, status="diverged", diverged_step=trial.steps, **curve)
+        return Result(
+            run_id=trial.run_id, status="diverged", diverged_step=trial.steps, curves=curves
+        )
     return Result(
         run_id=trial.run_id,
         status="done",
@@ -71,7 +70,7 @@ def descend(trial: Trial, step_done: Callable[[int], None] = lambda step: None) 
         loss_init=losses[0],
         device="toy",
         versions={"toy": "1"},
-        **curve,
+        curves=curves,
     )
 
 

@@ -1,0 +1,90 @@
+"""What the events of `lab.events` do, by their names: pure functions of one trial's (program,
+inputs, data, state) to its new state and what they measured, by the names of curves.
+
+A measured value is one number, or one for each of many windows, whose mean the curve keeps.
+Letters: B sequences, T tokens of each, V vocabulary, H heads, K entries of a head, W windows.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lab import model, optim, train
+from lab.attention import attention_logits
+from lab.program import Program
+from lab.train import Data, Inputs, Measured, State
+
+Action = Callable[[Program, Inputs, Data, State], tuple[State, Measured]]
+
+
+def validate(program: Program, inputs: Inputs, data: Data, state: State) -> tuple[State, Measured]:
+    """`val_loss`: of every whole window of the validation stream, in stream order, (W,)."""
+    return state, {"val_loss": train.validate(program, inputs, data.val_N, state)}
+
+
+def measure(program: Program, inputs: Inputs, data: Data, state: State) -> tuple[State, Measured]:
+    """What the trial's diagnostics of kind "event" add."""
+    measured: Measured = {}
+    if "rms" in program.diagnostics:
+        measured |= rms(program, inputs, data, state)
+    if wanted := {"log_z", "attention_logit"} & set(program.diagnostics):
+        seen = softmaxes(program, inputs, data, state)
+        measured |= {name: seen[name] for name in sorted(wanted)}
+    return state, measured
+
+
+ACTIONS: dict[str, Action] = {"validate": validate, "measure": measure}
+
+
+def tensor_paths(tree: model.Tree) -> dict[str, jax.Array]:
+    """A tree of parameters by path, such as `layers.003.q`."""
+    return {
+        ".".join(str(key.key) for key in path): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+def rms(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:
+    """Of the weights that are trained, and of what the next step would add to them: its LR and
+    decay are in it, so that after the last step of a schedule that falls to 0 it is 0.
+    """
+    updates, _, _ = train.proposed(program, inputs, data.train_N, state)
+    return {
+        f"{name}/{path}": jnp.sqrt(jnp.mean(leaf.astype(jnp.float32) ** 2))
+        for name, tree in (("weight_rms", state.params), ("update_rms", updates))
+        for path, leaf in tensor_paths(tree).items()
+    }
+
+
+def softmaxes(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:
+    """Over the first windows of the validation stream, one batch of them where there are so many,
+    under the weights that validation uses: log Z of the readout's softmax, its mean over tokens,
+    (W,); and the largest |logit| of causal attention.
+
+    Window by window: attention logits of a whole batch may not fit.
+    """
+    shape = program.shape
+    params = optim.evaluated(program.optimizer, state.opt, state.params)
+    windows = min(program.batch, (len(data.val_N) - 1) // shape.sequence)
+    causal_TT = np.tril(np.ones((shape.sequence, shape.sequence), bool))
+
+    def one(start: jax.Array) -> Measured:
+        tokens_BT = train.windows_at(data.val_N, start[None], shape.sequence)[:, :-1]
+        seen: dict[str, jax.Array] = {}
+        model.forward(
+            shape, params, tokens_BT, inputs.numbers, tap=lambda name, x: seen.update({name: x})
+        )
+        scaled_BTV = inputs.numbers["loss"] * seen["logits"].astype(jnp.float32)
+        logits_BHTT = [
+            attention_logits(seen[f"q.{layer}"], seen[f"k.{layer}"]) for layer in range(shape.depth)
+        ]
+        top = [jnp.max(jnp.abs(x_BHTT), where=causal_TT, initial=0.0) for x_BHTT in logits_BHTT]
+        return {
+            "log_z": jax.nn.logsumexp(scaled_BTV, -1).mean(),
+            "attention_logit": jnp.stack(top).max(),
+        }
+
+    seen_W = jax.lax.map(one, jnp.arange(windows) * shape.sequence)
+    return {**seen_W, "attention_logit": seen_W["attention_logit"].max()}

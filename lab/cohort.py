@@ -1,0 +1,253 @@
+"""A cohort under way: what is on the devices, what the host keeps of each trial, and the host's
+loop: dispatches of plain steps, cut at the next event of any trial.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpy.typing import NDArray
+
+from lab import checkpoint, dispatch, mesh
+from lab.actions import ACTIONS
+from lab.dispatch import CHUNK
+from lab.events import curve_steps, due, interrupted, stretch_end
+from lab.program import Program, program_of
+from lab.records import Curve, Trial
+from lab.train import Data, Inputs, State, inputs_of, start
+
+CHUNK_SECONDS = 0.5  # how long a dispatch should last: often enough for progress and for stopping
+
+
+@dataclass
+class Points:
+    """A curve as it grows."""
+
+    steps: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def curve(self) -> Curve:
+        return Curve(tuple(self.steps), tuple(self.values))
+
+
+Curves = dict[str, Points]
+
+
+@dataclass
+class Cohort:
+    """Over a mesh the trial axis may be padded at its end."""
+
+    trials: Sequence[Trial]
+    mapped: bool
+    mesh: Mesh | None
+    program: Program
+    inputs: Inputs
+    data: Data
+    state: State
+    curves: list[Curves]
+    moved: NDArray[np.bool_]  # the trials that the last dispatch changed
+    seconds: float = 0.0
+    saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def step(self) -> NDArray[np.int64]:
+        return self._by_trial(self.state.step)
+
+    @property
+    def diverged(self) -> NDArray[np.int64]:
+        return self._by_trial(self.state.diverged)
+
+    def _by_trial(self, numbers: jax.Array) -> NDArray[np.int64]:
+        return np.atleast_1d(mesh.to_host(numbers)).astype(np.int64)[: len(self.trials)]
+
+    @property
+    def share(self) -> NDArray[np.float64]:
+        """Of the cohort's time, by steps."""
+        return self.step / max(self.step.sum(), 1)
+
+    @property
+    def left(self) -> int:
+        """Steps until the first event inside a run; if there is none, until the last trial ends."""
+        step, steps = self.step, np.array([t.steps for t in self.trials])
+        ends = self._ends(step)
+        running = (self.diverged == 0) & (step < steps)
+        events = running & (ends < steps)
+        left = ends - step
+        return int(left[events].min() if events.any() else np.where(running, left, 0).max())
+
+    def _ends(self, step: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where each trial's stretch ends."""
+        return np.array(
+            [stretch_end(t, s) for t, s in zip(self.trials, step.tolist(), strict=True)]
+        )
+
+    def _put(self, values: NDArray[Any]) -> Any:
+        """One number a trial, on the devices; 0 for those that only pad."""
+        padded = np.zeros(self.state.step.shape, values.dtype)
+        padded[...] = np.pad(values, (0, padded.size - len(values))).reshape(padded.shape)
+        return mesh.put(self.mesh, padded, self.mapped)
+
+    def dispatch(self, n: int) -> int:
+        """Run `n` steps and keep what the curves keep of them. Returns the updates made, of all
+        trials together.
+        """
+        before, inputs = self.step, self.inputs
+        if inputs.until is not None:
+            inputs = inputs._replace(until=self._put(self._ends(before).astype(np.int32)))
+        with mesh.scope(self.mesh):
+            self.state, measured = dispatch.advance(
+                self.program, self.mapped, inputs, self.data.train_N, self.state, n
+            )
+        host_NC = {name: mesh.to_host(v).reshape(CHUNK, -1) for name, v in measured.items()}
+        after = self.step
+        for i, trial in enumerate(self.trials):
+            kept = curve_steps(trial.steps)
+            new = kept[(kept > before[i]) & (kept <= after[i])]
+            for name, values_NC in host_NC.items():
+                self._keep(i, name, new, values_NC[new - before[i] - 1, i])
+        self.moved = after > before
+        return int((after - before).sum())
+
+    def happen(self) -> None:
+        """The events after the last dispatch. What is due at the end of a run waits for the end of
+        the cohort: the trial rests until then.
+        """
+        step = self.step
+        names = [
+            due(t, s) if moved else []
+            for t, s, moved in zip(self.trials, step.tolist(), self.moved, strict=True)
+        ]
+        for event in ACTIONS:
+            if (acts := np.array([event in found for found in names])).any():
+                self.act(event, acts)
+
+    def act(self, event: str, acts: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+        """One event of the trials that `acts` names. Returns what it measured, (trials, ...), of
+        all of them.
+        """
+        with mesh.scope(self.mesh):
+            self.state, measured = dispatch.act(
+                event,
+                self.program,
+                self.mapped,
+                self.inputs,
+                self.data,
+                self._put(acts),
+                self.state,
+            )
+        lanes = self.state.step.size
+        host_C = {
+            name: mesh.to_host(v).astype(np.float64).reshape(lanes, -1)
+            for name, v in measured.items()
+        }
+        step = self.step
+        for i in np.flatnonzero(acts).tolist():
+            for name, values_CW in host_C.items():
+                self._keep(i, name, step[i : i + 1], values_CW[i].mean(keepdims=True))
+        return host_C
+
+    def _keep(self, i: int, name: str, steps: NDArray[Any], values: NDArray[Any]) -> None:
+        points = self.curves[i].setdefault(name, Points())
+        points.steps += steps.tolist()
+        points.values += values.tolist()
+
+
+def open_cohort(
+    trials: Sequence[Trial],
+    mapped: bool,
+    over: Mesh | None,
+    how: Mapping[str, Any],
+    data: Data,
+    saves: Path | None,
+) -> Cohort:
+    """The trials at their start, or where their newest checkpoint has them. `how`: of `program_of`;
+    `saves`: the folder of checkpoints.
+    """
+    program = program_of(trials[0], **how)
+    each = [inputs_of(t, data.train_N.shape[0]) for t in trials]
+    if any(map(interrupted, trials)):
+        each = [one._replace(until=0) for one in each]  # set by every dispatch
+    if mapped and over:  # every device gets as many; a trial of no steps never runs
+        each += [each[-1]._replace(steps=0)] * (-len(each) % over.shape[mesh.TRIAL])
+    inputs = mesh.put(over, dispatch.stack(each, mapped), mapped)
+    with mesh.scope(over):
+        # in turn it runs op by op: compiling the draws takes longer than many a trial, and so each
+        # shape of tensor compiles once
+        state = (
+            dispatch.begin(program, mapped, inputs) if mapped or over else start(program, inputs)
+        )
+    curves: list[Curves] = [{} for _ in trials]
+    cohort = Cohort(
+        trials, mapped, over, program, inputs, data, state, curves, np.zeros(len(trials), bool)
+    )
+    if saves:
+        _restore(cohort, saves)
+    return cohort
+
+
+def _restore(cohort: Cohort, folder: Path) -> None:
+    found = checkpoint.load(folder, [t.run_id for t in cohort.trials])
+    saved = {
+        i: found[t.run_id]
+        for i, t in enumerate(cohort.trials)
+        if t.run_id in found and checkpoint.fits(cohort.state, found[t.run_id])
+    }
+    if saved:
+        cohort.state = checkpoint.unpack(cohort.state, cohort.mapped, saved)
+    for i, one in saved.items():
+        cohort.curves[i] = _saved_curves(cohort.trials[i], one)
+        cohort.seconds += float(one.arrays["seconds"])
+
+
+def _saved_curves(trial: Trial, saved: checkpoint.Saved) -> Curves:
+    if "curve" in saved.arrays:  # of the time when the loss was the only one: NaN until it is known
+        steps = curve_steps(trial.steps)
+        losses = saved.arrays["curve"][: len(steps)]
+        known = steps <= saved.step
+        return {"loss": Points(steps[known].tolist(), losses[known].tolist())}
+    curves = json.loads(bytes(saved.arrays["curves"]))
+    return {name: Points(**c) for name, c in curves.items()}
+
+
+def save(cohort: Cohort, folder: Path) -> None:
+    """A checkpoint of all the cohort's trials."""
+    # JSON, as bytes: trials may have curves of different names and lengths
+    texts = [
+        json.dumps({name: vars(points) for name, points in curves.items()}).encode()
+        for curves in cohort.curves
+    ]
+    longest = max(map(len, texts))
+    arrays = {
+        name: a[: len(cohort.trials)]
+        for name, a in checkpoint.pack(cohort.state, cohort.mapped).items()
+    }
+    arrays |= {
+        "curves": np.stack([np.frombuffer(text.ljust(longest), np.uint8) for text in texts]),
+        "seconds": cohort.seconds * cohort.share,
+    }
+    checkpoint.save(folder, [t.run_id for t in cohort.trials], cohort.step.tolist(), arrays)
+    cohort.saved = time.monotonic()
+
+
+def advances(cohort: Cohort) -> Iterator[tuple[int, float]]:
+    """(updates, seconds) of each dispatch until the cohort's last trial ends, the events after it
+    done; the length of a dispatch follows the speed.
+    """
+    # compiles and runs nothing, so that `seconds` is of training alone
+    cohort.dispatch(0)
+    n = 8
+    while left := cohort.left:
+        n = min(n, left)
+        begun = time.perf_counter()
+        updates = cohort.dispatch(n)
+        took = time.perf_counter() - begun
+        cohort.seconds += took
+        cohort.happen()
+        yield updates, took
+        n = max(1, min(CHUNK, int(n * CHUNK_SECONDS / took)))

@@ -1,0 +1,78 @@
+"""The diagnostics that a trial can ask for: what each is called, when it is taken and which curves
+it adds. No JAX.
+
+A diagnostic of kind "step" is taken within every optimizer step (`lab.train.step`), one of kind
+"event" by measuring events (`lab.actions.measure`). To add one: a row here, and its values under
+its curves' names there.
+"""
+
+from dataclasses import dataclass
+
+from ground import InputError
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    kind: str  # "step" or "event"
+    # names; one that ends in "/" is a family, with a member for each tensor: the tensor's path in
+    # the model, such as `layers.003.q`
+    curves: tuple[str, ...]
+    meaning: str
+
+
+DIAGNOSTICS = {
+    "gradient_noise": Diagnostic(
+        "step",
+        ("grad_sq_norm", "grad_sq_norm_half"),
+        "squared norm of the batch's mean gradient, and the mean of those of its two halves",
+    ),
+    "rms": Diagnostic(
+        "event",
+        ("weight_rms/", "update_rms/"),
+        "root mean square of each tensor, and of what the next step would add to it",
+    ),
+    "log_z": Diagnostic(
+        "event", ("log_z",), "mean log Z of the softmax over a fixed batch of validation windows"
+    ),
+    "attention_logit": Diagnostic(
+        "event",
+        ("attention_logit",),
+        "largest |attention logit| over that batch, all layers and heads",
+    ),
+}
+
+
+def named(text: str) -> tuple[str, ...]:
+    """The names in a trial's `diagnostics`: separated by commas, each known, in the table's order
+    and once, so that one set has one spelling.
+    """
+    names = tuple(text.split(",")) if text else ()
+    for name in names:
+        if name not in DIAGNOSTICS:
+            raise InputError(
+                f"diagnostics={text!r}: {name!r} is unknown; known: {', '.join(DIAGNOSTICS)}"
+            )
+    if names != (ordered := tuple(n for n in DIAGNOSTICS if n in names)):
+        raise InputError(f"diagnostics={text!r}: must be written {','.join(ordered)!r}")
+    return names
+
+
+def of_kind(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if DIAGNOSTICS[name].kind == kind)
+
+
+def step_curves(names: tuple[str, ...]) -> tuple[str, ...]:
+    """What a step of a trial with these diagnostics measures, the loss first."""
+    return ("loss", *(c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves))
+
+
+def check(diagnostics: str, measure_steps: int, batch: int) -> None:
+    """Refuse what a trial with these fields cannot measure."""
+    names = named(diagnostics)
+    if "gradient_noise" in names and batch % 2:
+        raise InputError(f"batch={batch}: must be even for gradient_noise, which halves it")
+    if measure_steps and not of_kind("event", names):
+        events = ", ".join(of_kind("event", tuple(DIAGNOSTICS)))
+        raise InputError(
+            f"measure_steps={measure_steps}: needs a diagnostic that events take: {events}"
+        )
