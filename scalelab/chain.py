@@ -23,6 +23,7 @@ from fits.sources import ask, from_check, sources
 from fits.table import select
 from fits.uncertainty import bootstrap, pooled
 from ground import InputError
+from ground.files import replace, replacing
 from lab import counts, population
 from lab.data import Corpus
 from lab.records import Result, Trial
@@ -124,9 +125,7 @@ class Chain:
     def save(self, name: str, document: Json) -> None:
         """Write JSON, whole or not at all."""
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        temporary = self.out / f".{name}.tmp"
-        temporary.write_text(text)
-        temporary.replace(self.out / name)
+        replace(self.out / name, text)
 
     def state(self, document: Json) -> tuple[Json, str]:
         """prediction.json, written once and never again: what it holds, and its sha256. One that is
@@ -294,9 +293,9 @@ def tell_the_sceptic(
     chain.save("transfer.json", {"checks": checks})
     chain.save("recipe.json", {"target": answer["target"], "numbers": answer["recipe"]})
     by_width = [c for c in checks if c["axis"] == "width"]
-    report.plots.transfer_figure(widths, by_width).savefig(
-        chain.out / "transfer.png", dpi=130, bbox_inches="tight"
-    )
+    figure = report.plots.transfer_figure(widths, by_width)
+    with replacing(chain.out / "transfer.png") as plot:
+        figure.savefig(plot, dpi=130, bbox_inches="tight")
     table = read_table(chain.store.path)
     page = report.render(
         TITLE,
@@ -307,7 +306,7 @@ def tell_the_sceptic(
         recipe=answer["recipe"],
         notes=notes(chain.corpus),
     )
-    (chain.out / "report.html").write_text(page, encoding="utf-8")
+    replace(chain.out / "report.html", page)
 
 
 def notes(corpus: Corpus) -> list[str]:

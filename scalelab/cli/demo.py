@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ground import InputError
+from ground.files import replace
 from scalelab.cli.args import parse, print_json
 
 PUBLISHED = (
@@ -90,7 +91,7 @@ def publish(run: Path, to: Path) -> int:
         )
     to.mkdir(parents=True, exist_ok=True)
     for name in PUBLISHED:
-        (to / name).write_bytes((run / name).read_bytes())
+        replace(to / name, (run / name).read_bytes())
     print(f"{len(PUBLISHED)} files of {run} copied to {to}")
     return 0
 

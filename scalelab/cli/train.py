@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError
+from ground.files import replace
 from lab.records import SEMANTICS, Result, Trial, result_json, trial_json
 from scalelab.cli.args import parse, print_json
 
@@ -89,9 +89,7 @@ def main(args: list[str]) -> int:
     }
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_name(f".{options.out.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(options.out)
+        replace(options.out, json.dumps(document, indent=1) + "\n")
     if options.json:
         print_json(document)
     else:
