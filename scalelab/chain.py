@@ -79,7 +79,7 @@ class Chain:
         mine = table[table["run_id"].isin([t.run_id for t in trials])]
         if lacking := len(trials) - len(mine):
             raise InputError(
-                f"{name}: {lacking} of {len(trials)} trials failed; `scalelab sweep "
+                f"{name}: {lacking} of {len(trials)} trials have no result; `scalelab sweep "
                 f"status {self.store.path}` and the messages in {self.store.path}/logs say why"
             )
         new = len(trials) - len(had & {t.run_id for t in trials})

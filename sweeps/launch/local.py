@@ -3,6 +3,7 @@ cores.
 """
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -45,6 +46,7 @@ def gpus() -> list[str]:
     return [str(i) for i, line in enumerate(lines) if line.startswith("GPU ")]
 
 
+@functools.cache
 def backend() -> str:
     """What JAX computes on here ("cpu", "gpu", "tpu"), asked in a process of its own: whoever asks
     holds the device.
