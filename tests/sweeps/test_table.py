@@ -13,7 +13,7 @@ import pytest
 from ground import InputError
 from ground.columns import COLUMNS
 from sweeps import table
-from sweeps.record import encode, head, make_record
+from sweeps.record import document, encode, head, make_record
 from sweeps.run import work
 from sweeps.status import Board
 from sweeps.store import Store, create
@@ -41,6 +41,27 @@ def test_to_parquet_and_back_is_equal_to_the_byte(store: Store, tmp_path: Path) 
     assert table.expand(tmp_path / "t.parquet", again) == len(TRIALS)
     assert files_of(again) == files_of(store)
     assert table.expand(tmp_path / "t.parquet", again) == 0
+
+
+def test_an_export_that_is_interrupted_leaves_the_old_table_whole(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "t.parquet"
+    table.compact(store, out)
+    before = sorted(tmp_path.iterdir()), out.read_bytes()
+    read: list[bytes] = []
+
+    def three_and_no_more(data: bytes) -> dict[str, Any]:
+        read.append(data)
+        if len(read) > 3:
+            raise KeyboardInterrupt
+        return document(data)
+
+    monkeypatch.setattr(table, "document", three_and_no_more)
+    monkeypatch.setattr(table, "BATCH", 1)
+    with pytest.raises(KeyboardInterrupt):
+        table.compact(store, out)
+    assert len(read) == 4 and (sorted(tmp_path.iterdir()), out.read_bytes()) == before
 
 
 def test_a_run_skips_what_a_parquet_holds(store: Store, tmp_path: Path) -> None:
