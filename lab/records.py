@@ -60,7 +60,7 @@ class Trial:
     ff: int
     """MLP width."""
     activation: str = "swiglu"
-    """swiglu | gelu"""
+    """swiglu | gelu | squared_relu"""
     qk_norm: bool = False
     """Normalise queries and keys in each head."""
     norm_gains: bool = False
