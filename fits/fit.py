@@ -17,7 +17,7 @@ from fits.problem import Problem, center
 from fits.profile import profiles
 from fits.solve import hold, minimise, solve, with_priors
 from fits.table import Points, select
-from ground import InputError
+from ground import InputError, files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ class Fit:
     warnings: list[str] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        files.replace(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
 
 
 def load(path: str | Path) -> Fit:

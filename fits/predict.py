@@ -18,6 +18,7 @@ from fits.laws import Array
 from fits.shape import VOCAB, Shape, shape
 from fits.sources import LEVEL, MARK, Answers, Source, ask
 from ground import InputError
+from ground.files import replace
 
 # linear warmup over min(10 % of the run, 375M tokens): Celerity, 2509.25087
 WARMUP_SHARE, WARMUP_TOKENS = 0.1, 375e6
@@ -48,7 +49,7 @@ class Recipe:
         }
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        replace(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
 
 
 def load_recipe(path: str | Path) -> Recipe:

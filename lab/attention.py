@@ -27,7 +27,8 @@ def rotate(x_BTHK: jax.Array, scale: Number) -> jax.Array:
     """
     T, K = x_BTHK.shape[-3], x_BTHK.shape[-1]
     wide = jnp.promote_types(x_BTHK.dtype, jnp.float32)
-    cos, sin = (f_TK[:, None] for f_TK in rotation(T, K, wide))
+    front = range(x_BTHK.ndim - 3)  # all before T
+    cos, sin = (jnp.expand_dims(f_TK[:, None], front) for f_TK in rotation(T, K, wide))
     a, b = jnp.split(x_BTHK.astype(wide), 2, -1)
     return (
         jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1) * jnp.asarray(scale, wide)

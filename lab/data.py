@@ -6,7 +6,6 @@ import ast
 import hashlib
 import importlib.util
 import json
-import os
 import platform
 import sys
 import sysconfig
@@ -22,6 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ground import InputError
+from ground.files import replace
 
 SHARD_TOKENS = 1 << 25
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".c", ".h", ".tex", ".html", ".json", ".csv")
@@ -245,7 +245,7 @@ def prepare(source: str, out: Path, vocab: int = 256, val_share: float = VAL_SHA
     corpus = Corpus(streams["train"][1], streams["val"][1], manifest)
     save(corpus, out)
     if tokenizer is not None:
-        _write(out / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
+        replace(out / "tokenizer.json", tokenizer.to_str(pretty=True))
     return corpus
 
 
@@ -263,7 +263,7 @@ def save(corpus: Corpus, out: Path, level: int = 9) -> None:
         for i in range(0, max(len(tokens), 1), SHARD_TOKENS):
             raw = tokens[i : i + SHARD_TOKENS].astype("<u2").tobytes()
             shards.add(out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst")
-            _write(
+            replace(
                 out / f"{name}-{i // SHARD_TOKENS:05d}.u16.zst",
                 pa.Codec("zstd", level).compress(raw, asbytes=True),
             )
@@ -273,16 +273,7 @@ def save(corpus: Corpus, out: Path, level: int = 9) -> None:
         out / "tokenizer.json",
     } - shards:
         stale.unlink(missing_ok=True)
-    _write(
-        out / "manifest.json",
-        (json.dumps(corpus.manifest, indent=1, sort_keys=True) + "\n").encode(),
-    )
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    replace(out / "manifest.json", json.dumps(corpus.manifest, indent=1, sort_keys=True) + "\n")
 
 
 def load(folder: Path) -> Corpus:

@@ -203,7 +203,8 @@ def _unit_embed(tokens_BT: jax.Array, table_VD: jax.Array, scale: Number) -> jax
 
 
 def _unit_gain(x: jax.Array, gain: jax.Array) -> jax.Array:
-    return x * scale_bwd(gain, (gain.size / x.size) ** 0.5).astype(x.dtype)
+    gain = scale_bwd(gain, (gain.size / x.size) ** 0.5).astype(x.dtype)
+    return x * jnp.expand_dims(gain, range(x.ndim - 1))
 
 
 def _unit_glu_factor(alpha: Number) -> Number:

@@ -34,70 +34,118 @@ STATUSES = ("done", "diverged", "failed")
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Everything that decides one run.
-
-    Units: lengths and widths in entries, `batch` in sequences a step, `steps` and `warmup_steps` in
-    optimizer steps, `lr` is the peak learning rate before the parametrization's factor,
-    `weight_decay` is independent: the decay per step at the peak of the schedule (2309.14322,
-    section 3.2.2), the same at every width.
+    """Everything that decides one run. `scalelab train` offers every field as an option, with the
+    text under it as its help.
     """
 
     # data
-    corpus: str  # sha256 of the corpus manifest, hex
+    corpus: str
+    """sha256 of the corpus manifest, hex."""
     vocab: int
+    """Tokens of the corpus's vocabulary."""
     sequence: int
+    """Tokens in a window."""
     batch: int
+    """Sequences in a step."""
     steps: int
-    unique_tokens: int = 0  # tokens of the training split that are used; 0 = all of it
+    """Optimizer steps."""
+    unique_tokens: int = 0
+    """Tokens of the training split to use; 0: all."""
     # model
     width: int
+    """Entries of the residual stream."""
     depth: int
+    """Layers, each of attention and MLP."""
     head_dim: int
+    """Entries of a head; divides the width."""
     ff: int
+    """MLP width."""
     activation: str = "swiglu"
+    """swiglu | gelu | squared_relu"""
     qk_norm: bool = False
+    """Normalise queries and keys in each head."""
     norm_gains: bool = False
+    """Give every norm trained gains."""
     tied: bool = False
+    """Read out with the embedding."""
     z_loss: float = 0.0
+    """Weight of the squared log of the softmax's sum in the loss."""
     # parametrization
     parametrization: str = "u-mup"
-    # a user's own table of exponents, as canonical JSON; "" = the built-in of that name
+    """sp | sp-constant | mup | u-mup | ..., or the name of `table`."""
     table: str = ""
-    base_width: int = 0  # 0 where the parametrization takes no base shape (SP, u-muP)
+    """A parametrization of your own: a table of exponents, as canonical JSON; "": the built-in one
+    of that name.
+    """
+    base_width: int = 0
+    """The base shape that a relative parametrization (mup, completep, ...) was tuned at; 0 where
+    there is none (SP, u-muP).
+    """
     base_depth: int = 0
-    base_head_dim: int = 0  # 0: heads do not grow with width
+    """As base_width, in layers."""
+    base_head_dim: int = 0
+    """As base_width, in entries of a head; 0: heads do not grow with width."""
     base_batch: int = 0
+    """As base_width, in sequences in a step."""
     base_steps: int = 0
+    """As base_width, in optimizer steps."""
     init_std: float = 1.0
+    """Factor on the parametrization's standard deviations at the start."""
     alpha_embed: float = 1.0
+    """Multiplier of the embedding."""
     alpha_attn: float = 1.0
+    """Multiplier of the attention logits."""
     alpha_out: float = 1.0
+    """Multiplier of the output logits."""
     alpha_ffn_act: float = 1.0
+    """Multiplier of what goes into the MLP's activation (u-muP)."""
     alpha_res: float = 1.0
+    """Weight of the branches against the residual stream (u-muP)."""
     alpha_res_attn_ratio: float = 1.0
+    """Weight of attention's branches against the MLP's (u-muP)."""
     alpha_loss: float = 1.0
-    depth_alpha: float = 1.0  # CompleteP's branch exponent
-    embed_lr_exponent: float = -0.5  # u-muP's embedding LR: fan_out to this power
+    """Multiplier of the logits in the loss (u-muP)."""
+    depth_alpha: float = 1.0
+    """CompleteP's branch exponent."""
+    embed_lr_exponent: float = -0.5
+    """u-muP's embedding LR: fan_out to this power."""
     # optimizer and schedule
     optimizer: str = "adamw"
+    """adamw | adamw_coupled | adam | sgd | lion | nadamw | muon | schedule_free_adamw | prodigy"""
     lr: float
+    """Peak LR before the parametrization's factors."""
     weight_decay: float = 0.0
+    """Independent decay per step at the peak of the schedule (2309.14322, section 3.2.2), the same
+    at every width; under adamw_coupled what is multiplied by the LR.
+    """
     beta1: float = 0.9
+    """Decay of the optimizer's first moment."""
     beta2: float = 0.95
+    """Decay of the optimizer's second moment."""
     eps: float = 1e-12
+    """What the optimizer adds to the root of its second moment."""
     schedule: str = "linear"
+    """linear | cosine | constant | wsd | one_cycle"""
     warmup_steps: int = 0
+    """Optimizer steps until the LR is at its peak."""
     precision: str = "float32"
+    """float32 | bfloat16 | float8"""
     # seeds
     init_seed: int = 0
+    """Seed of the weights at the start."""
     data_seed: int = 0
+    """Seed of the order of the windows."""
     # what is measured beside the training loss and the final validation loss
-    diagnostics: str = ""  # names of `lab.diagnostics`, separated by commas
-    # steps between measuring events; 0: at the end of the run alone
+    diagnostics: str = ""
+    """Names of what to measure along the run, separated by commas: gradient_noise | rms | log_z |
+    attention_logit
+    """
     measure_steps: int = 0
-    # steps between validations, which then are the curve `val_loss`; 0: at the end alone
+    """Steps between measuring events; 0: at the end of the run alone."""
     validate_steps: int = 0
+    """Steps between validations, which then are the curve `val_loss`; 0: at the end alone."""
     semantics: int = SEMANTICS
+    """What the code's numbers mean, not for a user to choose."""
 
     def __post_init__(self) -> None:
         check_trial(self)

@@ -98,7 +98,7 @@ def start(program: Program, inputs: Inputs) -> State:
 
 def windows_at(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Array:
     """int32 (B, sequence + 1)."""
-    return tokens_N[starts_B[:, None] + jnp.arange(sequence + 1)].astype(jnp.int32)
+    return tokens_N[starts_B[:, None] + jnp.arange(sequence + 1)[None]].astype(jnp.int32)
 
 
 def starts(program: Program, inputs: Inputs, step: Number) -> jax.Array:

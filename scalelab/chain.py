@@ -2,13 +2,12 @@
 step skips what is done.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,13 @@ from fits.sources import ask, from_check, sources
 from fits.table import select
 from fits.uncertainty import bootstrap, pooled
 from ground import InputError
-from lab import counts, population
+from ground.files import replace, replacing
+from lab import counts
 from lab.data import Corpus
-from lab.records import Result, Trial
-from scalelab.cli.progress import Bar
-from sweeps.run import work
+from lab.records import Trial
+from scalelab.cli.sweep import live
+from sweeps.job import Job
+from sweeps.launch import local
 from sweeps.store import Store
 from sweeps.studies import demo
 from sweeps.table import compact, read_table
@@ -44,89 +45,64 @@ MOST_WORKERS = 4
 Json = dict[str, Any]
 
 
+def corpora(out: Path) -> Path:
+    """Where a demo that writes to `out` keeps its text as tokens."""
+    return out / "corpus"
+
+
 def workers() -> int:
-    """Trials under way at once. On a CPU programs this small gain nothing from a second core (width
-    96: 2.5 s alone, 2.6 s two at once).
+    """One a GPU; on a CPU one a core: programs this small gain nothing from a second (width 96:
+    2.5 s alone, 2.6 s two at once).
     """
-    if population.default_axis() == "map":
-        return 1
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return min(cores, MOST_WORKERS)
+    if local.backend() != "cpu":
+        return max(1, len(local.gpus()))
+    return min(len(local.cores()) or os.cpu_count() or 1, MOST_WORKERS)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Where the steps read and write, and how they train."""
+    """Where the steps read and write, and on what text."""
 
     out: Path
     size: demo.Size
     store: Store
+    text: str
     corpus: Corpus
-    bar: Bar
 
-    def train(self, study: str, trials: Sequence[Trial], stamp: str = "") -> pd.DataFrame:
-        """The table of these trials, trained where the store does not hold them yet. `stamp` goes
-        into results as prediction_sha256.
+    def train(self, name: str, trials: Sequence[Trial], prediction: str = "") -> pd.DataFrame:
+        """The table of these trials, trained where the store does not hold them yet. `prediction`
+        is the sha256 of one that is on disk, for their results.
         """
-
-        def tracked(
-            trials: Sequence[Trial],
-            *,
-            stop: Callable[[], bool],
-            checkpoints: Path,
-            progress: Callable[[Any], None],
-        ) -> Iterator[Result]:
-            def both(state: Any) -> None:
-                progress(state)
-                self.bar.steps(state)
-
-            for result in population.train(
-                trials, self.corpus, stop=stop, checkpoints=checkpoints, progress=both
-            ):
-                yield dataclasses.replace(result, prediction_sha256=stamp)
-
-        over = threading.Event()
-        count = workers()
-
-        def one() -> bool:
-            return work(
-                self.store,
-                study,
-                trials,
-                tracked,
-                workers=count,
-                on_result=self.bar.result,
-                halt=over.is_set,
-            ).stopped
-
-        self.bar.stage(study, trials, self.store.ids())
-        with ThreadPoolExecutor(count) as pool:
-            others = [pool.submit(one) for _ in range(count - 1)]
-            try:
-                stopped = one()  # the main thread's worker hears the signals
-            finally:
-                over.set()
-            for other in others:
-                other.result()
-        if stopped:
-            raise KeyboardInterrupt
+        begun, had = time.monotonic(), self.store.ids()
+        live.train(self.store, demo.stage(name, trials), lambda: self._start(name, prediction))
         table = read_table(self.store.path)
         mine = table[table["run_id"].isin([t.run_id for t in trials])]
         if lacking := len(trials) - len(mine):
             raise InputError(
-                f"{study}: {lacking} of {len(trials)} trials failed; `scalelab sweep "
-                f"status {self.store.path}` says why"
+                f"{name}: {lacking} of {len(trials)} trials have no result; `scalelab sweep "
+                f"status {self.store.path}` and the messages in {self.store.path}/logs say why"
             )
+        new = len(trials) - len(had & {t.run_id for t in trials})
+        took = f"{new} trained in {time.monotonic() - begun:.0f} s" if new else "all were there"
+        print(f"{name:<12} {len(trials)} trials, {took}", file=sys.stderr)
         return mine.sort_values("run_id", ignore_index=True)
+
+    def _start(self, name: str, prediction: str) -> local.Workers:
+        count = workers()
+        job = Job(
+            store=str(self.store.path.absolute()),
+            study=name,
+            corpus=self.text,
+            cache=str(corpora(self.out).absolute()),
+            workers=count,
+            prediction_sha256=prediction,
+        )
+        return local.launch(job, count, self.store.path.absolute() / "logs")
 
     def save(self, name: str, document: Json) -> None:
         """Write JSON, whole or not at all."""
         text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        temporary = self.out / f".{name}.tmp"
-        temporary.write_text(text)
-        temporary.replace(self.out / name)
+        replace(self.out / name, text)
 
     def state(self, document: Json) -> tuple[Json, str]:
         """prediction.json, written once and never again: what it holds, and its sha256. One that is
@@ -175,7 +151,7 @@ def run(chain: Chain) -> Json:
     # in the same way at the same small width
     standard_lr = follow(by_steps["sp"], [size.target_steps])[size.target_steps]["value"]
     standard_trial = demo.target(size, corpus, "sp", standard_lr)
-    both = chain.train("target", [target, standard_trial], stamp=sha256)
+    both = chain.train("target", [target, standard_trial], sha256)
     measured, standard = (
         both[both["run_id"] == t.run_id].iloc[0] for t in (target, standard_trial)
     )
@@ -294,9 +270,9 @@ def tell_the_sceptic(
     chain.save("transfer.json", {"checks": checks})
     chain.save("recipe.json", {"target": answer["target"], "numbers": answer["recipe"]})
     by_width = [c for c in checks if c["axis"] == "width"]
-    report.plots.transfer_figure(widths, by_width).savefig(
-        chain.out / "transfer.png", dpi=130, bbox_inches="tight"
-    )
+    figure = report.plots.transfer_figure(widths, by_width)
+    with replacing(chain.out / "transfer.png") as plot:
+        figure.savefig(plot, dpi=130, bbox_inches="tight")
     table = read_table(chain.store.path)
     page = report.render(
         TITLE,
@@ -307,7 +283,7 @@ def tell_the_sceptic(
         recipe=answer["recipe"],
         notes=notes(chain.corpus),
     )
-    (chain.out / "report.html").write_text(page, encoding="utf-8")
+    replace(chain.out / "report.html", page)
 
 
 def notes(corpus: Corpus) -> list[str]:

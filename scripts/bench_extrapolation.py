@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ground.files import replace
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TOP, SHARE = 88, 0.8
@@ -192,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
     print(table(document))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
+        replace(options.out, json.dumps(document, indent=1) + "\n")
     return 0
 
 

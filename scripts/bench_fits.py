@@ -21,6 +21,8 @@ import sys
 import time
 from pathlib import Path
 
+from ground.files import replace
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -261,7 +263,7 @@ def main() -> int:
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         }
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(record, indent=1) + "\n")
+        replace(args.out, json.dumps(record, indent=1) + "\n")
     return 0
 
 

@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ground.files import replace
 from scripts.bench_step import Shape, add_arguments, shape
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "bench" / "train.json"
@@ -199,9 +200,7 @@ def store(path: Path, row: dict[str, Any]) -> dict[str, Any]:
     row |= efficiency(row, rows)
     kept = [old for old in rows if [old.get(k) for k in KEY] != [row.get(k) for k in KEY]]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps([*kept, row], indent=1) + "\n")
-    os.replace(temporary, path)
+    replace(path, json.dumps([*kept, row], indent=1) + "\n")
     return row
 
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ground.files import replace
 from lab import measure, optim
 from lab.parametrization import TABLES, rules, to_data
 from lab.records import Trial
@@ -279,8 +280,8 @@ def main() -> None:
         "seconds": round(time.perf_counter() - begun, 1),
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{name}.json").write_text(
-        json.dumps({"made_by": made_by, **found}, indent=1) + "\n"
+    replace(
+        options.out / f"{name}.json", json.dumps({"made_by": made_by, **found}, indent=1) + "\n"
     )
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ground.files import replace
 from lab import population
 from lab.data import Corpus
 from lab.records import Result, Trial
@@ -197,7 +198,7 @@ def main(argv: list[str]) -> int:
     }
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(document, indent=1) + "\n")
+        replace(options.out, json.dumps(document, indent=1) + "\n")
     if options.compare and not compare(json.loads(options.compare.read_text()), document):
         return 1
     return 0

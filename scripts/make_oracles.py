@@ -22,6 +22,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from ground.files import replace
+
 SIZE = {
     "vocab": 37,
     "width": 32,
@@ -331,9 +333,8 @@ def main(folder: str) -> None:
             "command": "python -m scripts.make_oracles tests/lab/golden",
             "versions": versions,
         }
-        Path(folder, f"{name}.json").write_text(
-            json.dumps({"made_by": made_by, **make()}, indent=1) + "\n"
-        )
+        text = json.dumps({"made_by": made_by, **make()}, indent=1) + "\n"
+        replace(Path(folder, f"{name}.json"), text)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ground.files import replace
 from lab import population
 from lab.data import open_corpus
 from lab.records import Trial
@@ -131,9 +132,8 @@ def main() -> None:
     }
     made_by |= {"versions": {name: version(name) for name in ("jax", "flax", "optax")}}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "search.json").write_text(
-        json.dumps({"made_by": made_by, "common": COMMON, **found}, indent=1) + "\n"
-    )
+    document = {"made_by": made_by, "common": COMMON, **found}
+    replace(options.out / "search.json", json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Writing files that are whole or absent, and knowing which of them a dead process left behind."""
+"""Publishing files, where the first writer wins, and knowing which of them a dead process left
+half-written.
+"""
 
 import hashlib
 import os
@@ -8,6 +10,7 @@ import uuid
 from pathlib import Path
 
 from ground import InputError
+from ground.files import sync
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -76,15 +79,6 @@ def sweep_temporary(folder: Path) -> None:
             Path(entry.path).unlink(missing_ok=True)
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def write_synced(path: Path, data: bytes) -> None:
     with open(path, "xb") as file:
         file.write(data)
@@ -107,18 +101,7 @@ def publish(scratch: Path, final: Path, data: bytes) -> bool:
             # A file server that answers a repeated request says "exists" of our own link: count the
             # names of our file.
             return os.stat(path).st_nlink > 1
-        sync_folder(final.parent)
+        sync(final.parent)
         return True
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def replace(scratch: Path, final: Path, data: bytes) -> None:
-    """`data` at `final`, whole, instead of what was there."""
-    path = temporary(scratch)
-    try:
-        write_synced(path, data)
-        os.replace(path, final)
-        sync_folder(final.parent)
     finally:
         path.unlink(missing_ok=True)

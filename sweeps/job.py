@@ -8,10 +8,13 @@ import importlib
 import json
 import logging
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ground import InputError
+from lab.records import Result, Trial
 from sweeps.claims import BEAT_SECONDS
 from sweeps.cohorts import Limits
 from sweeps.run import Train, log, work
@@ -37,6 +40,8 @@ class Job:
     trainer: str = ""
     workers: int = 1
     most: int = 0  # trials of a cohort; 0 = as many as fit (IN_TURN in turn)
+    # of a prediction that was written before the job; every result says so
+    prediction_sha256: str = ""
     beat_seconds: float = BEAT_SECONDS
     # pid of the process that starts the worker, which ends with it; 0 = it goes on alone
     parent: int = 0
@@ -70,6 +75,8 @@ def run_job(job: Job) -> Summary:
         train, limits = trainer_of(job.trainer), Limits()
     else:
         train, limits = _lab(job)
+    if job.prediction_sha256:
+        train = _stamped(train, job.prediction_sha256)
     if job.most:
         limits.most = job.most
     return work(
@@ -82,6 +89,16 @@ def run_job(job: Job) -> Summary:
         beat_seconds=job.beat_seconds,
         parent=job.parent,
     )
+
+
+def _stamped(train: Train, prediction_sha256: str) -> Train:
+    """`train`, whose results name the prediction that they are the test of."""
+
+    def stamped(trials: Sequence[Trial], **how: Any) -> Iterator[Result]:
+        for result in train(trials, **how):
+            yield dataclasses.replace(result, prediction_sha256=prediction_sha256)
+
+    return stamped
 
 
 def _lab(job: Job) -> tuple[Train, Limits]:

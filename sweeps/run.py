@@ -73,7 +73,6 @@ class _Run:
     stop: Callable[[], bool]
     workers: int
     limits: Limits
-    on_result: Callable[[Trial, Result], None] | None
     summary: Summary
     failed_before: dict[str, int] = field(default_factory=dict)
     last: tuple[object, ...] | None = None
@@ -227,8 +226,6 @@ class _Run:
                 )
                 self.summary.late += 1
             self.worker.release(trial.run_id)
-        if self.on_result is not None:
-            self.on_result(trial, result)
 
     def _fail(self, trial: Trial, reason: str) -> None:
         log.warning("trial %s failed: %s", trial.run_id, reason.splitlines()[0])
@@ -271,24 +268,22 @@ def work(
     workers: int = 1,
     limits: Limits | None = None,
     beat_seconds: float = BEAT_SECONDS,
-    on_result: Callable[[Trial, Result], None] | None = None,
     parent: int = 0,
-    halt: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Train what is missing of `trials`, with `workers` such workers on the store in all; skips
     what is published.
 
     Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, after
-    SIGTERM, once `halt()` turns true, or once the process `parent` (when given) is no longer this
-    one's parent: no worker outlives the command that started it. What the store cannot take (a full
-    disk) is raised as OSError; nothing that was published is lost by it.
+    SIGTERM, or once the process `parent` (when given) is no longer this one's parent: no worker
+    outlives the command that started it. What the store cannot take (a full disk) is raised as
+    OSError; nothing that was published is lost by it.
     """
     begun = time.perf_counter()
     summary = Summary()
     with stop_on_signals() as asked, Worker(store, beat_seconds) as worker:
 
         def stop() -> bool:
-            return asked() or halt() or (parent > 0 and os.getppid() != parent)
+            return asked() or (parent > 0 and os.getppid() != parent)
 
         wanted = {t.run_id: t for t in trials}
         _Run(
@@ -300,7 +295,6 @@ def work(
             stop,
             workers,
             limits or Limits(),
-            on_result,
             summary,
         ).loop()
     tidy(store, store.ids())

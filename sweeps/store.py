@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ground import InputError
+from ground.files import replace, sync
 from lab.records import Trial, trial_from_json, trial_json
 from sweeps import files
 from sweeps.files import name_checked
@@ -122,7 +123,7 @@ class Store:
         try:
             _named(run_id, decode(target.read_bytes()))
         except Damaged as reason:
-            files.sync_folder(source.parent)
+            sync(source.parent)
             return str(reason)
         # it was replaced by a good one since it was read
         files.publish(self.path / "tmp", source, target.read_bytes())
@@ -172,10 +173,10 @@ class Store:
             "expectation": expectation,
         }
         document = {**about, "trials": {t.run_id: trial_json(t) for t in trials}}
-        files.replace(
-            self.path / "tmp",
+        replace(
             self.path / "studies" / f"{name}.json",
-            (dump(document) + "\n").encode(),
+            dump(document) + "\n",
+            files.temporary(self.path / "tmp"),
         )
 
     def declared(self) -> dict[str, dict[str, dict[str, Any]]]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ground import InputError
 from ground.columns import COLUMNS, TEXT, WHOLE
+from ground.files import replace, replacing
 from lab.records import result_from_json, trial_from_json
-from sweeps import files
 from sweeps.record import Record, document, dump, head
 from sweeps.store import Store, open_store
 
@@ -65,15 +65,13 @@ def compact(store: Store, out: Path, damaged: dict[str, str] | None = None) -> i
     import pyarrow.parquet as pq
 
     schema, count, rows = _schema(), 0, []
-    partial = out.with_name(f".{out.name}.partial")
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with replacing(out) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for found in store.scan(document, damaged):
             rows.append(_row(found))
             if len(rows) == BATCH:
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 count, rows = count + len(rows), []
         writer.write_table(pa.Table.from_pylist(rows, schema))
-    partial.replace(out)
     return count + len(rows)
 
 
@@ -161,5 +159,5 @@ def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> in
     if out.suffix == ".parquet":
         return compact(open_store(source), out, damaged)
     table = read_table(source, damaged)
-    files.replace(out.parent, out, table.to_csv(index=False).encode())
+    replace(out, table.to_csv(index=False))
     return len(table)

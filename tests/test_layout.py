@@ -9,6 +9,7 @@ import resource
 import statistics
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,17 +41,22 @@ NO_JAX = [
 ]
 
 
-def imported(path, top_level_only):
-    """Names of the packages that a file imports; type-checking blocks and function bodies count
-    only when asked for.
+def statements(node, top_level_only=True):
+    """Every node that importing a file runs: not those of functions, where that is all that is
+    asked for, and never those for the type checker alone.
     """
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            node.body = []
-        if top_level_only and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            node.body = []
-    for node in ast.walk(tree):
+    for child in ast.iter_child_nodes(node):
+        if top_level_only and isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from statements(child, top_level_only)
+
+
+def imported(path, top_level_only):
+    """Names of the packages that a file imports."""
+    for node in statements(ast.parse(path.read_text()), top_level_only):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -76,6 +82,58 @@ def test_the_check_sees_a_wrong_import(tmp_path):
     (tmp_path / "x.py").write_text("from sweeps.store import Store\ndef f():\n    import lab\n")
     assert set(imported(tmp_path / "x.py", True)) == {"sweeps"}
     assert set(imported(tmp_path / "x.py", False)) == {"sweeps", "lab"}
+
+
+def imports(root, packages):
+    """Module name to the modules of `packages` that its top level imports.
+
+    `from package import name` imports the module `package.name` where there is one, else `package`.
+    """
+    files = {}
+    for path in (p for package in packages for p in (root / package).rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return {name: set(modules(path, files)) - {name} for name, path in files.items()}
+
+
+def modules(path, known):
+    """Of `known`, what the top level of a file imports."""
+    for node in statements(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield from {full if full in known else node.module} & known.keys()
+
+
+def circle(graph):
+    """Modules that import each other in a circle, in order; empty when there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = imports(ROOT, PACKAGES)
+    assert len(graph) > 100 and "lab.records" in graph["sweeps.run"]
+    assert circle(graph) == []
+
+
+def test_a_circle_is_seen(tmp_path):
+    """Through a package, a class and an `if`; not through a function or for the type checker."""
+    package = tmp_path / "p"
+    package.mkdir()
+    (package / "__init__.py").write_text("ONE = 1\n")
+    (package / "a.py").write_text("import json\nclass A:\n    from p import b\n")
+    (package / "b.py").write_text("if True:\n    import p.c\n")
+    (package / "c.py").write_text("from p import ONE\nfrom p.a import A\n")
+    assert sorted(set(circle(imports(tmp_path, ["p"])))) == ["p.a", "p.b", "p.c"]
+    late = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.a import A\n"
+    (package / "c.py").write_text(late + "def f():\n    from p.a import A\n")
+    assert circle(imports(tmp_path, ["p"])) == []
 
 
 def test_what_should_not_import_jax_does_not():

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib.pyplot as pyplot
 import pandas as pd
 
+from ground.files import replacing
 from lab.measure import STATISTICS, Row
 
 pyplot.switch_backend("Agg")  # files only
@@ -59,6 +60,7 @@ def transfer(
 
 def _save(figure: Any, folder: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / name, dpi=110, bbox_inches="tight")
+    with replacing(folder / name) as plot:
+        figure.savefig(plot, dpi=110, bbox_inches="tight")
     pyplot.close(figure)
     return folder / name

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ground import InputError
+from ground.files import replace
 from scalelab.cli.args import parse, print_json
 
 PUBLISHED = (
@@ -45,12 +46,8 @@ def main(args: list[str]) -> int:
     if options.publish is not None:
         return publish(options.out, options.publish)
     begun = time.perf_counter()
-    from lab import runtime
-
-    runtime.start()
     from lab.data import check_size, open_corpus
     from scalelab import chain
-    from scalelab.cli.progress import Bar
     from sweeps.store import create
     from sweeps.studies.demo import BATCH, SEQUENCE, SIZES
 
@@ -58,7 +55,7 @@ def main(args: list[str]) -> int:
         f"scalelab demo: {options.size}, text {options.text}, everything goes to {options.out}/",
         file=sys.stderr,
     )
-    corpus = open_corpus(options.text, options.out / "corpus")
+    corpus = open_corpus(options.text, chain.corpora(options.out))
     check_size(corpus, SEQUENCE, BATCH)
     m = corpus.manifest
     print(
@@ -66,11 +63,9 @@ def main(args: list[str]) -> int:
         f"bytes, {corpus.sha256[:12]}",
         file=sys.stderr,
     )
-    with Bar() as bar:
-        steps = chain.Chain(
-            options.out, SIZES[options.size], create(options.out / "store"), corpus, bar
-        )
-        answer = chain.run(steps)
+    store = create(options.out / "store")
+    steps = chain.Chain(options.out, SIZES[options.size], store, options.text, corpus)
+    answer = chain.run(steps)
     answer["seconds"] = time.perf_counter() - begun
     steps.save("demo.json", answer)
     if options.json:
@@ -90,7 +85,7 @@ def publish(run: Path, to: Path) -> int:
         )
     to.mkdir(parents=True, exist_ok=True)
     for name in PUBLISHED:
-        (to / name).write_bytes((run / name).read_bytes())
+        replace(to / name, (run / name).read_bytes())
     print(f"{len(PUBLISHED)} files of {run} copied to {to}")
     return 0
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ground import InputError
+from ground.files import replacing
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _rows(options: Predict, found: "list[Source]") -> int:
         if name in names
     }
     predicted, warnings = rows(found, at, options.params_kind, options.extrapolate, options.level)
-    with options.out.open("w", newline="") as file:
+    with replacing(options.out) as written, written.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*names, *(name for name in predicted if name not in names)])
         writer.writeheader()
         for i, row in enumerate(table):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.files import replace
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def main(args: list[str]) -> int:
         ) from None
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(page, encoding="utf-8")
+        replace(options.out, page)
     except OSError as error:
         raise InputError(
             f"out={str(options.out)!r}: cannot be written ({error.strerror})"

@@ -2,15 +2,15 @@
 
 import dataclasses
 import json
-import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError
-from lab.records import Result, Trial, result_json, trial_json
+from ground.files import replace
+from lab.records import SEMANTICS, Result, Trial, result_json, trial_json
 from scalelab.cli.args import parse, print_json
 
 if TYPE_CHECKING:
@@ -21,77 +21,33 @@ STOPPED = 143  # exit code when asked to stop: 128 + SIGTERM
 LR = {"u-mup": 0.5}
 
 
-@dataclass(frozen=True)
-class Train:
+@dataclass(frozen=True, kw_only=True)
+class Train(Trial):
     """Train one model and print what it measured. Losses are in nats per token."""
 
+    # What a trial must have and a command may leave open; every other option is Trial's own field.
     corpus: str = "python"
     """Text to train on: "python" (its own documentation), a text file, a folder of text files, or a
     prepared corpus.
     """
     vocab: int = 256
     """256: bytes. 512 to 65536: byte-level BPE (extra `text`). A prepared corpus brings its own."""
-    unique_tokens: int = 0
-    """Tokens of the training split to use; 0: all."""
-
+    sequence: int = 64
+    batch: int = 16
+    steps: int = 300
     width: int = 128
     depth: int = 2
     head_dim: int = 0
     """0: the largest of 64, 32, 16, 8, 4, 2 that divides the width into at least two heads."""
     ff: int = 0
     """MLP width; 0: 3 x width."""
-    activation: str = "swiglu"
-    """swiglu | gelu"""
-    qk_norm: bool = False
-    norm_gains: bool = False
-    tied: bool = False
-    z_loss: float = 0.0
-
-    sequence: int = 64
-    batch: int = 16
-    """Sequences in a step."""
-    steps: int = 300
+    table: Path | None = None  # type: ignore[assignment]
+    """A parametrization of your own: a table of exponents as JSON."""
+    lr: float | None = None  # type: ignore[assignment]
+    """Peak LR before the parametrization's factors; not given: 0.5 under u-mup, 2^-7 else."""
     warmup_steps: int = -1
     """-1: a tenth of the steps, and none under one_cycle, which has its own."""
-
-    parametrization: str = "u-mup"
-    """sp | sp-constant | mup | u-mup | ..., or the name of --table."""
-    table: Path | None = None
-    """A parametrization of your own: a table of exponents as JSON."""
-    base_width: int = 0
-    """The base shape that a relative parametrization (mup, completep, ...) was tuned at."""
-    base_depth: int = 0
-    base_head_dim: int = 0
-    base_batch: int = 0
-    base_steps: int = 0
-    init_std: float = 1.0
-    alpha_embed: float = 1.0
-    alpha_attn: float = 1.0
-    alpha_out: float = 1.0
-    alpha_ffn_act: float = 1.0
-    alpha_res: float = 1.0
-    alpha_res_attn_ratio: float = 1.0
-    alpha_loss: float = 1.0
-    depth_alpha: float = 1.0
-    embed_lr_exponent: float = -0.5
-
-    optimizer: str = "adamw"
-    """adamw | adamw_coupled | adam | sgd | lion | nadamw | muon | schedule_free_adamw | prodigy"""
-    lr: float | None = None
-    """Peak LR before the parametrization's factors; not given: 0.5 under u-mup, 2^-7 else."""
-    weight_decay: float = 0.0
-    """Independent decay per step at the peak of the schedule; under adamw_coupled what is
-    multiplied by the LR.
-    """
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-12
-    schedule: str = "linear"
-    """linear | cosine | constant | wsd | one_cycle"""
-    precision: str = "float32"
-    """float32 | bfloat16 | float8"""
-    init_seed: int = 0
-    data_seed: int = 0
+    semantics: int = field(default=SEMANTICS, init=False)  # nobody's to choose
 
     diagnostics: str = ""
     """What to measure beside the loss, separated by commas: gradient_noise | rms | log_z |
@@ -114,6 +70,9 @@ class Train:
     """Write trial and result to this file as JSON."""
     json: bool = False
     """Print trial, result and table row as one JSON document."""
+
+    def __post_init__(self) -> None:
+        """Nothing to check before `trial_of` has filled in what is left open."""
 
 
 def main(args: list[str]) -> int:
@@ -139,9 +98,7 @@ def main(args: list[str]) -> int:
     }
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_name(f".{options.out.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(options.out)
+        replace(options.out, json.dumps(document, indent=1) + "\n")
     if options.json:
         print_json(document)
     else:
@@ -151,11 +108,7 @@ def main(args: list[str]) -> int:
 
 def trial_of(options: Train, corpus: "Corpus") -> Trial:
     """The trial that the options describe, with what they leave open filled in."""
-    given = {
-        f.name: getattr(options, f.name)
-        for f in dataclasses.fields(Trial)
-        if hasattr(options, f.name)
-    }
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Trial)}
     if options.table is not None:
         try:
             given["table"] = options.table.read_text()

@@ -3,6 +3,7 @@ cores.
 """
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -45,6 +46,22 @@ def gpus() -> list[str]:
     return [str(i) for i, line in enumerate(lines) if line.startswith("GPU ")]
 
 
+@functools.cache
+def backend() -> str:
+    """What JAX computes on here ("cpu", "gpu", "tpu"), asked in a process of its own: whoever asks
+    holds the device.
+    """
+    ask = "import jax; print(jax.default_backend())"
+    return subprocess.run(
+        [sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.strip()
+
+
+def cores() -> list[int]:
+    """The cores that this process may use; none where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def share_of_cores(cores: list[int], index: int, count: int) -> set[int]:
     """The cores of worker `index` of `count`: equal runs of neighbours; a core is shared only when
     there are too few.
@@ -63,7 +80,7 @@ def launch(job: Job, workers: int, logs: Path) -> Workers:
     """
     logs.mkdir(parents=True, exist_ok=True)
     devices = gpus()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    own = cores()
     started = Workers()
     for i in range(workers):
         env = dict(os.environ)
@@ -85,7 +102,7 @@ def launch(job: Job, workers: int, logs: Path) -> Workers:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        if cores and not devices and workers > 1:
-            os.sched_setaffinity(process.pid, share_of_cores(cores, i, workers))
+        if own and not devices and workers > 1:
+            os.sched_setaffinity(process.pid, share_of_cores(own, i, workers))
         started.processes.append(process)
     return started

@@ -8,6 +8,7 @@ from typing import Any
 
 from lab.records import Trial
 from sweeps.space import product, trials
+from sweeps.studies import Study
 
 SEQUENCE, BATCH = 64, 4
 # Of each one's LRs, where longer runs are tuned: the rest of the sweep is far from any optimum of
@@ -66,6 +67,25 @@ SIZES = {"full": FULL, "small": SMALL}
 # 32 (results/LOG.md, 2026-11-24).
 EXTRA = {"u-mup": {"alpha_res_attn_ratio": 0.25, "alpha_loss": 4.0}, "sp": {}}
 
+ASKED = {  # question and expectation of each stage
+    "lr_width": (
+        "Where is the optimum LR at each width?",
+        "Under u-muP it stays; under standard parametrization it falls with width.",
+    ),
+    "lr_steps": (
+        "Where is the optimum LR at each length of run?",
+        "Longer runs want smaller LRs.",
+    ),
+    "ladder": (
+        "How does the loss fall with N and D?",
+        "As a power of each above a floor.",
+    ),
+    "target": (
+        "Is the loss what the ladder's laws predict?",
+        "The measured loss lies inside the predicted interval.",
+    ),
+}
+
 
 def shape(point: Mapping[str, Any]) -> dict[str, Any]:
     """Feed-forward of 3 x width; a tenth of the steps is warmup."""
@@ -74,6 +94,12 @@ def shape(point: Mapping[str, Any]) -> dict[str, Any]:
         "warmup_steps": point["steps"] // 10,
         **EXTRA[point["parametrization"]],
     }
+
+
+def stage(name: str, trials: Sequence[Trial]) -> Study:
+    """A step of the chain as a study."""
+    question, expectation = ASKED[name]
+    return Study(name=name, question=question, expectation=expectation, trials=tuple(trials))
 
 
 def _trials(size: Size, corpus: str, points: Sequence[dict[str, Any]]) -> list[Trial]:

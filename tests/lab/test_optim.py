@@ -13,7 +13,7 @@ from lab.program import program_of
 from lab.train import inputs_of, start, step
 from tests.lab.toy import CORPUS, trial
 
-PARAMS = {"a": jnp.array([1.0, -2.0, 0.5]), "b": jnp.ones((4, 2)) * jnp.array([0.3, -0.7])}
+PARAMS = {"a": jnp.array([1.0, -2.0, 0.5]), "b": jnp.ones((4, 2)) * jnp.array([[0.3, -0.7]])}
 GRADS = [jax.tree.map(lambda w, k=k: jnp.sin(w * (k + 1)) + 0.1 * k, PARAMS) for k in range(6)]
 
 

@@ -114,7 +114,9 @@ def test_the_prediction_was_stated_before_its_run_and_is_in_its_result(runs):
     assert hashlib.sha256(stated.read_bytes()).hexdigest() == answer["prediction_sha256"]
     target = alone / "store" / "trials" / f"{answer['target']['run_id']}.json"
     assert stated.stat().st_mtime_ns < target.stat().st_mtime_ns
-    assert answer["prediction_sha256"] in target.read_text()
+    told = {p.stem for p in target.parent.iterdir() if answer["prediction_sha256"] in p.read_text()}
+    studies = read_table(alone / "store").set_index("run_id")["study"]
+    assert told == set(studies.index[studies == "target"]) and target.stem in told
     assert answer["reach"]["params"] >= 3 and answer["reach"]["tokens"] >= 1.5
     assert answer["error"] == pytest.approx(
         answer["measured"]["loss"] / answer["predicted"]["loss"]["value"] - 1

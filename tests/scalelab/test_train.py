@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ground import InputError
-from lab.records import Trial
+from lab.records import OPTIMIZERS, PRECISIONS, SCHEDULES, Trial
+from lab.shape import ACTIVATIONS
 from scalelab.__main__ import main
 from scalelab.cli.train import Train, trial_of
 from tests.lab.toy import CORPUS
@@ -105,11 +107,48 @@ def test_a_missing_corpus(capsys, monkeypatch):
     assert "corpus='nowhere'" in capsys.readouterr().err
 
 
-def test_every_field_of_a_trial_can_be_given():
-    left_out = {"semantics"}  # says what this code does; nobody's to choose
-    assert {f.name for f in dataclasses.fields(Trial)} - left_out <= {
-        f.name for f in dataclasses.fields(Train)
+def options_in_help(capsys):
+    """What `--help` says of each option, by the name of its field."""
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code in (0, None)
+    text = " ".join(re.sub(r"[\x1b│╭╮╰╯─]|\[\d*m", " ", capsys.readouterr().out).split())
+    found = re.findall(r"--([a-z0-9-]+) ((?:(?! --[a-z]).)*?)\(default", text)
+    return {name.replace("-", "_"): words for name, words in found}
+
+
+def test_every_field_of_a_trial_is_an_option_and_says_what_it_is(capsys):
+    told = options_in_help(capsys)
+    assert {f.name for f in dataclasses.fields(Trial)} - told.keys() == {"semantics"}
+    unsaid = [
+        name for name, words in told.items() if not re.sub(r"^(STR|INT|FLOAT|PATH)", "", words)
+    ]
+    assert not unsaid
+    choices = {
+        "activation": ACTIVATIONS,
+        "optimizer": OPTIMIZERS,
+        "schedule": SCHEDULES,
+        "precision": PRECISIONS,
     }
+    for name, accepted in choices.items():
+        assert told[name].split(maxsplit=1)[1].strip() == " | ".join(accepted)
+    assert main(["train", "--semantics", "2"]) == 2, "what this code does is nobody's to choose"
+
+
+def test_a_field_that_a_trial_gains_is_an_option_with_its_default():
+    own = {"corpus", "vocab", "head_dim", "ff", "table", "lr", "warmup_steps"}
+    for f in dataclasses.fields(Trial):
+        if f.name not in own and f.default is not dataclasses.MISSING:
+            assert getattr(Train(), f.name) == f.default
+    given = Train(beta1=0.8, tied=True, init_seed=3, base_width=64, parametrization="mup", steps=9)
+    made = trial_of(given, CORPUS)
+    assert (made.beta1, made.tied, made.init_seed, made.base_width, made.steps) == (
+        0.8,
+        True,
+        3,
+        64,
+        9,
+    )
 
 
 def test_what_is_left_open_is_filled_in():

@@ -14,7 +14,7 @@ from ground import InputError
 from ground.columns import COLUMNS
 from lab.records import Curve
 from sweeps import table
-from sweeps.record import encode, head, make_record
+from sweeps.record import document, encode, head, make_record
 from sweeps.run import work
 from sweeps.status import Board
 from sweeps.store import Store, create
@@ -63,6 +63,27 @@ def test_curves_of_any_name_and_value_pass_and_others_can_read_them(tmp_path: Pa
     assert list(found["val_loss"]["steps"]) == [10, 20]
     assert list(found["val_loss"]["values"]) == [2.5, float("inf")]
     assert len(runs.read(tmp_path / "t.parquet", every_status=True).frame) == 2
+
+
+def test_an_export_that_is_interrupted_leaves_the_old_table_whole(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "t.parquet"
+    table.compact(store, out)
+    before = sorted(tmp_path.iterdir()), out.read_bytes()
+    read: list[bytes] = []
+
+    def three_and_no_more(data: bytes) -> dict[str, Any]:
+        read.append(data)
+        if len(read) > 3:
+            raise KeyboardInterrupt
+        return document(data)
+
+    monkeypatch.setattr(table, "document", three_and_no_more)
+    monkeypatch.setattr(table, "BATCH", 1)
+    with pytest.raises(KeyboardInterrupt):
+        table.compact(store, out)
+    assert len(read) == 4 and (sorted(tmp_path.iterdir()), out.read_bytes()) == before
 
 
 def test_a_run_skips_what_a_parquet_holds(store: Store, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ summary.
 import sys
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
 from scalelab.cli.args import parse, print_json
+from scalelab.cli.sweep import live
 from scalelab.cli.sweep.source import Source, open_study
 from scalelab.cli.sweep.status import console, tell_problems, view
 from sweeps.launch import local, ray, slurm
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from sweeps.job import Job
     from sweeps.launch import Running
     from sweeps.status import Board
-
-LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,6 @@ def main(args: list[str]) -> int:
     from sweeps import table
     from sweeps.job import trainer_of
     from sweeps.refine import next_round
-    from sweeps.status import Board
     from sweeps.store import create
 
     if options.trainer:
@@ -72,10 +71,7 @@ def main(args: list[str]) -> int:
         )
     begun = time.monotonic()
     for done in range(study.rounds + 1):
-        store.declare(study.name, study.question, study.expectation, study.trials)
-        board = Board(store).look()
-        if any(t.run_id not in board.rows for t in study.trials):
-            _follow(board, _launch(options, _job(options, study.name)))
+        board = live.train(store, study, partial(_launch, options, _job(options, study.name)))
         new = next_round(study, store) if done < study.rounds else []
         if not new:
             break
@@ -85,7 +81,7 @@ def main(args: list[str]) -> int:
             file=sys.stderr,
         )
         study = replace(study, trials=(*study.trials, *new))
-    return _summary(Board(store).look(), options, time.monotonic() - begun)
+    return _summary(board, options, time.monotonic() - begun)
 
 
 def _job(options: Run, study: str) -> "Job":
@@ -106,22 +102,6 @@ def _launch(options: Run, job: "Job") -> "Running":
     if options.launcher == "ray":
         return ray.launch(job, job.workers, logs, options.ray)
     return local.launch(job, job.workers, logs)
-
-
-def _follow(board: "Board", running: "Running") -> None:
-    """A live table while workers run; an interrupt asks them to save and end."""
-    from rich.console import Console
-    from rich.live import Live
-
-    screen = Console(stderr=True)
-    try:
-        with Live(view(board), console=screen, refresh_per_second=2, transient=True) as live:
-            while running.alive():
-                time.sleep(LOOK_SECONDS)
-                if screen.is_terminal:
-                    live.update(view(board.look()))
-    finally:
-        running.stop()
 
 
 def _summary(board: "Board", options: Run, seconds: float) -> int:
