@@ -16,12 +16,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fits import laws, report, transfer
-from fits.fit import Fit, fit
-from fits.predict import recipe
-from fits.sources import ask, from_check, sources
-from fits.table import select
-from fits.uncertainty import bootstrap, pooled
+from fits import report
+from fits.engine.bootstrap import bootstrap
+from fits.evaluate import pooled
+from fits.fit import fit
+from fits.forms import catalogue
+from fits.optimum import transfer
+from fits.predict.recipe import recipe
+from fits.predict.sources import ask, from_check, sources
+from fits.record import Fit
+from fits.table.points import select
 from ground import InputError
 from lab import counts, population
 from lab.data import Corpus
@@ -214,7 +218,7 @@ def round_lr(lr: float) -> float:
 def fitted(cells: pd.DataFrame, law: str) -> Fit:
     """The law on the ladder's runs, with its bootstrap."""
     return bootstrap(
-        select(cells, laws.law(law)),
+        select(cells, catalogue.law(law)),
         fit(cells, law, objective=OBJECTIVE, source="the demo's ladder"),
         REPLICATES,
     )
@@ -246,7 +250,7 @@ def prediction(found: Sequence[Fit], target: Trial, lr: Json, size: demo.Size) -
             {
                 "law": f.law,
                 "params": f.params,
-                "loss": float(laws.law(f.law).predict(f.params, x)[0]),
+                "loss": float(catalogue.law(f.law).predict(f.params, x)[0]),
             }
             for f in found
         ],

@@ -76,17 +76,19 @@ def split(frame, ratio: float):
 
 def predicted(train, test, law: str) -> dict[str, Any]:
     """`value`, `low`, `high` of the test runs' loss."""
-    from fits import auto, uncertainty
+    from fits import evaluate
+    from fits.engine import bootstrap
     from fits.fit import fit
-    from fits.laws import law as find
-    from fits.table import select
+    from fits.forms.catalogue import law as find
+    from fits.predict import auto
+    from fits.table.points import select
 
     x = {name: test[name].to_numpy() for name in ("params", "tokens", "flops")}
     if law == "auto":
         return auto.predict(auto.fit_auto(train), x, LEVEL)
     points = select(train, find(law))
-    return uncertainty.predict(
-        uncertainty.bootstrap(points, fit(points, law), 200, level=LEVEL), x, LEVEL
+    return evaluate.predict(
+        bootstrap.bootstrap(points, fit(points, law), 200, level=LEVEL), x, LEVEL
     )
 
 

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fits import auto, laws
-from fits.fit import Fit
+from fits.forms.law import unit
+from fits.predict import auto
+from fits.record import Fit
 from fits.report import model, plots, rows, whatif, words
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def render(
 ) -> str:
     """The page, as HTML.
 
-    `table`: one row a run, columns of `fits.table.COLUMNS` (any may be absent). `checks`: of
-    `fits.transfer.check`. `fit`: one or several; the first loss law in N and D feeds the sliders.
-    `prediction`: `predicted` {loss, lr: numbers with interval}, `target` {params, tokens},
+    `table`: one row a run, columns of `ground.columns` (any may be absent). `checks`: of
+    `fits.optimum.transfer.check`. `fit`: one or several; the first loss law in N and D feeds the
+    sliders. `prediction`: `predicted` {loss, lr: numbers with interval}, `target` {params, tokens},
     `measured` {loss}, `error`, `interval_holds`, `standard_loss`, `prediction_sha256`. `recipe`:
     name to number, or the document of `scalelab predict --json`. `audit`: the document of `scalelab
     audit --json`. `points`: the rows that the (first) fit was fitted to; without it they are looked
@@ -134,6 +135,6 @@ def _law(
         "fit": fit, "formula": _formula(fit, form.formula), "citation": form.citation, "numbers":
         numbers, "found": found, "holdout": fit.holdout if isinstance(fit, auto.Auto) else None,
         "figures": plots.law_panels(found, fit, prediction, f"law{i}"), "units": {c:
-        laws.unit(form, c) for c in fit.range}, "level": next((words.level(b) for b in
+        unit(form, c) for c in fit.range}, "level": next((words.level(b) for b in
         fit.interval.values()), "90 %"),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A fit as the page draws it: one form, or `fits.auto`'s weighted set, behind the same two
+"""A fit as the page draws it: one form, or `fits.predict.auto`'s weighted set, behind the same two
 functions.
 """
 
@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from fits import auto, laws, uncertainty
-from fits.fit import Fit
-from fits.laws import Array, Columns, Law
+from fits.evaluate import predict
+from fits.forms import catalogue
+from fits.forms.law import Array, Columns, Law
+from fits.predict import auto
+from fits.record import Fit
 
 
 def form(fit: Fit) -> type[Law]:
     """The form of a fit; of a weighted set its heaviest member's."""
-    return laws.law(fit.form if isinstance(fit, auto.Auto) else fit.law)
+    return catalogue.law(fit.form if isinstance(fit, auto.Auto) else fit.law)
 
 
 def evaluate(fit: Fit, x: Columns) -> Array:
@@ -29,4 +31,4 @@ def band(fit: Fit, x: Columns, level: float = 0.9) -> dict[str, Any] | None:
     """`value`, `low`, `high` at columns x [n]; None for a fit without bootstrap."""
     if isinstance(fit, auto.Auto):
         return auto.predict(fit, x, level)
-    return uncertainty.predict(fit, x, level) if fit.replicates else None
+    return predict(fit, x, level) if fit.replicates else None

@@ -2,69 +2,30 @@
 points of a law.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import auto, basin, transfer
-from fits import table as tables
-from fits.cells import HELD
-from fits.fit import Fit, problem_of
+from fits.engine.pose import problem_of
+from fits.optimum import transfer
+from fits.optimum.sweeps import LABELS, split, sweeps
+from fits.predict import auto
+from fits.record import Fit
 from fits.report import model
+from fits.table import rows as tables
+from fits.table.points import PARAMS_KINDS, Points, select
 from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LABELS = ("study", "parametrization", "optimizer")
 SAME = 1e-6  # of the objective: points that give the fit's own sum are the points it was fitted to
 
 
-def sweeps(
-    table: "pd.DataFrame", axis: str, hyperparameter: str = "lr", by_study: bool = True
-) -> "list[pd.DataFrame]":
-    """The parts of a table that sweep `hyperparameter` at two sizes of `axis` or more, all else
-    equal within a size; largest first.
-
-    A part has one parametrization and optimizer (and study); within those it is cut by whatever
-    else varies within a size.
-    """
-    column = transfer.AXES[axis]
-    if not {column, hyperparameter, "loss"} <= set(table.columns):
-        return []
-    kept = table[table[[column, hyperparameter]].notna().all(axis=1)]
-    kept = kept[kept[hyperparameter] > 0]
-    if "status" in kept:
-        kept = kept[kept["status"] != "failed"]
-    found = []
-    for part in _split(kept, [c for c in LABELS if c in kept and (by_study or c != "study")]):
-        held = [c for c in HELD if c in part and c not in (column, hyperparameter)]
-        varying = [c for c in held if (part.groupby(column)[c].nunique(dropna=False) > 1).any()]
-        found += [
-            p
-            for p in _split(part, varying)
-            if (p.groupby(column)[hyperparameter].nunique() >= basin.MIN_POINTS).sum() > 1
-        ]
-    return sorted((_swept(p, column, hyperparameter) for p in found), key=len, reverse=True)
-
-
-def _split(table: "pd.DataFrame", by: list[str]) -> "Iterator[pd.DataFrame]":
-    if not by:
-        yield table
-    else:
-        yield from (part for _, part in table.groupby(by, dropna=False, sort=True))
-
-
-def _swept(part: "pd.DataFrame", column: str, hyperparameter: str) -> "pd.DataFrame":
-    """The sizes that have enough values for a basin."""
-    enough = part.groupby(column)[hyperparameter].transform("nunique") >= basin.MIN_POINTS
-    return part[enough]
-
-
 def of_check(table: "pd.DataFrame", check: Mapping[str, Any]) -> "pd.DataFrame | None":
-    """The runs behind a check of `fits.transfer.check`: the sweep, of one study or of several,
+    """The runs behind a check of `transfer.check`: the sweep, of one study or of several,
     whose counts come closest to its own.
     """
     mine = table
@@ -87,39 +48,13 @@ def of_check(table: "pd.DataFrame", check: Mapping[str, Any]) -> "pd.DataFrame |
     return min(found, key=off, default=None)
 
 
-def checks(
-    table: "pd.DataFrame",
-    axes: Sequence[str] = tuple(transfer.AXES),
-    tolerance: float = transfer.TOLERANCE,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Transfer checks of every learning-rate sweep the table holds (the largest of each
-    parametrization, optimizer and axis), and notes.
-    """
-    import pandas as pd
-
-    found: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for axis in axes:
-        largest: dict[tuple[str, ...], pd.DataFrame] = {}
-        for part in sweeps(table, axis) or sweeps(table, axis, by_study=False):
-            key = tuple(str(part[name].iloc[0]) if name in part else "" for name in LABELS[1:])
-            largest.setdefault(key, part)
-        if not largest:
-            continue
-        try:
-            found += transfer.check(pd.concat(list(largest.values())), axis, tolerance)
-        except InputError as error:
-            notes.append(f"No transfer check over {axis}: {error}")
-    return found, notes
-
-
 @dataclass(frozen=True)
 class LawPoints:
     """The rows a law is drawn with. `exact`: they give the fit's own objective, so they are the
     rows it was fitted to.
     """
 
-    points: tables.Points
+    points: Points
     exact: bool
 
 
@@ -135,7 +70,7 @@ def of_law(
     form, nearest = model.form(fit), None
     for part in [given] if given is not None else _candidates(table, fit):
         try:
-            points = tables.select(part, form, fit.params_kind)
+            points = select(part, form, fit.params_kind)
         except InputError:
             continue
         if _same(fit, points):
@@ -146,9 +81,7 @@ def of_law(
 
 def _candidates(table: "pd.DataFrame", fit: Fit) -> "Iterator[pd.DataFrame]":
     form = model.form(fit)
-    cell = [
-        tables.PARAMS_KINDS.get(fit.params_kind, c) if c == "params" else c for c in form.inputs
-    ]
+    cell = [PARAMS_KINDS.get(fit.params_kind, c) if c == "params" else c for c in form.inputs]
     cell, target = [c for c in cell if c in table], form.target
     if target not in table:
         return
@@ -169,7 +102,7 @@ def _candidates(table: "pd.DataFrame", fit: Fit) -> "Iterator[pd.DataFrame]":
     done = done[done[target].notna()]
     for by in ([], ["study"], ["parametrization"], ["study", "parametrization"]):
         if set(by) <= set(done.columns):
-            for part in _split(done, by):
+            for part in split(done, by):
                 yield part
                 yield _best(part, cell, target)
     yield _best(done, cell, target)
@@ -179,7 +112,7 @@ def _best(part: "pd.DataFrame", cell: list[str], target: str) -> "pd.DataFrame":
     return part.sort_values(target, kind="stable").drop_duplicates(cell) if cell else part
 
 
-def _same(fit: Fit, points: tables.Points) -> bool:
+def _same(fit: Fit, points: Points) -> bool:
     """Do these points give the fit's summed objective (its priors' share left out)? A weighted set
     has none: its count and ranges.
     """
@@ -193,7 +126,7 @@ def _same(fit: Fit, points: tables.Points) -> bool:
     return abs(value - fit.objective["value"]) <= SAME * max(abs(fit.objective["value"]), 1e-12)
 
 
-def _within(points: tables.Points, fit: Fit) -> tables.Points:
+def _within(points: Points, fit: Fit) -> Points:
     keep = np.ones(len(points.y), bool)
     for name, (low, high) in fit.range.items():
         if name in points.x:

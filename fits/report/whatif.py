@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fits import auto, laws
-from fits.fit import Fit
-from fits.loss import FLOPS_PER_PARAM_TOKEN
-from fits.powers import PowerSum
-from fits.published import REFUSED, SILENT
+from fits.forms import catalogue
+from fits.forms.law import Parameter
+from fits.forms.loss import FLOPS_PER_PARAM_TOKEN
+from fits.forms.powers import PowerSum
+from fits.predict import auto
+from fits.predict.published import REFUSED, SILENT
+from fits.record import Fit
 from fits.report import model
 from fits.report.words import target_of
 
@@ -27,7 +29,7 @@ def terms(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any
     """(E, g, [(log c, n, d), ...]) of a law in N and D, or None for a form that is no such sum. C
     counts as 6 N D.
     """
-    form = laws.law(law)
+    form = catalogue.law(law)
     if issubclass(form, PowerSum):
         offset = form.offset()
         gain = 1.0 if form.outer is None else p[form.outer]
@@ -39,7 +41,7 @@ def terms(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any
     return _kaplan(law, p)
 
 
-def _term(q: laws.Parameter, p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def _term(q: Parameter, p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     log_c: Any = np.log(np.maximum(p[q.name], 1e-300))
     by: dict[str, Any] = {"params": 0.0, "tokens": 0.0}
     for column, exponent, weight in q.powers:
@@ -60,7 +62,7 @@ def _kaplan(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, A
             [(ratio * np.log(p["N_c"]), ratio, 0.0), (np.log(p["D_c"]), 0.0, 1.0)],
         )
     if law == "gadre":
-        derived = laws.law(law).derived(p)
+        derived = catalogue.law(law).derived(p)
         return (
             p["E"],
             1.0,
@@ -76,9 +78,9 @@ def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any
     """What `whatif.js` needs, or None when the law cannot be evaluated at N and D alone.
 
     `start`, `span` (log2): of the sliders. `range`, `silent`, `refused`: the reach rule of
-    `fits.published.reach`; `open`: E is not identified. And either `rows` [1 + draws, 2 + 3 T], E,
-    g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the residuals'
-    spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
+    `fits.predict.published.reach`; `open`: E is not identified. And either `rows` [1 + draws,
+    2 + 3 T], E, g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the
+    residuals' spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
     """
     form = model.form(fit)
     if form.target != "loss" or not set(form.inputs) <= KNOWN or not set(fit.range) & KNOWN:

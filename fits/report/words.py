@@ -12,7 +12,7 @@ from ground import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fits.fit import Fit
+    from fits.record import Fit
 
 NOT_MEASURED = "published, not measured here"
 # beginnings of names

@@ -312,7 +312,7 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
 
 def transfer(args: list[str]) -> int:
     options = parse(Transfer, "scalelab check transfer", args)
-    from fits.transfer import check
+    from fits.optimum.transfer import check
     from scalelab.cli import check_plots
 
     data = run_study(options) if is_study(options.data) else options.data
@@ -359,7 +359,7 @@ def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame
     """The rows of a store, a Parquet or a CSV, diverged ones included: they say where a basin
     ends.
     """
-    from fits.table import read
+    from fits.table.rows import read
 
     pairs = [entry.partition("=") for entry in names]
     source: Any = data

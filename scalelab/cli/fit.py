@@ -13,9 +13,9 @@ from ground import InputError
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
-    from fits.fit import Fit
-    from fits.laws import Law
-    from fits.table import Table
+    from fits.forms.law import Law
+    from fits.record import Fit
+    from fits.table.rows import Table
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ def main(args: list[str]) -> int:
 
 
 def run(options: Options) -> Fit:
-    from fits import laws
+    from fits.forms import catalogue
 
     if options.law == "auto":
         return run_auto(options)
-    form = laws.law(options.law)
+    form = catalogue.law(options.law)
     table = open_table(options.data, form, options.map, options.where, options.best_over)
     from fits.fit import fit
-    from fits.table import select
+    from fits.table.points import select
 
     points = select(table.frame, form, options.params_kind, table.left_out)
     found = fit(
@@ -99,7 +99,7 @@ def run(options: Options) -> Fit:
     )
     if not options.bootstrap:
         return found
-    from fits.uncertainty import bootstrap
+    from fits.engine.bootstrap import bootstrap
 
     return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
 
@@ -113,11 +113,11 @@ def run_auto(options: Options) -> Fit:
                 f"{name}={getattr(options, name)!r}: does not apply to auto, whose forms are "
                 "weighted by evidence, with intervals"
             )
-    from fits import laws
-    from fits.auto import fit_auto
+    from fits.forms import catalogue
+    from fits.predict.auto import fit_auto
 
     table = open_table(
-        options.data, laws.law("chinchilla"), options.map, options.where, options.best_over
+        options.data, catalogue.law("chinchilla"), options.map, options.where, options.best_over
     )
     return fit_auto(
         table.frame, params_kind=options.params_kind, left_out=table.left_out, source=table.source
@@ -132,7 +132,7 @@ def open_table(
     best_over: str = "",
 ) -> Table:
     """The rows of DATA that a law is to see; a store's folder is read through `sweeps`."""
-    from fits.table import read
+    from fits.table.rows import read
 
     names = dict(_pair("map", m) for m in map)
     over = tuple(c.strip() for c in best_over.split(",") if c.strip())
@@ -187,7 +187,7 @@ def document(fit: Fit) -> dict[str, Any]:
     if fit.law == "auto":
         out |= {name: getattr(fit, name) for name in ("form", "weights", "holdout", "scale")}
     if fit.bootstrap:
-        from fits.uncertainty import standard_deviations
+        from fits.engine.bootstrap import standard_deviations
 
         out["bootstrap"] = {**fit.bootstrap, "sd": standard_deviations(fit)}
     return out
@@ -207,9 +207,9 @@ def show(fit: Fit, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
 
-    from fits import laws
+    from fits.forms import catalogue
 
-    form = laws.law(getattr(fit, "form", "") or fit.law)
+    form = catalogue.law(getattr(fit, "form", "") or fit.law)
     console = Console(highlight=False)
     console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
     left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())

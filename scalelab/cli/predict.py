@@ -8,8 +8,8 @@ from ground import InputError
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
-    from fits.predict import Recipe
-    from fits.sources import Source
+    from fits.predict.recipe import Recipe
+    from fits.predict.sources import Source
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def main(args: list[str]) -> int:
     options = parse(Predict, "scalelab predict", gathered(args, "--fit"))
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
-    from fits.sources import sources
+    from fits.predict.sources import sources
 
     found, warnings = sources(options.fit, options.parametrization)
     if options.at is not None:
@@ -95,7 +95,7 @@ def main(args: list[str]) -> int:
         raise InputError(
             "params, tokens: both are needed (or --at CSV), such as --params 7e9 --tokens 1.4e12"
         )
-    from fits.predict import recipe
+    from fits.predict.recipe import recipe
 
     made = recipe(
         found,
@@ -109,7 +109,7 @@ def main(args: list[str]) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         made.save(options.out)
     if options.export:
-        from fits.export import export
+        from fits.predict.export import export
 
         print(export(made, options.export), end="")
     elif options.json:
@@ -125,7 +125,7 @@ def _rows(options: Predict, found: "list[Source]") -> int:
 
     import numpy as np
 
-    from fits.predict import rows
+    from fits.predict.recipe import rows
 
     assert options.at is not None
     if options.out is None:

@@ -60,14 +60,15 @@ def main(args: list[str]) -> int:
     from jinja2 import UndefinedError
 
     from fits import report
-    from fits.fit import load
+    from fits.optimum import sweeps
+    from fits.record import load
 
     table = _table(options)
     fits = [load(path) for path in options.fit]
     prediction, recipe, audit = (
         _document(n, getattr(options, n)) for n in ("prediction", "recipe", "audit")
     )
-    checks, missing = report.rows.checks(table, tolerance=options.tolerance)
+    checks, missing = sweeps.checks(table, tolerance=options.tolerance)
     title = options.title or f"scalelab report: {options.data.name}"
     try:
         page = report.render(
@@ -112,7 +113,7 @@ def main(args: list[str]) -> int:
 
 def _table(options: Report) -> "pd.DataFrame":
     """Every run of DATA, diverged and failed ones included."""
-    from fits.table import read
+    from fits.table.rows import read
 
     data: Any = options.data
     if options.data.is_dir() and not (options.data / "trials.parquet").is_file():

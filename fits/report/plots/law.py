@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits.fit import Fit
-from fits.loss import FLOPS_PER_PARAM_TOKEN
+from fits.forms.loss import FLOPS_PER_PARAM_TOKEN
+from fits.record import Fit
 from fits.report import model, rows, words
 from fits.report.plots.style import (
     INK,

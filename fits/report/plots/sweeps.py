@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import basin, cells, transfer
-from fits.basin import Basin
-from fits.cells import Cell
+from fits.optimum import basin, cells, transfer
+from fits.optimum.basin import Basin
+from fits.optimum.cells import Cell
 from fits.report import rows, words
 from fits.report.plots.style import INK, MARKERS, colours, make, power_of_two, svg
 
