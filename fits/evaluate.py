@@ -1,7 +1,7 @@
-"""What a fit says at new points, with its interval."""
+"""What a fit says at new points, with its interval: the one door, whatever the fit's law is."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,37 +9,54 @@ from fits.forms import catalogue
 from fits.forms.law import Array, Columns
 from fits.record import Fit
 from ground import InputError
+from ground.number import Number
+
+LEVEL = 0.9
 
 
-def predict(
-    fit: Fit, x: Columns, level: float = 0.9, noise: bool = True, seed: int = 0
-) -> dict[str, Array]:
-    """`value`, `low`, `high` of the target at columns x [n]: the spread of the replicates and, if
-    `noise`, of the residuals of log loss.
+class Band(NamedTuple):
+    """The target at points [n]; `low` and `high` are NaN where nothing is known of the interval."""
+
+    value: Array
+    low: Array
+    high: Array
+
+    def number(self, level: float, source: str, i: int = 0) -> Number:
+        """Point `i` as an answer shows it."""
+        low, high = (None if np.isnan(end[i]) else float(end[i]) for end in (self.low, self.high))
+        return Number(float(self.value[i]), low, high, level, source)
+
+
+def evaluate(fit: Fit, x: Columns, level: float = LEVEL, noise: bool = True, seed: int = 0) -> Band:
+    """The target at columns x [n] with its interval: the spread of the bootstrap's replicates (of a
+    weighted set: of its members) and, if `noise`, of a run about the law. Without replicates there
+    is no interval.
     """
-    drawn = draws(fit, x, noise, seed)
-    value = np.asarray(
-        catalogue.law(fit.law).predict(fit.params, {c: np.asarray(v, float) for c, v in x.items()})
-    )
-    low, high = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)], axis=0)
-    return {"value": value, "low": np.minimum(low, value), "high": np.maximum(high, value)}
+    if not 0 < level < 1:
+        raise InputError(f"level={level!r}: must be between 0 and 1")
+    x = _floats(x)
+    if fit.law in catalogue.SETS:
+        from fits.auto import mixture  # here: a single form is evaluated without SciPy
+
+        return Band(*mixture.predict(fit, x, level, noise))
+    value = np.asarray(fit.form.predict(fit.params, x), float)
+    if not fit.replicates:
+        return Band(value, np.full(value.shape, np.nan), np.full(value.shape, np.nan))
+    low, high = np.percentile(draws(fit, x, noise, seed), _tails(level), axis=0)
+    return Band(value, np.minimum(low, value), np.maximum(high, value))
 
 
-def pooled(
-    fits: Sequence[Fit], x: Columns, level: float = 0.9, noise: bool = True
-) -> dict[str, Array]:
-    """`value` (the median), `low`, `high` at columns x [n] where several forms may hold: their
-    draws in one heap, as many of each.
+def pooled(fits: Sequence[Fit], x: Columns, level: float = LEVEL, noise: bool = True) -> Band:
+    """The target (the median) at columns x [n] where several forms may hold: their draws in one
+    heap, as many of each.
 
     So the interval holds what each form is unsure of and how far the forms disagree, which between
     forms that fit the runs alike is most of what is not known of a larger run.
     """
     each = [draws(fit, x, noise, seed) for seed, fit in enumerate(fits)]
-    fewest = min(map(len, each))
-    low, value, high = np.percentile(
-        np.concatenate([d[:fewest] for d in each]), [50 * (1 - level), 50, 50 * (1 + level)], axis=0
-    )
-    return {"value": value, "low": low, "high": high}
+    heap = np.concatenate([d[: min(map(len, each))] for d in each])
+    low, high, value = np.percentile(heap, [*_tails(level), 50], axis=0)
+    return Band(value, low, high)
 
 
 def draws(fit: Fit, x: Columns, noise: bool = True, seed: int = 0) -> Array:
@@ -50,9 +67,8 @@ def draws(fit: Fit, x: Columns, noise: bool = True, seed: int = 0) -> Array:
         raise InputError(
             f"fit of {fit.law}: has no bootstrap replicates, so no interval; fit with --bootstrap"
         )
-    found = catalogue.law(fit.law).predict(
-        _stack(fit.replicates), {c: np.asarray(v, float) for c, v in x.items()}
-    )
+    stacked = {name: np.asarray(v, float)[:, None] for name, v in fit.replicates.items()}
+    found = fit.form.predict(stacked, _floats(x))
     if noise and fit.residual_sd:
         found = found * np.exp(
             fit.residual_sd * np.random.default_rng(seed).standard_normal(found.shape)
@@ -60,5 +76,9 @@ def draws(fit: Fit, x: Columns, noise: bool = True, seed: int = 0) -> Array:
     return np.asarray(found, float)
 
 
-def _stack(replicates: Mapping[str, Any]) -> dict[str, Array]:
-    return {name: np.asarray(values, float)[:, None] for name, values in replicates.items()}
+def _floats(x: Columns) -> dict[str, Array]:
+    return {name: np.asarray(values, float) for name, values in x.items()}
+
+
+def _tails(level: float) -> list[float]:
+    return [50 * (1 - level), 50 * (1 + level)]

@@ -193,7 +193,7 @@ def run(chain: Chain) -> Json:
     answer["drift"] = {name: c["drift"]["total"] for name, c in by_width.items()}
     answer["recipe"] = made(target, stated)
     answer["trials"] = compact(chain.store, chain.out / "trials.parquet")
-    tell_the_sceptic(chain, widths, [*by_width.values(), *by_steps.values()], found, answer)
+    tell_the_sceptic(chain, [*by_width.values(), *by_steps.values()], found, answer)
     return answer
 
 
@@ -232,7 +232,7 @@ def prediction(found: Sequence[Fit], target: Trial, lr: Json, size: demo.Size) -
     """What is stated before the target is trained."""
     at = {"params": counts.params(target), "tokens": target.tokens, "flops": counts.flops(target)}
     x = {name: np.array([float(v)]) for name, v in at.items()}
-    loss = {end: float(values[0]) for end, values in pooled(found, x).items()}
+    loss = {end: float(values[0]) for end, values in pooled(found, x)._asdict().items()}
     source = f"u-muP's optimum at width {size.tuning_width}, followed to {size.target_steps} steps"
     return {
         "target": {
@@ -291,14 +291,12 @@ def made(target: Trial, stated: Json) -> Json:
     return {**numbers, **stated["predicted"]}
 
 
-def tell_the_sceptic(
-    chain: Chain, widths: pd.DataFrame, checks: list[Json], found: Sequence[Fit], answer: Json
-) -> None:
+def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], answer: Json) -> None:
     """transfer.json, recipe.json, transfer.png and report.html."""
     chain.save("transfer.json", {"checks": checks})
     chain.save("recipe.json", {"target": answer["target"], "numbers": answer["recipe"]})
     by_width = [c for c in checks if c["axis"] == "width"]
-    report.plots.transfer_figure(widths, by_width).savefig(
+    report.plots.transfer_figure(by_width).savefig(
         chain.out / "transfer.png", dpi=130, bbox_inches="tight"
     )
     table = read_table(chain.store.path)

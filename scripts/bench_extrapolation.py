@@ -74,22 +74,20 @@ def split(frame, ratio: float):
     return (train, test) if len(train) >= TRAIN and len(test) >= TEST else None
 
 
-def predicted(train, test, law: str) -> dict[str, Any]:
+def predicted(train, test, law: str):
     """`value`, `low`, `high` of the test runs' loss."""
-    from fits import evaluate
-    from fits.engine import bootstrap
+    from fits.engine.bootstrap import bootstrap
+    from fits.evaluate import evaluate
     from fits.fit import fit
-    from fits.forms.catalogue import law as find
-    from fits.predict import auto
+    from fits.forms import catalogue
     from fits.table.points import select
 
     x = {name: test[name].to_numpy() for name in ("params", "tokens", "flops")}
-    if law == "auto":
-        return auto.predict(auto.fit_auto(train), x, LEVEL)
-    points = select(train, find(law))
-    return evaluate.predict(
-        bootstrap.bootstrap(points, fit(points, law), 200, level=LEVEL), x, LEVEL
-    )
+    points = select(train, catalogue.reading(law))
+    found = fit(points, law)
+    if found.mixture is None:
+        found = bootstrap(points, found, 200, level=LEVEL)
+    return evaluate(found, x, LEVEL)
 
 
 def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
@@ -107,10 +105,10 @@ def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
         "ratio": ratio,
         "train": len(train),
         "test": len(test),
-        "error": 100 * float(np.mean(np.abs(p["value"] / loss - 1))),
-        "bias": 100 * float(np.mean(p["value"] / loss - 1)),
-        "covered": int(np.sum((p["low"] <= loss) & (loss <= p["high"]))),
-        "half_width": 100 * float(np.mean((p["high"] - p["low"]) / (2 * p["value"]))),
+        "error": 100 * float(np.mean(np.abs(p.value / loss - 1))),
+        "bias": 100 * float(np.mean(p.value / loss - 1)),
+        "covered": int(np.sum((p.low <= loss) & (loss <= p.high))),
+        "half_width": 100 * float(np.mean((p.high - p.low) / (2 * p.value))),
         "seconds": time.process_time() - started,
     }
 

@@ -50,7 +50,7 @@ def load(path: Path | None):
         table = read(
             path, where=("epoch_outlier=0",) if path.name == "chinchilla_epoch.csv" else ()
         )
-        return select(table.frame, catalogue.law("chinchilla"), left_out=table.left_out), path.name
+        return select(table, catalogue.law("chinchilla")), path.name
     import numpy as np
 
     rng = np.random.default_rng(0)

@@ -12,24 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits import evaluate
 from fits.audit import checklist
-from fits.engine import bootstrap
+from fits.auto.choice import CUTS, FEWEST, GAP
+from fits.engine.bootstrap import bootstrap
 from fits.engine.objective import DELTA, Objective
 from fits.engine.pose import pose
 from fits.engine.solve import solve
+from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.forms import catalogue
 from fits.forms.law import Array, Law
-from fits.predict import auto
 from fits.record import Fit
 from fits.table.points import PARAMS_KINDS, Points, select
-from fits.table.rows import read
+from fits.table.rows import Table, read, table_of
 from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+AUTO = "auto"  # the weighted set of forms: always one of the rivals
 RIVALS = ("chinchilla", "chinchilla-tied", "chinchilla-outer")
 REPLICATES = 50  # of the bootstrap behind a hold-out's coverage
 LEVEL = 0.9
@@ -94,14 +95,12 @@ class Audit:
 
 
 def audit(
-    table: "pd.DataFrame",
+    table: "pd.DataFrame | Table",
     law: str = "chinchilla",
     *,
     best_over: Sequence[str] = (),
     params_kind: str = "total",
     rivals: Sequence[str] = RIVALS,
-    left_out: Mapping[str, int] | None = None,
-    source: str = "",
 ) -> Audit:
     """The audit of `law` on the table's usable rows; `auto` is audited beside the form that its
     heaviest member has.
@@ -110,32 +109,33 @@ def audit(
     have been counted. Raises InputError where the table cannot support the law, or the law is not
     one of params and tokens.
     """
-    rows = read(table, best_over=best_over, one_row_a_run=False)
-    left = {**(left_out or {}), **rows.left_out}
-    whole = auto.fit_auto(rows.frame, params_kind=params_kind, left_out=left)
-    form = catalogue.law(whole.form if law == "auto" else law)
+    given = table if isinstance(table, Table) else table_of(table)
+    rows = read(given.frame, best_over=best_over, one_row_a_run=False)
+    rows = rows._replace(left={**given.left, **rows.left}, source=given.source)
+    whole = fit(rows, AUTO, params_kind=params_kind)
+    form = whole.form if law == whole.law else catalogue.law(law)
     if not set(form.inputs) <= {"params", "tokens"}:
         raise InputError(
             f"law={law!r}: the audit takes laws of params and tokens: "
             f"{', '.join(RIVALS)}, auto, ..."
         )
-    points = select(rows.frame, form, params_kind, left)
-    base = fit(points, form, source=source)
+    points = select(rows, form, params_kind)
+    base = fit(points, form)
     forms = list(dict.fromkeys((form.name, *rivals)))
-    held = [row for name in forms for row in _held_out(points, catalogue.law(name))] + [
-        _auto_row(row, whole) for row in whole.holdout
-    ]
+    held = [row for name in forms for row in _held_out(points, catalogue.law(name))] + _set_rows(
+        whole
+    )
     compared = [_rival(name, points, held, base) for name in forms] + [
-        _auto_rival(whole, points, held)
+        _set_rival(whole, points, held)
     ]
-    choices = _choices(points, form, rows.frame, table, params_kind, base)
-    edge = checklist.rates(table)
+    choices = _choices(points, form, rows.frame, given.frame, params_kind, base)
+    edge = checklist.rates(given.frame)
     flags = _flags(base, law, points, held, choices, edge)
-    answers = checklist.fill(rows.frame, base, points, left, best_over, edge)
+    answers = checklist.fill(rows.frame, base, points, rows.left_out, best_over, edge)
     return Audit(
         law,
         len(points.y),
-        source,
+        given.source,
         held,
         compared,
         choices,
@@ -166,14 +166,14 @@ def _flops(points: Points) -> Array:
 
 def _held_out(points: Points, form: type[Law]) -> list[dict[str, Any]]:
     """The form on the cheap runs of each cut, tested on the dearer ones: the same cuts as
-    `fits.predict.auto`.
+    `fits.auto`.
     """
     out = []
     flops = _flops(points)
-    for share in auto.CUTS:
+    for share in CUTS:
         cut = float(np.sort(flops)[max(int(share * len(flops)) - 1, 0)])
-        seen, tested = flops <= cut, flops > auto.GAP * cut
-        if seen.sum() < auto.FEWEST or tested.sum() < 2:
+        seen, tested = flops <= cut, flops > GAP * cut
+        if seen.sum() < FEWEST or tested.sum() < 2:
             continue
         row = {
             "form": form.name,
@@ -203,16 +203,18 @@ def _measured(cheap: Points, dear: Points, form: type[Law]) -> dict[str, Any]:
         "params": found.params,
     }
     try:
-        p = evaluate.predict(
-            bootstrap.bootstrap(cheap, found, REPLICATES, level=LEVEL), dear.x, LEVEL
-        )
+        p = evaluate(bootstrap(cheap, found, REPLICATES, level=LEVEL), dear.x, LEVEL)
     except InputError as error:
         return {**out, "failed": str(error)}
-    return {**out, "coverage": float(np.mean((p["low"] <= dear.y) & (dear.y <= p["high"])))}
+    return {**out, "coverage": float(np.mean((p.low <= dear.y) & (dear.y <= p.high)))}
 
 
-def _auto_row(row: Mapping[str, float], whole: auto.Auto) -> dict[str, Any]:
-    return {"form": "auto", **{k: v for k, v in row.items() if k != "miss"}, "params": {}}
+def _set_rows(whole: Fit) -> list[dict[str, Any]]:
+    assert whole.mixture is not None
+    return [
+        {"form": whole.law, **{k: v for k, v in row.items() if k != "miss"}, "params": {}}
+        for row in whole.mixture.holdout
+    ]
 
 
 def _far(points: Points) -> dict[str, Array]:
@@ -280,23 +282,14 @@ def _rival(name: str, points: Points, held: list[dict[str, Any]], base: Fit) -> 
     }
 
 
-def _auto_rival(whole: auto.Auto, points: Points, held: list[dict[str, Any]]) -> dict[str, Any]:
-    p = auto.predict(whole, _far(points), LEVEL)
-    loss = {
-        "value": float(p["value"][0]),
-        "low": float(p["low"][0]),
-        "high": float(p["high"][0]),
-        "level": LEVEL,
-        "source": "auto",
-    }
-    error = _mean_error(held, "auto")
+def _set_rival(whole: Fit, points: Points, held: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "form": "auto",
+        "form": whole.law,
         "parameters": None,
         "objective": None,
         "residual_sd": whole.residual_sd,
-        "loss": loss,
-        "holdout_error": error,
+        "loss": evaluate(whole, _far(points), LEVEL).number(LEVEL, whole.law).json(),
+        "holdout_error": _mean_error(held, whole.law),
     }
 
 
@@ -323,7 +316,9 @@ def _choices(
     for kind, column in PARAMS_KINDS.items():
         if kind != params_kind and column in frame and frame[column].notna().all():
             rows.append(_choice(f"N is {column}", form, select(frame, form, kind), base))
-    if (best := checklist.best_rates(table)) is not None and not best.equals(frame):
+    if (best := checklist.best_rates(table)) is not None and not best.equals(
+        frame.reset_index(drop=True)
+    ):
         rows.append(
             _choice(
                 "best learning rate of each cell",
@@ -407,8 +402,7 @@ def _flags(
     choices: list[dict[str, Any]],
     edge: dict[str, Any] | None,
 ) -> list[dict[str, Any]]:
-    name = "auto" if law == "auto" else base.law
-    own = [row for row in held if row["form"] == name and row["coverage"] is not None]
+    own = [row for row in held if row["form"] == law and row["coverage"] is not None]
     flops, multiple = _flops(points), points.x["tokens"] / points.x["params"]
     values: dict[str, float] = {
         "open_profiles": sum(not closed for closed in base.identified.values()),
@@ -423,7 +417,7 @@ def _flags(
     if own:
         values["holdout_error"] = float(np.mean([row["error"] for row in own]))
         values["holdout_coverage"] = float(np.mean([row["coverage"] for row in own]))
-    if (ratio := better_rival(held, name)) is not None:
+    if (ratio := better_rival(held, law)) is not None:
         values["better_rival"] = ratio
     if edge is not None:
         values["lr_on_edge"] = edge["on_edge"]

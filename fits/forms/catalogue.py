@@ -28,6 +28,9 @@ FAMILIES = (
     step_time,
 )
 
+# Not one form but a weighted set of forms (`fits.auto`), which reads the columns of this one.
+SETS = {"auto": "chinchilla"}
+
 
 def all_laws() -> dict[str, type[Law]]:
     """Every form by its name, in the order of the families."""
@@ -40,3 +43,8 @@ def law(name: str) -> type[Law]:
     if name not in known:
         raise InputError(f"law={name!r}: must be one of {', '.join(known)}")
     return known[name]
+
+
+def reading(name: str) -> type[Law]:
+    """The form whose columns the law of that name reads, a set of forms included."""
+    return law(SETS.get(name, name))

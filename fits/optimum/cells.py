@@ -11,6 +11,7 @@ import numpy as np
 from fits.optimum import basin
 from fits.optimum.basin import Array, Basin, Flags, Ints
 from ground import InputError
+from ground.number import Number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ SEED_DOF = 3
 SEED_MOST = 0.25
 # seeds count towards the pooled noise where the log loss is within this of the size's best
 SEED_NEAR = 0.1
+CURVE_POINTS = 97  # of a basin as it is drawn
 
 
 @dataclass(frozen=True)
@@ -192,23 +194,44 @@ def fit(cell: Cell, sd: float, dof: float, level: float, rng: np.random.Generato
 
 
 def row(cell: Cell, found: Basin) -> dict[str, Any]:
+    """The answer for one size: where its optimum is, what it is worth, and the basin to be
+    drawn.
+    """
+    ends = found.floor, found.floor_low, found.floor_high
+    loss, low, high = (float(np.exp(v)) for v in ends)
     return {
-        "size": cell.size, "points": int(cell.finite.sum()), "runs": int(cell.runs.sum()),
-        "diverged": int((~cell.finite).sum()), "log2":
-        number(found.value, found.low, found.high, found.level), "optimum": float(2**found.value),
-        "censored": found.censored, "loss": number(float(np.exp(found.floor)),
-        float(np.exp(found.floor_low)), float(np.exp(found.floor_high)), found.level), "regret":
-        None if found.censored else float(np.exp(found.floor)) * found.regret, "sensitivity": None
-        if cell.loss_init is None else sensitivity(cell.loss, cell.loss_init),
-    }  # fmt: skip
+        "size": cell.size,
+        "points": int(cell.finite.sum()),
+        "runs": int(cell.runs.sum()),
+        "diverged": int((~cell.finite).sum()),
+        "log2": number(found.value, found.low, found.high, found.level),
+        "optimum": float(2**found.value),
+        "censored": found.censored,
+        "loss": number(loss, low, high, found.level),
+        "regret": None if found.censored else loss * found.regret,
+        "sensitivity": None if cell.loss_init is None else sensitivity(cell.loss, cell.loss_init),
+        "basin": basin_data(cell, found),
+    }
+
+
+def basin_data(cell: Cell, found: Basin) -> dict[str, list[float | None]]:
+    """The cell's points (`loss` None where a seed diverged) and the basin's curve, over `log2` of
+    the hyperparameter.
+    """
+    x = cell.x[cell.finite]
+    fine = np.linspace(x.min(), x.max(), CURVE_POINTS)
+    return {
+        "log2": _short(cell.x),
+        "loss": _short(cell.loss),
+        "curve_log2": _short(fine),
+        "curve_loss": _short(np.exp(found.curve(fine))),
+    }
+
+
+def _short(values: Array) -> list[float | None]:
+    return [float(f"{v:.7g}") if np.isfinite(v) else None for v in values]
 
 
 def number(value: float, low: float | None, high: float | None, level: float) -> dict[str, Any]:
-    bound = [None if b is None else float(b) for b in (low, high)]
-    return {
-        "value": float(value),
-        "low": bound[0],
-        "high": bound[1],
-        "level": level,
-        "source": "fitted basins",
-    }
+    low, high = (None if end is None else float(end) for end in (low, high))
+    return Number(float(value), low, high, level, "fitted basins").json()

@@ -187,10 +187,9 @@ def _penalty(fitted: list[tuple[Cell, Basin]], level: float) -> dict[str, Any]:
     """
     (_, small), (cell, large) = fitted[0], fitted[-1]
     if reason := _unmeasured(cell, small):
+        unknown = dict.fromkeys(("value", "low", "high"))
         return {
-            "value": None,
-            "low": None,
-            "high": None,
+            **unknown,
             "level": level,
             "source": "fitted basins",
             "relative": None,

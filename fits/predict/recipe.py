@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from fits.evaluate import LEVEL
 from fits.forms import hyper
 from fits.forms.law import Array
 from fits.predict.shape import VOCAB, Shape, shape
-from fits.predict.sources import LEVEL, MARK, Answers, Source, ask
+from fits.predict.sources import MARK, Answers, Source, ask
 from ground import InputError
 
 # linear warmup over min(10 % of the run, 375M tokens): Celerity, 2509.25087

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fits.forms.catalogue import law
+from fits.evaluate import LEVEL, evaluate
 from fits.forms.law import Array
 from fits.optimum.transfer import AXES
 from fits.predict import published
@@ -23,8 +23,6 @@ from ground import InputError
 
 DEFAULTS = ("epoch", "steplaw", "powerlines")
 MARK = "published, not measured here"
-LEVEL = 0.9
-AUTO = "auto"  # the law's name in a fit by `fits.predict.auto`, which is no single form
 # targets that a recipe has use for
 QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")
 # Mean and spread of published slopes d log optimum / d log size, by hyperparameter and axis.
@@ -139,8 +137,8 @@ def _file(path: Path, parametrization: str) -> list[Source]:
 
 
 def from_fit(fit: Fit, name: str) -> Source:
-    """A fit of ours, `fits.predict.auto`'s weighted set of forms included."""
-    return Source(name, "loss" if fit.law == AUTO else law(fit.law).target, fit)
+    """A fit of ours."""
+    return Source(name, fit.form.target, fit)
 
 
 def from_check(check: Mapping[str, Any], name: str) -> Source:
@@ -165,8 +163,7 @@ def ask(
         return Answers(source, value, low, high, at["params"], warnings)
     assert source.fit is not None
     fit = source.fit
-    inputs = ("params", "tokens") if fit.law == AUTO else law(fit.law).inputs
-    columns, warnings = _columns(source, inputs, at, kind)
+    columns, warnings = _columns(source, at, kind)
     for i in range(len(at["params"])):
         point = {name: float(values[i]) for name, values in columns.items()}
         for warning in [
@@ -175,27 +172,12 @@ def ask(
         ]:
             if warning not in warnings:
                 warnings.append(warning)
-    found = _evaluate(fit, {name: columns[name] for name in inputs}, level)
-    return Answers(source, found["value"], found["low"], found["high"], columns["params"], warnings)
-
-
-def _evaluate(fit: Fit, x: Mapping[str, Array], level: float) -> dict[str, Array]:
-    if fit.law == AUTO:
-        from fits.predict import auto
-
-        assert isinstance(fit, auto.Auto)
-        return auto.predict(fit, x, level)
-    if fit.replicates:
-        from fits import evaluate
-
-        return evaluate.predict(fit, x, level)
-    value = np.asarray(law(fit.law).predict(fit.params, x), float)
-    unknown = np.full(value.shape, np.nan)
-    return {"value": value, "low": unknown, "high": unknown}
+    found = evaluate(fit, {name: columns[name] for name in fit.form.inputs}, level)
+    return Answers(source, *found, columns["params"], warnings)
 
 
 def _columns(
-    source: Source, inputs: Sequence[str], at: Mapping[str, Array], kind: str
+    source: Source, at: Mapping[str, Array], kind: str
 ) -> tuple[dict[str, Array], list[str]]:
     """The columns the law takes, `params` converted to the N it was made for."""
     assert source.fit is not None
@@ -221,7 +203,7 @@ def _columns(
     columns["flops"] = 6 * n * at["tokens"]
     columns.setdefault("unique_tokens", at["tokens"])
     columns.setdefault("sparsity", sparsity)
-    missing = [name for name in inputs if name not in columns]
+    missing = [name for name in source.fit.form.inputs if name not in columns]
     if missing:
         raise InputError(
             f"fit={source.name!r}: needs {', '.join(missing)}; give "

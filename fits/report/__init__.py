@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fits.forms.law import unit
-from fits.predict import auto
 from fits.record import Fit
-from fits.report import model, plots, rows, whatif, words
+from fits.report import plots, rows, whatif, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +84,7 @@ def render(
         facts=facts,
         absent=absent,
         checks=checks,
-        sweeps=plots.transfer_panels(table, checks),
+        sweeps=plots.transfer_panels(checks),
         missing=list(missing),
         fits=[
             _law(f, table, prediction if i == 0 else None, points if i == 0 else None, i)
@@ -110,9 +109,9 @@ def _inline(name: str) -> Any:
 
 
 def _formula(fit: Fit, formula: str) -> str:
-    if not isinstance(fit, auto.Auto):
+    if fit.mixture is None:
         return formula
-    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in fit.weights.items())
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in fit.mixture.weights.items())
     return f"a weighted set of forms ({weights}); parameters: of its heaviest member, {formula}"
 
 
@@ -124,7 +123,7 @@ def _law(
     i: int,
 ) -> dict[str, Any]:
     """What the page shows of one fit."""
-    form = model.form(fit)
+    form = fit.form
     found = rows.of_law(table, fit, points)
     numbers = [
         {"name": name, "value": value, "derived": name in fit.derived, "identified":
@@ -133,7 +132,7 @@ def _law(
     ]  # fmt: skip
     return {
         "fit": fit, "formula": _formula(fit, form.formula), "citation": form.citation, "numbers":
-        numbers, "found": found, "holdout": fit.holdout if isinstance(fit, auto.Auto) else None,
+        numbers, "found": found, "holdout": fit.mixture.holdout if fit.mixture else None,
         "figures": plots.law_panels(found, fit, prediction, f"law{i}"), "units": {c:
         unit(form, c) for c in fit.range}, "level": next((words.level(b) for b in
         fit.interval.values()), "90 %"),

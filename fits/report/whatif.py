@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from fits.evaluate import evaluate
 from fits.forms import catalogue
 from fits.forms.law import Parameter
 from fits.forms.loss import FLOPS_PER_PARAM_TOKEN
 from fits.forms.powers import PowerSum
-from fits.predict import auto
 from fits.predict.published import REFUSED, SILENT
 from fits.record import Fit
-from fits.report import model
 from fits.report.words import target_of
 
 DRAWS = 200  # refits that go into the page: enough for a 90 % interval, 10 kB
@@ -82,7 +81,7 @@ def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any
     2 + 3 T], E, g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the
     residuals' spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
     """
-    form = model.form(fit)
+    form = fit.form
     if form.target != "loss" or not set(form.inputs) <= KNOWN or not set(fit.range) & KNOWN:
         return None
     start = _start(fit, prediction)
@@ -98,7 +97,7 @@ def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any
 def _powers(fit: Fit) -> dict[str, Any] | None:
     rows = (
         None
-        if isinstance(fit, auto.Auto)
+        if fit.mixture
         else _rows(fit.law, {k: np.asarray([v], float) for k, v in fit.params.items()})
     )
     if rows is None:
@@ -127,7 +126,7 @@ def _grid(fit: Fit, span: Mapping[str, list[float]]) -> dict[str, Any]:
         "tokens": d.ravel(),
         "flops": FLOPS_PER_PARAM_TOKEN * n.ravel() * d.ravel(),
     }
-    found = model.band(fit, x) or {"value": model.evaluate(fit, x)}
+    found = {name: v for name, v in evaluate(fit, x)._asdict().items() if np.isfinite(v).all()}
     return {
         "grid": {
             name: [[float(f"{v:.6g}") for v in row] for row in np.log(values).reshape(n.shape)]

@@ -1,4 +1,4 @@
-"""Opening DATA: a store, a Parquet, or a CSV of anyone's runs."""
+"""Opening DATA, whatever it is: a store, a Parquet, a CSV, or a table in memory."""
 
 import hashlib
 from pathlib import Path
@@ -10,17 +10,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def opened(path: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
+def opened(data: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
+    """The table as it stands there, its rows numbered by the index, and its source: the file's name
+    and sha256. A folder is a store, or holds `trials.parquet`. Raises InputError in one line.
+    """
     import pandas as pd
 
-    if isinstance(path, pd.DataFrame):
-        return path.reset_index(drop=True), "a table in memory"
-    file = Path(path)
-    if file.is_dir():
-        file = file / "trials.parquet"
+    if isinstance(data, pd.DataFrame):
+        numbered = data.index.is_unique and data.index.dtype.kind == "i"
+        return data if numbered else data.reset_index(drop=True), "a table in memory"
+    file = Path(data)
+    if file.is_dir() and not (file / "trials.parquet").is_file():
+        from sweeps.table import store_table
+
+        return store_table(file), f"store {file.name}"
+    file = file / "trials.parquet" if file.is_dir() else file
     if not file.is_file():
         raise InputError(
-            f"data={str(path)!r}: no such file; give a CSV, a Parquet or a store's folder"
+            f"data={str(data)!r}: no such file; give a CSV, a Parquet or a store's folder"
         )
     content = file.read_bytes()
     try:
@@ -28,10 +35,10 @@ def opened(path: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
     # pandas' and pyarrow's parse errors are ValueErrors
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"data={str(path)!r}: cannot be read as {file.suffix or 'CSV'}: "
+            f"data={str(data)!r}: cannot be read as {file.suffix or 'CSV'}: "
             f"{str(error).splitlines()[0]}"
         ) from None
     if frame.empty:
-        raise InputError(f"data={str(path)!r}: has no rows")
+        raise InputError(f"data={str(data)!r}: has 0 rows")
     frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
     return frame, f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.forms.law import Array, Law
-from fits.table.rows import require
+from fits.table.rows import Row, Table, counts, require, table_of
 from fits.table.units import check_units
 from ground import InputError
 
@@ -25,29 +25,32 @@ WORST_LOSS = 12.5  # nats: ln of a vocabulary of 270,000, what a model that know
 @dataclass(frozen=True)
 class Points:
     """What a law is fitted to: columns [n], target [n], and a group number per row for each level
-    of the bootstrap.
+    of the bootstrap; the rows that they are, and by reason those that are left out.
     """
 
     x: dict[str, Array]
     y: Array
-    left_out: dict[str, int]
+    left: dict[str, list[Row]]
     warnings: list[str]
     groups: dict[str, Labels] = field(default_factory=dict)  # "run", "size": integers [n]
     params_kind: str = "total"
+    rows: list[Row] = field(default_factory=list)  # [n]
+    source: str = ""
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        return counts(self.left)
 
 
-def select(
-    frame: "pd.DataFrame",
-    law: type[Law],
-    params_kind: str = "total",
-    left_out: Mapping[str, int] | None = None,
-) -> Points:
-    """The law's columns and target as float64, rows that cannot be used left out and counted;
-    refuses what no law can be fitted to.
+def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "total") -> Points:
+    """The law's columns and target as float64, rows that cannot be used left out by reason; refuses
+    what no law can be fitted to.
     """
     if params_kind not in PARAMS_KINDS:
         raise InputError(f"params-kind={params_kind!r}: must be one of {', '.join(PARAMS_KINDS)}")
-    counted = dict(left_out or {})
+    table = table if isinstance(table, Table) else table_of(table)
+    frame, left = table.frame, {reason: list(rows) for reason, rows in table.left.items()}
+    names = np.array(table.names, object)
     warnings: list[str] = []
     source = {c: PARAMS_KINDS[params_kind] if c == "params" else c for c in law.inputs}
     if "flops" in source and "flops" not in frame and {"params", "tokens"} <= set(frame.columns):
@@ -57,18 +60,20 @@ def select(
     columns = {
         name: _numbers(frame, column) for name, column in {**source, law.target: law.target}.items()
     }
-    good = _usable(columns, counted, law.fractions)
+    good = _usable(columns, names, left, law.fractions)
     columns = {name: values[good] for name, values in columns.items()}
     y = columns.pop(law.target)
     warnings += check_units({**columns, law.target: y}, source)
-    _check_enough(columns, y, law, counted)
+    _check_enough(columns, y, law, counts(left))
     if law.target == "loss" and "x" not in law.inputs and (worse := int((y > WORST_LOSS).sum())):
         warnings.append(
             f"loss: {worse} of {len(y)} above {WORST_LOSS:g} nats, worse than knowing "
             "nothing: perplexity, or diverged runs?"
         )
     groups = _groups(frame[good])
-    return Points(columns, y, counted, warnings, groups, params_kind)
+    return Points(
+        columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source
+    )
 
 
 def _numbers(frame: "pd.DataFrame", column: str) -> Array:
@@ -81,10 +86,13 @@ def _numbers(frame: "pd.DataFrame", column: str) -> Array:
 
 
 def _usable(
-    columns: Mapping[str, Array], counted: dict[str, int], fractions: tuple[str, ...] = ()
+    columns: Mapping[str, Array],
+    names: NDArray[np.object_],
+    left: dict[str, list[Row]],
+    fractions: tuple[str, ...] = (),
 ) -> Array:
-    """Rows whose values are all finite and positive (a fraction: in [0, 1)); each other is counted
-    once, under the first that fails.
+    """Rows whose values are all finite and positive (a fraction: in [0, 1)); each other goes to
+    `left` once, under the first that fails.
     """
     good = np.ones(len(next(iter(columns.values()))), bool)
     for name, values in columns.items():
@@ -95,8 +103,8 @@ def _usable(
                 else (f"{name} not positive", values <= 0)
             )
             for reason, bad in ((f"{name} missing or not finite", ~np.isfinite(values)), outside):
-                if (rows := int((good & bad).sum())) > 0:
-                    counted[reason] = counted.get(reason, 0) + rows
+                if (good & bad).any():
+                    left.setdefault(reason, []).extend(names[good & bad].tolist())
                 good &= ~bad
     return good
 

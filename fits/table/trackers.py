@@ -46,11 +46,14 @@ def exports(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame
 
 
-def ended(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[str, int]]":
-    """The runs that are over, their status in the table's words (an empty one is done), and how
-    many others there were.
+def ended(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[str, list[int]]]":
+    """The runs that are over, their status in the table's words (an empty one is done), and the
+    numbers of the others' rows by their status.
     """
     told = frame["status"].fillna("done").astype(str).str.lower()
     over = told.isin(list(STATUSES))
-    others = {f"status {word}": int(rows) for word, rows in told[~over].value_counts().items()}
+    others = {
+        f"status {word}": told.index[told == word].tolist()
+        for word in told[~over].value_counts().index
+    }
     return frame[over].assign(status=told[over].map(STATUSES)), others

@@ -55,16 +55,14 @@ def run(options: Options) -> Audit:
     from fits.forms import catalogue
     from scalelab.cli.fit import open_table
 
-    form = catalogue.law("chinchilla" if options.law == "auto" else options.law)
+    form = catalogue.reading(options.law)
     table = open_table(options.data, form, options.map, options.where)
     over = tuple(c.strip() for c in options.best_over.split(",") if c.strip())
     return audit(
-        table.frame,
+        table,
         options.law,
         best_over=over,
         params_kind=options.params_kind,
-        left_out=table.left_out,
-        source=table.source,
     )
 
 

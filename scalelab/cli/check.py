@@ -325,7 +325,7 @@ def transfer(args: list[str]) -> int:
         noise=options.noise,
     )
     axes = options.axis, options.hyperparameter
-    _say(f"plot: {check_plots.transfer(options.out or FOLDER, table, *axes, checks)}")
+    _say(f"plot: {check_plots.transfer(options.out or FOLDER, *axes, checks)}")
     if options.json:
         print_json({"checks": checks})
     else:
@@ -362,12 +362,7 @@ def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame
     from fits.table.rows import read
 
     pairs = [entry.partition("=") for entry in names]
-    source: Any = data
-    if data.is_dir() and not (data / "trials.parquet").is_file():
-        from sweeps.table import read_table
-
-        source = read_table(data)
-    found = read(source, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True)
+    found = read(data, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True)
     if found.left_out:
         _say(
             "left out: " + ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())

@@ -33,7 +33,7 @@ def published(name: str) -> Path:
 
 def epoch(outliers: bool = False) -> Points:
     table = read(published("chinchilla_epoch.csv"), where=() if outliers else ("epoch_outlier=0",))
-    return select(table.frame, catalogue.law("chinchilla"), left_out=table.left_out)
+    return select(table, catalogue.law("chinchilla"))
 
 
 def columns(n: int, rng: np.random.Generator, sizes: int = 12) -> dict[str, np.ndarray]:

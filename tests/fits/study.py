@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fits.engine.bootstrap import bootstrap
-from fits.evaluate import predict
+from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.forms import catalogue
 from fits.optimum import transfer
@@ -83,7 +83,8 @@ def prediction(runs: pd.DataFrame, found: Fit) -> dict:
     target = runs[runs["study"] == "target"].iloc[0]
     at = {"params": float(target["params"]), "tokens": float(target["tokens"])}
     said = {
-        k: float(v[0]) for k, v in predict(found, {k: np.array([v]) for k, v in at.items()}).items()
+        k: float(v[0])
+        for k, v in evaluate(found, {k: np.array([v]) for k, v in at.items()})._asdict().items()
     }
     return {
         "target": at, "predicted": {"loss": number(**said, source="loss.json"), "lr":

@@ -258,7 +258,7 @@ def test_misfitting_rows(
 def test_llama_isoflop_surface() -> None:
     """Check 33: 116 digitised points, level least squares on the paper's normalised loss."""
     table = read(published("llama3_isoflop_digitized.csv"), where=["outlier=0"])
-    found = fit(table.frame, "chinchilla", objective="mse", left_out=table.left_out)
+    found = fit(table, "chinchilla", objective="mse")
     assert found.n == 116
     assert {**found.params, **found.derived}["a"] == pytest.approx(0.499, abs=0.005)
     assert {k: found.params[k] for k in ("E", "alpha", "beta")} == pytest.approx(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fits.audit.audit import audit, better_rival
-from fits.table.rows import read
+from fits.table.rows import read, table_of
 from ground import InputError
 from tests.fits.runs import EPOCH, TEX, published, surface
 
@@ -24,9 +24,7 @@ def names(found) -> set[str]:
 
 def test_flags_the_misfitting_sweep():
     table = read(published("misfitting_runs.csv"))
-    found = audit(
-        table.frame, best_over=("lr",), rivals=(), left_out=table.left_out, source=table.source
-    )
+    found = audit(table, best_over=("lr",), rivals=())
     assert {"open_profiles", "residual_sd", "holdout_error", "better_rival", "lr_on_edge"} <= names(
         found
     )
@@ -41,7 +39,7 @@ def test_twenty_well_spread_surfaces_raise_at_most_one_flag():
 
 
 def test_every_part_of_a_full_audit():
-    found = audit(frame(0, 60), source="made sha256:0")
+    found = audit(table_of(frame(0, 60))._replace(source="made sha256:0"))
     forms = {"chinchilla", "chinchilla-tied", "chinchilla-outer", "auto"}
     assert {row["form"] for row in found.holdout} == forms == {row["form"] for row in found.rivals}
     assert len(found.holdout) == 12

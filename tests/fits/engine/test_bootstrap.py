@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from fits import evaluate
 from fits.engine import profile
 from fits.engine.bootstrap import bootstrap, percentiles, resample, standard_deviations
 from fits.engine.solve import minimise
+from fits.evaluate import draws, evaluate, pooled
 from fits.fit import fit
 from fits.forms import catalogue
 from fits.table.points import Points
@@ -151,11 +151,11 @@ def test_intervals_cover() -> None:
         found = bootstrap(points, fit(points, "chinchilla", objective="log-mse"), 200, seed=seed)
         for name, value in truth.items():
             inside[name] += found.interval[name]["low"] <= value <= found.interval[name]["high"]
-        law_only, run = (evaluate.predict(found, target, noise=noise) for noise in (False, True))
+        law_only, run = (evaluate(found, target, noise=noise) for noise in (False, True))
         new = loss * np.exp(0.003 * np.random.default_rng(seed).standard_normal())
-        inside["loss"] += law_only["low"][0] <= loss <= law_only["high"][0]
-        inside["run"] += run["low"][0] <= new <= run["high"][0]
-        assert run["high"] - run["low"] > law_only["high"] - law_only["low"]
+        inside["loss"] += law_only.low[0] <= loss <= law_only.high[0]
+        inside["run"] += run.low[0] <= new <= run.high[0]
+        assert run.high - run.low > law_only.high - law_only.low
     share = {name: count / 40 for name, count in inside.items()}
     assert all(0.77 <= s < 1 for s in share.values()), share
 
@@ -193,7 +193,7 @@ def test_an_open_profile_is_flagged() -> None:
 def test_a_fit_without_replicates_has_no_interval_to_give() -> None:
     found = fit(surface("chinchilla", EPOCH), "chinchilla")
     with pytest.raises(InputError, match="no bootstrap replicates"):
-        evaluate.predict(found, {"params": np.array([1e9]), "tokens": np.array([2e10])})
+        draws(found, {"params": np.array([1e9]), "tokens": np.array([2e10])})
     with pytest.raises(InputError, match="bootstrap=1"):
         bootstrap(surface("chinchilla", EPOCH), found, 1)
 
@@ -208,14 +208,12 @@ def test_pooled_forms_hold_their_own_doubt_and_their_disagreement() -> None:
         for p in (points, replace(points, y=1.1 * points.y))
     ]
     far = {name: np.array([10 * values.max()]) for name, values in points.x.items()}
-    low, high = (evaluate.predict(found, far) for found in both)
-    pooled = evaluate.pooled(both, far)
-    assert low["high"] < pooled["value"] < high["low"]
-    assert (
-        low["low"] < pooled["low"] < low["value"] and high["value"] < pooled["high"] < high["high"]
-    )
-    alone = evaluate.pooled(both[:1], far)
-    assert (alone["low"], alone["high"]) == (low["low"], low["high"])
+    low, high = (evaluate(found, far) for found in both)
+    middle = pooled(both, far)
+    assert low.high < middle.value < high.low
+    assert low.low < middle.low < low.value and high.value < middle.high < high.high
+    alone = pooled(both[:1], far)
+    assert (alone.low, alone.high) == (low.low, low.high)
 
 
 def test_replicates_whose_floor_goes_to_zero_are_part_of_the_interval() -> None:

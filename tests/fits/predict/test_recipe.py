@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fits.predict import auto
+from fits.evaluate import evaluate
+from fits.fit import fit
 from fits.predict.recipe import load_recipe, recipe, rows
 from fits.predict.shape import shape
 from fits.predict.sources import MARK, ask, from_check, from_fit, sources
@@ -228,13 +229,13 @@ def test_a_saved_set_of_forms_predicts_with_its_own_intervals(tmp_path):
     loss = (1.8 + 400 * n**-0.34 + 2000 * d**-0.36) * np.exp(
         0.003 * np.random.default_rng(1).standard_normal(25)
     )
-    found = auto.fit_auto(Points({"params": n, "tokens": d}, loss, {}, []))
+    found = fit(Points({"params": n, "tokens": d}, loss, {}, []), "auto")
     found.save(tmp_path / "auto.json")
     at = {"params": 2e8, "tokens": 2e10, "vocab": 256}
     number = recipe(sources([str(tmp_path / "auto.json")])[0], at).numbers["loss"]
-    same = auto.predict(found, {"params": np.array([2e8]), "tokens": np.array([2e10])})
+    same = evaluate(found, {"params": np.array([2e8]), "tokens": np.array([2e10])})
     assert (number["value"], number["low"], number["high"]) == pytest.approx(
-        [float(same[k][0]) for k in ("value", "low", "high")]
+        [float(end[0]) for end in same]
     )
 
 

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 
 from fits import report
+from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.optimum import sweeps
-from fits.predict import auto
 from fits.record import Fit
-from fits.report import model, plots, rows, whatif, words
+from fits.report import plots, rows, whatif, words
 from fits.report.plots import style
-from fits.report.plots.sweeps import shared_range, swept
+from fits.report.plots.sweeps import drawable, shared_range
 from tests.fits import study
 from tests.fits.runs import EPOCH, surface
 
@@ -175,13 +175,19 @@ def test_a_check_that_cannot_be_made_says_why(runs) -> None:
     )
 
 
-def test_the_runs_behind_a_check_are_found_in_the_whole_table(runs, checks) -> None:
+def test_a_check_keeps_its_runs_and_is_made_of_the_whole_table_too(runs, checks) -> None:
     for check in checks:
-        mine = rows.of_check(runs, check)
+        mine = runs[
+            (runs["study"] == "lr_width") & (runs["parametrization"] == check["parametrization"])
+        ]
         assert len(mine) == sum(row["runs"] for row in check["rows"]) == 32
-        assert set(mine["study"]) == {"lr_width"} and set(mine["parametrization"]) == {
-            check["parametrization"]
-        }
+        for row in check["rows"]:
+            of_size = mine[mine["width"] == row["size"]].sort_values("lr")
+            loss = of_size["loss"].where(of_size["status"] == "done").to_numpy()
+            kept = np.array(row["basin"]["loss"], float)
+            np.testing.assert_allclose(row["basin"]["log2"], np.log2(of_size["lr"]), rtol=1e-6)
+            np.testing.assert_allclose(kept[np.isfinite(kept)], loss[np.isfinite(kept)], rtol=1e-6)
+            assert np.isfinite(kept).sum() == row["points"]
     found, missing = sweeps.checks(runs)
     assert [(c["parametrization"], c["axis"], c["verdict"]) for c in found][:2] == [
         ("sp", "width", "fail"),
@@ -204,14 +210,14 @@ def test_points_are_selected_as_the_fit_says(runs) -> None:
 
     table = runs.assign(kept=(runs["steps"] != 280).astype(int))
     chosen = read(table, where=["kept=1"], best_over=["lr"], keys=("params", "tokens"))
-    found = fit(chosen.frame, "chinchilla-tied", left_out=chosen.left_out)
+    found = fit(chosen, "chinchilla-tied")
     assert rows.of_law(table, found).exact
 
 
 def test_panels_share_their_range_and_show_every_optimum(runs, checks) -> None:
-    figure = plots.transfer_figure(runs, checks)
+    figure = plots.transfer_figure(checks)
     assert len(figure.axes) == 2 and figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
-    low, high = shared_range(swept(runs, checks))
+    low, high = shared_range(drawable(checks))
     assert all(low < row["loss"]["value"] < high for check in checks for row in check["rows"])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["width 16", "width 32", "width 64", "width 128", "optimum, 90 %"]
@@ -230,7 +236,7 @@ def test_a_legend_of_many_long_labels_stays_inside_its_figure() -> None:
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_figures_are_written_as_pictures(runs, checks, law, prediction, tmp_path, suffix) -> None:
     for name, figure in {
-        "transfer": plots.transfer_figure(runs, checks),
+        "transfer": plots.transfer_figure(checks),
         "law": plots.law_figure(runs, law, prediction),
     }.items():
         path = tmp_path / f"{name}.{suffix}"
@@ -267,7 +273,7 @@ def test_the_sliders_data_is_the_law(name, p) -> None:
             "flops": np.array([6 * params * tokens]),
         }
         assert slider(data, params, tokens) == pytest.approx(
-            float(model.form(Fit(name, p, {}, 1)).predict(p, x)[0]), rel=1e-9
+            float(Fit(name, p, {}, 1).form.predict(p, x)[0]), rel=1e-9
         )
 
 
@@ -278,14 +284,14 @@ def test_laws_of_more_than_n_and_d_have_no_sliders() -> None:
 
 def test_auto_gets_its_curves_and_a_grid() -> None:
     points = surface("chinchilla", EPOCH, n=40)
-    found = auto.fit_auto(points)
+    found = fit(points, "auto")
     data = whatif.data(found)
     at = {
         "params": [2.0 ** data["span"]["params"][0]],
         "tokens": [2.0 ** data["span"]["tokens"][1]],
     }
     assert np.exp(data["grid"]["value"][0][-1]) == pytest.approx(
-        auto.predict(found, at)["value"][0], rel=1e-5
+        evaluate(found, at).value[0], rel=1e-5
     )
     page = report.render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found)
     assert "a weighted set of forms" in page and "count and ranges are the fit" in page
@@ -383,15 +389,15 @@ def test_sliders_evaluate_the_law_and_keep_the_reach_rule(
     )
     opened.click("button[data-slider=n][data-step='1']")
     n, d = 2 * prediction["target"]["params"], prediction["target"]["tokens"]
-    twice = model.evaluate(law, {"params": np.array([n]), "tokens": np.array([d])})[0]
+    twice = evaluate(law, {"params": np.array([n]), "tokens": np.array([d])}).value[0]
     assert (
         opened.inner_text("#loss") == f"{twice:.3f}" != start
         and opened.inner_text("#ratio") == "2.00×"
     )
     low, high = (float(v) for v in opened.inner_text("#interval").strip("[]").split(", "))
-    band = model.band(law, {"params": np.array([n]), "tokens": np.array([d])})
-    assert low == pytest.approx(band["low"][0], abs=0.02) and high == pytest.approx(
-        band["high"][0], abs=0.02
+    band = evaluate(law, {"params": np.array([n]), "tokens": np.array([d])})
+    assert low == pytest.approx(band.low[0], abs=0.02) and high == pytest.approx(
+        band.high[0], abs=0.02
     )
     reach = []
     for factor in (1.0, 50.0, 200.0):  # of the fitted maximum of compute
@@ -408,7 +414,7 @@ def test_sliders_evaluate_the_law_and_keep_the_reach_rule(
 
 def test_sliders_over_a_grid_agree_with_the_law(browser, tmp_path) -> None:
     points = surface("chinchilla", EPOCH, n=40)
-    found = auto.fit_auto(points)
+    found = fit(points, "auto")
     opened, _, errors = visit(
         browser,
         tmp_path,
@@ -417,8 +423,8 @@ def test_sliders_over_a_grid_agree_with_the_law(browser, tmp_path) -> None:
     for log_n, log_d in ((27.3, 33.1), (33.77, 38.4)):
         slide(opened, "n", log_n)
         slide(opened, "d", log_d)
-        exact = auto.predict(found, {"params": [2.0**log_n], "tokens": [2.0**log_d]})
-        assert float(opened.inner_text("#loss")) == pytest.approx(exact["value"][0], abs=1.5e-3)
+        exact = evaluate(found, {"params": [2.0**log_n], "tokens": [2.0**log_d]})
+        assert float(opened.inner_text("#loss")) == pytest.approx(exact.value[0], abs=1.5e-3)
     assert errors == []
 
 

@@ -5,7 +5,7 @@ import pytest
 from fits.engine.bootstrap import resample
 from fits.forms import catalogue
 from fits.table.points import select
-from fits.table.rows import read
+from fits.table.rows import Table, names_of, read
 from ground import InputError
 
 CHINCHILLA = catalogue.law("chinchilla")
@@ -103,7 +103,7 @@ def test_rows_that_cannot_be_used_are_counted_by_reason() -> None:
     runs.loc[1, "loss"] = np.inf
     runs.loc[2, "tokens"] = 0
     runs.loc[3, "params"] = -5
-    points = select(runs, CHINCHILLA, left_out={"failed": 2})
+    points = select(Table(runs, names_of(runs), {"failed": ["x", "y"]}, ""), CHINCHILLA)
     assert len(points.y) == 16
     assert points.left_out == {
         "failed": 2,

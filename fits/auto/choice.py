@@ -9,26 +9,17 @@ repeated on the cheap ones; how far the last cut's predictions missed, in its ow
 deviations, moves the width of the interval (`scale`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
+from fits.auto import kriging
+from fits.auto.kriging import Member, Runs
+from fits.auto.mixture import FORMS, mixture, quantile
 from fits.forms import catalogue
-from fits.forms.law import Array, Columns
-from fits.predict import kriging
-from fits.predict.kriging import Member, Runs
-from fits.record import Fit
-from fits.table.points import Points, select
-from ground import InputError
+from fits.record import Fit, Mixture
+from fits.table.points import Points
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-FORMS = ("chinchilla", "chinchilla-outer")
 LEAST_WEIGHT = 1e-3  # members below it are left out
 CUTS = (0.4, 0.6, 0.8)  # share of the runs, cheapest first, that a leave-largest-out fit sees
 GAP = 2.0  # compute of the runs it is tested on, over its dearest run, at least
@@ -49,38 +40,8 @@ FAR = 5.0
 MOST = 400  # runs; more are thinned evenly in compute
 
 
-@dataclass(frozen=True)
-class Auto(Fit):
-    """A weighted set of members. `params` are those of the heaviest member, whose law is `form`;
-    predict with `fits.predict.auto.predict`.
-    """
-
-    form: str = ""
-    # law, params, weight, length, ratio, sigma
-    members: list[dict[str, Any]] = field(default_factory=list)
-    # params, tokens, loss, noise: what the discrepancy is conditioned on
-    runs: dict[str, list[float]] = field(default_factory=dict)
-    # one row a cut: share, flops, n, tested, reach, error, bias, coverage, miss
-    holdout: list[dict[str, float]] = field(default_factory=list)
-    scale: float = SCALE  # of the intervals
-    weights: dict[str, float] = field(default_factory=dict)  # by form, and of the law alone
-
-
-def fit_auto(
-    table: "pd.DataFrame | Points",
-    *,
-    params_kind: str = "total",
-    left_out: Mapping[str, int] | None = None,
-    source: str = "",
-) -> Auto:
-    """The set of members for the table's usable rows; raises InputError as any fit does (at least 6
-    rows with params, tokens, loss).
-    """
-    points = (
-        table
-        if isinstance(table, Points)
-        else select(table, catalogue.law(FORMS[0]), params_kind, left_out)
-    )
+def fit_auto(points: Points) -> Fit:
+    """The set of members for the points (params, tokens and loss)."""
     warnings = list(points.warnings)
     runs = _thinned(points, warnings)
     chosen, runs = _choose(runs, warnings)
@@ -93,12 +54,12 @@ def fit_auto(
     _, best = max(chosen, key=lambda pair: pair[0])
     weights = {form: float(sum(w for w, m in chosen if m.law.name == form)) for form in FORMS}
     weights["without discrepancy"] = float(sum(w for w, m in chosen if m.ratio == 0))
-    return Auto(
+    return Fit(
         law="auto",
         params=best.params,
         objective={"name": "evidence", "delta": None, "value": best.evidence},
         n=len(points.y),
-        left_out=dict(points.left_out),
+        left_out=points.left_out,
         range={
             name: [float(v.min()), float(v.max())]
             for name, v in {**points.x, "flops": runs.flops}.items()
@@ -110,40 +71,21 @@ def fit_auto(
         },
         residual_sd=best.sigma,
         params_kind=points.params_kind,
-        source=source,
+        source=points.source,
         warnings=warnings,
-        form=best.law.name,
-        members=[_record(w, m) for w, m in chosen],
-        runs={
-            name: [float(v) for v in getattr(runs, name)]
-            for name in ("params", "tokens", "loss", "noise")
-        },
-        holdout=holdout,
-        scale=_scale(holdout),
-        weights=weights,
-    )
-
-
-def predict(fit: Auto, x: Columns, level: float = 0.9) -> dict[str, Array]:
-    """`value`, `low`, `high` of the loss of new runs at columns x (params, tokens [n])."""
-    if not 0 < level < 1:
-        raise InputError(f"level={level!r}: must be between 0 and 1")
-    mean, sd = mixture(
-        _restore(_key(fit)),
-        np.asarray(x["params"], float),
-        np.asarray(x["tokens"], float),
-        fit.scale,
-    )
-    half = _quantile(len(fit.runs["loss"]), level) * sd
-    return {"value": np.exp(mean), "low": np.exp(mean - half), "high": np.exp(mean + half)}
-
-
-def _quantile(runs: int, level: float) -> float:
-    """Student's, since the noise is known only from the runs: they and the prior's, less the
-    parameters of the smaller form.
-    """
-    return float(
-        stdtrit(runs + kriging.NOISE[1] - len(catalogue.law(FORMS[0]).parameters), 0.5 + level / 2)
+        rows=points.rows,
+        left_out_rows=points.left,
+        mixture=Mixture(
+            form=best.law.name,
+            members=[_record(w, m) for w, m in chosen],
+            runs={
+                name: [float(v) for v in getattr(runs, name)]
+                for name in ("params", "tokens", "loss", "noise")
+            },
+            holdout=holdout,
+            scale=_scale(holdout),
+            weights=weights,
+        ),
     )
 
 
@@ -156,22 +98,6 @@ def _scale(holdout: list[dict[str, float]]) -> float:
             / (SCALE_CUTS + 1)
         )
     )
-
-
-def mixture(
-    chosen: list[tuple[float, Member]], params: Array, tokens: Array, scale: float = 1.0
-) -> tuple[Array, Array]:
-    """Mean and standard deviation of a new run's log loss over the weighted members, their
-    disagreement included.
-
-    `scale` multiplies what lies between the runs and the new one, not the noise.
-    """
-    weight = np.array([w for w, _ in chosen])[:, None]
-    parts = [kriging.predict(m, params, tokens) for _, m in chosen]
-    means, variances = np.stack([p[0] for p in parts]), np.stack([p[1] for p in parts])
-    mean = np.sum(weight * means, axis=0)
-    between = np.sum(weight * (variances + (means - mean) ** 2), axis=0)
-    return mean, np.sqrt(scale**2 * between + sum(w * m.sigma**2 for w, m in chosen))
 
 
 def _choose(
@@ -215,7 +141,7 @@ def _left_out(runs: Runs, share: float) -> dict[str, float] | None:
     chosen, _ = _choose(runs.take(seen))
     at = runs.params[tested], runs.tokens[tested]
     mean, sd = mixture(chosen, *at)
-    half = _quantile(int(seen.sum()), LEVEL) * mixture(chosen, *at, SCALE)[1]
+    half = quantile(int(seen.sum()), LEVEL) * mixture(chosen, *at, SCALE)[1]
     miss = mean - np.log(runs.loss[tested])
     return {
         "share": share,
@@ -250,26 +176,3 @@ def _record(weight: float, m: Member) -> dict[str, Any]:
         "wide": m.wide,
         "sigma": m.sigma,
     }
-
-
-_Key = tuple[tuple[tuple[float, ...], ...], tuple[tuple[Any, ...], ...]]
-
-
-def _key(fit: Auto) -> _Key:
-    runs = tuple(tuple(fit.runs[name]) for name in ("params", "tokens", "loss", "noise"))
-    return runs, tuple(
-        (m["weight"], m["law"], tuple(m["params"].items()), m["length"], m["ratio"], m["wide"])
-        for m in fit.members
-    )
-
-
-@lru_cache(maxsize=4)
-def _restore(key: _Key) -> list[tuple[float, Member]]:
-    """The members as fitted: their arrays follow from the runs and the parameters, so a saved fit
-    holds only those.
-    """
-    runs = Runs(*(np.array(v) for v in key[0]))
-    return [
-        (w, kriging.from_params(catalogue.law(law), runs, dict(p), *shape))
-        for w, law, p, *shape in key[1]
-    ]
