@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ground.flops import training
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TOP, SHARE = 88, 0.8
@@ -48,7 +50,7 @@ def read_set(folder: Path, entry: dict[str, Any]):
     if entry.get("best_over"):
         frame = frame.loc[frame.groupby(entry["best_over"])["loss"].idxmin()]
     if "flops" not in entry["columns"]:
-        frame = frame.assign(flops=6.0 * frame["params"] * frame["tokens"])
+        frame = frame.assign(flops=training(frame["params"], frame["tokens"]))
     return (
         frame[["params", "tokens", "flops", "loss"]].astype(float).dropna().reset_index(drop=True)
     )

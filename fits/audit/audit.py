@@ -26,6 +26,7 @@ from fits.record import Fit
 from fits.table.points import PARAMS_KINDS, Points, select
 from fits.table.rows import Table, read, table_of
 from ground import InputError
+from ground.flops import training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +162,7 @@ def take(points: Points, rows: Any) -> Points:
 
 
 def _flops(points: Points) -> Array:
-    return 6.0 * points.x["params"] * points.x["tokens"]
+    return training(points.x["params"], points.x["tokens"])
 
 
 def _held_out(points: Points, form: type[Law]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from fits.forms import catalogue
 from fits.forms.law import Law, unit
 from fits.record import Fit
 from fits.table.points import PARAMS_KINDS, Points
+from ground.flops import training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def fill(
         (
             "sizes",
             f"{len(points.y)} runs, {len(np.unique(n))} sizes, N {_span(n)}, D {_span(d)}, C "
-            f"{_span(6 * n * d)}, D/N {_span(d / n)}",
+            f"{_span(training(n, d))}, D/N {_span(d / n)}",
             lacking("width", "depth"),
         ),
         (
@@ -180,9 +181,8 @@ def _range(column: "pd.Series") -> str:
 def _flops(frame: "pd.DataFrame") -> str:
     if "flops" not in frame:
         return "6 params tokens"
-    ratio = frame["flops"].astype(float) / (
-        6.0 * frame["params"].astype(float) * frame["tokens"].astype(float)
-    )
+    count = training(frame["params"].astype(float), frame["tokens"].astype(float))
+    ratio = frame["flops"].astype(float) / count
     return f"flops column, {_span(ratio.dropna())} times 6 params tokens"
 
 

@@ -20,6 +20,7 @@ from fits.engine import newton, starts
 from fits.engine.objective import Objective
 from fits.engine.problem import Problem, center
 from fits.forms.law import Array, Law
+from ground.flops import training
 
 # Normal priors of the logarithm of each parameter: mean, standard deviation, source. E, and A and B
 # at the centre of the runs, are relative to the lowest loss of the runs. On public sweeps other
@@ -80,7 +81,7 @@ class Runs:
 
     @property
     def flops(self) -> Array:
-        return 6.0 * self.params * self.tokens
+        return np.asarray(training(self.params, self.tokens))
 
     def take(self, rows: Any) -> "Runs":
         return Runs(self.params[rows], self.tokens[rows], self.loss[rows], self.noise[rows])

@@ -13,6 +13,7 @@ from fits.engine.solve import minimise
 from fits.forms.law import Array
 from fits.record import Fit
 from fits.table.points import Points
+from ground.flops import training
 
 AGREE = 1e-6  # of the objective: starts this close to the best one count as agreeing
 ENOUGH_AGREE = 5
@@ -88,7 +89,7 @@ def curvature_condition(problem: Problem, z: Array) -> float | None:
 def _range(points: Points) -> dict[str, list[float]]:
     columns = dict(points.x)
     if "flops" not in columns and {"params", "tokens"} <= set(columns):
-        columns["flops"] = 6.0 * columns["params"] * columns["tokens"]
+        columns["flops"] = training(columns["params"], columns["tokens"])
     return {name: [float(v.min()), float(v.max())] for name, v in columns.items()}
 
 

@@ -10,8 +10,7 @@ import numpy as np
 from fits.forms import flexible, kaplan, repeated
 from fits.forms.law import Array, Columns, Law, Parameter
 from fits.forms.powers import PowerSum
-
-FLOPS_PER_PARAM_TOKEN = 6.0  # forward and backward
+from ground.flops import PER_PARAM_TOKEN
 
 # Where the search of an exponent starts; published exponents of N and D lie within 0.03 and 0.76
 # (2203.15556, 2404.10102, 2401.00448).
@@ -47,7 +46,7 @@ def optimum(p: Mapping[str, Any], flops: Any) -> dict[str, Any]:
     """
     p = {"beta": p["alpha"], **p}
     d = allocation(p)
-    nd = np.asarray(flops, dtype=float) / FLOPS_PER_PARAM_TOKEN
+    nd = np.asarray(flops, dtype=float) / PER_PARAM_TOKEN
     params, tokens = d["G"] * nd ** d["a"], nd ** d["b"] / d["G"]
     return {"params": params, "tokens": tokens, "tokens_per_param": tokens / params}
 
@@ -157,7 +156,7 @@ class Gadre(Law):
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
         log_m = np.log(x["tokens"]) - np.log(x["params"])
-        log_c = np.log(FLOPS_PER_PARAM_TOKEN) + np.log(x["tokens"]) + np.log(x["params"])
+        log_c = np.log(PER_PARAM_TOKEN) + np.log(x["tokens"]) + np.log(x["params"])
         eta = p["eta"]
         return (
             p["E"]
@@ -168,7 +167,7 @@ class Gadre(Law):
     @classmethod
     def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
         """The same law as A N^-alpha + B D^-alpha: alpha = 2 eta, A = a 6^-eta, B = b 6^-eta."""
-        scale = FLOPS_PER_PARAM_TOKEN ** -p["eta"]
+        scale = PER_PARAM_TOKEN ** -p["eta"]
         tied = {
             "A": p["a"] * scale,
             "B": p["b"] * scale,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fits.forms.law import Array, Columns, Law, Parameter
+from ground.flops import exact_per_token
 
 ITEM_BYTES = 4  # float32; another width scales c2
 OPTIMIZER_PASSES = 8  # weights, gradients and both Adam moments, each read and written once a step
@@ -61,11 +62,11 @@ LAWS: tuple[type[Law], ...] = (StepTime,)
 
 
 def flops_per_step(x: Columns) -> Array:
-    """Training FLOP of a step: 6 per token and matrix weight (the head's width * vocab included),
-    12 depth width sequence for attention.
-    """
+    """Training FLOP of a step, the head's width * vocab included."""
     matrices = x["params_no_embed"] + x["width"] * x["vocab"]
-    return x["batch_tokens"] * (6.0 * matrices + 12.0 * x["depth"] * x["width"] * x["sequence"])
+    return np.asarray(
+        x["batch_tokens"] * exact_per_token(matrices, x["depth"], x["sequence"], x["width"])
+    )
 
 
 def bytes_per_step(x: Columns) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fits.forms.critical_batch import CriticalBatch
 from fits.forms.law import Array
+from ground.flops import training
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def pareto(
                     float(batch),
                     float(tokens),
                     float(tokens / batch),
-                    float(6 * size * tokens),
+                    float(training(size, tokens)),
                     float(seconds),
                 )
             )

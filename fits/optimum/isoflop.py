@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fits.forms.law import Array
-from fits.forms.loss import FLOPS_PER_PARAM_TOKEN
 from ground import InputError
+from ground.flops import tokens_of, training
 
 SAME_BUDGET = 0.1  # runs whose log FLOP differ less than this share a budget
 ENVELOPE_POINTS = 1500  # log-spaced budgets of approach 1, 2203.15556
@@ -56,7 +56,7 @@ def isoflop(params: Array, flops: Array, loss: Array) -> Allocation:
             f"inside their sizes ({left_out}); needs 2"
         )
     c, n, low = np.array(found).T
-    return _allocate(c, n, c / (FLOPS_PER_PARAM_TOKEN * n), low, left_out)
+    return _allocate(c, n, tokens_of(c, n), low, left_out)
 
 
 def envelope(params: Array, flops: Array, loss: Array) -> Allocation:
@@ -88,9 +88,7 @@ def envelope(params: Array, flops: Array, loss: Array) -> Allocation:
         )
     c, n = grid[inside], sizes[best[inside]]
     left = {"budgets whose best size is the smallest or largest there": int((~inside).sum())}
-    return _allocate(
-        c, n, c / (FLOPS_PER_PARAM_TOKEN * n), curves[best[inside], np.flatnonzero(inside)], left
-    )
+    return _allocate(c, n, tokens_of(c, n), curves[best[inside], np.flatnonzero(inside)], left)
 
 
 def parabola_bias(alpha: float, beta: float, span: float, points: int = 15) -> float:
@@ -125,7 +123,7 @@ def exponent_without_embeddings(
     tokens = (p["beta"] * p["B"] / (p["alpha"] * p["A"] * total ** -p["alpha"] * share)) ** (
         1 / p["beta"]
     )
-    log_c = np.log(FLOPS_PER_PARAM_TOKEN * n * tokens)
+    log_c = np.log(training(n, tokens))
     # budgets evenly spaced in log C, as a sweep would have them
     even = np.linspace(log_c[0], log_c[-1], len(n))
     return float(np.polyfit(even, np.interp(even, log_c, np.log(n)), 1)[0])

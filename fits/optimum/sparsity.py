@@ -10,6 +10,7 @@ import numpy as np
 from fits.forms.law import Array
 from fits.forms.routed import RoutedSparsity, saturated
 from fits.forms.sparse_weights import SparseWeights
+from ground.flops import tokens_of
 
 # training cost at sparsity S over that of training the final non-zero weights densely
 Cost = Callable[[Array], Array]
@@ -100,7 +101,11 @@ def optimal_idle(p: Mapping[str, float], params: float, flops: float) -> tuple[f
     def loss(s: Array) -> Array:
         return RoutedSparsity.predict(
             p,
-            {"params": np.asarray(params), "tokens": flops / (6 * params * (1 - s)), "sparsity": s},
+            {
+                "params": np.asarray(params),
+                "tokens": tokens_of(flops, params) / (1 - s),
+                "sparsity": s,
+            },
         )
 
     best = minimise(loss)

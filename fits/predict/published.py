@@ -18,6 +18,7 @@ from fits.forms.catalogue import law
 from fits.forms.law import Array, Columns
 from fits.record import Fit
 from ground import InputError
+from ground.flops import training
 
 # extrapolation factors: up to the first nothing is said, beyond the second nothing is answered
 SILENT, REFUSED = 10.0, 100.0
@@ -125,7 +126,7 @@ def value_of(key: str, at: Mapping[str, float]) -> float | None:
         return float(at[key])
     params, tokens = at.get("params"), at.get("tokens")
     if key == "flops" and params and tokens:
-        return 6.0 * params * tokens
+        return float(training(params, tokens))
     if key == "tokens_per_param" and params and tokens:
         return tokens / params
     if key == "epochs" and tokens and at.get("unique_tokens"):

@@ -19,6 +19,7 @@ from fits.forms.law import Array
 from fits.predict.shape import VOCAB, Shape, shape
 from fits.predict.sources import MARK, Answers, Source, ask
 from ground import InputError
+from ground.flops import training
 
 # linear warmup over min(10 % of the run, 375M tokens): Celerity, 2509.25087
 WARMUP_SHARE, WARMUP_TOKENS = 0.1, 375e6
@@ -151,7 +152,7 @@ def recipe(
         "params": float(columns["params"][0]),
         "params_kind": kind,
         "tokens": float(columns["tokens"][0]),
-        "flops": 6 * float(made.counts["total"][0] * columns["tokens"][0]),
+        "flops": training(float(made.counts["total"][0]), float(columns["tokens"][0])),
         "width": float(made.width[0]),
         "depth": float(made.depth[0]),
         "vocab": float(made.vocab[0]),

@@ -20,6 +20,7 @@ from fits.optimum.transfer import AXES
 from fits.predict import published
 from fits.record import Fit, load
 from ground import InputError
+from ground.flops import training
 
 DEFAULTS = ("epoch", "steplaw", "powerlines")
 MARK = "published, not measured here"
@@ -200,7 +201,7 @@ def _columns(
         "params_active": counted["active"],
         "params_nonzero": counted["nonzero"],
     }
-    columns["flops"] = 6 * n * at["tokens"]
+    columns["flops"] = training(n, at["tokens"])
     columns.setdefault("unique_tokens", at["tokens"])
     columns.setdefault("sparsity", sparsity)
     missing = [name for name in source.fit.form.inputs if name not in columns]

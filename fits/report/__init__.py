@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fits.forms.law import unit
 from fits.record import Fit
 from fits.report import plots, rows, whatif, words
+from ground.flops import training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +77,7 @@ def render(
         {name: getattr(words, name) for name in spelled},
         axis_words=words.AXIS_WORDS,
         mark=words.NOT_MEASURED,
+        training=training,
     )
     return environment.get_template("page.html.j2").render(
         title=title,

@@ -13,11 +13,11 @@ import numpy as np
 from fits.evaluate import evaluate
 from fits.forms import catalogue
 from fits.forms.law import Parameter
-from fits.forms.loss import FLOPS_PER_PARAM_TOKEN
 from fits.forms.powers import PowerSum
 from fits.predict.published import REFUSED, SILENT
 from fits.record import Fit
 from fits.report.words import target_of
+from ground.flops import PER_PARAM_TOKEN, training
 
 DRAWS = 200  # refits that go into the page: enough for a 90 % interval, 10 kB
 GRID = 33  # points an axis of a law that goes in as values
@@ -46,7 +46,7 @@ def _term(q: Parameter, p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     for column, exponent, weight in q.powers:
         slope = weight * np.asarray(p[exponent])
         if column == "flops":
-            log_c = log_c - slope * np.log(FLOPS_PER_PARAM_TOKEN)
+            log_c = log_c - slope * np.log(PER_PARAM_TOKEN)
         for name in by if column == "flops" else (column,):
             by[name] = by[name] + slope
     return log_c, by["params"], by["tokens"]
@@ -124,7 +124,7 @@ def _grid(fit: Fit, span: Mapping[str, list[float]]) -> dict[str, Any]:
     x = {
         "params": n.ravel(),
         "tokens": d.ravel(),
-        "flops": FLOPS_PER_PARAM_TOKEN * n.ravel() * d.ravel(),
+        "flops": training(n.ravel(), d.ravel()),
     }
     found = {name: v for name, v in evaluate(fit, x)._asdict().items() if np.isfinite(v).all()}
     return {
@@ -170,8 +170,8 @@ def _start(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
         )
         return {"params": target.get(kind, target["params"]), "tokens": target["tokens"]}
     flops = fit.range.get("flops", [0.0, 6e18])[1]
-    params = fit.range.get("params", [0.0, (flops / FLOPS_PER_PARAM_TOKEN / 20) ** 0.5])[1]
+    params = fit.range.get("params", [0.0, (flops / PER_PARAM_TOKEN / 20) ** 0.5])[1]
     return {
         "params": params,
-        "tokens": fit.range.get("tokens", [0.0, flops / FLOPS_PER_PARAM_TOKEN / params])[1],
+        "tokens": fit.range.get("tokens", [0.0, flops / PER_PARAM_TOKEN / params])[1],
     }

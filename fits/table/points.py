@@ -13,6 +13,7 @@ from fits.forms.law import Array, Law
 from fits.table.rows import Row, Table, counts, require, table_of
 from fits.table.units import check_units
 from ground import InputError
+from ground.flops import training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,8 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     warnings: list[str] = []
     source = {c: PARAMS_KINDS[params_kind] if c == "params" else c for c in law.inputs}
     if "flops" in source and "flops" not in frame and {"params", "tokens"} <= set(frame.columns):
-        frame = frame.assign(flops=6.0 * _numbers(frame, "params") * _numbers(frame, "tokens"))
+        n, d = (_numbers(frame, name) for name in ("params", "tokens"))
+        frame = frame.assign(flops=training(n, d))
         warnings.append("flops: not in the table, taken as 6 params tokens")
     require(frame, [*source.values(), law.target])
     columns = {

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fits.evaluate import evaluate
-from fits.forms.loss import FLOPS_PER_PARAM_TOKEN
 from fits.record import Fit
 from fits.report import rows, words
 from fits.report.plots.style import (
@@ -24,6 +23,7 @@ from fits.report.plots.style import (
     short_power,
     svg,
 )
+from ground.flops import training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,9 +181,7 @@ def _draw_residuals(
     name = "flops" if "flops" in fit.range else form.inputs[0]
     if found is not None and len(found.points.y):
         along = (
-            FLOPS_PER_PARAM_TOKEN * x["params"] * x["tokens"]
-            if name == "flops" and "flops" not in x
-            else x[name]
+            training(x["params"], x["tokens"]) if name == "flops" and "flops" not in x else x[name]
         )
         colour = colour_of(fit.range.get("params", [1.0, 10.0]))
         residual = 100 * (found.points.y / evaluate(fit, x).value - 1)
@@ -215,7 +213,7 @@ def _target(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
     return {
         "params": params,
         "tokens": target["tokens"],
-        "flops": FLOPS_PER_PARAM_TOKEN * params * target["tokens"],
+        "flops": training(params, target["tokens"]),
     }
 
 
