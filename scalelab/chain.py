@@ -288,7 +288,7 @@ def made(target: Trial, stated: Json) -> Json:
     numbers = recipe(found, at, extrapolate=True, warnings=warnings).numbers
     # decay over the published LR, which is not the LR of this recipe
     numbers.pop("weight_decay_coupled", None)
-    return {**numbers, **stated["predicted"]}
+    return {**{name: n.json() for name, n in numbers.items()}, **stated["predicted"]}
 
 
 def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], answer: Json) -> None:

@@ -34,7 +34,7 @@ def settings(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
     """Whole numbers and plain names that every trainer takes (None: the recipe does not say), and
     remarks for its comments.
     """
-    number = {name: n["value"] for name, n in recipe.numbers.items()}
+    number = {name: n.value for name, n in recipe.numbers.items()}
     sequence = int(recipe.target.get("sequence", SEQUENCE))
     head = 128 if recipe.target["width"] >= 1024 else 64
     width = max(1, round(recipe.target["width"] / head)) * head
@@ -50,7 +50,7 @@ def settings(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
         f"{recipe.target['params']:.4g} parameters ({recipe.target['params_kind']}) on "
         f"{recipe.target['tokens']:.4g} tokens"
     ]
-    remarks += [f"{name} {n['value']:.4g}: {n['source']}" for name, n in recipe.numbers.items()]
+    remarks += [f"{name} {n.value:.4g}: {n.source}" for name, n in recipe.numbers.items()]
     values["warmup_steps"] = _warmup(number)
     first = next((one for one in recipe.laws if one["predicts"] == "lr"), None)
     if first is not None and first.get("parametrization", "") not in PLAIN:

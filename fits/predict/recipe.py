@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from fits.evaluate import LEVEL
+from fits.evaluate import LEVEL, Band
 from fits.forms import hyper
 from fits.forms.law import Array
 from fits.predict.shape import VOCAB, Shape, shape
 from fits.predict.sources import MARK, Answers, Source, ask
 from ground import InputError
 from ground.flops import training
+from ground.number import Number
 
 # linear warmup over min(10 % of the run, 375M tokens): Celerity, 2509.25087
 WARMUP_SHARE, WARMUP_TOKENS = 0.1, 375e6
@@ -29,12 +30,10 @@ FAR_BATCH = 2.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """The predicted large run. `numbers`: quantity -> {"value", "low", "high", "level", "source"};
-    `laws`: every source's own answer.
-    """
+    """The predicted large run: `numbers` by quantity; `laws`: every source's own answer."""
 
     target: dict[str, Any]
-    numbers: dict[str, dict[str, Any]]
+    numbers: dict[str, Number]
     laws: list[dict[str, Any]]
     disagreement: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -43,7 +42,7 @@ class Recipe:
         """The answer of `scalelab predict --json`."""
         return {
             "target": self.target,
-            **self.numbers,
+            **{name: number.json() for name, number in self.numbers.items()},
             "laws": self.laws,
             "disagreement": self.disagreement,
             "warnings": self.warnings,
@@ -55,8 +54,10 @@ class Recipe:
 
 def load_recipe(path: str | Path) -> Recipe:
     try:
-        return Recipe(**json.loads(Path(path).read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        saved = json.loads(Path(path).read_text())
+        numbers = {name: Number(**number) for name, number in saved["numbers"].items()}
+        return Recipe(**{**saved, "numbers": numbers})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"recipe={str(path)!r}: not a saved recipe ({error})") from None
 
 
@@ -167,13 +168,7 @@ def recipe(
         name: _number(values, level)
         for name, values in quantities(columns, answers, tuple(at)).items()
     }
-    laws = [
-        {"name": r.source.name, "predicts": name,
-        **_number((r.value, r.low, r.high, r.source.label), level), "params": float(r.params[0]),
-        "params_kind": r.source.fit.params_kind if r.source.fit else kind, "ours": r.source.ours,
-        "parametrization": r.source.check["parametrization"] if r.source.check else ""} for name,
-        replies in answers.items() for r in replies
-    ]  # fmt: skip
+    laws = [_law(name, r, kind, level) for name, replies in answers.items() for r in replies]
     spread = {name: _disagreement(replies) for name, replies in answers.items() if len(replies) > 1}
     said = [*warnings, *(w for replies in answers.values() for r in replies for w in r.warnings)]
     return Recipe(target, numbers, laws, spread, list(dict.fromkeys(said)))
@@ -231,10 +226,22 @@ def quantities(
     return out
 
 
-def _number(values: Values, level: float) -> dict[str, Any]:
-    value, low, high = (float(v[0]) for v in values[:3])
-    ends = {"low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high}
-    return {"value": value, **ends, "level": level, "source": values[3]}
+def _number(values: Values, level: float) -> Number:
+    return Band(*values[:3]).number(level, values[3])
+
+
+def _law(name: str, reply: Answers, kind: str, level: float) -> dict[str, Any]:
+    """One source's own answer to `name`."""
+    source = reply.source
+    return {
+        "name": source.name,
+        "predicts": name,
+        **_number((reply.value, reply.low, reply.high, source.label), level).json(),
+        "params": float(reply.params[0]),
+        "params_kind": source.fit.params_kind if source.fit else kind,
+        "ours": source.ours,
+        "parametrization": source.check["parametrization"] if source.check else "",
+    }
 
 
 def _disagreement(replies: Sequence[Answers]) -> dict[str, Any]:

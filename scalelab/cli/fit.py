@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.number import Number
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -173,13 +174,13 @@ def document(fit: Fit) -> dict[str, Any]:
 
 
 def number(fit: Fit, name: str, value: float) -> Any:
+    """Plain without an interval."""
     if name not in fit.interval:
         return value
-    return {
-        "value": value,
-        **fit.interval[name],
-        "source": f"bootstrap over runs, {fit.bootstrap['tried'] - fit.bootstrap['failed']} refits",
-    }
+    refits = fit.bootstrap["tried"] - fit.bootstrap["failed"]
+    return Number(
+        value, **fit.interval[name], source=f"bootstrap over runs, {refits} refits"
+    ).json()
 
 
 def show(fit: Fit, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ground import InputError
 from scalelab.cli.args import gathered, parse, print_json
@@ -10,6 +10,7 @@ from scalelab.cli.args import gathered, parse, print_json
 if TYPE_CHECKING:
     from fits.predict.recipe import Recipe
     from fits.predict.sources import Source
+    from ground.number import Number
 
 
 @dataclass(frozen=True)
@@ -196,13 +197,13 @@ def show(made: "Recipe") -> None:
         f"{t['flops']:.3g} FLOP"
     )
     print(f"shape: width {t['width']:.0f}, depth {t['depth']:.1f}; {t['shape_rule']}\n")
-    levels = {n["level"] for n in made.numbers.values() if n["low"] is not None}
+    levels = {n.level for n in made.numbers.values() if n.low is not None}
     for level in levels:
         print(f"{'':<34}{f'{level:.0%} interval':>26}")
     for name, number in made.numbers.items():
         print(
-            f"{name:<22}{_spell(number['value']):>12}{_interval(number):>26}   "
-            f"{number['source'].split(' (')[0]}"
+            f"{name:<22}{_spell(number.value):>12}{_interval(number):>26}   "
+            f"{number.source.split(' (')[0]}"
         )
     if len(made.laws) > 1:
         print("\nthe N each law was given, and what it says:")
@@ -229,7 +230,7 @@ def _spell(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) and 1 <= value < 1e7 else f"{value:.4g}"
 
 
-def _interval(number: dict[str, Any]) -> str:
-    if number["low"] is None or number["high"] is None:
+def _interval(number: "Number") -> str:
+    if number.low is None or number.high is None:
         return ""
-    return f"[{_spell(number['low'])}, {_spell(number['high'])}]"
+    return f"[{_spell(number.low)}, {_spell(number.high)}]"

@@ -70,7 +70,7 @@ def test_keys_are_the_trainers_own():
 
 
 def test_weight_decay_is_coupled_and_the_batch_is_the_recipes():
-    number = {name: n["value"] for name, n in made().numbers.items()}
+    number = {name: n.value for name, n in made().numbers.items()}
     coupled = number["weight_decay"] / number["lr"]
     max_, nano, titan = (
         parsed(export(made(sequence=4096), t), t) for t in ("maxtext", "nanogpt", "torchtitan")
@@ -115,7 +115,7 @@ def test_an_lr_with_a_factor_for_each_tensor_is_left_out():
 def test_json_is_the_recipe_and_other_trainers_are_refused():
     assert (
         json.loads(export(made(), "json"))["numbers"]["loss"]["value"]
-        == made().numbers["loss"]["value"]
+        == made().numbers["loss"].value
     )
     assert set(TRAINERS) == {"json", "maxtext", "nanogpt", "torchtitan"}
     with pytest.raises(InputError, match="'megatron'"):

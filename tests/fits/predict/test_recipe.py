@@ -62,9 +62,9 @@ def check(verdict="pass", slope=0.0, sd=0.02, axis="width"):
 def test_steplaw_gives_the_reference_numbers():
     made = published("steplaw", kind="no_embed")
     # 1.79 N^-0.713 D^0.307 at 7e9, 1.4e12
-    assert made.numbers["lr"]["value"] == pytest.approx(9.17e-4, rel=0.002)
-    assert made.numbers["batch_tokens"]["value"] == pytest.approx(5.00e6, rel=0.002)
-    assert MARK in made.numbers["lr"]["source"] and "2503.04715" in made.numbers["lr"]["source"]
+    assert made.numbers["lr"].value == pytest.approx(9.17e-4, rel=0.002)
+    assert made.numbers["batch_tokens"].value == pytest.approx(5.00e6, rel=0.002)
+    assert MARK in made.numbers["lr"].source and "2503.04715" in made.numbers["lr"].source
 
 
 def test_each_law_is_given_the_n_it_was_made_for():
@@ -101,14 +101,14 @@ def test_a_given_width_or_depth_is_kept():
 
 def test_weight_decay_steps_and_warmup_follow():
     made = published("steplaw", "powerlines")
-    n = {name: number["value"] for name, number in made.numbers.items()}
+    n = {name: number.value for name, number in made.numbers.items()}
     assert n["tau"] == pytest.approx(1.084 * 200**-0.527)
     assert n["weight_decay"] == pytest.approx(n["batch_tokens"] / (n["tau"] * 1.4e12))
     assert n["weight_decay_coupled"] == pytest.approx(n["weight_decay"] / n["lr"])
     assert n["steps"] == pytest.approx(1.4e12 / n["batch_tokens"], abs=1)
     assert n["warmup_tokens"] == 375e6
     decided = published("powerlines", at={**TARGET, "batch_tokens": 4e6}).numbers
-    assert decided["batch_tokens"]["source"] == "given" and decided["steps"]["value"] == 350000
+    assert decided["batch_tokens"].source == "given" and decided["steps"].value == 350000
     assert any("powerlines-batch" in w for w in sources(["powerlines"])[1])
 
 
@@ -141,7 +141,7 @@ def test_how_far_a_fit_of_ours_reaches(factor, identified, answer):
     if answer == "refuses":
         with pytest.raises(InputError, match="--extrapolate"):
             recipe(source, at)
-        assert recipe(source, at, extrapolate=True).numbers["loss"]["value"] > 1.8
+        assert recipe(source, at, extrapolate=True).numbers["loss"].value > 1.8
     else:
         assert bool(recipe(source, at).warnings) == (answer == "warns")
 
@@ -149,14 +149,8 @@ def test_how_far_a_fit_of_ours_reaches(factor, identified, answer):
 def test_loss_has_its_interval_and_no_replicates_means_none():
     at = {"params": 2e8, "tokens": 2e10, "vocab": 256}
     loss = recipe([from_fit(ours(), "loss.json")], at).numbers["loss"]
-    assert (
-        loss["low"] < loss["value"] < loss["high"]
-        and loss["level"] == 0.9
-        and loss["source"] == "loss.json"
-    )
-    assert (
-        recipe([from_fit(ours(replicates=False), "loss.json")], at).numbers["loss"]["low"] is None
-    )
+    assert loss.low < loss.value < loss.high and loss.level == 0.9 and loss.source == "loss.json"
+    assert recipe([from_fit(ours(replicates=False), "loss.json")], at).numbers["loss"].low is None
 
 
 def test_our_transfer_gives_the_lr_and_its_interval_widens_with_distance():
@@ -164,13 +158,13 @@ def test_our_transfer_gives_the_lr_and_its_interval_widens_with_distance():
     at = {"params": 1e8, "tokens": 1e9, "vocab": 256, "width": 512}
     near = recipe(source, at).numbers["lr"]
     far = recipe(source, {**at, "width": 8192, "params": 1e11}).numbers["lr"]
-    assert near["value"] == far["value"] == pytest.approx(2**-8)
-    assert far["high"] / far["low"] > near["high"] / near["low"] > 1
+    assert near.value == far.value == pytest.approx(2**-8)
+    assert far.high / far.low > near.high / near.low > 1
     half = recipe(source, at, level=0.5).numbers["lr"]
-    assert 1 < half["high"] / half["low"] < near["high"] / near["low"] and half["level"] == 0.5
+    assert 1 < half.high / half.low < near.high / near.low and half.level == 0.5
     moved = recipe([from_check(check("fail", -0.5), "sp")], at)
     assert (
-        np.log2(moved.numbers["lr"]["value"]) == pytest.approx(-9, abs=0.01)
+        np.log2(moved.numbers["lr"].value) == pytest.approx(-9, abs=0.01)
         and "did not pass" in moved.warnings[0]
     )
     with pytest.raises(InputError, match="older version"):
@@ -215,9 +209,9 @@ def test_files_and_names_mix_and_ours_come_first(tmp_path):
             sources(given, wrong)
     found, _ = sources(names, "u-mup")
     made = recipe(found, {"params": 2e8, "tokens": 2e10, "width": 512, "vocab": 256})
-    assert made.numbers["loss"]["source"] == "loss.json" and made.numbers["lr"][
-        "source"
-    ].startswith("u-mup")
+    assert made.numbers["loss"].source == "loss.json" and made.numbers["lr"].source.startswith(
+        "u-mup"
+    )
     assert set(made.disagreement["loss"]["laws"]) == {"loss.json", "epoch"}
     assert "weight_decay_coupled" not in made.numbers  # a u-muP LR is not the one a matrix gets
     made.save(tmp_path / "recipe.json")
@@ -234,9 +228,7 @@ def test_a_saved_set_of_forms_predicts_with_its_own_intervals(tmp_path):
     at = {"params": 2e8, "tokens": 2e10, "vocab": 256}
     number = recipe(sources([str(tmp_path / "auto.json")])[0], at).numbers["loss"]
     same = evaluate(found, {"params": np.array([2e8]), "tokens": np.array([2e10])})
-    assert (number["value"], number["low"], number["high"]) == pytest.approx(
-        [float(end[0]) for end in same]
-    )
+    assert (number.value, number.low, number.high) == pytest.approx([float(end[0]) for end in same])
 
 
 def test_rows_equal_single_recipes():
@@ -246,7 +238,7 @@ def test_rows_equal_single_recipes():
     for i in range(2):
         made = recipe(found, {name: values[i] for name, values in at.items()})
         for name, number in made.numbers.items():
-            assert out[name][i] == pytest.approx(number["value"])
+            assert out[name][i] == pytest.approx(number.value)
     assert {"loss", "loss_low", "loss_high", "lr"} <= set(out) and len(warnings) == 2
 
 
@@ -306,7 +298,7 @@ def test_a_file_that_is_no_source_is_refused_by_its_name(document, tmp_path):
 @pytest.mark.parametrize("factor", [0.2, 0.7, 1.5, 4.0])
 def test_a_batch_far_from_the_one_that_a_published_lr_goes_with_is_said(factor):
     at = {"params": 7e9, "tokens": 1.4e11, "vocab": 50304}
-    own = recipe(sources(["steplaw"])[0], at).numbers["batch_tokens"]["value"]
+    own = recipe(sources(["steplaw"])[0], at).numbers["batch_tokens"].value
     said = [
         w
         for w in recipe(sources(["steplaw"])[0], {**at, "batch_tokens": factor * own}).warnings
