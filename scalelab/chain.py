@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fits import laws, report, transfer
-from fits.fit import Fit, fit
-from fits.predict import recipe
-from fits.sources import ask, from_check, sources
-from fits.table import select
-from fits.uncertainty import bootstrap, pooled
+from fits import report
+from fits.engine.bootstrap import bootstrap
+from fits.evaluate import pooled
+from fits.fit import fit
+from fits.forms import catalogue
+from fits.optimum import transfer
+from fits.predict.recipe import recipe
+from fits.predict.sources import ask, from_check, sources
+from fits.record import Fit
+from fits.table.points import select
 from ground import InputError
 from ground.files import replace, replacing
 from lab import counts
@@ -165,7 +169,7 @@ def run(chain: Chain) -> Json:
     answer["drift"] = {name: c["drift"]["total"] for name, c in by_width.items()}
     answer["recipe"] = made(target, stated)
     answer["trials"] = compact(chain.store, chain.out / "trials.parquet")
-    tell_the_sceptic(chain, widths, [*by_width.values(), *by_steps.values()], found, answer)
+    tell_the_sceptic(chain, [*by_width.values(), *by_steps.values()], found, answer)
     return answer
 
 
@@ -190,7 +194,7 @@ def round_lr(lr: float) -> float:
 def fitted(cells: pd.DataFrame, law: str) -> Fit:
     """The law on the ladder's runs, with its bootstrap."""
     return bootstrap(
-        select(cells, laws.law(law)),
+        select(cells, catalogue.law(law)),
         fit(cells, law, objective=OBJECTIVE, source="the demo's ladder"),
         REPLICATES,
     )
@@ -204,7 +208,7 @@ def prediction(found: Sequence[Fit], target: Trial, lr: Json, size: demo.Size) -
     """What is stated before the target is trained."""
     at = {"params": counts.params(target), "tokens": target.tokens, "flops": counts.flops(target)}
     x = {name: np.array([float(v)]) for name, v in at.items()}
-    loss = {end: float(values[0]) for end, values in pooled(found, x).items()}
+    loss = {end: float(values[0]) for end, values in pooled(found, x)._asdict().items()}
     source = f"u-muP's optimum at width {size.tuning_width}, followed to {size.target_steps} steps"
     return {
         "target": {
@@ -222,7 +226,7 @@ def prediction(found: Sequence[Fit], target: Trial, lr: Json, size: demo.Size) -
             {
                 "law": f.law,
                 "params": f.params,
-                "loss": float(laws.law(f.law).predict(f.params, x)[0]),
+                "loss": float(catalogue.law(f.law).predict(f.params, x)[0]),
             }
             for f in found
         ],
@@ -260,17 +264,15 @@ def made(target: Trial, stated: Json) -> Json:
     numbers = recipe(found, at, extrapolate=True, warnings=warnings).numbers
     # decay over the published LR, which is not the LR of this recipe
     numbers.pop("weight_decay_coupled", None)
-    return {**numbers, **stated["predicted"]}
+    return {**{name: n.json() for name, n in numbers.items()}, **stated["predicted"]}
 
 
-def tell_the_sceptic(
-    chain: Chain, widths: pd.DataFrame, checks: list[Json], found: Sequence[Fit], answer: Json
-) -> None:
+def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], answer: Json) -> None:
     """transfer.json, recipe.json, transfer.png and report.html."""
     chain.save("transfer.json", {"checks": checks})
     chain.save("recipe.json", {"target": answer["target"], "numbers": answer["recipe"]})
     by_width = [c for c in checks if c["axis"] == "width"]
-    figure = report.plots.transfer_figure(widths, by_width)
+    figure = report.plots.transfer_figure(by_width)
     with replacing(chain.out / "transfer.png") as plot:
         figure.savefig(plot, dpi=130, bbox_inches="tight")
     table = read_table(chain.store.path)

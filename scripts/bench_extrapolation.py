@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ground.files import replace
+from ground.flops import training
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -50,7 +51,7 @@ def read_set(folder: Path, entry: dict[str, Any]):
     if entry.get("best_over"):
         frame = frame.loc[frame.groupby(entry["best_over"])["loss"].idxmin()]
     if "flops" not in entry["columns"]:
-        frame = frame.assign(flops=6.0 * frame["params"] * frame["tokens"])
+        frame = frame.assign(flops=training(frame["params"], frame["tokens"]))
     return (
         frame[["params", "tokens", "flops", "loss"]].astype(float).dropna().reset_index(drop=True)
     )
@@ -76,20 +77,20 @@ def split(frame, ratio: float):
     return (train, test) if len(train) >= TRAIN and len(test) >= TEST else None
 
 
-def predicted(train, test, law: str) -> dict[str, Any]:
+def predicted(train, test, law: str):
     """`value`, `low`, `high` of the test runs' loss."""
-    from fits import auto, uncertainty
+    from fits.engine.bootstrap import bootstrap
+    from fits.evaluate import evaluate
     from fits.fit import fit
-    from fits.laws import law as find
-    from fits.table import select
+    from fits.forms import catalogue
+    from fits.table.points import select
 
     x = {name: test[name].to_numpy() for name in ("params", "tokens", "flops")}
-    if law == "auto":
-        return auto.predict(auto.fit_auto(train), x, LEVEL)
-    points = select(train, find(law))
-    return uncertainty.predict(
-        uncertainty.bootstrap(points, fit(points, law), 200, level=LEVEL), x, LEVEL
-    )
+    points = select(train, catalogue.reading(law))
+    found = fit(points, law)
+    if found.mixture is None:
+        found = bootstrap(points, found, 200, level=LEVEL)
+    return evaluate(found, x, LEVEL)
 
 
 def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
@@ -107,10 +108,10 @@ def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
         "ratio": ratio,
         "train": len(train),
         "test": len(test),
-        "error": 100 * float(np.mean(np.abs(p["value"] / loss - 1))),
-        "bias": 100 * float(np.mean(p["value"] / loss - 1)),
-        "covered": int(np.sum((p["low"] <= loss) & (loss <= p["high"]))),
-        "half_width": 100 * float(np.mean((p["high"] - p["low"]) / (2 * p["value"]))),
+        "error": 100 * float(np.mean(np.abs(p.value / loss - 1))),
+        "bias": 100 * float(np.mean(p.value / loss - 1)),
+        "covered": int(np.sum((p.low <= loss) & (loss <= p.high))),
+        "half_width": 100 * float(np.mean((p.high - p.low) / (2 * p.value))),
         "seconds": time.process_time() - started,
     }
 

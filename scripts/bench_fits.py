@@ -44,14 +44,15 @@ def load(path: Path | None):
     """Epoch's 240 points where they are; else 240 synthetic runs over their spans, with their
     noise.
     """
-    from fits import laws
-    from fits.table import Points, read, select
+    from fits.forms import catalogue
+    from fits.table.points import Points, select
+    from fits.table.rows import read
 
     if path is not None:
         table = read(
             path, where=("epoch_outlier=0",) if path.name == "chinchilla_epoch.csv" else ()
         )
-        return select(table.frame, laws.law("chinchilla"), left_out=table.left_out), path.name
+        return select(table, catalogue.law("chinchilla")), path.name
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -59,7 +60,10 @@ def load(path: Path | None):
     x = {"params": params, "tokens": params * np.exp(rng.uniform(np.log(1), np.log(300), 240))}
     p = {"E": 1.817218, "A": 477.826, "B": 2143.42, "alpha": 0.347310, "beta": 0.367172}
     return Points(
-        x, laws.law("chinchilla").predict(p, x) * np.exp(0.005 * rng.standard_t(3, 240)), {}, []
+        x,
+        catalogue.law("chinchilla").predict(p, x) * np.exp(0.005 * rng.standard_t(3, 240)),
+        {},
+        [],
     ), "synthetic"
 
 
@@ -126,15 +130,16 @@ def baseline(points, starts: int, replicates: int, weights) -> dict:
 
 
 def ours(points, weights) -> dict:
-    from fits import uncertainty
-    from fits.fit import fit, problem_of
-    from fits.solve import solve_many
+    from fits.engine import bootstrap
+    from fits.engine.pose import problem_of
+    from fits.engine.solve import solve_many
+    from fits.fit import fit
 
     clock = time.process_time()
     found = fit(points, "chinchilla")
     fit_seconds = time.process_time() - clock
     clock = time.process_time()
-    drawn = uncertainty.bootstrap(points, found, len(weights))
+    drawn = bootstrap.bootstrap(points, found, len(weights))
     boot_seconds = time.process_time() - clock
     problem = problem_of(found, points)
     clock = time.process_time()
@@ -147,7 +152,7 @@ def ours(points, weights) -> dict:
         "objective": found.objective["value"],
         "agree": found.starts,
         "failed": drawn.bootstrap["failed"],
-        "sd": uncertainty.standard_deviations(drawn),
+        "sd": bootstrap.standard_deviations(drawn),
         "tables_values": [float(v) for v in many.value],
     }
 
@@ -188,10 +193,10 @@ def main() -> int:
     import numpy as np
     import scipy
 
-    from fits import uncertainty
+    from fits.engine import bootstrap
 
     points, name = load(args.data)
-    weights = uncertainty.resample(points, 1000, seed=0)
+    weights = bootstrap.resample(points, 1000, seed=0)
     mine = ours(points, weights)
     theirs = baseline(points, args.starts, args.replicates, weights)
     command = whole_process(args.data, 1000) if args.data else None

@@ -15,7 +15,7 @@ from lab.records import Trial
 if TYPE_CHECKING:
     import pandas as pd
 
-SHAPES = 12  # distinct shapes that the step-time law is fitted from (fits/time.py)
+SHAPES = 12  # distinct shapes that the step-time law is fitted from (fits/forms/step_time.py)
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Timing:
 
 
 def from_table(table: "pd.DataFrame") -> Timing | None:
-    """Step times from trials that are done: the step-time law of `fits.time` over at least `SHAPES`
-    shapes.
+    """Step times from trials that are done: the step-time law (`fits.engine.step_time`) over at
+    least `SHAPES` shapes.
 
     None where there are fewer, or more than one device: then a few steps have to be measured.
     """
@@ -45,7 +45,8 @@ def from_table(table: "pd.DataFrame") -> Timing | None:
     ]
     if done["device"].nunique() != 1 or len(done[shape].drop_duplicates()) < SHAPES:
         return None
-    from fits.time import StepTime, fit_step_time
+    from fits.engine.step_time import fit_step_time
+    from fits.forms.step_time import StepTime
 
     columns = {name: done[name].to_numpy(float) for name in shape}
     fit = fit_step_time(

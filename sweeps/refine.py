@@ -11,7 +11,7 @@ from sweeps.store import Store
 from sweeps.studies import Study
 
 if TYPE_CHECKING:
-    from fits.cells import Cell
+    from fits.optimum.cells import Cell
 
 ADD = 2  # grid points a round: one beyond a bracketed optimum, one more to see its wall
 
@@ -36,10 +36,10 @@ def extend_edges(
     """`add` more points of each grid of `axis` whose optimum lies on an edge; `found`: trials with
     their rows of the table.
 
-    Trials that are equal but for `axis` and the seeds share a basin (`fits.basin`, noise pooled
-    over all of them). Its optimum is on an edge when the best point is, or when the fitted optimum
-    is within half a grid step of one; a point that diverged is no edge. A grid goes on with the
-    ratio of its last two points, under the seeds that it has.
+    Trials that are equal but for `axis` and the seeds share a basin (`fits.optimum.basin`, noise
+    pooled over all of them). Its optimum is on an edge when the best point is, or when the fitted
+    optimum is within half a grid step of one; a point that diverged is no edge. A grid goes on with
+    the ratio of its last two points, under the seeds that it has.
     """
     basins: dict[Trial, list[tuple[Trial, Mapping[str, Any]]]] = {}
     for trial, row in found:
@@ -71,7 +71,7 @@ def extend_edges(
 def _cell(rows: Sequence[Mapping[str, Any]], axis: str) -> "Cell":
     import pandas as pd
 
-    from fits import cells
+    from fits.optimum import cells
 
     table = pd.DataFrame(
         {
@@ -88,7 +88,7 @@ def _sides(found: "Sequence[Cell]") -> list[int]:
     """
     import numpy as np
 
-    from fits import basin, cells
+    from fits.optimum import basin, cells
     from ground import InputError
 
     try:

@@ -119,34 +119,28 @@ def frame(rows: Iterable[dict[str, Any]]) -> "pd.DataFrame":
     return table.astype({name: "Int64" for name in COLUMNS if name in WHOLE})
 
 
+def store_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.DataFrame":
+    """The table of a store. Nothing is written."""
+    return frame(found["row"] for found in open_store(path).scan(head, damaged))
+
+
 def read_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.DataFrame":
-    """The table of a store, of a Parquet, or of anyone's CSV (which may lack columns, never
-    `loss`). Nothing is written.
+    """The table of a store, of a Parquet (our columns), or of anyone's CSV (which may lack columns,
+    never `loss`). Nothing is written.
     """
-    import pandas as pd
+    if Path(path).is_dir():
+        return store_table(path, damaged)
+    from fits.table.opening import opened
 
-    path = Path(path)
-    if path.is_dir():
-        return frame(found["row"] for found in open_store(path).scan(head, damaged))
-    try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            known = [c for c in COLUMNS if c in pq.read_schema(path).names]
-            table = pq.read_table(path, columns=known).to_pandas()
-        else:
-            table = pd.read_csv(path)
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
-        raise InputError(
-            f"data={str(path)!r}: cannot be read as a store, a Parquet or a CSV ({error})"
-        ) from None
-    if table.empty or "loss" not in table.columns:
+    table, _ = opened(path)
+    if "loss" not in table.columns:
         names = ", ".join(map(str, table.columns))
         raise InputError(
             f"data={str(path)!r}: {len(table)} rows with columns {names}; needs rows "
             "and a column 'loss'"
         )
-    return table
+    ours = Path(path).suffix == ".parquet"
+    return table[[c for c in COLUMNS if c in table.columns]] if ours else table
 
 
 def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> int:

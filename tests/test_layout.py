@@ -26,7 +26,8 @@ MAY = {
 # inside a function only: a fit may open a store, whose reader is sweeps'
 LAZY = {("fits", "sweeps"), ("fits", "lab")}
 NO_JAX = [
-    "fits." + p.stem for p in sorted((ROOT / "fits").glob("*.py")) if p.stem != "__init__"
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for p in sorted((ROOT / "fits").rglob("*.py"))
 ] + [
     "lab.records",
     "lab.parametrization",

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fits import auto, laws
-from fits.fit import Fit
-from fits.report import model, plots, rows, whatif, words
+from fits.forms.law import unit
+from fits.record import Fit
+from fits.report import plots, rows, whatif, words
+from ground.flops import training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +38,9 @@ def render(
 ) -> str:
     """The page, as HTML.
 
-    `table`: one row a run, columns of `fits.table.COLUMNS` (any may be absent). `checks`: of
-    `fits.transfer.check`. `fit`: one or several; the first loss law in N and D feeds the sliders.
-    `prediction`: `predicted` {loss, lr: numbers with interval}, `target` {params, tokens},
+    `table`: one row a run, columns of `ground.columns` (any may be absent). `checks`: of
+    `fits.optimum.transfer.check`. `fit`: one or several; the first loss law in N and D feeds the
+    sliders. `prediction`: `predicted` {loss, lr: numbers with interval}, `target` {params, tokens},
     `measured` {loss}, `error`, `interval_holds`, `standard_loss`, `prediction_sha256`. `recipe`:
     name to number, or the document of `scalelab predict --json`. `audit`: the document of `scalelab
     audit --json`. `points`: the rows that the (first) fit was fitted to; without it they are looked
@@ -76,6 +77,7 @@ def render(
         {name: getattr(words, name) for name in spelled},
         axis_words=words.AXIS_WORDS,
         mark=words.NOT_MEASURED,
+        training=training,
     )
     return environment.get_template("page.html.j2").render(
         title=title,
@@ -84,7 +86,7 @@ def render(
         facts=facts,
         absent=absent,
         checks=checks,
-        sweeps=plots.transfer_panels(table, checks),
+        sweeps=plots.transfer_panels(checks),
         missing=list(missing),
         fits=[
             _law(f, table, prediction if i == 0 else None, points if i == 0 else None, i)
@@ -109,9 +111,9 @@ def _inline(name: str) -> Any:
 
 
 def _formula(fit: Fit, formula: str) -> str:
-    if not isinstance(fit, auto.Auto):
+    if fit.mixture is None:
         return formula
-    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in fit.weights.items())
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in fit.mixture.weights.items())
     return f"a weighted set of forms ({weights}); parameters: of its heaviest member, {formula}"
 
 
@@ -123,7 +125,7 @@ def _law(
     i: int,
 ) -> dict[str, Any]:
     """What the page shows of one fit."""
-    form = model.form(fit)
+    form = fit.form
     found = rows.of_law(table, fit, points)
     numbers = [
         {"name": name, "value": value, "derived": name in fit.derived, "identified":
@@ -132,8 +134,8 @@ def _law(
     ]  # fmt: skip
     return {
         "fit": fit, "formula": _formula(fit, form.formula), "citation": form.citation, "numbers":
-        numbers, "found": found, "holdout": fit.holdout if isinstance(fit, auto.Auto) else None,
+        numbers, "found": found, "holdout": fit.mixture.holdout if fit.mixture else None,
         "figures": plots.law_panels(found, fit, prediction, f"law{i}"), "units": {c:
-        laws.unit(form, c) for c in fit.range}, "level": next((words.level(b) for b in
+        unit(form, c) for c in fit.range}, "level": next((words.level(b) for b in
         fit.interval.values()), "90 %"),
     }  # fmt: skip

@@ -1,191 +1,71 @@
-"""Which rows of a table each part of the page stands on: the sweeps of a hyperparameter, and the
-points of a law.
-"""
+"""The rows of a table that a law is drawn with: those that the fit says it was fitted to."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fits import auto, basin, transfer
-from fits import table as tables
-from fits.cells import HELD
-from fits.fit import Fit, problem_of
-from fits.report import model
+from fits.engine.objective import OBJECTIVES
+from fits.engine.pose import problem_of
+from fits.record import Fit
+from fits.table.points import Points, select
 from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LABELS = ("study", "parametrization", "optimizer")
 SAME = 1e-6  # of the objective: points that give the fit's own sum are the points it was fitted to
-
-
-def sweeps(
-    table: "pd.DataFrame", axis: str, hyperparameter: str = "lr", by_study: bool = True
-) -> "list[pd.DataFrame]":
-    """The parts of a table that sweep `hyperparameter` at two sizes of `axis` or more, all else
-    equal within a size; largest first.
-
-    A part has one parametrization and optimizer (and study); within those it is cut by whatever
-    else varies within a size.
-    """
-    column = transfer.AXES[axis]
-    if not {column, hyperparameter, "loss"} <= set(table.columns):
-        return []
-    kept = table[table[[column, hyperparameter]].notna().all(axis=1)]
-    kept = kept[kept[hyperparameter] > 0]
-    if "status" in kept:
-        kept = kept[kept["status"] != "failed"]
-    found = []
-    for part in _split(kept, [c for c in LABELS if c in kept and (by_study or c != "study")]):
-        held = [c for c in HELD if c in part and c not in (column, hyperparameter)]
-        varying = [c for c in held if (part.groupby(column)[c].nunique(dropna=False) > 1).any()]
-        found += [
-            p
-            for p in _split(part, varying)
-            if (p.groupby(column)[hyperparameter].nunique() >= basin.MIN_POINTS).sum() > 1
-        ]
-    return sorted((_swept(p, column, hyperparameter) for p in found), key=len, reverse=True)
-
-
-def _split(table: "pd.DataFrame", by: list[str]) -> "Iterator[pd.DataFrame]":
-    if not by:
-        yield table
-    else:
-        yield from (part for _, part in table.groupby(by, dropna=False, sort=True))
-
-
-def _swept(part: "pd.DataFrame", column: str, hyperparameter: str) -> "pd.DataFrame":
-    """The sizes that have enough values for a basin."""
-    enough = part.groupby(column)[hyperparameter].transform("nunique") >= basin.MIN_POINTS
-    return part[enough]
-
-
-def of_check(table: "pd.DataFrame", check: Mapping[str, Any]) -> "pd.DataFrame | None":
-    """The runs behind a check of `fits.transfer.check`: the sweep, of one study or of several,
-    whose counts come closest to its own.
-    """
-    mine = table
-    for name in LABELS[1:]:
-        if check.get(name) and name in mine:
-            mine = mine[mine[name].astype(str) == check[name]]
-    expected = {row["size"]: row["runs"] for row in check["rows"]}
-    column = transfer.AXES[check["axis"]]
-
-    def off(part: "pd.DataFrame") -> int:
-        runs = part.groupby(column).size()
-        return sum(abs(int(runs.get(size, 0)) - n) for size, n in expected.items())
-
-    hyperparameter = check.get("hyperparameter", "lr")
-    found = [
-        part
-        for by_study in (True, False)
-        for part in sweeps(mine, check["axis"], hyperparameter, by_study)
-    ]
-    return min(found, key=off, default=None)
-
-
-def checks(
-    table: "pd.DataFrame",
-    axes: Sequence[str] = tuple(transfer.AXES),
-    tolerance: float = transfer.TOLERANCE,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Transfer checks of every learning-rate sweep the table holds (the largest of each
-    parametrization, optimizer and axis), and notes.
-    """
-    import pandas as pd
-
-    found: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for axis in axes:
-        largest: dict[tuple[str, ...], pd.DataFrame] = {}
-        for part in sweeps(table, axis) or sweeps(table, axis, by_study=False):
-            key = tuple(str(part[name].iloc[0]) if name in part else "" for name in LABELS[1:])
-            largest.setdefault(key, part)
-        if not largest:
-            continue
-        try:
-            found += transfer.check(pd.concat(list(largest.values())), axis, tolerance)
-        except InputError as error:
-            notes.append(f"No transfer check over {axis}: {error}")
-    return found, notes
 
 
 @dataclass(frozen=True)
 class LawPoints:
-    """The rows a law is drawn with. `exact`: they give the fit's own objective, so they are the
-    rows it was fitted to.
-    """
+    """The rows a law is drawn with. `exact`: they are those that were fitted."""
 
-    points: tables.Points
+    points: Points
     exact: bool
 
 
 def of_law(
     table: "pd.DataFrame", fit: Fit, given: "pd.DataFrame | None" = None
 ) -> LawPoints | None:
-    """The rows a fit stands on: `given`, or the part of the table (selected as the fit's `left_out`
-    says, a study, a parametrization, the best of each cell) that gives the fit's objective; failing
-    that the best run of each cell within its range.
+    """The rows of the table that the fit names (or those `given`; of a fit that names none, all
+    that are done), where its own objective comes out of them again; else the table's runs within
+    its range, which are not those that were fitted.
 
     None when the table lacks the law's columns or has too few rows.
     """
-    form, nearest = model.form(fit), None
-    for part in [given] if given is not None else _candidates(table, fit):
-        try:
-            points = tables.select(part, form, fit.params_kind)
-        except InputError:
-            continue
-        if _same(fit, points):
-            return LawPoints(points, True)
-        nearest = points  # candidates end with the fallback
-    return LawPoints(_within(nearest, fit), False) if nearest else None
-
-
-def _candidates(table: "pd.DataFrame", fit: Fit) -> "Iterator[pd.DataFrame]":
-    form = model.form(fit)
-    cell = [
-        tables.PARAMS_KINDS.get(fit.params_kind, c) if c == "params" else c for c in form.inputs
-    ]
-    cell, target = [c for c in cell if c in table], form.target
-    if target not in table:
-        return
-    said = [reason.removeprefix("not ") for reason in fit.left_out if reason.startswith("not ")]
-    over = [
-        name
-        for text in said
-        if text.startswith("the best over ")
-        for name in text.removeprefix("the best over ").split(", ")
-    ]
-    try:
-        yield tables.read(
-            table, where=[text for text in said if "=" in text], best_over=over, keys=form.inputs
-        ).frame
-    except InputError:
-        pass  # another table's columns
     done = table[table["status"] == "done"] if "status" in table else table
-    done = done[done[target].notna()]
-    for by in ([], ["study"], ["parametrization"], ["study", "parametrization"]):
-        if set(by) <= set(done.columns):
-            for part in _split(done, by):
-                yield part
-                yield _best(part, cell, target)
-    yield _best(done, cell, target)
+    named = given if given is not None else _named(table, fit.rows) if fit.rows else done
+    if named is not None and (points := _points(named, fit)) is not None and _same(fit, points):
+        return LawPoints(points, True)
+    points = _points(done if given is None else given, fit)
+    return None if points is None else LawPoints(_within(points, fit), False)
 
 
-def _best(part: "pd.DataFrame", cell: list[str], target: str) -> "pd.DataFrame":
-    return part.sort_values(target, kind="stable").drop_duplicates(cell) if cell else part
+def _named(table: "pd.DataFrame", rows: Sequence[int | str]) -> "pd.DataFrame | None":
+    """The rows of these names; None where the table has not each once."""
+    if isinstance(rows[0], str):
+        found = table[table["run_id"].astype(str).isin(rows)] if "run_id" in table else table[:0]
+    else:
+        found = table[table.index.isin(rows)]
+    return found if len(found) == len(rows) else None
 
 
-def _same(fit: Fit, points: tables.Points) -> bool:
-    """Do these points give the fit's summed objective (its priors' share left out)? A weighted set
-    has none: its count and ranges.
+def _points(part: "pd.DataFrame", fit: Fit) -> Points | None:
+    try:
+        return select(part, fit.form, fit.params_kind)
+    except InputError:
+        return None
+
+
+def _same(fit: Fit, points: Points) -> bool:
+    """Do these points give the fit's summed objective (its priors' share left out)? Where it has
+    none, as a weighted set: its count and ranges.
     """
     if len(points.y) != fit.n:
         return False
-    if isinstance(fit, auto.Auto):
+    if fit.objective["name"] not in OBJECTIVES:
         spans = {name: [float(v.min()), float(v.max())] for name, v in points.x.items()}
         return all(fit.range[name] == span for name, span in spans.items())
     problem = replace(problem_of(fit, points), penalties=())
@@ -193,7 +73,7 @@ def _same(fit: Fit, points: tables.Points) -> bool:
     return abs(value - fit.objective["value"]) <= SAME * max(abs(fit.objective["value"]), 1e-12)
 
 
-def _within(points: tables.Points, fit: Fit) -> tables.Points:
+def _within(points: Points, fit: Fit) -> Points:
     keep = np.ones(len(points.y), bool)
     for name, (low, high) in fit.range.items():
         if name in points.x:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from fits import auto, laws
-from fits.fit import Fit
-from fits.loss import FLOPS_PER_PARAM_TOKEN
-from fits.powers import PowerSum
-from fits.published import REFUSED, SILENT
-from fits.report import model
+from fits.evaluate import evaluate
+from fits.forms import catalogue
+from fits.forms.law import Parameter
+from fits.forms.powers import PowerSum
+from fits.predict.published import REFUSED, SILENT
+from fits.record import Fit
 from fits.report.words import target_of
+from ground.flops import PER_PARAM_TOKEN, training
 
 DRAWS = 200  # refits that go into the page: enough for a 90 % interval, 10 kB
 GRID = 33  # points an axis of a law that goes in as values
@@ -27,7 +28,7 @@ def terms(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any
     """(E, g, [(log c, n, d), ...]) of a law in N and D, or None for a form that is no such sum. C
     counts as 6 N D.
     """
-    form = laws.law(law)
+    form = catalogue.law(law)
     if issubclass(form, PowerSum):
         offset = form.offset()
         gain = 1.0 if form.outer is None else p[form.outer]
@@ -39,13 +40,13 @@ def terms(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, Any
     return _kaplan(law, p)
 
 
-def _term(q: laws.Parameter, p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+def _term(q: Parameter, p: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     log_c: Any = np.log(np.maximum(p[q.name], 1e-300))
     by: dict[str, Any] = {"params": 0.0, "tokens": 0.0}
     for column, exponent, weight in q.powers:
         slope = weight * np.asarray(p[exponent])
         if column == "flops":
-            log_c = log_c - slope * np.log(FLOPS_PER_PARAM_TOKEN)
+            log_c = log_c - slope * np.log(PER_PARAM_TOKEN)
         for name in by if column == "flops" else (column,):
             by[name] = by[name] + slope
     return log_c, by["params"], by["tokens"]
@@ -60,7 +61,7 @@ def _kaplan(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, A
             [(ratio * np.log(p["N_c"]), ratio, 0.0), (np.log(p["D_c"]), 0.0, 1.0)],
         )
     if law == "gadre":
-        derived = laws.law(law).derived(p)
+        derived = catalogue.law(law).derived(p)
         return (
             p["E"],
             1.0,
@@ -76,11 +77,11 @@ def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any
     """What `whatif.js` needs, or None when the law cannot be evaluated at N and D alone.
 
     `start`, `span` (log2): of the sliders. `range`, `silent`, `refused`: the reach rule of
-    `fits.published.reach`; `open`: E is not identified. And either `rows` [1 + draws, 2 + 3 T], E,
-    g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the residuals'
-    spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
+    `fits.predict.published.reach`; `open`: E is not identified. And either `rows` [1 + draws,
+    2 + 3 T], E, g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the
+    residuals' spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
     """
-    form = model.form(fit)
+    form = fit.form
     if form.target != "loss" or not set(form.inputs) <= KNOWN or not set(fit.range) & KNOWN:
         return None
     start = _start(fit, prediction)
@@ -96,7 +97,7 @@ def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any
 def _powers(fit: Fit) -> dict[str, Any] | None:
     rows = (
         None
-        if isinstance(fit, auto.Auto)
+        if fit.mixture
         else _rows(fit.law, {k: np.asarray([v], float) for k, v in fit.params.items()})
     )
     if rows is None:
@@ -123,9 +124,9 @@ def _grid(fit: Fit, span: Mapping[str, list[float]]) -> dict[str, Any]:
     x = {
         "params": n.ravel(),
         "tokens": d.ravel(),
-        "flops": FLOPS_PER_PARAM_TOKEN * n.ravel() * d.ravel(),
+        "flops": training(n.ravel(), d.ravel()),
     }
-    found = model.band(fit, x) or {"value": model.evaluate(fit, x)}
+    found = {name: v for name, v in evaluate(fit, x)._asdict().items() if np.isfinite(v).all()}
     return {
         "grid": {
             name: [[float(f"{v:.6g}") for v in row] for row in np.log(values).reshape(n.shape)]
@@ -169,8 +170,8 @@ def _start(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
         )
         return {"params": target.get(kind, target["params"]), "tokens": target["tokens"]}
     flops = fit.range.get("flops", [0.0, 6e18])[1]
-    params = fit.range.get("params", [0.0, (flops / FLOPS_PER_PARAM_TOKEN / 20) ** 0.5])[1]
+    params = fit.range.get("params", [0.0, (flops / PER_PARAM_TOKEN / 20) ** 0.5])[1]
     return {
         "params": params,
-        "tokens": fit.range.get("tokens", [0.0, flops / FLOPS_PER_PARAM_TOKEN / params])[1],
+        "tokens": fit.range.get("tokens", [0.0, flops / PER_PARAM_TOKEN / params])[1],
     }

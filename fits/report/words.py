@@ -12,7 +12,7 @@ from ground import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fits.fit import Fit
+    from fits.record import Fit
 
 NOT_MEASURED = "published, not measured here"
 # beginnings of names
@@ -170,7 +170,7 @@ def _law(fit: "Fit") -> str:
     unknown = [name for name, known in fit.identified.items() if not known]
     doubt = f" The data do not determine {', '.join(unknown)}." if unknown else ""
     compute = f" up to {general(fit.range['flops'][1])} FLOP" if fit.range.get("flops") else ""
-    name = "A weighted set of laws (auto)" if fit.law == "auto" else f"The law {fit.law}"
+    name = f"A weighted set of laws ({fit.law})" if fit.mixture else f"The law {fit.law}"
     return f"{name} describes {fit.n} runs{compute}{spread}.{doubt}"
 
 

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
-    from fits.audit import Audit
+    from fits.audit.audit import Audit
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,18 @@ def main(args: list[str]) -> int:
 
 
 def run(options: Options) -> Audit:
-    from fits import laws
-    from fits.audit import audit
+    from fits.audit.audit import audit
+    from fits.forms import catalogue
     from scalelab.cli.fit import open_table
 
-    form = laws.law("chinchilla" if options.law == "auto" else options.law)
+    form = catalogue.reading(options.law)
     table = open_table(options.data, form, options.map, options.where)
     over = tuple(c.strip() for c in options.best_over.split(",") if c.strip())
     return audit(
-        table.frame,
+        table,
         options.law,
         best_over=over,
         params_kind=options.params_kind,
-        left_out=table.left_out,
-        source=table.source,
     )
 
 

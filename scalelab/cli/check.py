@@ -312,7 +312,7 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
 
 def transfer(args: list[str]) -> int:
     options = parse(Transfer, "scalelab check transfer", args)
-    from fits.transfer import check
+    from fits.optimum.transfer import check
     from scalelab.cli import check_plots
 
     data = run_study(options) if is_study(options.data) else options.data
@@ -325,7 +325,7 @@ def transfer(args: list[str]) -> int:
         noise=options.noise,
     )
     axes = options.axis, options.hyperparameter
-    _say(f"plot: {check_plots.transfer(options.out or FOLDER, table, *axes, checks)}")
+    _say(f"plot: {check_plots.transfer(options.out or FOLDER, *axes, checks)}")
     if options.json:
         print_json({"checks": checks})
     else:
@@ -359,15 +359,10 @@ def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame
     """The rows of a store, a Parquet or a CSV, diverged ones included: they say where a basin
     ends.
     """
-    from fits.table import read
+    from fits.table.rows import read
 
     pairs = [entry.partition("=") for entry in names]
-    source: Any = data
-    if data.is_dir() and not (data / "trials.parquet").is_file():
-        from sweeps.table import read_table
-
-        source = read_table(data)
-    found = read(source, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True)
+    found = read(data, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True)
     if found.left_out:
         _say(
             "left out: " + ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())

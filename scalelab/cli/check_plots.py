@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as pyplot
-import pandas as pd
 
 from ground.files import replacing
 from lab.measure import STATISTICS, Row
@@ -44,18 +43,14 @@ def coords(folder: Path, name: str, optimizer: str, axis: str, rows: Sequence[Ro
 
 
 def transfer(
-    folder: Path,
-    table: pd.DataFrame,
-    axis: str,
-    hyperparameter: str,
-    checks: Sequence[Mapping[str, Any]],
+    folder: Path, axis: str, hyperparameter: str, checks: Sequence[Mapping[str, Any]]
 ) -> Path:
     """The report's figure: loss against the hyperparameter for each size, fitted basins, optima
     with their intervals.
     """
     from fits.report.plots import transfer_figure
 
-    return _save(transfer_figure(table, checks), folder, f"transfer-{axis}-{hyperparameter}.png")
+    return _save(transfer_figure(checks), folder, f"transfer-{axis}-{hyperparameter}.png")
 
 
 def _save(figure: Any, folder: Path, name: str) -> Path:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.number import Number
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
-    from fits.fit import Fit
-    from fits.laws import Law
-    from fits.table import Table
+    from fits.forms.law import Law
+    from fits.record import Fit
+    from fits.table.rows import Table
 
 
 @dataclass(frozen=True)
@@ -79,49 +80,30 @@ def main(args: list[str]) -> int:
 
 
 def run(options: Options) -> Fit:
-    from fits import laws
-
-    if options.law == "auto":
-        return run_auto(options)
-    form = laws.law(options.law)
-    table = open_table(options.data, form, options.map, options.where, options.best_over)
     from fits.fit import fit
-    from fits.table import select
+    from fits.forms import catalogue
+    from fits.table.points import select
 
-    points = select(table.frame, form, options.params_kind, table.left_out)
+    form, a_set = catalogue.reading(options.law), options.law in catalogue.SETS
+    if a_set and options.bootstrap:
+        raise InputError(
+            f"bootstrap={options.bootstrap!r}: does not apply to {options.law}, whose forms are "
+            "weighted by evidence, with intervals"
+        )
+    table = open_table(options.data, form, options.map, options.where, options.best_over)
+    points = select(table, form, options.params_kind)
     found = fit(
         points,
-        form,
+        options.law,
         objective=options.objective,
         delta=options.delta,
         priors=priors(options.prior),
-        source=table.source,
     )
     if not options.bootstrap:
         return found
-    from fits.uncertainty import bootstrap
+    from fits.engine.bootstrap import bootstrap
 
     return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
-
-
-def run_auto(options: Options) -> Fit:
-    """The weighted set of forms; what belongs to one form's objective does not apply to it."""
-    defaults = {f.name: f.default for f in fields(Options)}
-    for name in ("objective", "delta", "prior", "bootstrap"):
-        if getattr(options, name) != defaults[name]:
-            raise InputError(
-                f"{name}={getattr(options, name)!r}: does not apply to auto, whose forms are "
-                "weighted by evidence, with intervals"
-            )
-    from fits import laws
-    from fits.auto import fit_auto
-
-    table = open_table(
-        options.data, laws.law("chinchilla"), options.map, options.where, options.best_over
-    )
-    return fit_auto(
-        table.frame, params_kind=options.params_kind, left_out=table.left_out, source=table.source
-    )
 
 
 def open_table(
@@ -131,18 +113,16 @@ def open_table(
     where: tuple[str, ...] = (),
     best_over: str = "",
 ) -> Table:
-    """The rows of DATA that a law is to see; a store's folder is read through `sweeps`."""
-    from fits.table import read
+    """The rows of DATA that a law is to see."""
+    from fits.table.rows import read
 
-    names = dict(_pair("map", m) for m in map)
     over = tuple(c.strip() for c in best_over.split(",") if c.strip())
-    if data.is_dir() and not (data / "trials.parquet").is_file():
-        from sweeps.table import read_table
+    return read(data, names(map), where, over, form.inputs)
 
-        return read(read_table(data), names, where, over, form.inputs)._replace(
-            source=f"store {data.name}"
-        )
-    return read(data, names, where, over, form.inputs)
+
+def names(entries: tuple[str, ...]) -> dict[str, str]:
+    """Our column name -> the file's, of `--map` entries."""
+    return dict(_pair("map", entry) for entry in entries)
 
 
 def priors(entries: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -184,32 +164,30 @@ def document(fit: Fit) -> dict[str, Any]:
         "identified": fit.identified,
         "warnings": fit.warnings,
     }
-    if fit.law == "auto":
-        out |= {name: getattr(fit, name) for name in ("form", "weights", "holdout", "scale")}
+    if (mixed := fit.mixture) is not None:
+        out |= {n: getattr(mixed, n) for n in ("form", "weights", "holdout", "scale")}
     if fit.bootstrap:
-        from fits.uncertainty import standard_deviations
+        from fits.engine.bootstrap import standard_deviations
 
         out["bootstrap"] = {**fit.bootstrap, "sd": standard_deviations(fit)}
     return out
 
 
 def number(fit: Fit, name: str, value: float) -> Any:
+    """Plain without an interval."""
     if name not in fit.interval:
         return value
-    return {
-        "value": value,
-        **fit.interval[name],
-        "source": f"bootstrap over runs, {fit.bootstrap['tried'] - fit.bootstrap['failed']} refits",
-    }
+    refits = fit.bootstrap["tried"] - fit.bootstrap["failed"]
+    return Number(
+        value, **fit.interval[name], source=f"bootstrap over runs, {refits} refits"
+    ).json()
 
 
 def show(fit: Fit, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
 
-    from fits import laws
-
-    form = laws.law(getattr(fit, "form", "") or fit.law)
+    form = fit.form
     console = Console(highlight=False)
     console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
     left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())
@@ -220,14 +198,13 @@ def show(fit: Fit, seconds: float) -> None:
     delta = f", delta {fit.objective['delta']:g}" if fit.objective["delta"] else ""
     starts = f"; {fit.starts['agree']} of {fit.starts['tried']} starts agree" if fit.starts else ""
     console.print(f"{fit.objective['name']}{delta}, sum {fit.objective['value']:.8g}{starts}")
-    if fit.law == "auto":
-        weights, rows = getattr(fit, "weights", {}), getattr(fit, "holdout", [])
+    if (mixed := fit.mixture) is not None:
         console.print(
             "weights: "
-            + ", ".join(f"{name} {weight:.2f}" for name, weight in weights.items())
+            + ", ".join(f"{name} {weight:.2f}" for name, weight in mixed.weights.items())
             + "; parameters: the heaviest form's"
         )
-        for row in rows:
+        for row in mixed.holdout:
             console.print(
                 f"left out above {row['flops']:.2g} FLOP: {row['tested']:g} runs, error "
                 f"{row['error']:.2%}, bias {row['bias']:+.2%}"

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from fits import laws, published
+from fits.forms import catalogue
+from fits.forms.law import Law, unit
+from fits.predict import published
 from ground import InputError
 from scalelab.cli.args import parse, print_json
 
@@ -29,7 +31,7 @@ def main(args: list[str]) -> int:
     options = parse(Laws, "scalelab laws", args)
     if options.name is None:
         document = {
-            "forms": [form_record(form) for form in laws.all_laws().values()],
+            "forms": [form_record(form) for form in catalogue.all_laws().values()],
             "published": [set_record(one) for one in published.all_sets().values()],
             "bundles": published.bundles(),
             "evidence": published.evidence(),
@@ -48,7 +50,7 @@ def find(name: str) -> dict[str, Any]:
     """The forms and published sets that answer to `name`; a name may be both (chinchilla). Errors:
     InputError.
     """
-    forms = [form_record(form) for form in laws.all_laws().values() if form.name == name]
+    forms = [form_record(form) for form in catalogue.all_laws().values() if form.name == name]
     try:
         sets = [set_record(one) for one in published.get(name)]
     except InputError:
@@ -58,14 +60,14 @@ def find(name: str) -> dict[str, Any]:
     return {"name": name, "forms": forms, "published": sets}
 
 
-def form_record(form: type[laws.Law]) -> dict[str, Any]:
+def form_record(form: type[Law]) -> dict[str, Any]:
     """What a form states about itself, with the published sets that use it."""
     return {
         "name": form.name,
         "formula": form.formula,
         "target": form.target,
-        "inputs": {column: laws.unit(form, column) for column in form.inputs},
-        "unit": laws.unit(form, form.target),
+        "inputs": {column: unit(form, column) for column in form.inputs},
+        "unit": unit(form, form.target),
         "params_kind": form.params_kind,
         "parameters": {
             q.name: [None if abs(end) == float("inf") else end for end in (q.low, q.high)]

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from ground import InputError
 from ground.files import replacing
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
-    from fits.predict import Recipe
-    from fits.sources import Source
+    from fits.predict.recipe import Recipe
+    from fits.predict.sources import Source
+    from ground.number import Number
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def main(args: list[str]) -> int:
     options = parse(Predict, "scalelab predict", gathered(args, "--fit"))
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
-    from fits.sources import sources
+    from fits.predict.sources import sources
 
     found, warnings = sources(options.fit, options.parametrization)
     if options.at is not None:
@@ -96,7 +97,7 @@ def main(args: list[str]) -> int:
         raise InputError(
             "params, tokens: both are needed (or --at CSV), such as --params 7e9 --tokens 1.4e12"
         )
-    from fits.predict import recipe
+    from fits.predict.recipe import recipe
 
     made = recipe(
         found,
@@ -110,7 +111,7 @@ def main(args: list[str]) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         made.save(options.out)
     if options.export:
-        from fits.export import export
+        from fits.predict.export import export
 
         print(export(made, options.export), end="")
     elif options.json:
@@ -126,7 +127,7 @@ def _rows(options: Predict, found: "list[Source]") -> int:
 
     import numpy as np
 
-    from fits.predict import rows
+    from fits.predict.recipe import rows
 
     assert options.at is not None
     if options.out is None:
@@ -197,13 +198,13 @@ def show(made: "Recipe") -> None:
         f"{t['flops']:.3g} FLOP"
     )
     print(f"shape: width {t['width']:.0f}, depth {t['depth']:.1f}; {t['shape_rule']}\n")
-    levels = {n["level"] for n in made.numbers.values() if n["low"] is not None}
+    levels = {n.level for n in made.numbers.values() if n.low is not None}
     for level in levels:
         print(f"{'':<34}{f'{level:.0%} interval':>26}")
     for name, number in made.numbers.items():
         print(
-            f"{name:<22}{_spell(number['value']):>12}{_interval(number):>26}   "
-            f"{number['source'].split(' (')[0]}"
+            f"{name:<22}{_spell(number.value):>12}{_interval(number):>26}   "
+            f"{number.source.split(' (')[0]}"
         )
     if len(made.laws) > 1:
         print("\nthe N each law was given, and what it says:")
@@ -230,7 +231,7 @@ def _spell(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) and 1 <= value < 1e7 else f"{value:.4g}"
 
 
-def _interval(number: dict[str, Any]) -> str:
-    if number["low"] is None or number["high"] is None:
+def _interval(number: "Number") -> str:
+    if number.low is None or number.high is None:
         return ""
-    return f"[{_spell(number['low'])}, {_spell(number['high'])}]"
+    return f"[{_spell(number.low)}, {_spell(number.high)}]"

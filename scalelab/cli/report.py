@@ -61,14 +61,15 @@ def main(args: list[str]) -> int:
     from jinja2 import UndefinedError
 
     from fits import report
-    from fits.fit import load
+    from fits.optimum import sweeps
+    from fits.record import load
 
     table = _table(options)
     fits = [load(path) for path in options.fit]
     prediction, recipe, audit = (
         _document(n, getattr(options, n)) for n in ("prediction", "recipe", "audit")
     )
-    checks, missing = report.rows.checks(table, tolerance=options.tolerance)
+    checks, missing = sweeps.checks(table, tolerance=options.tolerance)
     title = options.title or f"scalelab report: {options.data.name}"
     try:
         page = report.render(
@@ -113,20 +114,12 @@ def main(args: list[str]) -> int:
 
 def _table(options: Report) -> "pd.DataFrame":
     """Every run of DATA, diverged and failed ones included."""
-    from fits.table import read
+    from fits.table.rows import read
+    from scalelab.cli.fit import names
 
-    data: Any = options.data
-    if options.data.is_dir() and not (options.data / "trials.parquet").is_file():
-        from sweeps.table import read_table
-
-        data = read_table(options.data)
-    names = {}
-    for entry in options.map:
-        ours, sep, theirs = entry.partition("=")
-        if not (sep and ours and theirs):
-            raise InputError(f"map={entry!r}: must be NAME=VALUE")
-        names[ours] = theirs
-    found = read(data, names, options.where, one_row_a_run=False, every_status=True)
+    found = read(
+        options.data, names(options.map), options.where, one_row_a_run=False, every_status=True
+    )
     told = ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())
     if found.frame.empty:
         raise InputError(

@@ -49,15 +49,6 @@ class Train(Trial):
     """-1: a tenth of the steps, and none under one_cycle, which has its own."""
     semantics: int = field(default=SEMANTICS, init=False)  # nobody's to choose
 
-    diagnostics: str = ""
-    """What to measure beside the loss, separated by commas: gradient_noise | rms | log_z |
-    attention_logit
-    """
-    measure_steps: int = 0
-    """Steps between such measurements along the run; 0: at its end alone."""
-    validate_steps: int = 0
-    """Steps between validations along the run; 0: at its end alone."""
-
     explain: bool = False
     """Print every tensor's init std, multiplier, LR, decay and eps, with their formulas, and train
     nothing.

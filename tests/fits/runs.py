@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fits import laws
-from fits.table import Points, read, select
+from fits.forms import catalogue
+from fits.table.points import Points, select
+from fits.table.rows import read
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 # optimum on the 240 points, laws.md check 1
@@ -32,7 +33,7 @@ def published(name: str) -> Path:
 
 def epoch(outliers: bool = False) -> Points:
     table = read(published("chinchilla_epoch.csv"), where=() if outliers else ("epoch_outlier=0",))
-    return select(table.frame, laws.law("chinchilla"), left_out=table.left_out)
+    return select(table, catalogue.law("chinchilla"))
 
 
 def columns(n: int, rng: np.random.Generator, sizes: int = 12) -> dict[str, np.ndarray]:
@@ -60,7 +61,7 @@ def surface(
     published sweeps).
     """
     rng = np.random.default_rng(seed)
-    form = laws.law(law)
+    form = catalogue.law(law)
     x = {c: v for c, v in columns(n, rng).items() if c in form.inputs}
     y = form.predict(p, x) * np.exp(noise * rng.standard_normal(n))
     size = np.unique(x["params"], return_inverse=True)[1] if "params" in x else np.arange(n)

@@ -5,10 +5,13 @@ length, a ladder, and a predicted run.
 import numpy as np
 import pandas as pd
 
-from fits import laws, transfer
-from fits.fit import Fit, fit
-from fits.table import select
-from fits.uncertainty import bootstrap, predict
+from fits.engine.bootstrap import bootstrap
+from fits.evaluate import evaluate
+from fits.fit import fit
+from fits.forms import catalogue
+from fits.optimum import transfer
+from fits.record import Fit
+from fits.table.points import select
 
 LAW = {"E": 1.6, "A": 25.0, "B": 60.0, "alpha": 0.3, "beta": 0.32}
 MARK = "published, not measured here"
@@ -64,7 +67,7 @@ def checks(runs: pd.DataFrame, study: str = "lr_width") -> list[dict]:
 def law(runs: pd.DataFrame, replicates: int = 100) -> Fit:
     ladder = runs[runs["study"] == "ladder"]
     return bootstrap(
-        select(ladder, laws.law("chinchilla-tied")),
+        select(ladder, catalogue.law("chinchilla-tied")),
         fit(ladder, "chinchilla-tied", source="the ladder"),
         replicates,
     )
@@ -80,7 +83,8 @@ def prediction(runs: pd.DataFrame, found: Fit) -> dict:
     target = runs[runs["study"] == "target"].iloc[0]
     at = {"params": float(target["params"]), "tokens": float(target["tokens"])}
     said = {
-        k: float(v[0]) for k, v in predict(found, {k: np.array([v]) for k, v in at.items()}).items()
+        k: float(v[0])
+        for k, v in evaluate(found, {k: np.array([v]) for k, v in at.items()})._asdict().items()
     }
     return {
         "target": at, "predicted": {"loss": number(**said, source="loss.json"), "lr":

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from fits import laws
-from fits.fit import Fit, fit, load
-from fits.table import Points, read, select
+from fits.fit import fit
+from fits.forms import catalogue
+from fits.record import Fit, load
+from fits.table.points import Points, select
+from fits.table.rows import read
 from ground import InputError
 from tests.fits.runs import EPOCH, TEX, epoch, published, surface
 
@@ -167,7 +169,9 @@ def test_objectives_and_huber_sweep() -> None:
 def test_lad_passes_through_as_many_points_as_it_has_parameters() -> None:
     points = surface("chinchilla", EPOCH)
     found = fit(points, "chinchilla", objective="lad")
-    residual = np.abs(np.log(laws.law("chinchilla").predict(found.params, points.x) / points.y))
+    residual = np.abs(
+        np.log(catalogue.law("chinchilla").predict(found.params, points.x) / points.y)
+    )
     assert np.sum(residual < 1e-7) == 5
     assert found.objective["value"] == pytest.approx(residual.sum(), rel=1e-6)
 
@@ -207,7 +211,7 @@ def test_leave_largest_out(
     found = fit(
         Points({c: v[low] for c, v in points.x.items()}, points.y[low], {}, []), "chinchilla"
     )
-    miss = laws.law("chinchilla").predict(found.params, points.x)[~low] / points.y[~low] - 1
+    miss = catalogue.law("chinchilla").predict(found.params, points.x)[~low] / points.y[~low] - 1
     assert found.n == train
     assert (np.abs(miss).mean(), miss.mean()) == pytest.approx((error, bias), abs=1.5e-4)
     assert {k: found.params[k] for k in p} == pytest.approx(p, abs=6e-4)
@@ -245,7 +249,7 @@ def test_misfitting_rows(
 ) -> None:
     """Check 17: the same runs give a from 0.76 to 0.93, and E is never identified."""
     table = read(published("misfitting_runs.csv"), best_over=best_over)
-    found = fit(select(table.frame, laws.law("chinchilla"), kind), "chinchilla", delta=delta)
+    found = fit(select(table.frame, catalogue.law("chinchilla"), kind), "chinchilla", delta=delta)
     assert found.n == n and found.params == pytest.approx(p, rel=0.02)
     assert not found.identified["E"]
     assert (p["E"] == 0) == any(w.startswith("E: at its lower bound") for w in found.warnings)
@@ -254,7 +258,7 @@ def test_misfitting_rows(
 def test_llama_isoflop_surface() -> None:
     """Check 33: 116 digitised points, level least squares on the paper's normalised loss."""
     table = read(published("llama3_isoflop_digitized.csv"), where=["outlier=0"])
-    found = fit(table.frame, "chinchilla", objective="mse", left_out=table.left_out)
+    found = fit(table, "chinchilla", objective="mse")
     assert found.n == 116
     assert {**found.params, **found.derived}["a"] == pytest.approx(0.499, abs=0.005)
     assert {k: found.params[k] for k in ("E", "alpha", "beta")} == pytest.approx(

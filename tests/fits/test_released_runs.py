@@ -5,9 +5,11 @@ on the design of the table.
 import numpy as np
 import pytest
 
-from fits import hyper, isoflop, laws
+from fits.engine.power_law import fit_power
 from fits.fit import fit
-from fits.table import Points
+from fits.forms import catalogue, hyper
+from fits.optimum import isoflop
+from fits.table.points import Points
 
 
 def points(n: np.ndarray, d: np.ndarray, y: np.ndarray) -> Points:
@@ -36,7 +38,7 @@ def test_gadre_five_runs_predict_the_large_ones() -> None:
         "params": np.array([1439795200.0, 6889410560]),
         "tokens": np.array([921468928000.0, 137788211200]),
     }
-    error = np.abs(laws.law("gadre").predict(found, x) / measured - 1)
+    error = np.abs(catalogue.law("gadre").predict(found, x) / measured - 1)
     assert error == pytest.approx([0.00710, 0.00732], abs=2e-5)
 
 
@@ -69,7 +71,7 @@ def test_broken_power_law_of_four_digit_addition() -> None:
         ]
     )
     found = fit(Points({"x": x[:14]}, y[:14], {}, []), "bnsl", objective="log-mse").params
-    miss = np.log(laws.law("bnsl").predict(found, {"x": x}) / y)
+    miss = np.log(catalogue.law("bnsl").predict(found, {"x": x}) / y)
     assert np.sqrt(np.mean(miss[:14] ** 2)) == pytest.approx(5.98e-4, abs=1e-6)
     assert np.sqrt(np.mean(miss[14:] ** 2)) == pytest.approx(0.0111, abs=0.001)
 
@@ -84,7 +86,7 @@ def test_olmo_ladder_design_predicts_its_targets() -> None:
     # A and B from the two predictions that the check prints (2.449 and 2.380)
     terms = np.stack([far["params"] ** -0.218, far["tokens"] ** -0.121], axis=1)
     truth["A"], truth["B"] = np.linalg.solve(terms, np.array([2.449, 2.380]) - 1.536)
-    form = laws.law("chinchilla")
+    form = catalogue.law("chinchilla")
     y = form.predict(truth, {"params": n, "tokens": 20 * n * m})
     exact = fit(points(n, 20 * n * m, y), form, objective="mse").params
     assert form.predict(exact, far) == pytest.approx([2.449, 2.380], abs=2e-4)
@@ -134,11 +136,11 @@ def test_step_law_from_its_near_optimal_rows() -> None:
     n, d, lr, batch = np.array(kept).T
     assert 5 < len(kept) / 17 < 30 and len(cells) * len(grid) > 1900
     assert np.mean(excess) < 0.001 and np.max(excess) < 0.0031
-    rate = hyper.fit_power(hyper.LrSizeTokens, {"params": n, "tokens": d}, lr).params
+    rate = fit_power(hyper.LrSizeTokens, {"params": n, "tokens": d}, lr).params
     assert (rate["params"], rate["tokens"]) == pytest.approx((-0.713, 0.307), abs=0.06)
-    assert hyper.fit_power(hyper.BatchTokens, {"tokens": d}, batch).params[
-        "tokens"
-    ] == pytest.approx(0.571, abs=0.06)
+    assert fit_power(hyper.BatchTokens, {"tokens": d}, batch).params["tokens"] == pytest.approx(
+        0.571, abs=0.06
+    )
 
 
 # check 33: experiment, E, alpha, beta, a of the surface, RMSE, smallest and largest budget, runs
@@ -173,7 +175,7 @@ def test_isoflop_sets_as_published(
     n = (centre * (budgets / middle) ** a)[:, None] * offset
     c = np.broadcast_to(budgets[:, None], n.shape)
     x = {"params": n.ravel(), "tokens": (c / 6 / n).ravel()}
-    form = laws.law("chinchilla")
+    form = catalogue.law("chinchilla")
     y = form.predict(p, x)
     exact = fit(points(x["params"], x["tokens"], y), form, objective="mse")
     assert {**exact.params, **exact.derived}["a"] == pytest.approx(a, abs=0.005)

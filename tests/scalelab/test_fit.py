@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits.fit import load
+from fits.record import load
 from scalelab.__main__ import main
 from tests.fits.runs import EPOCH, surface
 

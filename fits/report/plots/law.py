@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits.fit import Fit
-from fits.loss import FLOPS_PER_PARAM_TOKEN
-from fits.report import model, rows, words
+from fits.evaluate import evaluate
+from fits.record import Fit
+from fits.report import rows, words
 from fits.report.plots.style import (
     INK,
     MUTED,
@@ -23,6 +23,7 @@ from fits.report.plots.style import (
     short_power,
     svg,
 )
+from ground.flops import training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ def law_panels(
 def _draw_law(
     found: rows.LawPoints | None, fit: Fit, prediction: Mapping[str, Any] | None, ax: "Axes"
 ) -> None:
-    form = model.form(fit)
+    form = fit.form
     if set(form.inputs) <= {"params", "tokens"} or form.inputs == ("flops",):
         x_name = "tokens" if "tokens" in form.inputs else form.inputs[0]
         _draw_curves(ax, found, fit, x_name, prediction)
@@ -74,7 +75,7 @@ def _draw_law(
         ax.set_ylabel("loss (nats per token)" if form.target == "loss" else form.target)
         ax.set_title("The law and its points", loc="left", fontweight="bold")
     elif found is not None:
-        fitted = model.evaluate(fit, found.points.x)
+        fitted = evaluate(fit, found.points.x).value
         ends = [min(fitted.min(), found.points.y.min()), max(fitted.max(), found.points.y.max())]
         ax.plot(ends, ends, color=MUTED, lw=1)
         ax.plot(fitted, found.points.y, "o", color=PLAIN, ms=4, alpha=0.8)
@@ -90,15 +91,14 @@ def _draw_curves(
     x_name: str,
     prediction: Mapping[str, Any] | None,
 ) -> None:
-    form, target = model.form(fit), _target(fit, prediction)
+    form, target = fit.form, _target(fit, prediction)
     low, high = fit.range[x_name] if x_name in fit.range else (1.0, 10.0)
     fine = np.geomspace(low * 0.8, max(high, target.get(x_name, 0.0)) * 1.25, 120)
     sizes = _sizes(found, fit) if "params" in form.inputs and x_name != "params" else []
     colour = colour_of(fit.range.get("params", [1.0, 10.0]))
     for n in sizes or [0.0]:
-        line = model.evaluate(
-            fit, {"params": np.full(len(fine), n), x_name: fine} if sizes else {x_name: fine}
-        )
+        at = {"params": np.full(len(fine), n), x_name: fine} if sizes else {x_name: fine}
+        line = evaluate(fit, at).value
         ax.plot(
             fine,
             line,
@@ -120,16 +120,11 @@ def _draw_curves(
         return
     if sizes:
         at = {"params": np.full(len(fine), target["params"]), x_name: fine}
-        ax.plot(
-            fine,
-            model.evaluate(fit, at),
-            color=VERMILLION,
-            lw=1.3,
-            ls="--",
-            label=f"N = {words.count(target['params'])}",
-        )
-        if (band := model.band(fit, at)) is not None:
-            ax.fill_between(fine, band["low"], band["high"], color=VERMILLION, alpha=0.12, lw=0)
+        band = evaluate(fit, at)
+        label = f"N = {words.count(target['params'])}"
+        ax.plot(fine, band.value, color=VERMILLION, lw=1.3, ls="--", label=label)
+        if np.isfinite(band.low).all():
+            ax.fill_between(fine, band.low, band.high, color=VERMILLION, alpha=0.12, lw=0)
     _mark_prediction(ax, target[x_name], prediction, float)
     ax.margins(y=0.08)
 
@@ -170,7 +165,7 @@ def _mark_prediction(
 def _draw_residuals(
     found: rows.LawPoints | None, fit: Fit, prediction: Mapping[str, Any] | None, ax: "Axes"
 ) -> None:
-    form, target = model.form(fit), _target(fit, prediction)
+    form, target = fit.form, _target(fit, prediction)
     ax.axhline(0, color=MUTED, lw=1)
     if fit.residual_sd:
         ax.axhspan(
@@ -186,12 +181,10 @@ def _draw_residuals(
     name = "flops" if "flops" in fit.range else form.inputs[0]
     if found is not None and len(found.points.y):
         along = (
-            FLOPS_PER_PARAM_TOKEN * x["params"] * x["tokens"]
-            if name == "flops" and "flops" not in x
-            else x[name]
+            training(x["params"], x["tokens"]) if name == "flops" and "flops" not in x else x[name]
         )
         colour = colour_of(fit.range.get("params", [1.0, 10.0]))
-        residual = 100 * (found.points.y / model.evaluate(fit, x) - 1)
+        residual = 100 * (found.points.y / evaluate(fit, x).value - 1)
         ax.scatter(
             along,
             residual,
@@ -220,7 +213,7 @@ def _target(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
     return {
         "params": params,
         "tokens": target["tokens"],
-        "flops": FLOPS_PER_PARAM_TOKEN * params * target["tokens"],
+        "flops": training(params, target["tokens"]),
     }
 
 

@@ -1,0 +1,3 @@
+"""`--law auto`: the loss of larger runs from a weighted set of forms, each with a
+smooth discrepancy.
+"""

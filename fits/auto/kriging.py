@@ -1,0 +1,314 @@
+"""Kriging about a law: log loss = log law(N, D) + a smooth discrepancy + noise, so that what a form
+misses is carried along.
+
+The discrepancy between a form and real runs is a Gaussian process over (log N, log D), as in
+Kennedy and O'Hagan, "Bayesian calibration of computer models" (J. R. Stat. Soc. B 63, 2001): Matern
+5/2, its size falling with compute as the reducible loss does. The law's parameters have the priors
+`PRIORS`, the noise variance is integrated out, and length and size of the discrepancy and the width
+of E's prior run over a grid: each point of the grid is a `Member` with its evidence (Laplace), the
+probability it gave the runs beforehand. Far from the runs a member returns to its law, and its
+variance grows. All of it is on log loss, so nothing depends on the loss's unit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fits.engine import newton, starts
+from fits.engine.objective import Objective
+from fits.engine.problem import Problem, center
+from fits.forms.law import Array, Law
+from ground.flops import training
+
+# Normal priors of the logarithm of each parameter: mean, standard deviation, source. E, and A and B
+# at the centre of the runs, are relative to the lowest loss of the runs. On public sweeps other
+# widths (0.3 to 0.7 for the exponents) moved the error by about a tenth of itself; E's matters
+# most: 0.5 instead of 0.2, without WIDE, raised it by 10 to 35 % when predicting 32 times the
+# compute.
+PRIORS: dict[str, tuple[float, float, str]] = {
+    "alpha": (
+        float(np.log(0.33)),
+        0.45,
+        "fits and refits of public sweeps, 0.18 to 0.72: Chinchilla, Muennighoff, Gadre, MiniCPM, "
+        "OLMo, Llama 3, Marin",
+    ),
+    "beta": (float(np.log(0.33)), 0.45, "the same, 0.12 to 0.71"),
+    "gamma": (0.0, 1.0, "1 in 2203.15556; 0.1 in Kaplan's joint form (2001.08361)"),
+    "E": (
+        float(np.log(0.7)),
+        0.2,
+        "E over the lowest loss of the runs: 0.65 to 0.93 in published fits, less in cheaper runs",
+    ),
+    "A": (float(np.log(0.3)), 3.0, "wide"),
+    "B": (float(np.log(0.3)), 3.0, "wide"),
+}
+# of the discrepancy, in e-folds of N or D: half, once and twice the usual span of a sweep (2 to 3
+# decades)
+LENGTHS = (3.0, 6.0, 12.0)
+LENGTH_PRIOR = (float(np.log(6.0)), 0.7)  # of log length
+# standard deviation of the discrepancy over that of the noise; 0 is the law alone
+RATIOS = (0.0, 1.0, 3.0, 10.0, 30.0)
+# half-normal prior of the discrepancy's standard deviation: the best error of extrapolated public
+# families (2410.11840)
+SIZE = 0.04
+# the discrepancy falls as C^-DECAY, as the reducible loss: alpha beta/(alpha + beta) = 0.155
+# (2203.15556), 0.178 (2404.10102)
+DECAY = 0.17
+# reruns of one cell spread by 0.0005 to 0.004 (2507.02119, 2502.18969): counts as this many runs
+NOISE = (0.003, 2.0)
+# a second width of E's prior and its probability (1 in 20): the losses of tiny models lie far above
+# E
+WIDE = (0.6, 0.05)
+STARTS = 24
+KEPT = 2  # distinct starts carried from the law alone to the grid
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What members are fitted to, [n] each; `noise` is the variance of a run's noise relative to
+    the others'.
+    """
+
+    params: Array
+    tokens: Array
+    loss: Array
+    noise: Array
+
+    def __len__(self) -> int:
+        return len(self.loss)
+
+    @property
+    def flops(self) -> Array:
+        return np.asarray(training(self.params, self.tokens))
+
+    def take(self, rows: Any) -> "Runs":
+        return Runs(self.params[rows], self.tokens[rows], self.loss[rows], self.noise[rows])
+
+
+@dataclass(frozen=True)
+class Member:
+    problem: Problem
+    runs: Runs
+    u: Array  # [k], logarithms of the law's parameters, columns over their geometric means
+    length: float
+    ratio: float
+    wide: bool  # whether E had the wide prior
+    sigma: float  # of the noise of log loss
+    evidence: float  # log, up to a constant of the runs
+    weights: Array  # [n, n], inverse of the residuals' covariance over sigma^2
+    residual: Array  # [n], log law - log loss
+    slopes: Array  # [k, n], d log law / d u
+    covariance: Array  # [k, k] of u
+
+    @property
+    def law(self) -> type[Law]:
+        return self.problem.law
+
+    @property
+    def params(self) -> dict[str, float]:
+        z = np.array(
+            [
+                u if q.scale == "log" else np.exp(u)
+                for u, q in zip(self.u, self.law.parameters, strict=True)
+            ]
+        )
+        return {name: float(v) for name, v in self.problem.to_params(z).items()}
+
+    @property
+    def left_one_out(self) -> Array:
+        """How far each run lies from what all others say of it, in standard deviations [n]."""
+        return -(self.weights @ self.residual) / np.sqrt(np.diag(self.weights)) / self.sigma
+
+
+def members(law: type[Law], runs: Runs) -> list[Member]:
+    """The law on the runs under every length and ratio of the grid, each at its most probable
+    parameters.
+    """
+    problem = _problem(law, runs)
+    shapes = [
+        (length, ratio)
+        for ratio in RATIOS
+        for length in LENGTHS
+        if ratio > 0 or length == LENGTHS[0]
+    ]
+    grid = [(*shape, wide) for wide in (False, True) for shape in shapes]
+    weights = np.tile(_inverse(np.stack([_spread(runs, *shape) for shape in shapes])), (2, 1, 1))
+    mean, _ = _prior(problem, runs, False)
+    precision = np.stack([_prior(problem, runs, wide)[1] for *_, wide in grid])
+    p = starts.grid(law, problem.x, problem.y, np.ones_like(problem.y), True, STARTS)
+    first = _solve(
+        problem,
+        np.broadcast_to(weights[0], (len(p), *weights[0].shape)),
+        mean,
+        precision[:1].repeat(len(p), 0),
+        np.log(np.maximum(p, 1e-3)),
+    )
+    kept = _distinct(first)
+    found = _solve(
+        problem,
+        np.tile(weights, (len(kept), 1, 1)),
+        mean,
+        np.tile(precision, (len(kept), 1)),
+        np.repeat(kept, len(grid), axis=0),
+    )
+    value = found.value.reshape(len(kept), len(grid))
+    z = found.z.reshape(len(kept), len(grid), -1)[np.argmin(value, axis=0), np.arange(len(grid))]
+    return [member(law, runs, u, *point) for u, point in zip(z, grid, strict=True)]
+
+
+def member(law: type[Law], runs: Runs, u: Array, length: float, ratio: float, wide: bool) -> Member:
+    """The posterior about the most probable parameters u, and the evidence there (Laplace's
+    approximation).
+    """
+    problem = _problem(law, runs)
+    mean, precision = _prior(problem, runs, wide)
+    spread = _spread(runs, length, ratio)
+    weights = _inverse(spread)
+    level, slopes = _log_law(problem, u[None], problem.x)
+    residual, slopes = level[0] - np.log(problem.y), slopes[0]
+    count, q = len(runs) + NOISE[1], float(residual @ weights @ residual) + NOISE[1] * NOISE[0] ** 2
+    sigma = float(np.sqrt(q / count))
+    curvature = slopes @ weights @ slopes.T / sigma**2 + np.diag(precision)
+    evidence = -count / 2 * np.log(q) - 0.5 * np.linalg.slogdet(spread)[1]
+    evidence += 0.5 * (
+        np.sum(np.log(precision)) - precision @ (u - mean) ** 2 - np.linalg.slogdet(curvature)[1]
+    )
+    evidence += np.log(WIDE[1] if wide else 1 - WIDE[1]) - 0.5 * (ratio * sigma / SIZE) ** 2
+    if ratio > 0:
+        evidence -= 0.5 * ((np.log(length) - LENGTH_PRIOR[0]) / LENGTH_PRIOR[1]) ** 2 + np.log(
+            len(LENGTHS)
+        )
+    return Member(
+        problem,
+        runs,
+        u,
+        length,
+        ratio,
+        wide,
+        sigma,
+        float(evidence),
+        weights,
+        residual,
+        slopes,
+        _inverse(curvature),
+    )
+
+
+def from_params(
+    law: type[Law], runs: Runs, params: Mapping[str, float], length: float, ratio: float, wide: bool
+) -> Member:
+    """A member again from the law's own parameters, as a saved fit holds them."""
+    z = _problem(law, runs).to_search(params)
+    u = np.array(
+        [v if q.scale == "log" else np.log(v) for v, q in zip(z, law.parameters, strict=True)]
+    )
+    return member(law, runs, u, length, ratio, wide)
+
+
+def predict(m: Member, params: Array, tokens: Array) -> tuple[Array, Array]:
+    """Mean and variance of the log loss at new points [m], a run's noise left out: the parameters'
+    and the discrepancy's variance.
+    """
+    own, at = _place(m.runs.params, m.runs.tokens), _place(params, tokens)
+    x = {
+        "params": params / m.problem.center["params"],
+        "tokens": tokens / m.problem.center["tokens"],
+    }
+    level, slopes = _log_law(m.problem, m.u[None], x)
+    size = _size(at, own)
+    cross = m.ratio**2 * _correlation(at, own, m.length) * np.outer(size, _size(own, own))
+    gain = cross @ m.weights
+    left = slopes[0].T - gain @ m.slopes.T
+    law = np.einsum("mk,kj,mj->m", left, m.covariance, left)
+    return level[0] - gain @ m.residual, law + m.sigma**2 * (
+        m.ratio**2 * size**2 - np.einsum("mn,mn->m", gain, cross)
+    )
+
+
+def _problem(law: type[Law], runs: Runs) -> Problem:
+    return center(
+        law, {"params": runs.params, "tokens": runs.tokens}, runs.loss, Objective("log-mse")
+    )
+
+
+def _prior(problem: Problem, runs: Runs, wide: bool) -> tuple[Array, Array]:
+    """Mean and precision of u."""
+    names = problem.law.names()
+    relative = np.log(runs.loss.min()) * np.isin(names, ("E", "A", "B"))
+    sd = [WIDE[0] if wide and name == "E" else PRIORS[name][1] for name in names]
+    return np.array([PRIORS[name][0] for name in names]) + relative, np.array(sd) ** -2
+
+
+def _place(params: Array, tokens: Array) -> Array:
+    return np.stack([np.log(params), np.log(tokens)], axis=-1)
+
+
+def _size(at: Array, own: Array) -> Array:
+    """The discrepancy's standard deviation relative to that at the dearest run."""
+    return np.exp(-DECAY * (at.sum(-1) - own.sum(-1).max()))
+
+
+def _correlation(a: Array, b: Array, length: float) -> Array:
+    """Matern 5/2 between points a [m, 2] and b [n, 2]."""
+    d = np.sqrt(5.0) / length * np.linalg.norm(a[:, None] - b[None], axis=-1)
+    return (1 + d + d * d / 3) * np.exp(-d)
+
+
+def _spread(runs: Runs, length: float, ratio: float) -> Array:
+    """Covariance of the residuals over sigma^2, [n, n]."""
+    own = _place(runs.params, runs.tokens)
+    size = _size(own, own)
+    return np.diag(runs.noise) + ratio**2 * _correlation(own, own, length) * np.outer(size, size)
+
+
+def _inverse(matrix: Array) -> Array:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+
+
+def _log_law(problem: Problem, u: Array, x: Mapping[str, Array]) -> tuple[Array, Array]:
+    """log law [R, n] and its derivatives [R, k, n] by u [R, k]."""
+    p = {q.name: np.exp(u[:, i])[:, None] for i, q in enumerate(problem.law.parameters)}
+    level, slopes = problem.law.jet(p, x)
+    chain = np.stack(
+        [
+            np.ones_like(p[q.name]) if q.scale == "log" else p[q.name]
+            for q in problem.law.parameters
+        ],
+        axis=1,
+    )
+    return np.log(level), slopes * chain / level[:, None]
+
+
+def _solve(
+    problem: Problem, weights: Array, mean: Array, precision: Array, u: Array
+) -> newton.Solution:
+    """The most probable u [R, k] under each weights [R, n, n] and prior, with the noise variance
+    integrated out (Gauss-Newton).
+    """
+    target, count = np.log(problem.y), len(problem.y) + NOISE[1]
+
+    def evaluate(z: Array, rows: newton.Rows) -> tuple[Array, Array, Array, Array]:
+        level, slopes = _log_law(problem, z, problem.x)
+        residual, w, off, prior = level - target, weights[rows], z - mean, precision[rows]
+        weighted = (w @ residual[..., None])[..., 0]
+        q = np.sum(residual * weighted, axis=-1) + NOISE[1] * NOISE[0] ** 2
+        value = count / 2 * np.log(q) + 0.5 * np.sum(prior * off**2, axis=-1)
+        gradient = (count / q)[:, None] * (slopes @ weighted[..., None])[..., 0] + prior * off
+        metric = (count / q)[:, None, None] * (slopes @ w @ np.swapaxes(slopes, 1, 2)) + prior[
+            :, :, None
+        ] * np.eye(prior.shape[1])
+        return value, gradient, metric, metric
+
+    # far outside every prior: only keeps a wild step finite
+    low, high = np.full(u.shape[1], -12.0), np.full(u.shape[1], 8.0)
+    return newton.minimise(evaluate, u, low, high, steps=80, tolerance=1e-9)
+
+
+def _distinct(found: newton.Solution) -> Array:
+    """The best minimum and up to KEPT - 1 others that differ from it in value."""
+    order = np.argsort(found.value)
+    value = found.value[order]
+    new = np.concatenate([[True], np.diff(value) > 1e-3])
+    return found.z[order[new][:KEPT]]

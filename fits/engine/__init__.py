@@ -1,0 +1,1 @@
+"""From a law and points to parameters, and how sure they are."""

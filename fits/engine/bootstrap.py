@@ -1,0 +1,108 @@
+"""How far a fit can be trusted: bootstrap over runs, profile intervals, and prediction intervals
+with the residual noise in them.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fits.engine.pose import problem_of
+from fits.engine.solve import CHUNK, minimise
+from fits.forms import catalogue
+from fits.forms.law import Array
+from fits.record import Fit
+from fits.table.points import Points
+from ground import InputError
+
+SCHEMES = ("run", "hierarchical")
+
+
+def bootstrap(
+    points: Points,
+    fit: Fit,
+    replicates: int = 1000,
+    seed: int = 0,
+    level: float = 0.9,
+    scheme: str = "run",
+    first: Array | None = None,
+) -> Fit:
+    """The fit with `replicates` refits on resampled runs, percentile intervals of every parameter
+    and derived quantity, and counts.
+
+    `scheme` run: all rows of a run are drawn together; hierarchical: sizes are drawn, then runs
+    (seeds) within each size (Ivgi, Carmon and Berant 2022). Every replicate is optimised to
+    convergence from the fit's optimum; one that does not converge is left out and counted.
+    """
+    if replicates < 2:
+        raise InputError(f"bootstrap={replicates}: must be at least 2 replicates")
+    problem = problem_of(fit, points)
+    z = problem.to_search(fit.params)
+    weights = resample(points, replicates, seed, scheme)
+    parts = [
+        minimise(problem, np.repeat(z[None], len(w), 0), w)
+        for w in np.array_split(weights, -(-replicates // CHUNK))
+    ]
+    good = np.concatenate([part.converged for part in parts])
+    if good.sum() < 2:
+        raise InputError(
+            f"bootstrap: {int((~good).sum())} of {replicates} refits of {fit.law} "
+            "did not converge; too few runs?"
+        )
+    found = problem.to_params(np.concatenate([part.z for part in parts])[good])
+    found = {name: np.broadcast_to(values, (int(good.sum()),)) for name, values in found.items()}
+    form = catalogue.law(fit.law)
+    quantities = {
+        **found,
+        **{k: np.asarray(v) for k, v in form.derived(found).items() if k in fit.derived},
+    }
+    failed = int((~good).sum())
+    warnings = list(fit.warnings)
+    if failed:
+        warnings.append(
+            f"bootstrap: {failed} of {replicates} refits did not converge and are "
+            "left out of the intervals"
+        )
+    return replace(
+        fit,
+        replicates={name: [float(v) for v in values] for name, values in found.items()},
+        interval={name: percentiles(values, level) for name, values in quantities.items()},
+        bootstrap={"tried": replicates, "failed": failed, "seed": seed, "scheme": scheme},
+        warnings=warnings,
+    )
+
+
+def resample(points: Points, replicates: int, seed: int, scheme: str = "run") -> Array:
+    """How often each row is drawn in each replicate, [R, n]."""
+    if scheme not in SCHEMES:
+        raise InputError(f"bootstrap scheme={scheme!r}: must be one of {', '.join(SCHEMES)}")
+    rng = np.random.default_rng(seed)
+    run = points.groups["run"] if "run" in points.groups else np.arange(len(points.y))
+    first = np.unique(run, return_index=True)[1]  # a row of each run
+    size = (
+        points.groups["size"][first]
+        if scheme == "hierarchical" and "size" in points.groups
+        else np.zeros(len(first), int)
+    )
+    members = [np.flatnonzero(size == s) for s in np.unique(size)]
+    drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=replicates)
+    counts = np.zeros((replicates, len(first)))
+    for s, runs in enumerate(members):
+        counts[:, runs] = rng.multinomial(
+            drawn[:, s] * len(runs), np.full(len(runs), 1 / len(runs))
+        )
+    return counts[:, run]
+
+
+def percentiles(values: Array, level: float) -> dict[str, float]:
+    low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
+    return {"low": float(low), "high": float(high), "level": level}
+
+
+def standard_deviations(fit: Fit) -> dict[str, float]:
+    """Bootstrap standard deviation of every parameter and derived quantity."""
+    values = {name: np.asarray(v) for name, v in fit.replicates.items()}
+    everything = {
+        **values,
+        **{k: v for k, v in catalogue.law(fit.law).derived(values).items() if k in fit.derived},
+    }
+    return {name: float(np.std(v)) for name, v in everything.items()}

@@ -1,0 +1,1 @@
+"""Laws as formulas: what goes in, what comes out, and the derivatives; one family a file."""

@@ -1,0 +1,174 @@
+"""Hyperparameter laws: power laws for LR and batch, weight decay through the timescale tau, and
+conversions between conventions.
+
+A power law's parameters are its prefactor `c` and one exponent per feature, named as the feature's
+column. Batch and tokens are both in tokens. `weight_decay` is independent (the decay per step at
+the schedule's peak); the coupled one of AdamW is independent / lr_applied.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fits.forms.law import Array, Columns, Law, Parameter
+from fits.forms.powers import PowerSum
+
+
+def _power(*columns: str) -> tuple[Parameter, ...]:
+    """c * prod column^column: the exponent of a column bears its name."""
+    c = Parameter(
+        "c", 0.0, scale="log", linear=True, powers=tuple((name, name, -1.0) for name in columns)
+    )
+    return (c, *(_exponent(name) for name in columns))
+
+
+def _exponent(name: str) -> Parameter:
+    return Parameter(name, -5.0, 5.0, grid=(-0.6, -0.3, 0.0, 0.3, 0.6))
+
+
+class LrSizeTokens(PowerSum):
+    name, formula, target = "lr-size-tokens", "lr = c N^params D^tokens", "lr"
+    inputs = ("params", "tokens")
+    parameters = _power(*inputs)
+    citation, params_kind = "Step Law, 2503.04715", "no_embed"
+
+
+class LrSizeTokensBatch(PowerSum):
+    name, formula, target = "lr-size-tokens-batch", "lr = c N^params D^tokens B^batch_tokens", "lr"
+    inputs = ("params", "tokens", "batch_tokens")
+    parameters = _power(*inputs)
+    citation, params_kind = "Step Law, 2503.04715, with the batch left free", "no_embed"
+
+
+class LrSize(PowerSum):
+    name, formula, target = "lr-size", "lr = c N^params", "lr"
+    inputs = ("params",)
+    parameters = _power(*inputs)
+    citation, params_kind = "2406.19146", "no_embed"
+
+
+class LrCompute(PowerSum):
+    name, formula, target = "lr-compute", "lr = c C^flops", "lr"
+    inputs = ("flops",)
+    parameters = _power(*inputs)
+    citation = "DeepSeek, 2401.02954"
+
+
+class BatchTokens(PowerSum):
+    name, formula, target = "batch-tokens", "batch_tokens = c D^tokens", "batch_tokens"
+    inputs = ("tokens",)
+    parameters = _power(*inputs)
+    citation = "2503.04715; 2505.13738"
+
+
+class BatchSize(PowerSum):
+    name, formula, target = "batch-size", "batch_tokens = c N^params", "batch_tokens"
+    inputs = ("params",)
+    parameters = _power(*inputs)
+    citation, params_kind = "2406.19146", "no_embed"
+
+
+class BatchCompute(PowerSum):
+    name, formula, target = "batch-compute", "batch_tokens = c C^flops", "batch_tokens"
+    inputs = ("flops",)
+    parameters = _power(*inputs)
+    citation = "DeepSeek, 2401.02954"
+
+
+class ParamsCompute(PowerSum):
+    name, formula, target = "params-compute", "params = c C^flops", "params"
+    inputs = ("flops",)
+    parameters = _power(*inputs)
+    citation = "2001.08361; 2203.15556 approaches 1 and 2"
+
+
+class TokensCompute(PowerSum):
+    name, formula, target = "tokens-compute", "tokens = c C^flops", "tokens"
+    inputs = ("flops",)
+    parameters = _power(*inputs)
+    citation = "2203.15556 approaches 1 and 2; 2407.21783"
+
+
+class FlopsPerTokenCompute(PowerSum):
+    name, formula, target = (
+        "flops-per-token-compute",
+        "flops_per_token = c C^flops",
+        "flops_per_token",
+    )
+    inputs = ("flops",)
+    parameters = _power(*inputs)
+    citation = "DeepSeek, 2401.02954"
+
+
+class Timescale(PowerSum):
+    """The best timescale of AdamW's moving average of updates, as a fraction of the run."""
+
+    name, formula, target = "timescale", "tau = B / (lr wd D) = c (D/N)^tokens_per_param", "tau"
+    inputs = ("params", "tokens")
+    parameters = (
+        Parameter(
+            "c",
+            0.0,
+            scale="log",
+            linear=True,
+            powers=(("tokens", "tokens_per_param", -1.0), ("params", "tokens_per_param", 1.0)),
+        ),
+        _exponent("tokens_per_param"),
+    )
+    citation = "Power Lines, 2505.13738"
+
+
+class ParamsTotal(Law):
+    """All parameters from those without embeddings, along Chinchilla's shapes."""
+
+    name, formula, target = "params-total", "params = N_ne + omega N_ne^(1/3)", "params"
+    inputs = ("params_no_embed",)
+    parameters = (Parameter("omega", 0.0, scale="log"),)
+    citation, params_kind = "Pearce and Song, 2406.12907", "no_embed"
+
+    @classmethod
+    def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
+        return x["params_no_embed"] + p["omega"] * np.cbrt(x["params_no_embed"])
+
+
+LAWS: tuple[type[Law], ...] = (
+    LrSizeTokens,
+    LrSizeTokensBatch,
+    LrSize,
+    LrCompute,
+    BatchTokens,
+    BatchSize,
+    BatchCompute,
+    ParamsCompute,
+    TokensCompute,
+    FlopsPerTokenCompute,
+    Timescale,
+    ParamsTotal,
+)
+
+
+def timescale(batch_tokens: Any, weight_decay: Any, tokens: Any) -> Any:
+    """tau = B / (wd D), wd independent: the span of AdamW's average of updates as a fraction of the
+    run (2505.13738).
+    """
+    return batch_tokens / (weight_decay * tokens)
+
+
+def weight_decay(tau: Any, batch_tokens: Any, tokens: Any) -> Any:
+    """The independent weight decay that has timescale `tau`: B / (tau D). Linear in B up to the
+    critical batch (2505.13738).
+    """
+    return batch_tokens / (tau * tokens)
+
+
+def independent(weight_decay_coupled: Any, lr_applied: Any) -> Any:
+    """Decay per step from AdamW's coefficient; `lr_applied` is the matrix's own peak LR (after the
+    parametrization's factor).
+    """
+    return weight_decay_coupled * lr_applied
+
+
+def coupled(weight_decay: Any, lr_applied: Any) -> Any:
+    """AdamW's coefficient, which its LR multiplies, from the decay per step."""
+    return weight_decay / lr_applied

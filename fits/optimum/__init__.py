@@ -1,0 +1,1 @@
+"""Where the best setting lies: basins, transfer, batch, allocation, sparsity."""

@@ -1,0 +1,237 @@
+"""The cells of a hyperparameter sweep: the runs of one size over the hyperparameter's grid, and the
+seed noise they share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fits.optimum import basin
+from fits.optimum.basin import Array, Basin, Flags, Ints
+from ground import InputError
+from ground.number import Number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# One value each within a size: what else would pass for seeds.
+HELD = (
+    "width", "depth", "params", "params_no_embed", "vocab", "sparsity", "experts", "batch_tokens",
+    "steps", "sequence", "lr", "weight_decay", "step", "iteration",
+)  # fmt: skip
+# repeated seeds give the noise from this many degrees of freedom on; below it residuals do
+SEED_DOF = 3
+# of log loss between seeds: published ones reach 0.04 (2410.11840); more are checkpoints, or other
+# settings
+SEED_MOST = 0.25
+# seeds count towards the pooled noise where the log loss is within this of the size's best
+SEED_NEAR = 0.1
+CURVE_POINTS = 97  # of a basin as it is drawn
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one size: `x` = log2 of the hyperparameter, increasing; `loss` means over seeds,
+    NaN where any seed diverged.
+    """
+
+    size: float
+    x: Array
+    loss: Array
+    runs: Ints
+    spread: float  # sum of squared deviations of log loss between seeds, near the best
+    spread_dof: int
+    loss_init: float | None
+
+    @property
+    def finite(self) -> Flags:
+        return np.isfinite(self.loss)
+
+    @property
+    def ceiling(self) -> float | None:
+        """The lowest diverged x above the best one."""
+        if not self.finite.any():
+            return None
+        above = self.x[~self.finite & (self.x > self.x[np.nanargmin(self.loss)])]
+        return float(above.min()) if len(above) else None
+
+
+def sensitivity(losses: Sequence[float] | Array, loss_init: float) -> float:
+    """Mean over the LR grid of min(loss, loss_init) - best; a loss that is not finite counts as
+    `loss_init` (2309.14322, section 3.1).
+    """
+    values = np.asarray(losses, float)
+    values = np.where(np.isfinite(values), np.minimum(values, loss_init), loss_init)
+    return float((values - values.min()).mean())
+
+
+def _held(runs: "pd.DataFrame", name: str, hyperparameter: str) -> bool:
+    """One value; of LR-coupled decay, which the table holds per step, one value of decay / LR."""
+    if runs[name].nunique() <= 1:
+        return True
+    ratio = runs[name] / runs["lr"]
+    return (name, hyperparameter) == ("weight_decay", "lr") and bool(
+        np.ptp(ratio) < 1e-6 * ratio.max()
+    )
+
+
+def of(
+    rows: "pd.DataFrame", column: str, hyperparameter: str, loss_init: float | None
+) -> list[Cell]:
+    """One cell for each value of `column`, rows that failed left out; every other column of HELD
+    must keep one value within a size.
+    """
+    missing = [name for name in (column, hyperparameter, "loss") if name not in rows]
+    if missing:
+        raise InputError(
+            f"columns: {', '.join(missing)} missing; the table has "
+            f"{', '.join(map(str, rows.columns))}"
+        )
+    if not (rows[hyperparameter] > 0).all():
+        raise InputError(
+            f"{hyperparameter}={rows[hyperparameter].min():g}: must be above 0 in "
+            "every row (its basin is over log2)"
+        )
+    if "status" in rows:
+        rows = rows[rows["status"] != "failed"]
+    if not len(rows):
+        raise InputError("rows=0: no run is left")
+    cells = []
+    for size in sorted(set(rows[column])):
+        runs = rows[rows[column] == size]
+        for name in HELD:
+            if (
+                name in runs
+                and name not in (column, hyperparameter)
+                and not _held(runs, name, hyperparameter)
+            ):
+                values = ", ".join(f"{v:g}" for v in sorted(runs[name].unique())[:6])
+                raise InputError(
+                    f"{name}={values}: must take one value at {column}={size:g}; "
+                    f"select one (--where {name}=...)"
+                )
+        cells.append(_cell(float(size), runs, hyperparameter, loss_init))
+    return cells
+
+
+def _cell(size: float, runs: "pd.DataFrame", hyperparameter: str, loss_init: float | None) -> Cell:
+    losses = runs["loss"].to_numpy(float)
+    if "status" in runs:
+        losses = np.where(runs["status"].to_numpy() == "diverged", np.nan, losses)
+    if loss_init is None:
+        loss_init = _loss_init(runs)
+    if loss_init is not None:
+        # no better than at the start: diverged in all but name
+        losses = np.where(losses >= loss_init, np.nan, losses)
+    x = np.log2(runs[hyperparameter].to_numpy(float))
+    grid = np.unique(x)
+    seeds = [losses[x == g] for g in grid]
+    means = np.array([np.exp(np.log(s).mean()) if np.isfinite(s).all() else np.nan for s in seeds])
+    near = [
+        np.log(s)
+        for s, m in zip(seeds, means, strict=True)
+        if np.isfinite(m) and np.log(m) < np.log(np.nanmin(means)) + SEED_NEAR
+    ]
+    spread = sum(float(((s - s.mean()) ** 2).sum()) for s in near)
+    return Cell(
+        size,
+        grid,
+        means,
+        np.array([len(s) for s in seeds]),
+        spread,
+        sum(len(s) - 1 for s in near),
+        loss_init,
+    )
+
+
+def _loss_init(runs: "pd.DataFrame") -> float | None:
+    if "loss_init" in runs and np.isfinite(runs["loss_init"].to_numpy(float)).any():
+        return float(np.nanmean(runs["loss_init"].to_numpy(float)))
+    return float(np.log(runs["vocab"].iloc[0])) if "vocab" in runs else None
+
+
+def points(cell: Cell) -> tuple[Array, Array, Ints]:
+    """(log2 hyperparameter, log loss, runs) where the loss is finite."""
+    keep = cell.finite
+    return cell.x[keep], np.log(cell.loss[keep]), cell.runs[keep]
+
+
+def pooled_noise(cells: list[Cell], given: float | None) -> tuple[float, float, str]:
+    """(sd of log loss between seeds, degrees of freedom, where it comes from)."""
+    if given is not None:
+        if not given > 0:
+            raise InputError(f"noise={given!r}: must be above 0 (sd of log loss between seeds)")
+        return given, np.inf, "given"
+    dof = sum(cell.spread_dof for cell in cells)
+    if dof >= SEED_DOF and (total := sum(cell.spread for cell in cells)) > 0:
+        sd = float(np.sqrt(total / dof))
+        if sd > SEED_MOST:
+            raise InputError(
+                f"runs={sum(int(c.runs.sum()) for c in cells)}: those that agree in size and "
+                f"hyperparameter differ by {sd:.0%}, which no "
+                "seed explains; select one checkpoint or setting (--where COLUMN=VALUE)"
+            )
+        return sd, float(dof), "seeds, pooled over all sizes and groups"
+    sd, rest = basin.residual_noise(
+        [points(cell) for cell in cells if cell.finite.sum() >= basin.MIN_POINTS]
+    )
+    if not sd > 0:
+        raise InputError(
+            f"runs={sum(int(c.runs.sum()) for c in cells)}: seed noise cannot be "
+            "estimated; repeat seeds, add LRs, or give it"
+        )
+    return sd, rest, "residuals of the basins (no repeated seeds), pooled over all sizes and groups"
+
+
+def fit(cell: Cell, sd: float, dof: float, level: float, rng: np.random.Generator) -> Basin:
+    """The cell's basin under seed noise `sd` (of one run's log loss) known to `dof` degrees of
+    freedom.
+    """
+    x, y, runs = points(cell)
+    return basin.fit(x, y, sd / np.sqrt(runs), rng, cell.ceiling, dof, level)
+
+
+def row(cell: Cell, found: Basin) -> dict[str, Any]:
+    """The answer for one size: where its optimum is, what it is worth, and the basin to be
+    drawn.
+    """
+    ends = found.floor, found.floor_low, found.floor_high
+    loss, low, high = (float(np.exp(v)) for v in ends)
+    return {
+        "size": cell.size,
+        "points": int(cell.finite.sum()),
+        "runs": int(cell.runs.sum()),
+        "diverged": int((~cell.finite).sum()),
+        "log2": number(found.value, found.low, found.high, found.level),
+        "optimum": float(2**found.value),
+        "censored": found.censored,
+        "loss": number(loss, low, high, found.level),
+        "regret": None if found.censored else loss * found.regret,
+        "sensitivity": None if cell.loss_init is None else sensitivity(cell.loss, cell.loss_init),
+        "basin": basin_data(cell, found),
+    }
+
+
+def basin_data(cell: Cell, found: Basin) -> dict[str, list[float | None]]:
+    """The cell's points (`loss` None where a seed diverged) and the basin's curve, over `log2` of
+    the hyperparameter.
+    """
+    x = cell.x[cell.finite]
+    fine = np.linspace(x.min(), x.max(), CURVE_POINTS)
+    return {
+        "log2": _short(cell.x),
+        "loss": _short(cell.loss),
+        "curve_log2": _short(fine),
+        "curve_loss": _short(np.exp(found.curve(fine))),
+    }
+
+
+def _short(values: Array) -> list[float | None]:
+    return [float(f"{v:.7g}") if np.isfinite(v) else None for v in values]
+
+
+def number(value: float, low: float | None, high: float | None, level: float) -> dict[str, Any]:
+    low, high = (None if end is None else float(end) for end in (low, high))
+    return Number(float(value), low, high, level, "fitted basins").json()

@@ -1,0 +1,194 @@
+"""The critical batch: its laws, its measurement by iso-loss curves and by gradient noise, and what
+a batch buys in time. In tokens.
+
+McCandlish's hyperbola (1812.06162): to reach a loss with batch B takes D = D_min (1 + B/B_crit)
+tokens and S = S_min (1 + B_crit/B) steps, D_min = B_crit S_min. Both costs are twice their least at
+B = B_crit.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fits.engine.power_law import fit_power
+from fits.forms.critical_batch import CriticalBatch
+from fits.forms.law import Array
+from fits.record import Fit
+from ground import InputError
+
+
+@dataclass(frozen=True)
+class Critical:
+    """What the hyperbola gives at one loss: least tokens, critical batch, their covariance in logs
+    [2, 2], the batches used.
+    """
+
+    loss: float
+    tokens_min: float
+    critical_batch: float
+    log_covariance: tuple[tuple[float, float], tuple[float, float]]
+    batches: int
+
+    @property
+    def steps_min(self) -> float:
+        return self.tokens_min / self.critical_batch
+
+
+def hyperbola(batch_tokens: Array, tokens: Array, loss: float = float("nan")) -> Critical:
+    """D_min and B_crit from the tokens [n] that each batch [n] needs for one loss.
+
+    D = D_min + S_min B is linear in B: least squares with weights 1/D^2 (equal relative errors).
+    Errors: InputError below three batches or when tokens do not grow with the batch (all batches
+    below the critical one, or noise).
+    """
+    b, d = np.asarray(batch_tokens, float), np.asarray(tokens, float)
+    if len(np.unique(b)) < 3:
+        raise InputError(
+            f"batch_tokens: {len(np.unique(b))} distinct batches reach the loss; at "
+            "least 3 are needed for a critical batch"
+        )
+    design = np.column_stack([np.ones_like(b), b]) / d[:, None]
+    scale = np.linalg.norm(design, axis=0)
+    solution = np.linalg.lstsq(design / scale, np.ones_like(d), rcond=None)[0] / scale
+    tokens_min, steps_min = solution
+    if tokens_min <= 0 or steps_min <= 0:
+        raise InputError(
+            f"tokens: those needed at loss {loss:.4g} do not follow D_min (1 + B/B_crit): D_min "
+            f"{tokens_min:.3g}, S_min {steps_min:.3g}; "
+            "both must be positive (batches that straddle the critical one are needed)"
+        )
+    variance = np.sum((design @ solution - 1) ** 2) / max(len(b) - 2, 1)
+    covariance = (
+        variance * np.linalg.inv((design / scale).T @ (design / scale)) / np.outer(scale, scale)
+    )
+    # of (D_min, B_crit = D_min / S_min)
+    logs = np.array([[1 / tokens_min, 0.0], [1 / tokens_min, -1 / steps_min]])
+    log_covariance = logs @ covariance @ logs.T
+    pairs = (
+        (float(log_covariance[0, 0]), float(log_covariance[0, 1])),
+        (float(log_covariance[1, 0]), float(log_covariance[1, 1])),
+    )
+    return Critical(float(loss), float(tokens_min), float(tokens_min / steps_min), pairs, len(b))
+
+
+def iso_loss(batch_tokens: Array, tokens: Array, loss: Array, targets: int = 8) -> list[Critical]:
+    """Critical batches of one model size by the procedure of 2505.13738: each run has its own full
+    schedule.
+
+    1. L_B(D) = E + c_B D^-beta_B for each batch, E shared over the batches of this size. 2.
+    `targets` losses inside the range that every used batch observed, inverted to the tokens each
+    batch needs. 3. The hyperbola at each. Batches with under 3 runs are not used. Errors:
+    InputError when fewer than three batches are left or no loss is common to all.
+    """
+    b, d, y = (np.asarray(column, float) for column in (batch_tokens, tokens, loss))
+    groups = {
+        value: (d[b == value], y[b == value]) for value in np.unique(b) if np.sum(b == value) >= 3
+    }
+    if len(groups) < 3:
+        raise InputError(
+            f"batch_tokens: {len(groups)} batches have 3 runs or more; at least 3 "
+            "such batches are needed"
+        )
+    low, high = (
+        max(np.min(g[1]) for g in groups.values()),
+        min(np.max(g[1]) for g in groups.values()),
+    )
+    if low >= high:
+        raise InputError(
+            "loss: no loss was reached by every batch (highest least loss "
+            f"{low:.4g}, lowest greatest loss {high:.4g})"
+        )
+    floor, curves = _shared_floor(list(groups.values()))
+    levels = (
+        np.exp(np.linspace(np.log(low - floor), np.log(high - floor), targets + 2)[1:-1]) + floor
+    )
+    sizes = np.array(list(groups))
+    return [
+        hyperbola(
+            sizes,
+            np.array([np.exp((log_c - np.log(level - floor)) / beta) for log_c, beta in curves]),
+            float(level),
+        )
+        for level in levels
+    ]
+
+
+def _shared_floor(groups: Sequence[tuple[Array, Array]]) -> tuple[float, list[tuple[float, float]]]:
+    """E and (log c, beta) of each batch: log(L - E) is linear in log D, E minimises the summed
+    squares of relative errors of L.
+    """
+    least = min(float(np.min(y)) for _, y in groups)
+
+    def curves(floor: float) -> tuple[float, list[tuple[float, float]]]:
+        total, out = 0.0, []
+        for d, y in groups:
+            weight = (y - floor) / y  # an error of log(L - E) is one of log L times L / (L - E)
+            slope, intercept = np.polyfit(np.log(d), np.log(y - floor), 1, w=weight)
+            total += float(
+                np.sum((weight * (np.log(y - floor) - intercept - slope * np.log(d))) ** 2)
+            )
+            out.append((float(intercept), float(-slope)))
+        return total, out
+
+    from scipy.optimize import minimize_scalar
+
+    grid = least * (1 - np.geomspace(0.002, 1.0, 60))
+    at = int(np.argmin([curves(e)[0] for e in grid]))
+    bounds = (float(grid[min(at + 1, 59)]), float(grid[max(at - 1, 0)]))
+    floor = float(
+        minimize_scalar(
+            lambda e: curves(e)[0],
+            bounds=bounds,
+            method="bounded",
+            options={"xatol": 1e-10 * least},
+        ).x
+    )
+    return floor, curves(floor)[1]
+
+
+def fit_critical_batch(
+    criticals: Sequence[Critical], sizes: Sequence[float], level: float = 0.9
+) -> Fit:
+    """B_crit = c D_min^tokens over the losses and sizes of `iso_loss`; `sizes` [n] says which model
+    each came from.
+
+    The losses of one size share its runs, so their errors are widened by sqrt(number of losses): a
+    size counts once.
+    """
+    shared = Counter(sizes)
+    errors = np.array(
+        [
+            np.sqrt(one.log_covariance[1][1] * shared[size])
+            for one, size in zip(criticals, sizes, strict=True)
+        ]
+    )
+    tokens = np.array([one.tokens_min for one in criticals])
+    return fit_power(
+        CriticalBatch,
+        {"tokens": tokens},
+        np.array([one.critical_batch for one in criticals]),
+        errors,
+        level,
+    )
+
+
+def gradient_noise(
+    small_norm2: Array, big_norm2: Array, batch_small: float, batch_big: float
+) -> tuple[float, float, float]:
+    """(|G|^2, tr Sigma, B_simple = tr Sigma / |G|^2) from squared gradient norms at two batch sizes
+    (1812.06162).
+
+    `small_norm2`, `big_norm2`: draws of |g|^2, averaged here before the ratio is taken (numerator
+    and denominator apart: their ratio per step is biased). B_simple has the unit of the batches.
+    Errors: InputError when the batches are not in order.
+    """
+    if not 0 < batch_small < batch_big:
+        raise InputError(
+            f"batch_small={batch_small!r}: must be positive and below batch_big={batch_big!r}"
+        )
+    small, big = float(np.mean(small_norm2)), float(np.mean(big_norm2))
+    signal = (batch_big * big - batch_small * small) / (batch_big - batch_small)
+    noise = (small - big) / (1 / batch_small - 1 / batch_big)
+    return signal, noise, noise / signal if signal > 0 else float("inf")

@@ -1,0 +1,236 @@
+"""Does the optimum of a hyperparameter stay where it is while the model, the batch or the run
+grows? A verdict with numbers.
+
+Per size the optimum comes from a fitted basin (`basin.py`); seed noise is pooled over all
+cells, for two or three seeds of one cell say little. An optimum on the edge of its grid is
+censored: it may lie beyond, and is never extrapolated.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fits.optimum import basin, cells
+from fits.optimum.basin import Array, Basin
+from fits.optimum.cells import Cell, number, row, sensitivity
+from ground import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AXES = {"width": "width", "depth": "depth", "batch": "batch_tokens", "steps": "steps"}
+# |total drift| in log2: one step of a factor-2 grid (check 20 of a transfer sweep: at most one
+# step)
+TOLERANCE = 1.0
+LEVEL = 0.9
+MIN_SD = 0.2  # of an optimum, where sizes are weighed: noise is not all that moves it
+
+
+def check(
+    table: "pd.DataFrame",
+    axis: str = "width",
+    tolerance: float = TOLERANCE,
+    *,
+    hyperparameter: str = "lr",
+    loss_init: float | None = None,
+    noise: float | None = None,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """One verdict a (parametrization, optimizer) of the table: passes when |total drift| of log2
+    hyperparameter <= `tolerance`.
+
+    `table`: one row a run, diverged ones included (`status` diverged, or a loss that is not
+    finite). `noise`: sd of log loss between seeds, when known. `loss_init` replaces the column of
+    that name (else ln(vocab)). Raises InputError in one line.
+    """
+    if axis not in AXES:
+        raise InputError(f"axis={axis!r}: must be one of {', '.join(AXES)}")
+    if not tolerance > 0:
+        raise InputError(
+            f"tolerance={tolerance!r}: must be above 0 (log2 of the optimum's total drift)"
+        )
+    if table.empty:
+        raise InputError("rows=0: there is no run to check")
+    found = {
+        name: cells.of(rows, AXES[axis], hyperparameter, loss_init)
+        for name, rows in _groups(table).items()
+    }
+    sd, dof, source = cells.pooled_noise(
+        [cell for group in found.values() for cell in group], noise
+    )
+    rng = np.random.default_rng(seed)
+    return [
+        { "parametrization": parametrization, "optimizer": optimizer, "axis": axis,
+        "hyperparameter": hyperparameter, "tolerance": tolerance, "noise": {"log_loss_sd": sd,
+        "dof": None if np.isinf(dof) else dof, "source": source},
+        **_decide(group, sd, dof, tolerance, level, rng), } for (parametrization, optimizer), group
+        in found.items()
+    ]  # fmt: skip
+
+
+def _groups(table: "pd.DataFrame") -> dict[tuple[str, str], "pd.DataFrame"]:
+    labels = [
+        table[name].astype(str) if name in table else ""
+        for name in ("parametrization", "optimizer")
+    ]
+    labelled = table.assign(parametrization=labels[0], optimizer=labels[1])
+    pairs = sorted(set(zip(labelled["parametrization"], labelled["optimizer"], strict=True)))
+    return {
+        (p, o): labelled[(labelled["parametrization"] == p) & (labelled["optimizer"] == o)]
+        for p, o in pairs
+    }
+
+
+def _decide(
+    group: list[Cell],
+    sd: float,
+    dof: float,
+    tolerance: float,
+    level: float,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    fitted: list[tuple[Cell, Basin]] = []
+    exempt = []
+    for cell in group:
+        if (n := int(cell.finite.sum())) < basin.MIN_POINTS:
+            exempt.append(
+                {
+                    "size": cell.size,
+                    "reason": f"{n} values of the hyperparameter with a finite "
+                    f"loss; a basin needs {basin.MIN_POINTS}",
+                }
+            )
+            continue
+        fitted.append((cell, cells.fit(cell, sd, dof, level, rng)))
+    drift = _drift(fitted, level)
+    verdict, reason = _verdict(fitted, drift, tolerance)
+    last = fitted[-1][0] if fitted else None
+    return {
+        "verdict": verdict, "reason": reason, "rows": [row(*one) for one in fitted], "drift": drift,
+        "penalty": _penalty(fitted, level) if len(fitted) > 1 else None, "sensitivity":
+        sensitivity(last.loss, last.loss_init) if last and last.loss_init is not None else None,
+        "exempt": exempt,
+    }  # fmt: skip
+
+
+def _drift(fitted: list[tuple[Cell, Basin]], level: float) -> dict[str, Any] | None:
+    """Weighted slope of log2 optimum over log2 size, the slope times the range (`total`), and the
+    whole `line`, for predictions.
+
+    The line passes through `log2` at `size`, the weighted mean of both; `log2_sd` and the slope's
+    `sd` do not depend on each other, and count each optimum's sd as at least MIN_SD. Scatter of the
+    optima about the line beyond their own intervals widens all of these (by the Birge ratio). An
+    optimum at an edge enters as it was fitted within its grid, so that the drift towards that edge
+    is a lower bound: `censored` lists those sizes.
+    """
+    if len(fitted) < 2:
+        return None
+    size = np.log2([cell.size for cell, _ in fitted])
+    best = np.array([b.value for _, b in fitted])
+    sd = np.array([max(float(b.draws.std()), MIN_SD) for _, b in fitted])
+    centre, middle = np.average([size, best], axis=1, weights=sd**-2)
+    centred = size - centre
+    lever = sd**-2 * centred / (sd**-2 * centred**2).sum()
+    value = float(lever @ best)
+    residual = (best - middle - value * centred) / sd
+    birge = (
+        float(np.sqrt(max(1.0, (residual**2).sum() / (len(size) - 2)))) if len(size) > 2 else 1.0
+    )
+    draws = value + birge * (lever @ np.stack([b.draws - b.value for _, b in fitted]))
+    low, high = (float(q) for q in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2]))
+    low, high, span = min(low, value), max(high, value), float(np.ptp(size))
+    deviations = {
+        "log2_sd": birge * float((sd**-2).sum() ** -0.5),
+        "sd": birge * float((sd**-2 * centred**2).sum() ** -0.5),
+    }
+    return {
+        **number(value, low, high, level),
+        "total": number(value * span, low * span, high * span, level),
+        "line": {"size": float(2**centre), "log2": float(middle), **deviations},
+        "censored": [cell.size for cell, b in fitted if b.censored],
+    }
+
+
+def _verdict(
+    fitted: list[tuple[Cell, Basin]], drift: dict[str, Any] | None, tolerance: float
+) -> tuple[str, str]:
+    if drift is None:
+        return "fail", f"{len(fitted)} size with a basin: transfer needs at least 2"
+    total = drift["total"]
+    text = (
+        f"the optimum drifts {total['value']:+.2f} [{total['low']:+.2f}, {total['high']:+.2f}] in "
+        "log2 over the range"
+    )
+    if abs(total["value"]) > tolerance:
+        return "fail", f"{text}, more than {tolerance:g}"
+    if drift["censored"]:
+        return (
+            "fail",
+            f"{text} at least, and at size {', '.join(f'{s:g}' for s in drift['censored'])} it "
+            "lies on the edge of the grid: widen it",
+        )
+    doubt = (
+        ""
+        if max(-total["low"], total["high"]) <= tolerance
+        else ", though its interval reaches beyond"
+    )
+    return "pass", f"{text}, within {tolerance:g}{doubt}"
+
+
+def _penalty(fitted: list[tuple[Cell, Basin]], level: float) -> dict[str, Any]:
+    """Loss (nats) lost at the largest size by using the smallest size's optimum there; `relative`
+    to the best loss there.
+
+    `value` is null where it was not measured; `reason` says why (training diverges there, outside
+    the grid, no optimum to use).
+    """
+    (_, small), (cell, large) = fitted[0], fitted[-1]
+    if reason := _unmeasured(cell, small):
+        unknown = dict.fromkeys(("value", "low", "high"))
+        return {
+            **unknown,
+            "level": level,
+            "source": "fitted basins",
+            "relative": None,
+            "reason": reason,
+        }
+    lost = [
+        _lost(large, small.value),
+        *np.quantile(_lost_draws(large, small.draws), [(1 - level) / 2, (1 + level) / 2]),
+    ]
+    best = float(np.exp(large.floor))
+    value, low, high = (
+        best * float(np.expm1(max(v, 0.0))) for v in (lost[0], min(lost), max(lost))
+    )
+    return {
+        **number(value, low, high, level),
+        "relative": value / best,
+        "reason": "at least: the optimum lies on the edge" if large.censored else None,
+    }
+
+
+def _unmeasured(cell: Cell, small: Basin) -> str | None:
+    nearest = int(np.abs(cell.x - small.value).argmin())
+    if not cell.finite[nearest]:
+        return "training diverges there"
+    if not cell.x[0] - 0.5 <= small.value <= cell.x[-1] + 0.5:
+        return "outside the grid"
+    return "the smallest size's optimum lies on the edge of its grid" if small.censored else None
+
+
+def _lost(large: Basin, x: float) -> float:
+    """Log loss at `x` above the basin's bottom: by the drawn basins near it, between the measured
+    points further up.
+    """
+    if abs(x - large.value) > 1:
+        return float(np.interp(x, large.x, large.y)) - large.floor
+    at = np.linspace(large.value - 1, large.value + 1, 201)
+    return float(large.curve(np.array([x]))[0] - large.curve(at).min())
+
+
+def _lost_draws(large: Basin, x: Array) -> Array:
+    far = np.abs(x - large.value) > 1
+    return np.where(
+        far, np.interp(x, large.x, large.y) - large.floors, large.excess(x - large.draws)
+    )

@@ -1,0 +1,276 @@
+"""Where a predicted number comes from: a fit of ours, a transfer check of ours, or a published set,
+asked at the N it was made for.
+
+A source answers only as far as it may reach (`published.reach`); with an open profile of E no
+further than 10x the fitted compute.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from fits.evaluate import LEVEL, evaluate
+from fits.forms.law import Array
+from fits.optimum.transfer import AXES
+from fits.predict import published
+from fits.record import Fit, load
+from ground import InputError
+from ground.flops import training
+
+DEFAULTS = ("epoch", "steplaw", "powerlines")
+MARK = "published, not measured here"
+# targets that a recipe has use for
+QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")
+# Mean and spread of published slopes d log optimum / d log size, by hyperparameter and axis.
+SLOPES = {
+    # over steps at a fixed batch: -0.32 (2409.19913), 0.02 (2503.04715: D^0.307 along a batch
+    # growing as D^0.571, LR as its root), 0.11 (the runs of 2502.18969, best LRs inside their
+    # grids), -0.5 (2512.22382, table 1); our own runs: -0.22 to -0.36 (results/lr_steps)
+    ("lr", "steps"): (-0.2, 0.3),
+    # from none to linear; the square root for Adam (2512.22382, table 1)
+    ("lr", "batch"): (0.5, 0.5),
+}
+# else: transfer is the aim; 0 under muP, -0.6 to -1 over width under standard parametrization
+STILL = (0.0, 0.5)
+OPEN_E = "its irreducible loss E is not identified (open profile)"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A law with its numbers. `check`: a transfer check instead of a law. `n` of 0 runs:
+    published.
+    """
+
+    name: str
+    target: str
+    fit: Fit | None = None
+    check: Mapping[str, Any] | None = None
+    ours: bool = True
+    unit: str = ""
+
+    @property
+    def label(self) -> str:
+        return (
+            self.name
+            if self.ours
+            else f"{self.name}: {MARK} ({self.fit.source if self.fit else ''})"
+        )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One source's prediction at every point, arrays [n]; `low`, `high` are NaN without an
+    interval, `params` is the N it was given.
+    """
+
+    source: Source
+    value: Array
+    low: Array
+    high: Array
+    params: Array
+    warnings: list[str]
+
+
+def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Source], list[str]]:
+    """The sources that names of published sets and files (saved fits, answers of `check transfer
+    --json`) stand for, and warnings.
+
+    `parametrization`: which one's optima to take from transfer checks, where they hold several.
+    """
+    found: list[Source] = []
+    warnings: list[str] = []
+    for name in names or DEFAULTS:
+        if Path(name).suffix == ".json" or Path(name).is_file():
+            found += _file(Path(name), parametrization)
+            continue
+        for one in published.get(name):
+            if one.target not in QUANTITIES:
+                if name == one.name:
+                    raise InputError(
+                        f"fit={name!r}: predicts {one.target}, which a recipe has no use for (it "
+                        f"takes {', '.join(QUANTITIES)})"
+                    )
+            elif one.missing and name != one.name:
+                warnings.append(
+                    f"{one.name}: left out: no paper that was read gives its "
+                    f"{', '.join(one.missing)}"
+                )
+            else:
+                found.append(Source(one.name, one.target, one.as_fit(), ours=False, unit=one.unit))
+    if not found:
+        raise InputError(f"fit={', '.join(names)!r}: none of these predicts anything")
+    if parametrization and not any(source.check for source in found):
+        raise InputError(
+            f"parametrization={parametrization!r}: chooses from a transfer check, and none is given"
+        )
+    return found, warnings
+
+
+def _file(path: Path, parametrization: str) -> list[Source]:
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"fit={str(path)!r}: cannot be read ({error})") from None
+    if not (isinstance(document, dict) and "checks" in document):
+        return [from_fit(load(path), path.name)]
+    try:
+        usable = [
+            check for check in document["checks"] if check["rows"] and check["hyperparameter"]
+        ]
+        names = dict.fromkeys(check["parametrization"] for check in usable)
+    except (TypeError, KeyError):
+        raise InputError(
+            f"fit={str(path)!r}: holds no transfer check (`scalelab check transfer "
+            "--json` writes one)"
+        ) from None
+    if parametrization not in names and (parametrization or len(names) > 1):
+        raise InputError(
+            f"parametrization={parametrization!r}: {path} holds {', '.join(names)}; "
+            "give one of them as --parametrization"
+        )
+    chosen = [check for check in usable if parametrization in ("", check["parametrization"])]
+    return [from_check(check, f"{check['parametrization']} ({path.name})") for check in chosen]
+
+
+def from_fit(fit: Fit, name: str) -> Source:
+    """A fit of ours."""
+    return Source(name, fit.form.target, fit)
+
+
+def from_check(check: Mapping[str, Any], name: str) -> Source:
+    """One answer of `transfer.check` as the source of the LR (or the hyperparameter it is
+    about).
+    """
+    return Source(name, check["hyperparameter"], check=check)
+
+
+def ask(
+    source: Source,
+    at: Mapping[str, Array],
+    kind: str,
+    extrapolate: bool = False,
+    level: float = LEVEL,
+) -> Answers:
+    """The source's answer at columns `at` [n], whose `params` are of `kind`; other counts of N
+    among the columns are used as they are.
+    """
+    if source.check is not None:
+        value, low, high, warnings = _transferred(source, at, level)
+        return Answers(source, value, low, high, at["params"], warnings)
+    assert source.fit is not None
+    fit = source.fit
+    columns, warnings = _columns(source, at, kind)
+    for i in range(len(at["params"])):
+        point = {name: float(values[i]) for name, values in columns.items()}
+        for warning in [
+            *published.reach(source.name, fit.range, point, extrapolate),
+            *_open_floor(source, point, extrapolate),
+        ]:
+            if warning not in warnings:
+                warnings.append(warning)
+    found = evaluate(fit, {name: columns[name] for name in fit.form.inputs}, level)
+    return Answers(source, *found, columns["params"], warnings)
+
+
+def _columns(
+    source: Source, at: Mapping[str, Array], kind: str
+) -> tuple[dict[str, Array], list[str]]:
+    """The columns the law takes, `params` converted to the N it was made for."""
+    assert source.fit is not None
+    wanted, warnings = source.fit.params_kind, []
+    if wanted == "unstated":
+        warnings.append(
+            f"{source.name}: its authors do not state which N they count; given the total"
+        )
+    wanted = wanted if wanted in ("no_embed", "no_embed_head", "active", "nonzero") else "total"
+    sparsity = at.get("sparsity", np.zeros(len(at["params"])))
+    counted = {
+        "total": at["params_total"],
+        **{k: at[f"params_{k}"] for k in ("no_embed", "no_embed_head", "active")},
+    }
+    counted["nonzero"] = counted["no_embed"] * (1 - sparsity)
+    n = counted[wanted]
+    columns = {
+        **at,
+        "params": n,
+        "params_active": counted["active"],
+        "params_nonzero": counted["nonzero"],
+    }
+    columns["flops"] = training(n, at["tokens"])
+    columns.setdefault("unique_tokens", at["tokens"])
+    columns.setdefault("sparsity", sparsity)
+    missing = [name for name in source.fit.form.inputs if name not in columns]
+    if missing:
+        raise InputError(
+            f"fit={source.name!r}: needs {', '.join(missing)}; give "
+            f"--{' and --'.join(m.replace('_', '-') for m in missing)}"
+        )
+    return columns, warnings
+
+
+def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -> list[str]:
+    """An open profile of E: silence ends at the fitted compute, and so does the answer at SILENT
+    times it.
+    """
+    fit = source.fit
+    if fit is None or fit.identified.get("E", True) or "flops" not in fit.range:
+        return []
+    factor = point["flops"] / fit.range["flops"][1]
+    text = (
+        f"{source.name}: {OPEN_E}, and flops={point['flops']:.3g} is {factor:.3g}x beyond the "
+        f"fitted maximum {fit.range['flops'][1]:.3g}"
+    )
+    if factor > published.SILENT and not extrapolate:
+        raise InputError(
+            f"{text}; with an open E at most {published.SILENT:g}x is answered "
+            "(--extrapolate overrides)"
+        )
+    return [text] if factor > 1 else []
+
+
+def _transferred(
+    source: Source, at: Mapping[str, Array], level: float
+) -> tuple[Array, Array, Array, list[str]]:
+    """A transfer check at the target's size: the line through the sizes' optima, its slope weighed
+    against published slopes (`SLOPES`).
+
+    The two count by their precision, so that a slope that few or close sizes leave open is followed
+    in part. Nothing asks whether there is a drift at all: the answer is as smooth as the optima
+    are. The interval adds the line's doubt at its middle and, with the distance from there, the
+    slope's.
+    """
+    check = source.check
+    assert check is not None
+    drift = check["drift"]
+    if drift is None:
+        raise InputError(f"fit={source.name!r}: has no drift ({check['reason']})")
+    if "line" not in drift:
+        raise InputError(
+            f"fit={source.name!r}: an answer of an older version, without the line "
+            "of its drift; run `check transfer` again"
+        )
+    axis = AXES[check["axis"]]
+    if axis not in at:
+        raise InputError(
+            f"fit={source.name!r}: is a transfer over {check['axis']}; give "
+            f"--{axis.replace('_', '-')}"
+        )
+    line = drift["line"]
+    mean, spread = SLOPES.get((check["hyperparameter"], check["axis"]), STILL)
+    trust = spread**2 / (spread**2 + line["sd"] ** 2)
+    away = np.log2(at[axis] / line["size"])
+    middle = line["log2"] + (mean + trust * (drift["value"] - mean)) * away
+    wide = NormalDist().inv_cdf((1 + level) / 2) * np.hypot(
+        line["log2_sd"], trust**0.5 * line["sd"] * away
+    )
+    warnings = (
+        []
+        if check["verdict"] == "pass"
+        else [f"{source.name}: did not pass its transfer check ({check['reason']})"]
+    )
+    return 2**middle, 2 ** (middle - wide), 2 ** (middle + wide), warnings

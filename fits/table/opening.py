@@ -1,0 +1,44 @@
+"""Opening DATA, whatever it is: a store, a Parquet, a CSV, or a table in memory."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ground import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def opened(data: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
+    """The table as it stands there, its rows numbered by the index, and its source: the file's name
+    and sha256. A folder is a store, or holds `trials.parquet`. Raises InputError in one line.
+    """
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        numbered = data.index.is_unique and data.index.dtype.kind == "i"
+        return data if numbered else data.reset_index(drop=True), "a table in memory"
+    file = Path(data)
+    if file.is_dir() and not (file / "trials.parquet").is_file():
+        from sweeps.table import store_table
+
+        return store_table(file), f"store {file.name}"
+    file = file / "trials.parquet" if file.is_dir() else file
+    if not file.is_file():
+        raise InputError(
+            f"data={str(data)!r}: no such file; give a CSV, a Parquet or a store's folder"
+        )
+    content = file.read_bytes()
+    try:
+        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    # pandas' and pyarrow's parse errors are ValueErrors
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"data={str(data)!r}: cannot be read as {file.suffix or 'CSV'}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    if frame.empty:
+        raise InputError(f"data={str(data)!r}: has 0 rows")
+    frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
+    return frame, f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"

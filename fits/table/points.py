@@ -1,0 +1,139 @@
+"""What a law is fitted to: its columns and target from a table, every row left out counted under
+its reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fits.forms.law import Array, Law
+from fits.table.rows import Row, Table, counts, require, table_of
+from fits.table.units import check_units
+from ground import InputError
+from ground.flops import training
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Labels = NDArray[np.intp]
+PARAMS_KINDS = {"total": "params", "no_embed": "params_no_embed", "active": "params_active"}
+WORST_LOSS = 12.5  # nats: ln of a vocabulary of 270,000, what a model that knows nothing has
+
+
+@dataclass(frozen=True)
+class Points:
+    """What a law is fitted to: columns [n], target [n], and a group number per row for each level
+    of the bootstrap; the rows that they are, and by reason those that are left out.
+    """
+
+    x: dict[str, Array]
+    y: Array
+    left: dict[str, list[Row]]
+    warnings: list[str]
+    groups: dict[str, Labels] = field(default_factory=dict)  # "run", "size": integers [n]
+    params_kind: str = "total"
+    rows: list[Row] = field(default_factory=list)  # [n]
+    source: str = ""
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        return counts(self.left)
+
+
+def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "total") -> Points:
+    """The law's columns and target as float64, rows that cannot be used left out by reason; refuses
+    what no law can be fitted to.
+    """
+    if params_kind not in PARAMS_KINDS:
+        raise InputError(f"params-kind={params_kind!r}: must be one of {', '.join(PARAMS_KINDS)}")
+    table = table if isinstance(table, Table) else table_of(table)
+    frame, left = table.frame, {reason: list(rows) for reason, rows in table.left.items()}
+    names = np.array(table.names, object)
+    warnings: list[str] = []
+    source = {c: PARAMS_KINDS[params_kind] if c == "params" else c for c in law.inputs}
+    if "flops" in source and "flops" not in frame and {"params", "tokens"} <= set(frame.columns):
+        n, d = (_numbers(frame, name) for name in ("params", "tokens"))
+        frame = frame.assign(flops=training(n, d))
+        warnings.append("flops: not in the table, taken as 6 params tokens")
+    require(frame, [*source.values(), law.target])
+    columns = {
+        name: _numbers(frame, column) for name, column in {**source, law.target: law.target}.items()
+    }
+    good = _usable(columns, names, left, law.fractions)
+    columns = {name: values[good] for name, values in columns.items()}
+    y = columns.pop(law.target)
+    warnings += check_units({**columns, law.target: y}, source)
+    _check_enough(columns, y, law, counts(left))
+    if law.target == "loss" and "x" not in law.inputs and (worse := int((y > WORST_LOSS).sum())):
+        warnings.append(
+            f"loss: {worse} of {len(y)} above {WORST_LOSS:g} nats, worse than knowing "
+            "nothing: perplexity, or diverged runs?"
+        )
+    groups = _groups(frame[good])
+    return Points(
+        columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source
+    )
+
+
+def _numbers(frame: "pd.DataFrame", column: str) -> Array:
+    import pandas as pd
+
+    try:
+        return pd.to_numeric(frame[column]).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{column}: must be numbers: {str(error).splitlines()[0]}") from None
+
+
+def _usable(
+    columns: Mapping[str, Array],
+    names: NDArray[np.object_],
+    left: dict[str, list[Row]],
+    fractions: tuple[str, ...] = (),
+) -> Array:
+    """Rows whose values are all finite and positive (a fraction: in [0, 1)); each other goes to
+    `left` once, under the first that fails.
+    """
+    good = np.ones(len(next(iter(columns.values()))), bool)
+    for name, values in columns.items():
+        with np.errstate(invalid="ignore"):
+            outside = (
+                (f"{name} not in [0, 1)", (values < 0) | (values >= 1))
+                if name in fractions
+                else (f"{name} not positive", values <= 0)
+            )
+            for reason, bad in ((f"{name} missing or not finite", ~np.isfinite(values)), outside):
+                if (good & bad).any():
+                    left.setdefault(reason, []).extend(names[good & bad].tolist())
+                good &= ~bad
+    return good
+
+
+def _check_enough(
+    columns: Mapping[str, Array], y: Array, law: type[Law], counted: Mapping[str, int]
+) -> None:
+    free = len(law.parameters)
+    if len(y) <= free:
+        left = "".join(f"; left out: {rows} {reason}" for reason, rows in counted.items())
+        raise InputError(
+            f"rows={len(y)}: {law.name} has {free} parameters and needs at least "
+            f"{free + 1} usable rows{left}"
+        )
+    for name, values in {**columns, law.target: y}.items():
+        if np.ptp(values) == 0:
+            raise InputError(f"{name}={values[0]:g} in every row: {law.name} needs it to vary")
+
+
+def _groups(frame: "pd.DataFrame") -> dict[str, Labels]:
+    """Integer labels for the bootstrap: `run` (all rows of a run together) and `size` (all runs of
+    one shape together).
+    """
+    import pandas as pd
+
+    run = pd.factorize(frame["run_id"])[0] if "run_id" in frame else np.arange(len(frame))
+    # without an id: a run of its own
+    run = np.unique(np.where(run < 0, len(run) + np.arange(len(run)), run), return_inverse=True)[1]
+    size = pd.factorize(frame["params"])[0] if "params" in frame else run
+    return {"run": run, "size": size}

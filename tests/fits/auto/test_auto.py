@@ -1,0 +1,163 @@
+"""`--law auto`: recovers a known surface, carries what a form misses, says how unsure it is, and
+survives saving.
+"""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from fits import record
+from fits.auto import choice, kriging, mixture
+from fits.evaluate import evaluate
+from fits.fit import fit
+from fits.forms import catalogue
+from fits.table.points import Points
+from ground import InputError
+from tests.fits.runs import EPOCH, TEX, surface
+
+
+def split(points: Points, ratio: float) -> tuple[Points, Points]:
+    """Runs at most `ratio` below the dearest tenth, and that tenth."""
+    flops = 6 * points.x["params"] * points.x["tokens"]
+    top = flops >= np.quantile(flops, 0.9)
+    return tuple(
+        Points({c: v[rows] for c, v in points.x.items()}, points.y[rows], {}, [])
+        for rows in (flops <= flops[top].min() / ratio, top)
+    )
+
+
+@pytest.mark.parametrize("ratio, most", [(4, 0.008), (32, 0.02)])
+def test_predicts_dear_runs_of_known_surfaces(ratio, most):
+    errors, inside = [], []
+    for seed in range(4):
+        cheap, dear = split(surface("chinchilla", (EPOCH, TEX)[seed % 2], n=60, seed=seed), ratio)
+        p = evaluate(fit(cheap, "auto"), dear.x)
+        errors.append(np.mean(np.abs(p.value / dear.y - 1)))
+        inside += list((p.low <= dear.y) & (dear.y <= p.high))
+    assert np.mean(errors) < most
+    assert np.mean(inside) > 0.7  # 24 runs of 4 draws, each draw's errors go together
+
+
+def warped(points: Points) -> Points:
+    """Runs whose cheap ones lie up to 50 % above the surface, as if badly tuned: no form of the set
+    can follow.
+    """
+    log_c = np.log(points.x["params"] * points.x["tokens"])
+    depth = (log_c.max() - log_c) / np.ptp(log_c)
+    return Points(points.x, points.y * np.exp(0.5 * depth**6), {}, [])
+
+
+def test_discrepancy_carries_what_the_form_misses():
+    with_it, without = [], []
+    for seed in range(3):
+        cheap, dear = split(warped(surface("chinchilla", EPOCH, n=60, seed=seed)), 4)
+        found = fit(cheap, "auto")
+        assert found.mixture.weights["without discrepancy"] < 0.05
+        with_it.append(np.mean(np.abs(evaluate(found, dear.x).value / dear.y - 1)))
+        p = fit(cheap, "chinchilla").params
+        without.append(np.mean(np.abs(catalogue.law("chinchilla").predict(p, dear.x) / dear.y - 1)))
+    assert np.mean(with_it) < 0.01 < 0.5 * np.mean(without)
+
+
+def test_a_surface_without_misfit_needs_little_discrepancy():
+    found = fit(surface("chinchilla", EPOCH, n=80, seed=3), "auto")
+    size = sum(m["weight"] * m["ratio"] * m["sigma"] for m in found.mixture.members)
+    assert size < 0.01
+
+
+def test_intervals_widen_with_reach_and_level():
+    found = fit(surface("chinchilla", EPOCH, n=60), "auto")
+    params, tokens = (found.range[c][1] * np.array([1.0, 5.0, 25.0]) for c in ("params", "tokens"))
+    p = evaluate(found, {"params": params, "tokens": tokens})
+    assert np.all(np.diff(p.high / p.low) > 0)
+    wide, narrow = (
+        evaluate(found, {"params": params, "tokens": tokens}, level) for level in (0.95, 0.5)
+    )
+    assert np.all(wide.high > p.high) and np.all(p.high > narrow.high)
+    with pytest.raises(InputError, match="level"):
+        evaluate(found, {"params": params, "tokens": tokens}, 1.0)
+
+
+def test_fewer_runs_widen_the_interval_and_a_bad_last_cut_too():
+    assert mixture.quantile(6, 0.9) > mixture.quantile(12, 0.9) > mixture.quantile(400, 0.9) > 1.64
+    # only the last cut counts
+    good, bad = ([{"miss": 9.0}, {"miss": miss}] for miss in (choice.SCALE, 3.0))
+    assert (
+        choice._scale(good) == pytest.approx(choice.SCALE)
+        and choice._scale(bad) > 1.2 * choice.SCALE
+    )
+
+
+def test_says_how_it_chose_and_survives_json(tmp_path):
+    points = surface("chinchilla", TEX, n=60, seed=1)
+    found = fit(points, "auto", source="made")
+    assert found.law == "auto" and found.mixture.form in mixture.FORMS
+    assert sum(m["weight"] for m in found.mixture.members) == pytest.approx(1)
+    assert sum(found.mixture.weights[form] for form in mixture.FORMS) == pytest.approx(1)
+    assert len(found.mixture.holdout) == 3 and all(
+        row["error"] < 0.05 for row in found.mixture.holdout
+    )
+    found.save(tmp_path / "fit.json")
+    again = record.load(tmp_path / "fit.json")
+    assert again.mixture is not None and asdict(again) == json.loads(json.dumps(asdict(found)))
+    x = {"params": np.array([1e10]), "tokens": np.array([1e12])}
+    np.testing.assert_allclose(
+        [v[0] for v in evaluate(again, x)],
+        [v[0] for v in evaluate(found, x)],
+        rtol=1e-9,
+    )
+
+
+def test_one_bad_run_counts_less():
+    points = surface("chinchilla", EPOCH, n=60, seed=2)
+    y = points.y.copy()
+    y[17] *= 1.4
+    bad = Points(points.x, y, {}, [])
+    x = {c: np.array([3 * v.max()]) for c, v in points.x.items()}
+    clean, robust = (float(evaluate(fit(p, "auto"), x).value[0]) for p in (points, bad))
+    assert abs(robust / clean - 1) < 0.01
+    assert any("count less" in w for w in fit(bad, "auto").warnings)
+
+
+def test_losses_in_another_unit_give_the_same_answer():
+    points = surface("chinchilla", EPOCH, n=50)
+    x = {"params": np.array([5e10]), "tokens": np.array([2e12])}
+    nats, bits = (
+        evaluate(fit(Points(points.x, points.y * s, {}, []), "auto"), x).value[0]
+        for s in (1, 1 / np.log(2))
+    )
+    assert bits * np.log(2) == pytest.approx(nats, rel=1e-6)
+
+
+def test_few_runs_are_predicted_with_a_warning_and_fewer_are_refused():
+    points = surface("chinchilla", EPOCH, n=6)
+    found = fit(points, "auto")
+    assert found.mixture.scale == choice.SCALE and any("not tested" in w for w in found.warnings)
+    import pandas as pd
+
+    with pytest.raises(InputError, match="rows=5"):
+        fit(pd.DataFrame({**points.x, "loss": points.y}).iloc[:5], "auto")
+
+
+def test_many_runs_are_thinned_and_said_so():
+    points = surface("chinchilla", EPOCH, n=choice.MOST + 50)
+    warnings: list[str] = []
+    runs = choice._thinned(points, warnings)
+    assert len(runs) == choice.MOST and "thinned" in warnings[0]
+    assert runs.flops.max() == (6 * points.x["params"] * points.x["tokens"]).max()
+
+
+def test_gradients_of_the_posterior():
+    """The slopes of log law against finite differences, both forms."""
+    points = surface("chinchilla", EPOCH, n=12)
+    runs = kriging.Runs(points.x["params"], points.x["tokens"], points.y, np.ones(12))
+    for name in mixture.FORMS:
+        problem = kriging._problem(catalogue.law(name), runs)
+        u = kriging._prior(problem, runs, False)[0][None] + 0.1
+        _, slopes = kriging._log_law(problem, u, problem.x)
+        for i in range(u.shape[1]):
+            step = np.eye(u.shape[1])[i] * 1e-6
+            up, down = (kriging._log_law(problem, u + s * step, problem.x)[0] for s in (1, -1))
+            np.testing.assert_allclose(slopes[0, i], (up - down)[0] / 2e-6, atol=1e-7)

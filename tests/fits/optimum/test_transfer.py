@@ -1,0 +1,296 @@
+"""Optima of known basins come back without bias, with intervals that hold what they claim; edges
+are censored; verdicts have power.
+"""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fits.optimum import cells, joint, sweeps, transfer
+from ground import InputError
+from tests.fits import runs
+
+DATA = runs.DATA / "mup_mlp_cifar10.csv"
+NOISE = 0.003
+GRID = np.arange(-13.0, -6.0)
+
+
+def skewed(d):
+    """Excess loss of the reference basin: one factor-2 step costs 0.5 % on the low side and 1.5 %
+    on the high side.
+    """
+    return np.where(d < 0, 0.005, 0.015) * d**2
+
+
+def sweep(optima, rng, grid=GRID, seeds=1, parametrization="mup", shape=skewed, noise=NOISE):
+    """A table of runs: one width for each optimum (log2 LR), losses of `shape` around it with
+    relative noise.
+    """
+    rows = [
+        {"parametrization": parametrization, "optimizer": "adamw", "width": 64.0 * 2**i, "lr":
+        2.0**x, "init_seed": seed, "loss": (3.0 - 0.2 * i) * (1 + shape(x - best)) * (1 + noise *
+        rng.standard_normal()), "loss_init": 8.0} for i, best in enumerate(optima) for x in grid for
+        seed in range(seeds)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def estimates(rng, draws, sizes=4, **options):
+    """(error, interval holds) of every uncensored optimum over `draws` basins, `sizes` to a
+    table.
+    """
+    errors, holds = [], []
+    for _ in range(draws // sizes):
+        optima = -10 + rng.uniform(-0.5, 0.5, sizes)
+        (answer,) = transfer.check(
+            sweep(optima, rng, seeds=options.get("seeds", 1)), noise=options.get("noise")
+        )
+        for row, best in zip(answer["rows"], optima, strict=True):
+            assert row["censored"] is None
+            errors.append(row["log2"]["value"] - best)
+            holds.append((row["log2"]["low"] or -np.inf) <= best <= (row["log2"]["high"] or np.inf))
+    return np.array(errors), float(np.mean(holds))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"noise": NOISE}, {"seeds": 2}, {}],
+    ids=["noise known", "noise from seeds", "noise from residuals"],
+)
+def test_skewed_basins_are_unbiased_and_their_intervals_hold(options, record_property):
+    errors, coverage = estimates(np.random.default_rng(17), 200, **options)
+    rmse = float(np.sqrt((errors**2).mean()))
+    record_property("rmse_log2", rmse)
+    print(f"bias {errors.mean():+.3f} rmse {rmse:.3f} coverage {coverage:.3f}")
+    assert abs(errors.mean()) < 0.1
+    assert rmse < 0.25
+    assert 0.85 <= coverage <= 0.95
+
+
+def test_a_symmetric_parabola_would_be_biased_here():
+    """The negative control of the test above: the vertex of a plain parabola through the same
+    points misses the claim.
+    """
+    rng = np.random.default_rng(5)
+    best = rng.uniform(-0.5, 0.5, 200)
+    x = np.arange(-3.0, 4.0)
+    fits = [
+        np.polyfit(x, np.log((1 + skewed(x - b)) * (1 + NOISE * rng.standard_normal(7))), 2)
+        for b in best
+    ]
+    assert abs(np.mean([-f[1] / (2 * f[0]) for f in fits] - best)) > 0.3
+
+
+def test_optima_on_an_edge_are_censored_not_extrapolated():
+    rng = np.random.default_rng(2)
+    (answer,) = transfer.check(sweep([-10, -14.5, -4.0], rng))
+    middle, low, high = answer["rows"]
+    assert (middle["censored"], low["censored"], high["censored"]) == (None, "low", "high")
+    assert 0 <= low["log2"]["value"] - GRID[0] < 0.1 and low["log2"]["low"] is None
+    assert 0 <= GRID[-1] - high["log2"]["value"] < 0.1 and high["log2"]["high"] is None
+    assert answer["verdict"] == "fail" and answer["drift"]["censored"] == [128.0, 256.0]
+
+
+@pytest.mark.parametrize("top", ["nan", "inf", "status", "above init"])
+def test_a_diverged_top_end_moves_no_optimum(top):
+    rng = np.random.default_rng(3)
+    table = sweep([-10.2, -9.9, -10.1], rng)
+    clean = transfer.check(table)[0]["rows"]
+    diverged = table["lr"] >= 2.0**-7.5
+    if top == "status":
+        table["status"] = np.where(diverged, "diverged", "done")
+    else:
+        table.loc[diverged, "loss"] = {"nan": np.nan, "inf": np.inf, "above init": 11.0}[top]
+    for before, after in zip(clean, transfer.check(table)[0]["rows"], strict=True):
+        assert after["diverged"] == 1 and after["points"] == 6
+        assert abs(after["log2"]["value"] - before["log2"]["value"]) < 0.2
+
+
+def test_a_best_point_below_divergence_is_no_edge():
+    table = sweep([-7.2, -6.8], np.random.default_rng(4))  # the best point is the last finite one
+    assert [row["censored"] for row in transfer.check(table)[0]["rows"]] == ["high", "high"]
+    table = pd.concat([table, table.assign(lr=2.0**-6, loss=np.nan)])
+    for row in transfer.check(table)[0]["rows"]:
+        assert (
+            row["censored"] is None
+            and -8 < row["log2"]["value"] < -6
+            and (row["log2"]["high"] or -6.0) <= -6.0
+        )
+
+
+def test_verdicts_penalty_and_drift():
+    rng = np.random.default_rng(6)
+    still, moving = (
+        sweep([-10.0] * 4, rng, seeds=2),
+        sweep([-8.5, -9.2, -9.9, -10.6], rng, seeds=2, parametrization="sp"),
+    )
+    first, second = transfer.check(pd.concat([still, moving]), "width")
+    assert (
+        first["parametrization"],
+        first["verdict"],
+        second["parametrization"],
+        second["verdict"],
+    ) == ("mup", "pass", "sp", "fail")
+    assert abs(first["drift"]["total"]["value"]) < 0.4
+    assert second["drift"]["low"] < -0.7 < second["drift"]["high"]
+    assert first["penalty"]["relative"] < 0.003
+    exact = float(skewed(np.array(-8.5 + 10.6)))
+    assert second["penalty"]["relative"] == pytest.approx(exact, rel=0.25)
+    assert second["penalty"]["low"] <= second["penalty"]["value"] <= second["penalty"]["high"]
+    assert set(first) >= {
+        "parametrization",
+        "optimizer",
+        "axis",
+        "verdict",
+        "tolerance",
+        "rows",
+        "drift",
+        "penalty",
+        "sensitivity",
+        "exempt",
+    }
+
+
+def test_penalty_says_so_where_the_small_optimum_diverges():
+    table = sweep([-8.0, -9.0, -11.0], np.random.default_rng(7))
+    table.loc[(table["width"] == 256) & (table["lr"] > 2.0**-9.5), "loss"] = np.nan
+    penalty = transfer.check(table)[0]["penalty"]
+    assert penalty["value"] is None and penalty["reason"] == "training diverges there"
+
+
+def test_sensitivity_of_the_reference_example():
+    assert cells.sensitivity([3, 2.9, 2.8, 2.9, float("nan")], 10) == pytest.approx(1.52)
+    assert cells.sensitivity([3, 12, 2.8], 10) == pytest.approx((0.2 + 7.2) / 3)
+
+
+def test_too_few_points_are_exempt_and_named():
+    table = sweep([-10, -10, -10], np.random.default_rng(8))
+    table = table[(table["width"] != 128) | (table["lr"] < 2.0**-10.5)]
+    answer = transfer.check(table)[0]
+    assert [row["size"] for row in answer["rows"]] == [64, 256]
+    assert answer["exempt"][0]["size"] == 128 and "3 values" in answer["exempt"][0]["reason"]
+
+
+def test_lr_coupled_decay_is_one_value_and_other_decay_is_not():
+    """The table holds decay per step, which under coupled decay follows the LR."""
+    table = sweep([-10, -10], np.random.default_rng(8))
+    assert (
+        transfer.check(table.assign(weight_decay=0.1 * table["lr"]), noise=NOISE)[0]["verdict"]
+        == "pass"
+    )
+    for other in (table["lr"] ** 0.5, np.where(table["lr"] < 2.0**-10, 0.1, 0.0) * table["lr"]):
+        with pytest.raises(InputError, match="weight_decay="):
+            transfer.check(table.assign(weight_decay=other), noise=NOISE)
+
+
+def test_models_of_other_sizes_are_no_seeds():
+    """A table of other people's runs has params and no width: over training length its model sizes
+    are to be told apart.
+    """
+    one = sweep([-10, -10], np.random.default_rng(8)).rename(columns={"width": "steps"})
+    both = pd.concat([one.assign(params=1e7), one.assign(params=3e7, loss=one["loss"] * 0.9)])
+    with pytest.raises(InputError, match=r"params=1e\+07, 3e\+07: must take one value at steps=64"):
+        transfer.check(both, "steps", noise=NOISE)
+    assert [len(part) for part in sweeps.sweeps(both, "steps")] == [len(one)] * 2
+    assert sweeps.sweeps(both, "steps")[0]["params"].nunique() == 1
+
+
+def test_checkpoints_of_a_run_are_no_seeds():
+    runs = sweep([-10, -10, -10], np.random.default_rng(8))
+    checkpoints = pd.concat(
+        [
+            runs.assign(loss=runs["loss"] * times, epoch=epoch)
+            for epoch, times in enumerate((1.0, 0.6, 0.3))
+        ]
+    )
+    with pytest.raises(
+        InputError,
+        match=r"runs=63: those that agree in size and hyperparameter "
+        r"differ by .*%, which no seed explains",
+    ):
+        transfer.check(checkpoints)
+    assert transfer.check(checkpoints[checkpoints["epoch"] == 2])[0]["verdict"] == "pass"
+    # so near that seeds could do it
+    late = pd.concat([runs.assign(step=900), runs.assign(step=1000, loss=runs["loss"] * 0.99)])
+    with pytest.raises(
+        InputError,
+        match=r"step=900, 1000: must take one value at width=64; "
+        r"select one \(--where step=\.\.\.\)",
+    ):
+        transfer.check(late)
+    assert transfer.check(late[late["step"] == 1000])[0]["verdict"] == "pass"
+
+
+@pytest.mark.parametrize(
+    "change, options, names",
+    [
+        (lambda t: t.drop(columns="width"), {}, "width"),
+        (lambda t: t.assign(lr=0.0), {}, "lr=0"),
+        (lambda t: t.assign(depth=np.arange(len(t)) % 2 + 2), {}, "depth=2, 3"),
+        (lambda t: t, {"axis": "height"}, "axis='height'"),
+        (lambda t: t, {"tolerance": -1.0}, "tolerance=-1"),
+        (lambda t: t.iloc[:0], {}, "=0"),
+        (lambda t: t[t["lr"] < 2.0**-10], {}, "noise"),
+    ],
+)
+def test_bad_tables_are_refused_in_one_line(change, options, names):
+    with pytest.raises(InputError, match=names) as error:
+        transfer.check(change(sweep([-10, -10], np.random.default_rng(9))), **options)
+    assert "\n" not in str(error.value)
+
+
+def grid_sweep(best, rng, exponent=0.5):
+    """LR x batch: skewed basins in both, the best LR moving as batch^exponent around the joint
+    optimum `best` (log2 LR, log2 batch).
+    """
+    x, z = np.meshgrid(GRID, np.arange(14.0, 21.0), indexing="ij")
+    excess = skewed(x - best[0] - exponent * (z - best[1])) + skewed(z - best[1])
+    loss = 3 * (1 + excess) * (1 + NOISE * rng.standard_normal(x.shape))
+    return pd.DataFrame(
+        {"lr": 2.0 ** x.ravel(), "batch_tokens": 2.0 ** z.ravel(), "loss": loss.ravel()}
+    )
+
+
+def test_learning_rate_and_batch_together():
+    rng = np.random.default_rng(10)
+    errors, holds, regrets, claimed = [], [], [], []
+    for _ in range(200):
+        best = np.array([-10.0, 17.0]) + rng.uniform(-0.5, 0.5, 2)
+        answer = joint.optimum(grid_sweep(best, rng))
+        found = [answer["first"], answer["second"]]
+        off = np.array([f["value"] for f in found]) - best
+        errors.append(off)
+        holds.append([f["low"] <= b <= f["high"] for f, b in zip(found, best, strict=True)])
+        regrets.append(float(skewed(off[0] - 0.5 * off[1]) + skewed(off[1])))
+        claimed.append(answer["regret"] / 3)
+    bias, coverage = np.mean(errors, 0), np.mean(holds, 0)
+    rmse = np.sqrt(np.mean(np.square(errors), 0))
+    print(
+        f"bias {bias} rmse {rmse} coverage {coverage} regret {np.mean(regrets):.5f} claimed "
+        f"{np.mean(claimed):.5f}"
+    )
+    assert (abs(bias) < 0.1).all() and (rmse < 0.3).all()
+    assert ((coverage >= 0.85) & (coverage <= 0.95)).all()
+    assert np.mean(regrets) < 1e-3 and np.mean(claimed) == pytest.approx(np.mean(regrets), rel=1.0)
+
+
+def test_weight_decay_is_a_hyperparameter_like_any_other():
+    table = (
+        sweep([-10, -10.1, -9.9], np.random.default_rng(11))
+        .rename(columns={"lr": "weight_decay"})
+        .assign(lr=0.01)
+    )
+    answer = transfer.check(table, hyperparameter="weight_decay")[0]
+    assert answer["verdict"] == "pass" and answer["hyperparameter"] == "weight_decay"
+
+
+@pytest.mark.skipif(
+    not DATA.exists(), reason="published runs (mup_mlp_cifar10.csv) are not in this checkout"
+)
+def test_the_published_mup_mlp_transfers_and_sp_does_not():
+    table = pd.read_csv(DATA)
+    table = table[table["epoch"] == 5].rename(columns={"train_loss": "loss"}).drop(columns="epoch")
+    mup, sp = transfer.check(table, loss_init=float(np.log(10)))
+    assert (mup["verdict"], sp["verdict"]) == ("pass", "fail")
+    assert mup["drift"]["value"] == pytest.approx(0.0, abs=0.1)
+    assert sp["drift"]["value"] == pytest.approx(-0.59, abs=0.1)
