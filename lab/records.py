@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ground import InputError
+from ground import InputError, text
 from lab import diagnostics
 from lab.shape import ACTIVATIONS
 
@@ -264,6 +264,8 @@ def check_trial(trial: Trial) -> None:
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
     diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch)
+    text.name("parametrization", trial.parametrization)
+    text.label("corpus", trial.corpus)
 
 
 def canonical_json(record: dict[str, Any]) -> str:
@@ -368,6 +370,10 @@ class Result:
             _refuse("status", self.status, f"must be one of {', '.join(STATUSES)}")
         if self.status == "done" and (self.loss is None or not math.isfinite(self.loss)):
             _refuse("loss", self.loss, "a trial that is done has a finite loss")
+        for name in ("device", "code", "prediction_sha256"):
+            text.label(name, getattr(self, name))
+        for one in (*self.curves, *self.versions, *self.versions.values()):
+            text.label("curves, versions", one)
 
 
 def curve_json(curve: Curve) -> dict[str, Any]:

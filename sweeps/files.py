@@ -4,26 +4,12 @@ half-written.
 
 import hashlib
 import os
-import re
 import socket
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
-from ground import InputError
 from ground.files import sync
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-
-
-def name_checked(field: str, name: str) -> str:
-    """Names become paths: nothing that could leave its folder."""
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{field}={name!r}: must be 1 to 100 letters, digits, '_', '-' or '.', "
-            "starting with a letter or digit"
-        )
-    return name
-
 
 # 1. processes ------------------------------------------------------------------------------------
 
@@ -77,6 +63,11 @@ def sweep_temporary(folder: Path) -> None:
         mark, pid, since, *_ = [*entry.name.split("."), "", ""]
         if mark == _mark() and gone(place(), int(pid), since):
             Path(entry.path).unlink(missing_ok=True)
+
+
+def appending(path: Path) -> BinaryIO:
+    """A log to add to; one that is a link is refused."""
+    return open(path, "ab", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o666))
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ground import InputError
+from ground import InputError, text
 from lab.records import Result, Trial
 from sweeps.claims import BEAT_SECONDS
 from sweeps.cohorts import Limits
@@ -50,6 +50,7 @@ class Job:
         for name, least in (("workers", 1), ("most", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
+        text.name("study", self.study)
 
     def json(self) -> str:
         return json.dumps(dataclasses.asdict(self))

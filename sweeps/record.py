@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ground import InputError
+from ground import InputError, text
 from ground.columns import COLUMNS, TEXT, WHOLE
 from lab.counts import row as row_of
 from lab.records import (
@@ -143,7 +143,12 @@ def decode(data: bytes) -> Record:
         raise Damaged(str(error)) from None
     if trial.run_id != result.run_id:
         raise Damaged(f"its result is of {result.run_id}, its trial is {trial.run_id}")
-    return Record(found["study"], trial, result, {name: found["row"].get(name) for name in COLUMNS})
+    return Record(
+        text.name("study", found["study"]),
+        trial,
+        result,
+        {name: found["row"].get(name) for name in COLUMNS},
+    )
 
 
 def head(data: bytes) -> dict[str, Any]:

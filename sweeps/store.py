@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ground import InputError
+from ground import InputError, text
 from ground.files import replace, sync
 from lab.records import Trial, trial_from_json, trial_json
 from sweeps import files
-from sweeps.files import name_checked
 from sweeps.record import SCHEMA, Damaged, Record, decode, dump, encode, head
 
 FOLDERS = ("trials", "failed", "studies", "claims", "workers", "checkpoints", "damaged", "tmp")
@@ -48,7 +47,7 @@ class Store:
     path: Path
 
     def file(self, run_id: str) -> Path:
-        return self.path / "trials" / f"{name_checked('run_id', run_id)}.json"
+        return self.path / "trials" / f"{text.name('run_id', run_id)}.json"
 
     def _publish(self, final: Path, record: Record) -> bool:
         return files.publish(self.path / "tmp", final, encode(record))
@@ -168,7 +167,7 @@ class Store:
         """Write what a study asks for; a later declaration of the same study replaces it."""
         about = {
             "schema": SCHEMA,
-            "name": name_checked("study", name),
+            "name": text.name("study", name),
             "question": question,
             "expectation": expectation,
         }
@@ -177,6 +176,7 @@ class Store:
             self.path / "studies" / f"{name}.json",
             dump(document) + "\n",
             files.temporary(self.path / "tmp"),
+            follow=False,
         )
 
     def declared(self) -> dict[str, dict[str, dict[str, Any]]]:
@@ -191,7 +191,7 @@ class Store:
         return [
             trial_from_json(t)
             for t in self._declared(
-                self.path / "studies" / f"{name_checked('study', study)}.json"
+                self.path / "studies" / f"{text.name('study', study)}.json"
             ).values()
         ]
 
@@ -240,6 +240,12 @@ def create(path: Path | str) -> Store:
         raise InputError(
             f"store={str(path)!r}: is a file; a store is a folder (a table of runs is read-only)"
         )
+    for name in (*FOLDERS, "logs"):
+        if (root / name).is_symlink():
+            raise InputError(
+                f"store={str(path)!r}: {name} is a link, and what is written there would lie "
+                "elsewhere; must be a folder"
+            )
     try:
         for name in FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ground import InputError
+from ground import InputError, text
 from ground.columns import COLUMNS, TEXT, WHOLE
 from ground.files import replace, replacing
 from lab.records import result_from_json, trial_from_json
@@ -98,7 +98,7 @@ def records_of(parquet: Path) -> Iterable[Record]:
                 trial_from_json(json.loads(r["trial"])),
                 result_from_json({**json.loads(r["result"]), "curves": _curves(r)}),
             )
-            yield Record(r["study"], trial, result, {c: r[c] for c in COLUMNS})
+            yield Record(text.name("study", r["study"]), trial, result, {c: r[c] for c in COLUMNS})
 
 
 def expand(parquet: Path, store: Store) -> int:
@@ -153,5 +153,6 @@ def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> in
     if out.suffix == ".parquet":
         return compact(open_store(source), out, damaged)
     table = read_table(source, damaged)
-    replace(out, table.to_csv(index=False))
+    words = {c: table[c].map(text.cell, na_action="ignore") for c in table if c in TEXT}
+    replace(out, table.assign(**words).rename(columns=text.cell).to_csv(index=False))
     return len(table)

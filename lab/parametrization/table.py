@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ground import InputError
+from ground import InputError, text
 from lab.parametrization.monomial import Monomial, parse
 
 ROLES = ("input", "hidden", "output", "gain", "final_gain")
@@ -154,6 +154,7 @@ def from_data(data: Any) -> Table:
             raise InputError(f"table.{name}={data[name]!r}: must be a {kind.__name__}")
     if not data.get("name"):
         raise InputError("table lacks name")
+    text.name("table.name", data["name"])
     if data.get("residual", "plain") not in ("plain", "tau"):
         raise InputError(f"table.residual={data['residual']!r}: must be plain or tau")
     _known(data.get("rows", {}), ROLES, "table.rows")
@@ -167,9 +168,9 @@ def from_data(data: Any) -> Table:
     return Table(rows={role: _row(data["rows"][role], role) for role in ROLES}, **plain, **cells)
 
 
-def from_json(text: str) -> Table:
+def from_json(written: str) -> Table:
     try:
-        return from_data(json.loads(text))
+        return from_data(json.loads(written))
     except json.JSONDecodeError as error:
         raise InputError(f"table: not JSON ({error})") from None
 

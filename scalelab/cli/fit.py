@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from ground import InputError
 from ground.number import Number
+from scalelab import screen
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -184,12 +185,13 @@ def number(fit: Fit, name: str, value: float) -> Any:
 
 
 def show(fit: Fit, seconds: float) -> None:
-    from rich.console import Console
     from rich.table import Table as Grid
+    from rich.text import Text
 
     form = fit.form
-    console = Console(highlight=False)
-    console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
+    console = screen.console()
+    head = Text.assemble((fit.law, "bold"), f"  {form.formula}   ", (f"({form.citation})", "dim"))
+    console.print(head)
     left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())
     console.print(
         f"{fit.n} runs of {fit.source.split(' sha256')[0]}"
@@ -215,7 +217,7 @@ def show(fit: Fit, seconds: float) -> None:
         grid.add_column(name, justify="left" if not name else "right")
     for name, value in {**fit.params, **fit.derived}.items():
         bounds = fit.interval.get(name)
-        known = {True: "yes", False: "[red]no[/red]", None: ""}[fit.identified.get(name)]
+        known = {True: "yes", False: Text("no", "red"), None: ""}[fit.identified.get(name)]
         grid.add_row(
             name,
             f"{value:.6g}",
@@ -224,11 +226,11 @@ def show(fit: Fit, seconds: float) -> None:
         )
     console.print(grid)
     for name, (low, high) in fit.range.items():
-        console.print(f"[dim]{name} {low:.3g} to {high:.3g}[/dim]")
+        console.print(f"{name} {low:.3g} to {high:.3g}", style="dim")
     for warning in fit.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+        console.print(Text.assemble(("warning", "yellow"), f" {warning}"), soft_wrap=True)
     if fit.bootstrap:
         console.print(
-            f"[dim]{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed[/dim]"
+            f"{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed", style="dim"
         )
-    console.print(f"[dim]{seconds:.2f} s[/dim]")
+    console.print(f"{seconds:.2f} s", style="dim")

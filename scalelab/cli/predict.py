@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ground import InputError
 from ground.files import replacing
+from ground.text import cell
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -147,12 +148,13 @@ def _rows(options: Predict, found: "list[Source]") -> int:
     }
     predicted, warnings = rows(found, at, options.params_kind, options.extrapolate, options.level)
     with replacing(options.out) as written, written.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*names, *(name for name in predicted if name not in names)])
-        writer.writeheader()
+        every = [*names, *(name for name in predicted if name not in names)]
+        writer = csv.DictWriter(file, every)
+        writer.writerow({name: cell(name) for name in every})
         for i, row in enumerate(table):
             writer.writerow(
                 {
-                    **row,
+                    **{name: cell(value or "") for name, value in row.items()},
                     **{
                         name: "" if np.isnan(v[i]) else repr(float(v[i]))
                         for name, v in predicted.items()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ground import InputError
 from ground.files import replace
 from lab.records import SEMANTICS, Result, Trial, result_json, trial_json
+from scalelab import screen
 from scalelab.cli.args import parse, print_json
 
 if TYPE_CHECKING:
@@ -131,7 +132,6 @@ def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
     """The result, or None when a signal stopped it. A first SIGTERM stops after the dispatch that
     is under way.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from lab import population
@@ -145,7 +145,7 @@ def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
         TextColumn("{task.completed}/{task.total} steps {task.fields[speed]}"),
     )
     try:
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        with Progress(*columns, TimeRemainingColumn(), console=screen.console(stderr=True)) as bar:
             task = bar.add_task("compiling", total=trial.steps, speed="")
 
             def show(p: population.Progress) -> None:
@@ -215,7 +215,6 @@ def _explain(trial: Trial, as_json: bool) -> int:
             }
         )
         return 0
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(
@@ -228,7 +227,7 @@ def _explain(trial: Trial, as_json: bool) -> int:
     for row in rows:
         cells = [f"{row[n]:.4g}  {row['formula'][n]}" for n in numbers]
         table.add_row(row["tensor"], " x ".join(map(str, row["shape"])), row["role"], *cells)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = screen.console(wide=200)
     console.print(table)
     for name, value in shared.items():
         text = (

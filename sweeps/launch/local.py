@@ -10,7 +10,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sweeps.files import appending
 from sweeps.job import Job
+from sweeps.launch import command, environment
 
 
 @dataclass
@@ -53,7 +55,7 @@ def backend() -> str:
     """
     ask = "import jax; print(jax.default_backend())"
     return subprocess.run(
-        [sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-P", "-c", ask], stdout=subprocess.PIPE, text=True, check=True
     ).stdout.strip()
 
 
@@ -83,19 +85,14 @@ def launch(job: Job, workers: int, logs: Path) -> Workers:
     own = cores()
     started = Workers()
     for i in range(workers):
-        env = dict(os.environ)
+        env = environment()
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = devices[i % len(devices)]
-        with open(logs / f"worker-{i}.log", "ab") as out:
+        with appending(logs / f"worker-{i}.log") as out:
             # a session of its own: an interrupt at the terminal reaches only us, and `stop` lets
             # the worker save
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "sweeps.job",
-                    dataclasses.replace(job, parent=os.getpid()).json(),
-                ],
+                command(dataclasses.replace(job, parent=os.getpid()).json()),
                 env=env,
                 stdout=out,
                 stderr=out,

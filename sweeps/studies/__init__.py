@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ground import InputError
+from ground import InputError, text
 from lab.records import Trial
 from sweeps import space
-from sweeps.files import name_checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class Study:
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        name_checked("study", self.name)
+        text.name("study", self.name)
         if not self.trials:
             raise InputError(f"study={self.name!r}: has no trials")
         if self.refine and self.refine not in Trial.__dataclass_fields__:

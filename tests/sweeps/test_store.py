@@ -210,3 +210,29 @@ def test_a_store_that_cannot_be_written(small_disk: Path) -> None:
     with pytest.raises(InputError, match="cannot be written \\(Read-only file system\\)"):
         create(small_disk / "store")
     assert Board(open_store(store.path)).look().counts()["done"] == 1, "reading needs no writing"
+
+
+@pytest.mark.parametrize("folder", ["trials", "studies", "checkpoints", "logs"])
+def test_a_folder_that_is_a_link_is_not_written_through(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / folder).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"{folder} is a link"):
+        create(tmp_path / "store")
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_file_that_is_a_link_is_replaced_not_followed(store: Store, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    study = store.path / "studies" / "toy.json"
+    study.unlink()
+    study.symlink_to(victim)
+    store.file(TRIALS[0].run_id).symlink_to(tmp_path / "made")
+    store.declare("toy", "q", "e", TRIALS)
+    assert victim.read_text() == "mine" and not study.is_symlink()
+    assert not store.publish(make_record("toy", TRIALS[0], toy.descend(TRIALS[0])))
+    assert not (tmp_path / "made").exists()
+    (store.path / "log").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        files.appending(store.path / "log")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fits import table as runs
+from fits.table import rows as runs
 from ground import InputError
 from ground.columns import COLUMNS
 from lab.records import Curve
@@ -223,3 +223,11 @@ def test_ten_thousand_trials_status_under_2_s_export_under_10_s_memory_under_1_g
     assert len(board.rows) == 10_000 and not list(
         Store(large).scan(head, skip=board.rows.keys())
     ), "a later look reads only what is new"
+
+
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
+    with (tmp_path / "runs.csv").open("w") as file:
+        file.write("run_id,loss,lr,study\n=1+1,3.5,-1,@SUM(A1)\nb,3.4,2,sp\n")
+    assert table.export(tmp_path / "runs.csv", tmp_path / "out.csv") == 2
+    lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert lines[1:] == ["'=1+1,3.5,-1,'@SUM(A1)", "b,3.4,2,sp"]

@@ -14,7 +14,8 @@ from tyro.conf import arg
 from scalelab.cli.args import parse, print_json
 from scalelab.cli.sweep import live
 from scalelab.cli.sweep.source import Source, open_study
-from scalelab.cli.sweep.status import console, tell_problems, view
+from scalelab.cli.sweep.status import WIDE, tell_problems, view
+from scalelab.screen import console
 from sweeps.launch import local, ray, slurm
 from sweeps.launch.ray import Ray
 from sweeps.launch.slurm import Slurm
@@ -44,8 +45,8 @@ class Run(Source):
     accelerator.
     """
     trainer: str = ""
-    """module:function of a training function of your own (sweeps.run.Train); scalelab's by
-    default.
+    """module:function of a training function of your own (sweeps.run.Train), which is imported and
+    executed; scalelab's by default.
     """
     most: int = 0
     """Most trials of one cohort; 0 = what fits."""
@@ -124,6 +125,6 @@ def _summary(board: "Board", options: Run, seconds: float) -> int:
     if options.json:
         print_json({**board.document(), "seconds": seconds})
     else:
-        console().print(view(board))
+        console(wide=WIDE).print(view(board))
         print(f"{seconds:.1f} s; workers' messages in {options.store / 'logs'}")
     return 1 if counts["failed"] or counts["waiting"] or counts["running"] else 0
