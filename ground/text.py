@@ -28,8 +28,8 @@ def label(field: str, text: str) -> str:
     """Another's name for something (a column, a run, a device): shown, never a path."""
     if not (isinstance(text, str) and text.isprintable() and len(text) <= LABEL):
         raise InputError(
-            f"{field}={text[:LABEL]!r}: must be at most {LABEL} characters without line breaks or "
-            "control characters"
+            f"{field}={repr(text)[:LABEL]}: must be text of at most {LABEL} characters "
+            "without line breaks or control characters"
         )
     return text
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ground import InputError, text
+from ground import InputError, reading, text
 from lab import diagnostics
 from lab.shape import ACTIVATIONS
 
@@ -313,6 +313,8 @@ def run_id(trial: Trial) -> str:
 
 def trial_from_json(data: dict[str, Any]) -> Trial:
     """Inverse of `trial_json`; an unknown or missing field is refused by name."""
+    if not isinstance(data, dict):
+        _refuse("trial", data, "must be an object")
     for name in data:
         if name not in _FIELDS:
             _refuse(name, data[name], f"unknown field of a trial; known: {', '.join(_FIELDS)}")
@@ -372,8 +374,11 @@ class Result:
             _refuse("loss", self.loss, "a trial that is done has a finite loss")
         for name in ("device", "code", "prediction_sha256"):
             text.label(name, getattr(self, name))
-        for one in (*self.curves, *self.versions, *self.versions.values()):
-            text.label("curves, versions", one)
+        for field, names in (("curves", self.curves), ("versions", self.versions)):
+            for name in names:
+                text.label(field, name)
+        for version in self.versions.values():
+            text.label("versions", version)
 
 
 def curve_json(curve: Curve) -> dict[str, Any]:
@@ -385,7 +390,13 @@ def curve_json(curve: Curve) -> dict[str, Any]:
 
 
 def curve_from_json(data: dict[str, Any]) -> Curve:
-    return Curve(tuple(data["steps"]), tuple(float(v) for v in data["values"]))
+    try:
+        steps, values = tuple(data["steps"]), tuple(float(v) for v in data["values"])
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise InputError(f"curve: must have steps and values, lists of numbers ({error})") from None
+    if not all(type(step) is int for step in steps):
+        _refuse("steps", steps[:3], "must be whole numbers")
+    return Curve(steps, values)
 
 
 def result_json(result: Result) -> dict[str, Any]:
@@ -394,11 +405,8 @@ def result_json(result: Result) -> dict[str, Any]:
 
 
 def result_from_json(data: dict[str, Any]) -> Result:
-    known = {f.name for f in dataclasses.fields(Result)}
-    for name in data:
-        if name not in known:
-            _refuse(
-                name, data[name], f"unknown field of a result; known: {', '.join(sorted(known))}"
-            )
+    if not isinstance(data, dict) or not isinstance(data.get("curves", {}), dict):
+        _refuse("result", data, "must be an object, and its curves one")
     curves = {name: curve_from_json(c) for name, c in data.get("curves", {}).items()}
-    return Result(**{**data, "curves": curves})
+    found: Result = reading.read(Result, {**data, "curves": {}}, "result")
+    return dataclasses.replace(found, curves=curves)

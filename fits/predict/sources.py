@@ -5,12 +5,11 @@ A source answers only as far as it may reach (`published.reach`); with an open p
 further than 10x the fitted compute.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -18,8 +17,8 @@ from fits.evaluate import LEVEL, evaluate
 from fits.forms.law import Array
 from fits.optimum.transfer import AXES
 from fits.predict import published
-from fits.record import Fit, load
-from ground import InputError
+from fits.record import Fit, fit_of
+from ground import InputError, reading, text
 from ground.flops import training
 
 DEFAULTS = ("epoch", "steplaw", "powerlines")
@@ -38,6 +37,32 @@ SLOPES = {
 # else: transfer is the aim; 0 under muP, -0.6 to -1 over width under standard parametrization
 STILL = (0.0, 0.5)
 OPEN_E = "its irreducible loss E is not identified (open profile)"
+
+
+class Line(TypedDict):
+    """Of a drift: it passes through `log2` at `size`."""
+
+    size: reading.Positive
+    log2: float
+    log2_sd: float
+    sd: float
+
+
+class Drift(TypedDict):
+    value: float
+    line: NotRequired[Line]
+
+
+class Check(TypedDict):
+    """What is asked of a transfer check."""
+
+    parametrization: str
+    hyperparameter: str | None
+    axis: str
+    verdict: str
+    reason: str
+    rows: list[Any]
+    drift: Drift | None
 
 
 @dataclass(frozen=True)
@@ -112,22 +137,18 @@ def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Sourc
 
 
 def _file(path: Path, parametrization: str) -> list[Source]:
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"fit={str(path)!r}: cannot be read ({error})") from None
+    document = reading.document(path, "fit")
     if not (isinstance(document, dict) and "checks" in document):
-        return [from_fit(load(path), path.name)]
+        return [from_fit(fit_of(document, str(path)), path.name)]
     try:
-        usable = [
-            check for check in document["checks"] if check["rows"] and check["hyperparameter"]
-        ]
-        names = dict.fromkeys(check["parametrization"] for check in usable)
-    except (TypeError, KeyError):
+        checks = reading.read(list[Check], document["checks"], "checks")
+    except InputError as error:
         raise InputError(
             f"fit={str(path)!r}: holds no transfer check (`scalelab check transfer "
-            "--json` writes one)"
+            f"--json` writes one): {error}"
         ) from None
+    usable = [check for check in checks if check["rows"] and check["hyperparameter"]]
+    names = dict.fromkeys(text.label("parametrization", c["parametrization"]) for c in usable)
     if parametrization not in names and (parametrization or len(names) > 1):
         raise InputError(
             f"parametrization={parametrization!r}: {path} holds {', '.join(names)}; "
@@ -146,7 +167,7 @@ def from_check(check: Mapping[str, Any], name: str) -> Source:
     """One answer of `transfer.check` as the source of the LR (or the hyperparameter it is
     about).
     """
-    return Source(name, check["hyperparameter"], check=check)
+    return Source(name, text.name("hyperparameter", check["hyperparameter"]), check=check)
 
 
 def ask(
@@ -254,6 +275,8 @@ def _transferred(
             f"fit={source.name!r}: an answer of an older version, without the line "
             "of its drift; run `check transfer` again"
         )
+    if check["axis"] not in AXES:
+        raise InputError(f"axis={check['axis']!r}: must be one of {', '.join(AXES)}")
     axis = AXES[check["axis"]]
     if axis not in at:
         raise InputError(

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from fits.forms.law import unit
 from fits.record import Fit
-from fits.report import plots, rows, whatif, words
+from fits.report import documents, plots, rows, whatif, words
 from ground.flops import training
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["plots", "render", "rows", "whatif", "words"]
+__all__ = ["documents", "plots", "render", "rows", "whatif", "words"]
 
 HERE = Path(__file__).parent
 
@@ -48,7 +48,9 @@ def render(
     """
     import jinja2
 
-    prediction = words.checked(prediction)
+    prediction = None if prediction is None else documents.prediction(prediction)
+    recipe = None if recipe is None else documents.recipe(recipe)
+    audit = None if audit is None else documents.audit(audit)
     fits = [fit] if isinstance(fit, Fit) else list(fit or ())
     sliders = next((d for d in (whatif.data(f, prediction) for f in fits) if d is not None), None)
     environment = jinja2.Environment(

@@ -7,8 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ground import InputError
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -222,35 +220,6 @@ def level(number: Mapping[str, Any]) -> str:
     return f"{100 * number.get('level', 0.9):g} %"
 
 
-def checked(prediction: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A prediction as the page needs it: every number of `predicted` whole. Raises InputError
-    naming what is not.
-    """
-    if prediction is None:
-        return None
-    predicted = prediction.get("predicted")
-    if not isinstance(predicted, Mapping):
-        raise InputError(
-            f"prediction: has {', '.join(map(str, prediction)) or 'nothing'}; needs "
-            f"predicted: {{loss: {{value, low, high}}}}"
-        )
-    for name, number in predicted.items():
-        if not isinstance(number, Mapping) or not isinstance(number.get("value"), (int, float)):
-            raise InputError(
-                f"prediction: predicted.{name}={number!r}: must be a number with value, low, high"
-            )
-    whole = {
-        name: {"low": None, "high": None, "level": 0.9, "source": "", **number}
-        for name, number in predicted.items()
-    }
-    measured = prediction.get("measured")
-    return {
-        **prediction,
-        "predicted": whole,
-        "measured": measured if isinstance(measured, Mapping) else {},
-    }
-
-
 def target_of(prediction: Mapping[str, Any] | None) -> dict[str, float]:
     """`params` and `tokens` of the predicted run, from its `target` or the document itself; empty
     where it does not say.
@@ -337,12 +306,9 @@ def _values(table: "pd.DataFrame", name: str, most: int = 4) -> str:
 
 
 def recipe_rows(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The numbers of a recipe (or of the document of `scalelab predict --json`), its warnings, and
-    how far laws disagree.
-    """
+    """The numbers of a recipe (`documents.recipe`), its warnings, and how far laws disagree."""
     if not recipe:
         return None
-    numbers = recipe.get("numbers", recipe)
     rows = [
         {
             "name": name,
@@ -350,14 +316,9 @@ def recipe_rows(recipe: Mapping[str, Any] | None) -> dict[str, Any] | None:
             "published": NOT_MEASURED in str(number.get("source", "")),
             "source": _origin(number),
         }
-        for name, number in numbers.items()
-        if isinstance(number, Mapping) and isinstance(number.get("value"), (int, float))
+        for name, number in recipe["numbers"].items()
     ]
-    return {
-        "rows": rows,
-        "warnings": list(recipe.get("warnings") or ()),
-        "disagreement": dict(recipe.get("disagreement") or {}),
-    }
+    return {**recipe, "rows": rows}
 
 
 def _origin(number: Mapping[str, Any]) -> str:

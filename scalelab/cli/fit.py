@@ -217,7 +217,8 @@ def show(fit: Fit, seconds: float) -> None:
         grid.add_column(name, justify="left" if not name else "right")
     for name, value in {**fit.params, **fit.derived}.items():
         bounds = fit.interval.get(name)
-        known = {True: "yes", False: Text("no", "red"), None: ""}[fit.identified.get(name)]
+        closed = fit.identified.get(name)
+        known = "" if closed is None else "yes" if closed else Text("no", "red")
         grid.add_row(
             name,
             f"{value:.6g}",
