@@ -17,13 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
-from ground import InputError
+from ground import InputError, text
 
 LARGEST = 1 << 28  # bytes of a document
 FAR = 1e100  # of a positive number: its products stay finite
 Positive = Annotated[float, "above 0"]
 _NEAR = 1 << 62  # numbers that need no second look
-_SHOWN = 60  # characters of a wrong value
 
 
 def document(path: Path | str, field: str) -> Any:
@@ -51,17 +50,17 @@ def content_of(path: Path | str, field: str, largest: int = LARGEST) -> bytes:
         if isinstance(error, InputError):
             raise
         said = getattr(error, "strerror", None) or error
-        raise InputError(f"{where}: cannot be read ({said})") from None
+        raise InputError(f"{where}: {said}") from None
 
 
-def parse(text: str | bytes, where: str) -> Any:
+def parse(written: str | bytes, where: str) -> Any:
     """JSON as its standard has it: no NaN."""
 
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is no JSON")
 
     try:
-        return json.loads(text, parse_constant=constant)
+        return json.loads(written, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         said = "too deep" if isinstance(error, RecursionError) else error
         raise InputError(f"{where}: cannot be read as JSON ({said})") from None
@@ -75,9 +74,7 @@ def read(kind: Any, data: Any, where: str) -> Any:
 
 
 def refuse(where: str, value: Any, accepted: str) -> typing.NoReturn:
-    shown = repr(value)
-    shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 1]}…"
-    raise InputError(f"{where}={shown}: must be {accepted}")
+    raise InputError(f"{where}={text.short(value)}: must be {accepted}")
 
 
 class _Fields(NamedTuple):

@@ -13,7 +13,7 @@ _FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for the start of one
 
 
 def name(field: str, text: str) -> str:
-    """A name of ours (study, parametrization, run): it may become a path, a job's name, a word of a
+    """A name of ours (a study, a run): it may become a path, a job's name, a word of a
     configuration.
     """
     if not (isinstance(text, str) and _NAME.fullmatch(text)):
@@ -25,13 +25,21 @@ def name(field: str, text: str) -> str:
 
 
 def label(field: str, text: str) -> str:
-    """Another's name for something (a column, a run, a device): shown, never a path."""
+    """A name for something (a column, a parametrization, a device): shown, never a path."""
     if not (isinstance(text, str) and text.isprintable() and len(text) <= LABEL):
         raise InputError(
             f"{field}={repr(text)[:LABEL]}: must be text of at most {LABEL} characters "
             "without line breaks or control characters"
         )
     return text
+
+
+def short(value: object, most: int = 60) -> str:
+    """A wrong value as a message quotes it: its `repr`, cut; of a number without end, its size."""
+    if isinstance(value, int) and value.bit_length() > 1 << 10:
+        return f"an integer of {value.bit_length()} bits"
+    shown = repr(value)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def plain(text: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ground import InputError, reading, text
+from ground.reading import FAR
 from lab import diagnostics
 from lab.shape import ACTIVATIONS
 
@@ -179,26 +180,24 @@ _OMITTED: dict[str, Any] = {
 
 
 def _refuse(field: str, value: object, accepted: str) -> None:
-    raise InputError(f"{field}={value!r}: {accepted}")
+    raise InputError(f"{field}={text.short(value)}: {accepted}")
 
 
-def _check_type(name: str, value: object) -> None:
+def _check_type(name: str, value: Any) -> None:
     kind = _FIELDS[name].type
     if kind is bool:
         ok = isinstance(value, bool)
     elif kind is int:
-        ok = isinstance(value, int) and not isinstance(value, bool)
+        ok = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
     elif kind is float:
-        ok = (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        )
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FAR
     else:
         ok = isinstance(value, str)
     if not ok:
         _refuse(
             name,
             value,
-            f"must be a finite {getattr(kind, '__name__', kind)}"
+            f"must be a finite float, at most {FAR:g}"
             if kind is float
             else f"must be {getattr(kind, '__name__', kind)}",
         )
@@ -211,6 +210,11 @@ _CHOICES = {
     "precision": PRECISIONS,
 }
 _AT_LEAST_ONE = ("sequence", "batch", "steps", "width", "depth", "head_dim", "ff")
+# beyond these no machine trains, and what only looks at a trial would take for ever
+_AT_MOST = {
+    "width": 1 << 20, "depth": 1 << 12, "head_dim": 1 << 20, "ff": 1 << 24, "sequence": 1 << 24,
+    "batch": 1 << 24, "steps": (1 << 31) - 1, "vocab": 1 << 24,
+}  # fmt: skip
 _POSITIVE = (
     "lr",
     "init_std",
@@ -239,6 +243,9 @@ def check_trial(trial: Trial) -> None:
     for name in _AT_LEAST_ONE:
         if getattr(trial, name) < 1:
             _refuse(name, getattr(trial, name), "must be at least 1")
+    for name, most in _AT_MOST.items():
+        if getattr(trial, name) > most:
+            _refuse(name, getattr(trial, name), f"must be at most {most}")
     for name in _POSITIVE:
         if not getattr(trial, name) > 0:
             _refuse(name, getattr(trial, name), "must be above 0")
@@ -264,7 +271,7 @@ def check_trial(trial: Trial) -> None:
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
     diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch)
-    text.name("parametrization", trial.parametrization)
+    text.label("parametrization", trial.parametrization)
     text.label("corpus", trial.corpus)
 
 

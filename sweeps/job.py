@@ -20,9 +20,9 @@ from sweeps.cohorts import Limits
 from sweeps.run import Train, log, work
 from sweeps.store import create
 from sweeps.summary import Summary
+from sweeps.watchdog import STILL_SECONDS, STOPPED
 
 IN_TURN = 8  # trials claimed at once where they train in turn: others are free to take the rest
-STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as shells report it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class Job:
     # of a prediction that was written before the job; every result says so
     prediction_sha256: str = ""
     beat_seconds: float = BEAT_SECONDS
+    # without a step or a result the worker takes itself for stuck, and ends; 0 = never
+    still_seconds: float = STILL_SECONDS
     # pid of the process that starts the worker, which ends with it; 0 = it goes on alone
     parent: int = 0
 
@@ -89,6 +91,7 @@ def run_job(job: Job) -> Summary:
         limits=limits,
         beat_seconds=job.beat_seconds,
         parent=job.parent,
+        still_seconds=job.still_seconds,
     )
 
 

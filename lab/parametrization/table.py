@@ -6,12 +6,11 @@ Roles: `input` (embedding), `hidden` (matrices with two growing axes, inside the
 multiplier x w, w starts at N(0, std^2) (a gain at 1), and moves by lr x lr_factor x update.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ground import InputError, text
+from ground import InputError, reading, text
 from lab.parametrization.monomial import Monomial, parse
 
 ROLES = ("input", "hidden", "output", "gain", "final_gain")
@@ -154,7 +153,7 @@ def from_data(data: Any) -> Table:
             raise InputError(f"table.{name}={data[name]!r}: must be a {kind.__name__}")
     if not data.get("name"):
         raise InputError("table lacks name")
-    text.name("table.name", data["name"])
+    text.label("table.name", data["name"])
     if data.get("residual", "plain") not in ("plain", "tau"):
         raise InputError(f"table.residual={data['residual']!r}: must be plain or tau")
     _known(data.get("rows", {}), ROLES, "table.rows")
@@ -169,10 +168,7 @@ def from_data(data: Any) -> Table:
 
 
 def from_json(written: str) -> Table:
-    try:
-        return from_data(json.loads(written))
-    except json.JSONDecodeError as error:
-        raise InputError(f"table: not JSON ({error})") from None
+    return from_data(reading.parse(written, "table"))
 
 
 def to_data(table: Table) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 from ground import InputError
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
+from scalelab.cli.train import table_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -194,7 +195,7 @@ def _trial(options: Coords, name: str, size: int) -> Trial:
 
     low = options.precision or ("bfloat16" if jax.default_backend() == "gpu" else "float32")
     changes: dict[str, Any] = {"precision": low} | ({"lr": options.lr} if options.lr else {})
-    table = options.table.read_text() if options.table is not None else ""
+    table = table_text(options.table) if options.table is not None else ""
     trial = measure.standard(name, options.optimizer, options.axis, table, **changes)
     base = measure.resized(trial, options.axis, size)
     bases = {

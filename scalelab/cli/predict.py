@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ground import InputError
 from ground.files import replacing
-from ground.text import cell
+from ground.reading import content_of
+from ground.text import cell, label
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def main(args: list[str]) -> int:
 
 def _rows(options: Predict, found: "list[Source]") -> int:
     import csv
+    import io
     import sys
 
     import numpy as np
@@ -134,11 +136,15 @@ def _rows(options: Predict, found: "list[Source]") -> int:
     if options.out is None:
         raise InputError("out: --at needs --out CSV")
     try:
-        with options.at.open(newline="") as file:
-            reader = csv.DictReader(file)
-            table, names = list(reader), list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(content_of(options.at, "at").decode(), newline=""))
+        table, names = list(reader), list(reader.fieldnames or [])
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"at={str(options.at)!r}: cannot be read as CSV ({error})") from None
+    names = [label("column", name) for name in names]
+    if len(set(names)) < len(names):
+        raise InputError(f"at={str(options.at)!r}: a column stands there twice")
+    if any(None in row for row in table):
+        raise InputError(f"at={str(options.at)!r}: a row has more cells than there are columns")
     if not table:
         raise InputError(f"at={str(options.at)!r}: has no rows")
     at = {

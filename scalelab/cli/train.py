@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ground import InputError
 from ground.files import replace
+from ground.reading import content_of
 from lab.records import SEMANTICS, Result, Trial, result_json, trial_json
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
@@ -17,6 +18,7 @@ from scalelab.cli.args import parse, print_json
 if TYPE_CHECKING:
     from lab.data import Corpus
 
+LARGEST_TABLE = 1 << 20  # bytes
 STOPPED = 143  # exit code when asked to stop: 128 + SIGTERM
 # where --lr is not given; the optimum of the demo's widths to a factor 2, others 2^-7
 LR = {"u-mup": 0.5}
@@ -102,10 +104,7 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
     """The trial that the options describe, with what they leave open filled in."""
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Trial)}
     if options.table is not None:
-        try:
-            given["table"] = options.table.read_text()
-        except OSError as error:
-            raise InputError(f"table={str(options.table)!r}: {error.strerror}") from None
+        given["table"] = table_text(options.table)
     warmup = 0 if options.schedule == "one_cycle" else options.steps // 10
     given |= {
         "corpus": corpus.sha256,
@@ -117,6 +116,14 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
         "warmup_steps": warmup if options.warmup_steps < 0 else options.warmup_steps,
     }
     return Trial(**given)
+
+
+def table_text(path: Path) -> str:
+    """A parametrization's table as its file has it."""
+    try:
+        return content_of(path, "table", LARGEST_TABLE).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"table={str(path)!r}: is not UTF-8 ({error})") from None
 
 
 def _head_dim(width: int) -> int:

@@ -2,6 +2,7 @@
 cores.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -25,9 +26,21 @@ class Workers:
         return sum(p.poll() is None for p in self.processes)
 
     def stop(self) -> None:
-        """Ask each to save what is unfinished and end (SIGTERM), and wait until they have."""
+        """Ask each to save what is unfinished and end (SIGTERM), and wait until they have; an
+        interrupt of that ends them at once.
+        """
+        try:
+            for process in self.processes:
+                process.terminate()
+            for process in self.processes:
+                process.wait()
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
         for process in self.processes:
-            process.terminate()
+            process.kill()
         for process in self.processes:
             process.wait()
 
@@ -84,6 +97,17 @@ def launch(job: Job, workers: int, logs: Path) -> Workers:
     devices = gpus()
     own = cores()
     started = Workers()
+    try:
+        _start(started, job, workers, logs, devices, own)
+    except BaseException:
+        started.kill()
+        raise
+    return started
+
+
+def _start(
+    started: Workers, job: Job, workers: int, logs: Path, devices: list[str], own: list[int]
+) -> None:
     for i in range(workers):
         env = environment()
         if devices:
@@ -99,7 +123,7 @@ def launch(job: Job, workers: int, logs: Path) -> Workers:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        if own and not devices and workers > 1:
-            os.sched_setaffinity(process.pid, share_of_cores(own, i, workers))
         started.processes.append(process)
-    return started
+        if own and not devices and workers > 1:
+            with contextlib.suppress(ProcessLookupError):  # it ended at once
+                os.sched_setaffinity(process.pid, share_of_cores(own, i, workers))

@@ -2,6 +2,7 @@
 time limit.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ from sweeps.launch import Child, environment
 # of one worker at its time limit: a sweep may need many; a preempted one is requeued by SLURM,
 # uncounted
 REQUEUES = 100
+ANSWER_SECONDS = 60.0  # of the controller: without one, ask again later
 
 ENDED = (
     "COMPLETED",
@@ -112,11 +114,15 @@ class Array:
 
     def states(self) -> list[str]:
         """What SLURM says of each task; one that it no longer knows has ended."""
-        answer = subprocess.run(
-            ["squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", self.ids[0].split("_")[0]],
-            capture_output=True,
-            text=True,
-        )
+        try:
+            answer = subprocess.run(
+                ["squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", self.ids[0].split("_")[0]],
+                capture_output=True,
+                text=True,
+                timeout=ANSWER_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return ["UNKNOWN"] * len(self.ids)
         # the controller is away: ask again later
         if answer.returncode and "Invalid job id" not in answer.stderr:
             return ["UNKNOWN"] * len(self.ids)
@@ -128,7 +134,9 @@ class Array:
 
     def stop(self) -> None:
         if self.alive():
-            subprocess.run(["scancel", self.ids[0].split("_")[0]], check=False)
+            order = ["scancel", self.ids[0].split("_")[0]]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(order, check=False, timeout=ANSWER_SECONDS)
         while self.alive():
             time.sleep(1)
 

@@ -48,6 +48,8 @@ class Run(Source):
     """module:function of a training function of your own (sweeps.run.Train), which is imported and
     executed; scalelab's by default.
     """
+    still_minutes: float = 60.0
+    """A worker without a step or a result for so long is stuck, and ends; 0 = never."""
     most: int = 0
     """Most trials of one cohort; 0 = what fits."""
     slurm: Annotated[Slurm, arg(name="")] = field(default_factory=Slurm)
@@ -92,7 +94,7 @@ def _job(options: Run, study: str) -> "Job":
         store=str(options.store.absolute()), study=study, corpus=options.corpus,
         vocab=options.vocab, cache=str(options.cache.absolute()), axis="" if options.axis == "auto"
         else options.axis, trainer=options.trainer, most=options.most, workers=options.workers or
-        max(1, len(local.gpus())),
+        max(1, len(local.gpus())), still_seconds=60 * options.still_minutes,
     )  # fmt: skip
 
 
