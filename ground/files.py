@@ -3,11 +3,14 @@ and whoever else writes.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from ground import InputError
 
 
 def sync(path: Path) -> None:
@@ -17,6 +20,25 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def writable(path: Path | None) -> None:
+    """Refuse, before any work, a file that could not be written at its end; the folders above it
+    are made. None is nothing to write. Errors: InputError.
+    """
+    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):  # a pipe
+        return
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = Path(os.path.realpath(path)).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}-{uuid.uuid4().hex}"
+        probe.write_bytes(b"\0")
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"out={str(path)!r}: cannot be written ({said})") from None
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 compiled program.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from ground import InputError
+from ground.text import line
 from lab import checkpoint, mesh, optim
 from lab.cohort import Cohort, advances, open_cohort, save
 from lab.data import Corpus, check_size
@@ -25,6 +27,7 @@ from lab.runtime import environment
 from lab.train import Data
 
 AXES = ("map", "turn")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def train(
         over = mesh.make(trial=jax.local_device_count(), devices=jax.local_devices())
     data = Data(mesh.replicate(over, corpus.train), mesh.replicate(over, corpus.val))
     how = {"accumulate": accumulate, "remat": remat}
-    total, done, steps_done = sum(t.steps for t in trials), 0, 0
+    total, done, steps_done, told = sum(t.steps for t in trials), 0, 0, False
     for group in [trials] if mapped else [[t] for t in trials]:
         cohort = open_cohort(group, mapped, over, how, data, checkpoints)
         steps_done += int(cohort.step.sum())
@@ -111,13 +114,27 @@ def train(
                 )
             halt = stop()
             if checkpoints and (halt or time.monotonic() - cohort.saved > every_seconds):
-                save(cohort, checkpoints)
+                told = _saved(cohort, checkpoints, told)
             if halt:
                 return
         yield from results(cohort, corpus)
         if checkpoints:  # the results have been taken, and with them what they rest on
             checkpoint.forget(checkpoints, [t.run_id for t in group])
         done += len(group)
+
+
+def _saved(cohort: Cohort, folder: Path, told: bool) -> bool:
+    """A checkpoint, where there is room for one: without, training goes on as it would have, and
+    says so once. Returns whether it was said.
+    """
+    try:
+        save(cohort, folder)
+        return told
+    except checkpoint.NotSaved as error:
+        cohort.saved = time.monotonic()  # tried again when the next is due
+        if not told:
+            log.warning("no checkpoint in %s (%s); training goes on", folder, line(str(error), 500))
+        return True
 
 
 def results(cohort: Cohort, corpus: Corpus) -> Iterator[Result]:

@@ -242,6 +242,14 @@ class Worker:
             return
 
 
+def _forget(folder: Path, published: set[str]) -> None:
+    """Checkpoints that hold published trials alone, whoever finished those."""
+    if any(entry.is_dir() and "-tmp" not in entry.name for entry in os.scandir(folder)):
+        from lab import checkpoint  # here: a sweep without checkpoints needs no JAX
+
+        checkpoint.forget(folder, published)
+
+
 def tidy(store: Store, published: set[str]) -> None:
     """Remove what crashed workers left: claims of published trials, half-written files, counters of
     workers known to be dead.
@@ -254,6 +262,7 @@ def tidy(store: Store, published: set[str]) -> None:
     for path in workers:
         if gone(_read(path)):
             files.remove(path)
+    _forget(store.path / "checkpoints", published)
     if not any(path.exists() for path in workers):  # nobody is writing a checkpoint
         for unfinished in (store.path / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(unfinished, ignore_errors=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.files import writable
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
 from scalelab.cli.train import table_text
@@ -142,6 +143,7 @@ def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:
 
 def coords(args: list[str]) -> int:
     options = parse(Coords, "scalelab check coords", args)
+    writable((options.out or FOLDER) / "coords.png")
     from lab.measure import SIZES
 
     sizes = options.sizes or SIZES[options.axis]
@@ -315,6 +317,7 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
 
 def transfer(args: list[str]) -> int:
     options = parse(Transfer, "scalelab check transfer", args)
+    writable((options.out or FOLDER) / "transfer.png")
     from fits.optimum.transfer import check
     from scalelab.cli import check_plots
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.files import writable
 from ground.number import Number
 from scalelab import screen
 from scalelab.cli.args import gathered, parse, print_json
@@ -69,9 +70,9 @@ def main(args: list[str]) -> int:
     options = parse(Options, "scalelab fit", gathered(args, "--where", "--map", "--prior"))
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
+    writable(options.out)
     fit = run(options)
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         fit.save(options.out)
     if options.json:
         print_json(document(fit))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ground import InputError
-from ground.files import replacing
+from ground.files import replacing, writable
 from ground.reading import content_of
 from ground.text import cell, label
 from scalelab.cli.args import gathered, parse, print_json
@@ -86,6 +86,7 @@ def main(args: list[str]) -> int:
     options = parse(Predict, "scalelab predict", gathered(args, "--fit"))
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
+    writable(options.out)
     from fits.predict.sources import sources
 
     found, warnings = sources(options.fit, options.parametrization)
@@ -110,7 +111,6 @@ def main(args: list[str]) -> int:
         warnings=warnings,
     )
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         made.save(options.out)
     if options.export:
         from fits.predict.export import export

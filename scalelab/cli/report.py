@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from ground import InputError
-from ground.files import replace
+from ground.files import replace, writable
 from ground.reading import document
 from scalelab.cli.args import gathered, parse, print_json
 
@@ -57,6 +57,7 @@ def main(args: list[str]) -> int:
         raise InputError(
             f"tolerance={options.tolerance!r}: must be above 0 (log2 of the optimum's total drift)"
         )
+    writable(options.out)
     from fits import report
     from fits.optimum import sweeps
     from fits.record import load
@@ -76,13 +77,7 @@ def main(args: list[str]) -> int:
     page = report.render(
         title, table, checks, fits, prediction, recipe, audit=audit, missing=missing
     )
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        replace(options.out, page)
-    except OSError as error:
-        raise InputError(
-            f"out={str(options.out)!r}: cannot be written ({error.strerror})"
-        ) from None
+    replace(options.out, page)
     stated = None if prediction is None else report.documents.prediction(prediction)
     summary = report.words.summary(table, checks, fits, stated)
     if options.json:

@@ -6,10 +6,11 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError
-from ground.files import replace
+from ground.files import replace, writable
 from ground.reading import content_of
 from lab.records import SEMANTICS, Result, Trial, result_json, trial_json
 from scalelab import screen
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from lab.data import Corpus
 
 LARGEST_TABLE = 1 << 20  # bytes
-STOPPED = 143  # exit code when asked to stop: 128 + SIGTERM
 # where --lr is not given; the optimum of the demo's widths to a factor 2, others 2^-7
 LR = {"u-mup": 0.5}
 
@@ -57,7 +57,8 @@ class Train(Trial):
     nothing.
     """
     checkpoints: Path | None = None
-    """A folder to save progress in, every ten minutes and on SIGTERM, and to go on from."""
+    """A folder to save progress in, every ten minutes, on Ctrl-C and on SIGTERM, and to go on
+    from."""
     cache: Path = Path("runs/corpora")
     """Where text is kept as tokens."""
     out: Path | None = None
@@ -78,20 +79,18 @@ def main(args: list[str]) -> int:
     trial = trial_of(options, corpus)
     if options.explain:
         return _explain(trial, options.json)
-    result = _train(trial, corpus, options)
+    for path in (options.out, options.checkpoints and options.checkpoints / "x"):
+        writable(path)
+    result, asked = _train(trial, corpus, options)
     if result is None:
-        print(
-            f"scalelab train: stopped; run again with --checkpoints {options.checkpoints} to go on",
-            file=sys.stderr,
-        )
-        return STOPPED
+        print(f"scalelab train: stopped; {_next(options.checkpoints)}", file=sys.stderr)
+        return 128 + asked
     document = {
         "trial": trial_json(trial),
         "result": result_json(result),
         "row": _row(trial, result),
     }
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         replace(options.out, json.dumps(document, indent=1) + "\n")
     if options.json:
         print_json(document)
@@ -135,9 +134,15 @@ def _head_dim(width: int) -> int:
     return next((d for d in (64, 32, 16, 8, 4, 2) if width % d == 0 and width // d >= 2), width)
 
 
-def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
-    """The result, or None when a signal stopped it. A first SIGTERM stops after the dispatch that
-    is under way.
+def _next(checkpoints: Path | None) -> str:
+    if checkpoints is None:
+        return "nothing was saved: with --checkpoints DIR it can go on where it was"
+    return f"run again with --checkpoints {checkpoints} to go on"
+
+
+def _train(trial: Trial, corpus: "Corpus", options: Train) -> tuple[Result | None, int]:
+    """The result, or None and the signal that stopped it. A first SIGTERM or Ctrl-C stops after the
+    dispatch that is under way, a second one at once.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -145,7 +150,13 @@ def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
 
     population.check([trial], corpus, "turn")
     asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -171,9 +182,10 @@ def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
                 stop=lambda: bool(asked),
                 checkpoints=options.checkpoints,
             )
-            return next(iter(list(found)), None)
+            return next(iter(list(found)), None), asked[0] if asked else 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _row(trial: Trial, result: Result) -> dict[str, Any]:
