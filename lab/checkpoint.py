@@ -8,6 +8,7 @@ those that were saved, is logged and passed over.
 
 import hashlib
 import logging
+import re
 import shutil
 import time
 import uuid
@@ -110,7 +111,9 @@ def save(
             checkpointer.save(path, parts)
     except Exception as error:  # a full disk has many names: OSError, ValueError, XlaRuntimeError
         _remove(path)
-        raise NotSaved(f"{type(error).__name__}: {error}") from error
+        # tensorstore's words hold all it was asked; what the system said is in their midst
+        system = re.search(r"([A-Z][A-Za-z -]+) \[os_error_code", str(error))
+        raise NotSaved(system[1] if system else str(error)) from error
     finally:
         loud.disabled = False
     same = [
