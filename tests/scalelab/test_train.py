@@ -60,7 +60,7 @@ def test_what_is_measured_has_a_name(train, capsys):
     assert curves["val_loss"]["steps"] == [5, 10, 15, 20]
     assert curves["val_loss"]["values"][-1] == loss and len(curves["loss"]["values"]) == 20
     assert train("--diagnostics", "norms") == 2
-    assert "'norms' is unknown; known: rms" in capsys.readouterr().err
+    assert "'norms' is unknown; known: gradient_noise, rms, log_z" in capsys.readouterr().err
 
 
 def test_what_is_printed(train, capsys):
