@@ -35,7 +35,7 @@ from sweeps.job import Job
 from sweeps.launch import local
 from sweeps.store import Store
 from sweeps.studies import demo
-from sweeps.table import compact, read_table
+from sweeps.table import compact, store_table
 
 # On other seeds no one form was nearest to the measured target every time, and each alone missed it
 # (results/LOG.md, 2026-11-24): the prediction pools them. The first feeds the report's sliders.
@@ -79,7 +79,7 @@ class Chain:
         """
         begun, had = time.monotonic(), self.store.ids()
         live.train(self.store, demo.stage(name, trials), lambda: self._start(name, prediction))
-        table = read_table(self.store.path)
+        table = store_table(self.store.path)
         mine = table[table["run_id"].isin([t.run_id for t in trials])]
         if lacking := len(trials) - len(mine):
             raise InputError(
@@ -275,7 +275,7 @@ def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], ans
     figure = report.plots.transfer_figure(by_width)
     with replacing(chain.out / "transfer.png") as plot:
         figure.savefig(plot, dpi=130, bbox_inches="tight")
-    table = read_table(chain.store.path)
+    table = store_table(chain.store.path)
     page = report.render(
         TITLE,
         table,

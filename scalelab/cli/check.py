@@ -49,8 +49,8 @@ class Coords:
     axis: Literal["width", "depth"] = "width"
     sizes: tuple[int, ...] = ()
     """Widths (multiples of 32, in low precision of 64) or depths, smallest first, which is the base
-    shape; default 128 256 512 1024 (in low precision 256
-    to 2048), or 2 4 8 16.
+    shape; default 128 256 512 1024 (in low precision 256 to
+    2048), or 2 4 8 16.
     """
     steps: int = 4
     """Updates, all on one batch; slopes are judged from the second on."""
