@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("/tmp/scalelab-studies"))
     parser.add_argument("--have", type=Path, default=Path("results"))
     parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--most", type=int, default=16, help="trials of a cohort")
     parser.add_argument("--options", default="{}", help='JSON: {"lr_width": {"widths": [64, 128]}}')
     options = parser.parse_args()
     end = time.monotonic() + options.seconds
@@ -91,7 +92,7 @@ def main() -> None:
 
         train = functools.partial(_train, name, corpus, end)
         try:
-            summary = work(store, study.name, study.trials, train, limits=Limits(most=16))
+            summary = work(store, study.name, study.trials, train, limits=Limits(most=options.most))
             print(
                 f"{name}: {summary.done} done, {summary.diverged} diverged, {summary.failed} "
                 f"failed in {summary.seconds:.0f} s",

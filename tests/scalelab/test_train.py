@@ -159,6 +159,12 @@ def test_what_is_left_open_is_filled_in():
         trial_of(Train(lr=-1.0), CORPUS)
 
 
+def test_tau_instead_of_decay():
+    assert trial_of(Train(tau=0.5, steps=200), CORPUS).weight_decay == 1 / 100
+    with pytest.raises(InputError, match="tau=0.5, weight_decay=0.1"):
+        trial_of(Train(tau=0.5, weight_decay=0.1), CORPUS)
+
+
 def test_sigterm_saves_and_another_run_goes_on(train, text, tmp_path, capsys):
     """The whole command, stopped in the middle: exit code 143, then the numbers of a run that was
     never stopped.
