@@ -75,9 +75,13 @@ def study(
     vocab: int,
     parts: Sequence[str] = PARTS,
     taus: Sequence[float] = TAUS,
+    widths: Sequence[int] = (),
 ) -> Study:
-    """Every point of the parts at every tau, under linear decay to zero."""
-    space = cross([p for part in parts for p in points(part)], product(tau=taus))
+    """Every point of the parts at every tau, under linear decay to zero; of these widths alone,
+    where any are named.
+    """
+    chosen = [p for part in parts for p in points(part) if p["width"] in widths or not widths]
+    space = cross(chosen, product(tau=taus))
     return Study(
         name="timescale",
         question="Which weight decay is best, by tokens per parameter, size, batch, LR and width?",
