@@ -5,7 +5,7 @@ python -m scripts.run_studies --corpus DIR --out DIR --seconds 540 lr_width lr_d
 
 What DIR/<study>.parquet or --have DIR/<study>/trials.parquet holds is skipped, so that an
 unfinished study goes on another day. It stops between dispatches at the limit; what had ended is in
-the tables.
+the tables, what had not goes on from its checkpoint where the store is still there.
 """
 
 import argparse
@@ -37,7 +37,11 @@ def _train(
 
     first, begun, count = trials[0], time.monotonic(), 0
     for result in population.train(
-        trials, corpus, stop=lambda: stop() or time.monotonic() > end, progress=progress
+        trials,
+        corpus,
+        stop=lambda: stop() or time.monotonic() > end,
+        progress=progress,
+        checkpoints=checkpoints,
     ):
         count += 1
         yield result
