@@ -13,12 +13,13 @@ import pytest
 from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.optimum import sweeps
-from fits.record import Fit
+from fits.record import Fit, load
 from fits.report import rows, whatif, words
 from fits.report.page import render
 from fits.report.plots import style
 from fits.report.plots.law import law_figure
 from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
+from fits.table.rows import read
 from tests.fits import study
 from tests.fits.runs import EPOCH, surface
 
@@ -205,12 +206,28 @@ def test_law_points_are_those_that_were_fitted_or_the_page_says_so(runs, law) ->
 
 
 def test_points_are_selected_as_the_fit_says(runs) -> None:
-    from fits.table.rows import read
-
     table = runs.assign(kept=(runs["steps"] != 280).astype(int))
     chosen = read(table, where=["kept=1"], best_over=["lr"], keys=("params", "tokens"))
     found = fit(chosen, "chinchilla-tied")
     assert rows.of_law(table, found).exact
+
+
+def test_points_are_found_by_the_names_the_fit_keeps(runs, tmp_path) -> None:
+    """Not by their values: a table of the same losses under other names holds none of them; a fit
+    of an older version, without names, stands on all rows or says that it does not.
+    """
+    ladder = runs[runs["study"] == "ladder"]
+    found = fit(ladder, "chinchilla-tied")
+    assert set(found.rows) == set(ladder["run_id"]) and rows.of_law(runs, found).exact
+    assert not rows.of_law(runs.assign(run_id=runs["run_id"] + "x"), found).exact
+    older = {k: v for k, v in found.document().items() if k not in ("rows", "left_out_rows")}
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    older = load(tmp_path / "older.json")
+    assert rows.of_law(ladder, older).exact and not rows.of_law(runs, older).exact
+    numbered = runs.drop(columns="run_id").reset_index(drop=True)
+    kept = read(numbered, where=["study=ladder"])
+    again = fit(kept, "chinchilla-tied")
+    assert all(isinstance(row, int) for row in again.rows) and rows.of_law(numbered, again).exact
 
 
 def test_panels_share_their_range_and_show_every_optimum(runs, checks) -> None:
