@@ -157,7 +157,7 @@ def test_a_result_that_no_file_can_hold_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_what_was_interrupted_goes_on_in_whole_cohorts(tmp_path: Path) -> None:
-    """Claims that were given back are nobody's: the next worker takes the cohort, not one by one."""
+    """A claim that was given back is nobody's: the next worker takes the cohort, not one by one."""
     trials = toy.trials(6, widths=(8,))
     store, sizes = a_store(tmp_path, trials), []
 
