@@ -51,7 +51,6 @@ class Cohort:
     data: Data
     state: State
     curves: list[Curves]
-    moved: NDArray[np.bool_]  # the trials that the last dispatch changed
     seconds: float = 0.0
     saved: float = field(default_factory=time.monotonic)
 
@@ -111,20 +110,17 @@ class Cohort:
             new = kept[(kept > before[i]) & (kept <= after[i])]
             for name, values_NC in host_NC.items():
                 self._keep(i, name, new, values_NC[new - before[i] - 1, i])
-        self.moved = after > before
         return int((after - before).sum())
 
     def happen(self) -> None:
         """The events after the last dispatch. What is due at the end of a run waits for the end of
         the cohort: the trial rests until then.
         """
-        step = self.step
-        names = [
-            due(t, s) if moved else []
-            for t, s, moved in zip(self.trials, step.tolist(), self.moved, strict=True)
-        ]
+        steps, diverged = self.step.tolist(), self.diverged
+        names = [due(t, s) for t, s in zip(self.trials, steps, strict=True)]
         for event in ACTIONS:
-            if (acts := np.array([event in found for found in names])).any():
+            acts = np.array([event in found for found in names]) & (diverged == 0)
+            if acts.any():
                 self.act(event, acts)
 
     def act(self, event: str, acts: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
@@ -183,9 +179,7 @@ def open_cohort(
             dispatch.begin(program, mapped, inputs) if mapped or over else start(program, inputs)
         )
     curves: list[Curves] = [{} for _ in trials]
-    cohort = Cohort(
-        trials, mapped, over, program, inputs, data, state, curves, np.zeros(len(trials), bool)
-    )
+    cohort = Cohort(trials, mapped, over, program, inputs, data, state, curves)
     if saves:
         _restore(cohort, saves)
     return cohort

@@ -2,9 +2,11 @@
 table. No JAX.
 """
 
+import dataclasses
 import math
 from typing import Any
 
+from ground import InputError
 from ground import flops as conventions
 from ground.columns import COLUMNS
 from lab.parametrization import Rule, rules, scales
@@ -165,6 +167,24 @@ def tau(trial: Trial, rule: Rule | None = None) -> float | None:
     """
     decay = decay_per_step(trial, rule)
     return trial.batch_tokens / (decay * trial.tokens) if decay else None
+
+
+def with_tau(trial: Trial, tau: float) -> Trial:
+    """The trial with the weight_decay that gives its hidden weights this `tau`, whatever its
+    parametrization multiplies decay by.
+    """
+    if trial.weight_decay:
+        raise InputError(f"tau={tau!r}, weight_decay={trial.weight_decay!r}: give one of the two")
+    if isinstance(tau, bool) or not isinstance(tau, (int, float)) or not 0 < tau < math.inf:
+        raise InputError(f"tau={tau!r}: must be finite and above 0; weight_decay 0 is no decay")
+    one = decay_per_step(dataclasses.replace(trial, weight_decay=1.0))
+    if not one:
+        raise InputError(
+            f"tau={tau!r}: {trial.parametrization} does not decay hidden weights under "
+            f"{trial.optimizer}"
+        )
+    per_step = trial.batch_tokens / (tau * trial.tokens)
+    return dataclasses.replace(trial, weight_decay=per_step / one)
 
 
 def half_life_tokens(trial: Trial) -> dict[str, float]:

@@ -145,7 +145,7 @@ def halved_gradients(
     program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
 ) -> tuple[jax.Array, Tree, Measured]:
     """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
-    noise scale (1812.06162, appendix A.1; `fits.batch.gradient_noise`) the squared norm of the
+    noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch`) the squared norm of the
     whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`.
 
     Both are of the gradient by the parameters of the mean loss, z-loss included, in nats per token.

@@ -101,6 +101,11 @@ def _names(store: Store, folder: str) -> list[str]:
         return []
 
 
+def given_back(store: Store, run_id: str, generation: int) -> bool:
+    """Whether that claim says that nobody is at the trial: an empty file, or none any more."""
+    return not _read(store.path / "claims" / f"{run_id}.{generation}")
+
+
 def held(store: Store, published: set[str]) -> dict[str, Beat]:
     """run_id to owner of every trial that is claimed by a worker not known to be dead, for those
     who only look.

@@ -11,6 +11,8 @@ from lab.records import Trial
 
 MEMORY_SHARE = 0.9  # of the device: the rest is for the runtime's own buffers and for fragmentation
 
+STRETCH = 1.5  # longest over shortest run of a group: the most that a cohort makes idle
+
 # Bytes that the compiled program of a cohort of so many such trials needs at its peak
 # (sweeps/measure.py)
 Peak = Callable[[Trial, int], float]
@@ -61,16 +63,24 @@ def even(count: int, most: int) -> int:
 
 
 def group(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials of equal signature together, the dearest group first (it decides when a sweep ends),
-    each sorted by length.
+    """Trials of equal signature and similar length together, the dearest group first (it decides
+    when a sweep ends), each sorted by length.
 
-    Trials of similar length side by side: a mapped cohort runs until its longest trial ends.
+    A mapped cohort runs until its longest trial ends, whose lanes the others leave idle: trials
+    shorter by more than STRETCH are a group of their own.
     """
     groups: dict[tuple[object, ...], list[Trial]] = {}
     for trial in trials:
         groups.setdefault(signature(trial), []).append(trial)
-    ordered = [sorted(g, key=lambda t: (-t.steps, t.run_id)) for g in groups.values()]
-    return sorted(ordered, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))
+    parts: list[list[Trial]] = []
+    for members in groups.values():
+        longest = 0
+        for trial in sorted(members, key=lambda t: (-t.steps, t.run_id)):
+            if not longest or trial.steps * STRETCH < longest:
+                longest = trial.steps
+                parts.append([])
+            parts[-1].append(trial)
+    return sorted(parts, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))
 
 
 def form(trials: Sequence[Trial], limits: Limits) -> list[list[Trial]]:

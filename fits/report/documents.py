@@ -2,9 +2,11 @@
 against what the page needs of it.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
+from fits.report.words import NOT_MEASURED
 from ground import InputError
 from ground.reading import Positive, read
 
@@ -103,3 +105,38 @@ def audit(data: Any) -> dict[str, Any]:
     """The answer of `scalelab audit --json`, as far as the page shows it."""
     found: Any = read(Audit, data, "audit")
     return {"flags": [], **found}
+
+
+def target_of(prediction: Mapping[str, Any] | None) -> dict[str, float]:
+    """`params` and `tokens` of the predicted run, from its `target` or the document itself; empty
+    where it does not say.
+    """
+    for place in ((prediction or {}).get("target"), prediction):
+        if isinstance(place, Mapping) and place.get("params") and place.get("tokens"):
+            return {
+                name: float(place[name])
+                for name in ("params", "tokens", "params_no_embed", "params_active")
+                if place.get(name)
+            }
+    return {}
+
+
+def recipe_rows(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The numbers of a `recipe`, its warnings, and how far laws disagree."""
+    if found is None:
+        return None
+    rows = [
+        {
+            "name": name,
+            "number": number,
+            "published": NOT_MEASURED in number.get("source", ""),
+            "source": _origin(number),
+        }
+        for name, number in found["numbers"].items()
+    ]
+    return {**found, "rows": rows}
+
+
+def _origin(number: Mapping[str, Any]) -> str:
+    """The source without the mark, which the page shows as a badge."""
+    return re.sub(rf"[\s:;,(]*{NOT_MEASURED}(?=\)|\s|$)", "", str(number.get("source", ""))).strip()

@@ -6,7 +6,7 @@ from fits.forms.law import Array
 from ground import InputError
 
 # Units by range: a column whose largest value is under `low`, or smallest over `high`, is in
-# another unit than the table's.
+# another unit than the table's (`ground.columns`).
 RANGES = {
     "params": (2e4, 1e14, "a count of parameters (not millions or billions)"),
     "tokens": (1e5, 1e17, "a count of tokens (not millions or billions)"),

@@ -29,7 +29,7 @@ def test_numbers_seeds_and_lengths_share_a_cohort_and_shapes_do_not() -> None:
             {"lr": 0.5},
             {"init_seed": 3},
             {"data_seed": 5},
-            {"steps": 7},
+            {"steps": TRIALS[0].steps - 1},
             {"weight_decay": 0.1},
         )
     ]
@@ -46,6 +46,16 @@ def test_trials_of_similar_length_are_side_by_side() -> None:
         dataclasses.replace(TRIALS[0], steps=s, init_seed=i) for i in range(4) for s in (10, 1000)
     ]
     assert [{t.steps for t in c} for c in form(trials, Limits(most=4))] == [{1000}, {10}]
+
+
+def test_a_cohort_leaves_few_lanes_idle() -> None:
+    """A mapped cohort runs until its longest trial ends: much shorter ones are another cohort, also
+    where all would fit.
+    """
+    lengths = (1000, 700, 600, 410, 400, 10)
+    trials = [dataclasses.replace(TRIALS[0], steps=s) for s in lengths]
+    cohorts = [[t.steps for t in c] for c in form(trials, Limits())]
+    assert cohorts == [[1000, 700], [600, 410, 400], [10]]
 
 
 def test_a_cohort_is_cut_to_memory_by_what_is_measured() -> None:
