@@ -85,7 +85,8 @@ def prediction(data: Any) -> dict[str, Any]:
         }
         for name, number in predicted.items()
     }
-    return {**found, "predicted": whole, "measured": found.get("measured") or {}}
+    measured = found.get("measured") or {}
+    return {"prediction_sha256": "", **found, "predicted": whole, "measured": measured}
 
 
 def recipe(data: Any) -> dict[str, Any]:
