@@ -106,8 +106,8 @@ def seeds(folder: Path) -> None:
 COMMANDS: dict[str, tuple[str, ...]] = {
     "runs.csv": (
         "fit {}", "fit {} --law auto", "fit {} --law lr-batch", "audit {}", "report {}",
-        "check transfer {}", "fit {} --best-over lr --bootstrap 5", "check transfer {} --axis depth",
-        "fit {} --map loss=lr --where width=64",
+        "check transfer {}", "fit {} --best-over lr --bootstrap 5",
+        "check transfer {} --axis depth", "fit {} --map loss=lr --where width=64",
     ),
     "runs.parquet": ("fit {}", "report {}", "check transfer {}", "audit {}"),
     "study.yaml": ("sweep run {} --store s --trainer tests.sweeps.toy:train --corpus text.txt",),
@@ -124,7 +124,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "predict --params 1e9 --tokens 2e10 --width 512 --fit {} --export torchtitan",
     ),
     "recipe.json": ("report runs.csv --recipe {}",),
-    "prediction.json": ("report runs.csv --prediction {}", "report runs.csv --fit fit.json --prediction {}"),
+    "prediction.json": (
+        "report runs.csv --prediction {}", "report runs.csv --fit fit.json --prediction {}",
+    ),
     "audit.json": ("report runs.csv --audit {}",),
     "store.parquet": (
         "sweep run study.yaml --store s --parquet {} --trainer tests.sweeps.toy:train "
@@ -231,8 +233,8 @@ def spoil_json(data: bytes, rng: random.Random) -> bytes:
 
 def spoil_yaml(data: bytes, rng: random.Random) -> bytes:
     words = data.decode().replace("{", "{ ").replace("}", " }").split(" ")
-    words[rng.randrange(len(words))] = rng.choice((*EVIL, "[1, 2]", "{a: 1}", "&a", "*a", "1.0e9",
-                                                   "10000000", "!!python/name:os.system"))  # fmt: skip
+    more = ("[1, 2]", "{a: 1}", "&a", "*a", "1.0e9", "10000000", "!!python/name:os.system")
+    words[rng.randrange(len(words))] = rng.choice((*EVIL, *more))
     return " ".join(words).encode("utf-8", "replace")
 
 
