@@ -153,7 +153,9 @@ def kill(
     for process in alive:
         process.send_signal(signal.SIGSTOP)
         # until it stands still
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):  # it has ended
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    victim, name = None, ""
     try:
         claims = held(store, store.ids())
         mine = {

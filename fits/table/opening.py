@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ground import InputError, text
-from ground.columns import TEXT
+from ground.columns import COLUMNS, TEXT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,10 +48,15 @@ def opened(data: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
 
 def _named(frame: "pd.DataFrame") -> "pd.DataFrame":
     """With columns that have a name each, and nothing but labels where the table has text."""
+    import pandas as pd
+
     names = [text.label("column", str(name).strip()) for name in frame.columns]
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise InputError(f"columns: {', '.join(twice)} stands there twice; must be there once")
     frame = frame.set_axis(names, axis=1).reset_index(drop=True)
+    for name in set(COLUMNS) & set(names):
+        if frame[name].dtype == object and frame[name].map(pd.api.types.is_list_like).any():
+            raise InputError(f"{name}: must hold one value in a row, not a list")
     for name in TEXT & set(names):
         for value in frame[name].dropna().astype(str).unique():
             text.label(name, value)

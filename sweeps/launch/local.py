@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Workers:
         try:
             for process in self.processes:
                 process.terminate()
+                process.send_signal(signal.SIGCONT)  # a frozen one hears nothing
             for process in self.processes:
                 process.wait()
         except BaseException:
