@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lab.counts import flops
+from lab.prefix import family
 from lab.program import signature
 from lab.records import Trial
 
@@ -67,17 +68,23 @@ def group(trials: Sequence[Trial]) -> list[list[Trial]]:
     when a sweep ends), each sorted by length.
 
     A mapped cohort runs until its longest trial ends, whose lanes the others leave idle: trials
-    shorter by more than STRETCH are a group of their own.
+    shorter by more than STRETCH are a group of their own. Not so those that begin as longer ones do
+    (`lab.prefix`): what they share is trained once, where they are together.
     """
-    groups: dict[tuple[object, ...], list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(signature(trial), []).append(trial)
+    families = [family(t) for t in trials]
+    longest: dict[str, int] = {}
+    for name, trial in zip(families, trials, strict=True):
+        longest[name] = max(trial.steps, longest.get(name, 0))
+    groups: dict[tuple[object, ...], list[tuple[int, str, int, Trial]]] = {}
+    for name, trial in zip(families, trials, strict=True):
+        place = -longest[name], name, -trial.steps, trial
+        groups.setdefault(signature(trial), []).append(place)
     parts: list[list[Trial]] = []
     for members in groups.values():
-        longest = 0
-        for trial in sorted(members, key=lambda t: (-t.steps, t.run_id)):
-            if not longest or trial.steps * STRETCH < longest:
-                longest = trial.steps
+        first = 0
+        for negative, _, _, trial in sorted(members, key=lambda place: place[:3]):
+            if not first or -negative * STRETCH < first:
+                first = -negative
                 parts.append([])
             parts[-1].append(trial)
     return sorted(parts, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))
