@@ -71,20 +71,18 @@ def group(trials: Sequence[Trial]) -> list[list[Trial]]:
     shorter by more than STRETCH are a group of their own. Not so those that begin as longer ones do
     (`lab.prefix`): what they share is trained once, where they are together.
     """
-    families = [family(t) for t in trials]
+    groups: dict[tuple[object, ...], list[tuple[str, Trial]]] = {}
     longest: dict[str, int] = {}
-    for name, trial in zip(families, trials, strict=True):
+    for trial in trials:
+        name = family(trial)
         longest[name] = max(trial.steps, longest.get(name, 0))
-    groups: dict[tuple[object, ...], list[tuple[int, str, int, Trial]]] = {}
-    for name, trial in zip(families, trials, strict=True):
-        place = -longest[name], name, -trial.steps, trial
-        groups.setdefault(signature(trial), []).append(place)
+        groups.setdefault(signature(trial), []).append((name, trial))
     parts: list[list[Trial]] = []
     for members in groups.values():
         first = 0
-        for negative, _, _, trial in sorted(members, key=lambda place: place[:3]):
-            if not first or -negative * STRETCH < first:
-                first = -negative
+        for name, trial in sorted(members, key=lambda m: (-longest[m[0]], m[0], -m[1].steps)):
+            if not first or longest[name] * STRETCH < first:
+                first = longest[name]
                 parts.append([])
             parts[-1].append(trial)
     return sorted(parts, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))

@@ -64,16 +64,24 @@ class Posterior:
         parts = [self.misfit(i, self.shapes(i, theta)) for i in range(len(self.sweeps))]
         return np.sum(parts, 0), self.shapes(0, theta).log_prior
 
+    def own_bottoms(self, theta: Array) -> tuple[Array, float]:
+        """Where each sweep's bottom would be [n], were it not on the law, under the shape of theta
+        [k + 3]; and the sum of their misfits.
+        """
+        places, total, shape = [], 0.0, theta[self.to_bottom.shape[1] :, None]
+        for i in range(len(self.sweeps)):
+            at = np.arange(*self.ends(i), basin.STEP)
+            misfit = self.misfit(i, Shapes(at, *np.tile(shape, len(at))))
+            places.append(at[misfit.argmin()])
+            total += float(misfit.min())
+        return np.array(places), total
+
     def birge(self, theta: Array) -> float:
         """How much worse the sweeps are with their bottoms on the law than with ones of their own,
         both of the shape of theta [k + 3], by degree of freedom; at least 1.
         """
-        k = self.to_bottom.shape[1]
-        lost = self.terms(theta[None])[0][0]
-        for i in range(len(self.sweeps)):
-            own = np.arange(*self.ends(i), basin.STEP)
-            lost -= self.misfit(i, Shapes(own, *np.tile(theta[k:, None], len(own)))).min()
-        return max(1.0, float(lost) / max(1, len(self.sweeps) - k))
+        lost = float(self.terms(theta[None])[0][0]) - self.own_bottoms(theta)[1]
+        return max(1.0, lost / max(1, self.to_bottom.shape[0] - self.to_bottom.shape[1]))
 
     def draw(self, start: Array, dof: float, seed: int) -> tuple[Array, list[str]]:
         """REPLICATES draws of theta, and what is to be said of them."""
@@ -128,7 +136,8 @@ def fit_optima(
 
     `found`: each sweep's own basin; `sd`, `dof`: seed noise of log loss; `sign`: -1 where the
     sweeps are over the inverse of what the law predicts. `residual_sd` and r2 are of the optima
-    inside their grids. Raises InputError where too few are.
+    that the sweeps inside their grids would have under the common shape. Raises InputError where
+    too few are inside.
     """
     inside = [i for i, one in enumerate(found) if one.censored is None]
     target = 2.0 ** (sign * np.array([one.value for one in found]))[inside]
@@ -144,8 +153,9 @@ def fit_optima(
     theta, warnings = posterior.draw(np.array(start), dof, seed)
     draws = theta[:, : len(names)]
     middle = np.median(draws, 0)
-    residual = np.log(target) - design[inside] @ middle
-    rss, all_ss = float(residual @ residual), float(len(inside) * np.log(target).var())
+    logs = sign * np.log(2) * posterior.own_bottoms(np.median(theta, 0))[0][inside]
+    residual = logs - design[inside] @ middle
+    rss, all_ss = float(residual @ residual), float(len(inside) * logs.var())
     both = np.vstack([middle, draws])
     both[:, 0] = np.exp(both[:, 0] - both[:, 1:] @ centre)
     named = dict(zip(names, both[1:].T, strict=True))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LAWS = {law.name: law for law in (Timescale, TimescaleSizeTokens)}
+SEEDS = ("init_seed", "data_seed")
 AGREE = LABELS[1:]  # a law is of one parametrization and one optimizer
 
 
@@ -68,7 +69,7 @@ def fit_timescale(
     require(frame, (count, "tokens", "loss"))
     left = {reason: list(rows) for reason, rows in table.left.items()}
     groups = _groups(_usable(frame, left), count, left)
-    found = [cells.cell_of(1.0, runs.assign(decay=1 / runs["tau"]), "decay") for runs in groups]
+    found = [_cell(runs) for runs in groups]
     sd, dof, source = cells.pooled_noise(found, noise)
     rng = np.random.default_rng(seed)
     basins = [cells.fit(cell, sd, dof, level, rng) for cell in found]
@@ -139,6 +140,26 @@ def _groups(frame: "pd.DataFrame", count: str, left: dict[str, list[Row]]) -> "l
             f"all else has {basin.MIN_POINTS} values of tau"
         )
     return found
+
+
+def _cell(runs: "pd.DataFrame") -> Cell:
+    """The cell over 1 / tau. A seed moves a whole sweep by more than it moves the optimum: each is
+    taken at the mean of their levels, over the values of tau that all have and that come near the
+    best, and those levels are not among the noise's degrees of freedom.
+    """
+    named = [c for c in SEEDS if c in runs]
+    runs = runs.assign(decay=1 / runs["tau"], log_loss=np.log(runs["loss"]))
+    if not named or len(seeds := runs[named].drop_duplicates()) < 2:
+        return cells.cell_of(1.0, runs, "decay")
+    each = runs.groupby("tau")["log_loss"]
+    shared = each.transform("size").eq(len(seeds)) & each.transform("count").eq(len(seeds))
+    near = shared & (each.transform("mean") < each.mean().min() + cells.SEED_NEAR)
+    if not near.any():
+        return cells.cell_of(1.0, runs, "decay")
+    level = runs[near].groupby(named)["log_loss"].mean()
+    off = runs.set_index(named).index.map(level - level.mean()).to_numpy(float)
+    cell = cells.cell_of(1.0, runs.assign(loss=runs["loss"] * np.exp(-off)), "decay")
+    return replace(cell, spread_dof=cell.spread_dof - len(seeds) + 1)
 
 
 def _row(runs: "pd.DataFrame", count: str, cell: Cell, found: Basin) -> dict[str, Any]:

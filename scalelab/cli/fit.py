@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,6 @@ from ground.number import Number
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fits.forms.law import Law
     from fits.record import Fit
     from fits.table.rows import Table
@@ -56,6 +55,8 @@ class Options:
     """Refits on resampled runs; 0: none."""
     scheme: Literal["run", "hierarchical"] = "run"
     """What the bootstrap draws: runs, or sizes and then runs within each."""
+    noise: float | None = None
+    """Sd of log loss between seeds, where a law is of optima and the rows have one seed a cell."""
     level: float = 0.9
     """Level of the intervals."""
     seed: int = 0
@@ -96,6 +97,8 @@ def run(options: Options) -> Fit:
     table = open_table(options.data, form, options.map, options.where, options.best_over)
     if form.target == "tau" and "loss" in table.frame:
         return of_best_tau(options)
+    if options.noise is not None:
+        raise InputError(f"noise={options.noise!r}: does not apply to {options.law}")
     points = select(table, form, options.params_kind)
     found = fit(
         points,
@@ -116,7 +119,7 @@ def of_best_tau(options: Options) -> Fit:
     from fits.optimum.timescale import fit_timescale
     from fits.table.rows import read
 
-    own = ("data", "law", "where", "map", "params_kind", "level", "seed", "out", "json")
+    own = ("data", "law", "where", "map", "params_kind", "noise", "level", "seed", "out", "json")
     for field in dataclasses.fields(options):
         if field.name not in own and getattr(options, field.name) != field.default:
             raise InputError(
@@ -125,7 +128,12 @@ def of_best_tau(options: Options) -> Fit:
             )
     runs = read(options.data, names(options.map), options.where, every_status=True)
     return fit_timescale(
-        runs, options.law, options.params_kind, level=options.level, seed=options.seed
+        runs,
+        options.law,
+        options.params_kind,
+        noise=options.noise,
+        level=options.level,
+        seed=options.seed,
     )
 
 
@@ -257,7 +265,7 @@ def show(fit: Fit, seconds: float) -> None:
     for warning in fit.warnings:
         console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     if fit.cells:
-        show_cells(fit, console)
+        show_cells(fit)
     if fit.bootstrap:
         console.print(
             f"[dim]{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed[/dim]"
@@ -265,8 +273,9 @@ def show(fit: Fit, seconds: float) -> None:
     console.print(f"[dim]{seconds:.2f} s[/dim]")
 
 
-def show_cells(fit: Fit, console: Console) -> None:
+def show_cells(fit: Fit) -> None:
     """The optima that the law is of, and what was published of it."""
+    from rich.console import Console
     from rich.table import Table as Grid
 
     from fits.predict.against import against
@@ -287,6 +296,7 @@ def show_cells(fit: Fit, console: Console) -> None:
             f"{low} to {high}",
             f"{cell['loss']['value']:.4f}",
         )
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(grid)
     for one in against(fit):
         ours, stated = one["fit"], ", ".join(f"{k} {v:g}" for k, v in one["params"].items())

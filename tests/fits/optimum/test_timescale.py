@@ -20,7 +20,8 @@ from ground import InputError
 from lab.counts import params_no_embed
 from sweeps.studies import load as load_study
 
-NOISE, CURVATURE = 0.002, 0.003  # of log loss: between seeds; in log2(tau) squared
+# of log loss: of a run, of all runs of a seed and size together, in log2(tau) squared
+NOISE, LEVEL, CURVATURE = 0.002, 0.02, 0.003
 PLANTED = {"c": 2.0, "tokens_per_param": -0.527}  # most optima lie inside the study's grid
 
 
@@ -52,7 +53,9 @@ def planted(seed, law=Timescale, numbers=PLANTED, noise=NOISE, **more):
     log_loss = (
         1.2 - 0.1 * np.log(GRID["tokens"] / 1e7) + CURVATURE * wall(np.log2(best / GRID["tau"]))
     )
-    loss = np.exp(log_loss + noise * rng.standard_normal(len(GRID)))
+    sweep = GRID.groupby(["params", "tokens", "init_seed"]).ngroup()
+    level = LEVEL * rng.standard_normal(sweep.max() + 1)[sweep]
+    loss = np.exp(log_loss + level + noise * rng.standard_normal(len(GRID)))
     return table_of(GRID.assign(loss=loss, vocab=8192, **more))
 
 
@@ -171,3 +174,17 @@ def test_beside_power_lines():
 def test_rough_draws_say_so(monkeypatch):
     monkeypatch.setattr(optima, "EFFECTIVE", 1e9)
     assert "so the interval is rough" in fit_timescale(planted(8)).warnings[-1]
+
+
+def test_the_figure_shows_every_cell_and_both_lines(tmp_path):
+    from fits.report.plots.timescale import timescale_figure
+
+    fit = fit_timescale(planted(9))
+    figure = timescale_figure(fit)
+    losses, optima = figure.axes
+    assert len(losses.lines) == 2 * len(fit.cells) and len(optima.lines) == 2 * len(fit.cells) + 2
+    labels = {line.get_label() for line in optima.lines}
+    assert {"our law", "powerlines-tau (2505.13738)", "N 852 k"} <= labels
+    figure.savefig(tmp_path / "tau.png")
+    with pytest.raises(InputError, match="keeps no cells"):
+        timescale_figure(dataclasses.replace(fit, cells=[]))
