@@ -6,7 +6,8 @@ is near the edge of its grid, or beyond it, counts for what it says, and what is
 shape does not average out over sweeps. The law's parameters (flat prior on exponents and on the
 logarithm of the prefactor) and the shape (the basin's own prior) are drawn from their posterior by
 importance sampling; optima that scatter about the law by more than the noise allows widen it (by
-the Birge ratio).
+the Birge ratio). Where the walls are not of one shape, so that few samples count, the law goes
+through the sweeps' own optima instead, those inside their grids, weighted by their errors.
 """
 
 from collections.abc import Sequence
@@ -83,8 +84,8 @@ class Posterior:
         lost = float(self.terms(theta[None])[0][0]) - self.own_bottoms(theta)[1]
         return max(1.0, lost / max(1, self.to_bottom.shape[0] - self.to_bottom.shape[1]))
 
-    def draw(self, start: Array, dof: float, seed: int) -> tuple[Array, list[str]]:
-        """REPLICATES draws of theta, and what is to be said of them."""
+    def draw(self, start: Array, dof: float, seed: int) -> tuple[Array, float]:
+        """REPLICATES draws of theta, and how many samples they are worth."""
         from scipy.optimize import minimize
 
         rng, size = np.random.default_rng(seed), len(start)
@@ -106,17 +107,33 @@ class Posterior:
             theta = middle + step @ np.linalg.cholesky(covariance).T
             near = np.abs(theta[:, -3:] - SHAPE_MEAN).max(1) <= FAR
             theta, step = theta[near], step[near]
+            if not near.any():
+                return theta, 0.0
             misfit, log_prior = self.terms(theta)
             proposed = -(TAILS + size) / 2 * np.log1p((step**2).sum(1) / TAILS)
             weight = log_prior - misfit / (2 * scale) - proposed
             weight = np.exp(weight - weight.max())
             weight /= weight.sum()
             effective = float(1 / (weight**2).sum())
+            if effective < 2 * size:  # too few to say where to look next
+                break
             middle = weight @ theta
             covariance = (weight[:, None] * (theta - middle)).T @ (theta - middle)
-        few = f"draws: of {SAMPLES} only {effective:.0f} count, so the interval is rough"
         draws = theta[rng.choice(len(theta), REPLICATES, p=weight)]
-        return draws, [few] if effective < EFFECTIVE else []
+        return draws, effective
+
+
+def through_optima(design: Array, log_value: Array, log_se: Array, draws: Array) -> Array:
+    """Coefficients [R + 1, k] of weighted lines through the optima's logs [n], and through draws of
+    them [R, n], whose scatter about the first is widened by the Birge ratio.
+    """
+    root = 1 / log_se
+    solve = np.linalg.pinv(design * root[:, None])
+    middle = solve @ (root * log_value)
+    rest = root * (log_value - design @ middle)
+    birge = max(1.0, float(rest @ rest) / max(1, len(rest) - design.shape[1])) ** 0.5
+    around = (root * (draws - log_value)) @ solve.T
+    return np.vstack([middle, middle + birge * (around - np.median(around, 0))])
 
 
 def fit_optima(
@@ -150,10 +167,20 @@ def fit_optima(
     exponents = np.array([first.params[name] for name in names[1:]])
     start = [np.log(first.params["c"]) + centre @ exponents, *exponents, *SHAPE_MEAN]
     posterior = Posterior(sweeps, sd, sign / np.log(2) * design)
-    theta, warnings = posterior.draw(np.array(start), dof, seed)
-    draws = theta[:, : len(names)]
-    middle = np.median(draws, 0)
-    logs = sign * np.log(2) * posterior.own_bottoms(np.median(theta, 0))[0][inside]
+    theta, effective = posterior.draw(np.array(start), dof, seed)
+    if effective >= EFFECTIVE:
+        draws, warnings, how = theta[:, : len(names)], [], "basins of one shape"
+        middle = np.median(draws, 0)
+        logs = sign * np.log(2) * posterior.own_bottoms(np.median(theta, 0))[0][inside]
+    else:
+        logs = np.log(target)
+        own_draws = np.array([sign * np.log(2) * found[i].draws for i in inside]).T
+        lines = through_optima(design[inside], logs, log_se, own_draws)
+        middle, draws, how = lines[0], lines[1:], "optima inside their grids"
+        warnings = [
+            f"basins: not of one shape (of {SAMPLES} samples {effective:.0f} count), so the law "
+            f"goes through the {len(inside)} optima inside their grids"
+        ]
     residual = logs - design[inside] @ middle
     rss, all_ss = float(residual @ residual), float(len(inside) * logs.var())
     both = np.vstack([middle, draws])
@@ -162,7 +189,7 @@ def fit_optima(
     return replace(
         first,
         params=dict(zip(names, both[0].tolist(), strict=True)),
-        objective={"name": "basins of one shape", "delta": None, "value": rss},
+        objective={"name": how, "delta": None, "value": rss},
         n=len(sweeps),
         range={name: [float(np.min(v)), float(np.max(v))] for name, v in x.items()},
         interval={name: percentiles(values, level) for name, values in named.items()},

@@ -104,6 +104,26 @@ def test_optima_on_the_edge_are_censored_and_do_not_bend_the_law():
     assert np.mean(slopes) == pytest.approx(-0.527, abs=0.03)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_walls_of_unequal_shape_do_not_bend_the_law(seed):
+    """As in the study's runs: towards much decay the loss of short runs rises far more steeply than
+    that of long ones. One shape for all would have no sample that fits.
+    """
+    rng = np.random.default_rng(seed)
+    best = Timescale.predict(PLANTED, {n: GRID[n].to_numpy(float) for n in Timescale.inputs})
+    u = np.log2(best / GRID["tau"])
+    steeper = np.where(u > 0, 40 * (20 / (GRID["tokens"] / GRID["params"])) ** 1.5, 1.0)
+    log_loss = 1.2 + CURVATURE * np.minimum(steeper * wall(u), 200)
+    runs = GRID.assign(loss=np.exp(log_loss + NOISE * rng.standard_normal(len(GRID))), vocab=8192)
+    fit = fit_timescale(table_of(runs), seed=seed)
+    assert fit.objective["name"] == "optima inside their grids"
+    assert any("not of one shape" in w for w in fit.warnings)
+    assert fit.params["tokens_per_param"] == pytest.approx(-0.527, abs=0.12)
+    interval = fit.interval["tokens_per_param"]
+    assert interval["low"] < fit.params["tokens_per_param"] < interval["high"] < 0
+    assert interval["high"] - interval["low"] < 0.5
+
+
 def _at(row):
     return {name: np.array([row[name]]) for name in ("params", "tokens")}
 
