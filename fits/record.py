@@ -63,6 +63,8 @@ class Fit:
     # what was fitted: ids of runs, or else numbers of rows of the table as opened, from 0
     rows: list[int | str] = field(default_factory=list)
     left_out_rows: dict[str, list[int | str]] = field(default_factory=dict)  # reason -> rows
+    # of a law of optima, what it was fitted to: one row a sweep (`fits.optimum.timescale`)
+    cells: list[dict[str, Any]] = field(default_factory=list)
     mixture: Mixture | None = None  # saved as fields of the fit itself
 
     @property
@@ -74,6 +76,8 @@ class Fit:
         """The fit as JSON holds it."""
         found = asdict(self)
         mixed = found.pop("mixture")
+        if not self.cells:
+            del found["cells"]
         return {**found, **(mixed or {})}
 
     def save(self, path: str | Path) -> None:
@@ -133,6 +137,27 @@ class _Cut(TypedDict):
     bias: float
 
 
+class _Ends(TypedDict):
+    low: float | None
+    high: float | None
+
+
+class _Value(TypedDict):
+    value: float
+
+
+class _Cell(TypedDict):
+    """What is shown of an optimum that the law is of."""
+
+    params: reading.Positive
+    tokens: reading.Positive
+    log2: _Ends
+    runs: int
+    tau: float
+    censored: str | None
+    loss: _Value
+
+
 class _Tries(TypedDict):
     tried: int
     failed: int
@@ -157,6 +182,7 @@ def _consistent(fit: Fit) -> None:
         reading.read(_Tries, fit.bootstrap, "bootstrap")
     if fit.starts and not {"tried", "agree"} <= fit.starts.keys():
         reading.refuse("starts", fit.starts, "tried and agree")
+    reading.read(list[_Cell], fit.cells, "cells")
     if fit.mixture is not None:
         _check_mixture(fit.mixture)
 

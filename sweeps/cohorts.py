@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lab.counts import flops
+from lab.prefix import family
 from lab.program import signature
 from lab.records import Trial
 
@@ -67,17 +68,21 @@ def group(trials: Sequence[Trial]) -> list[list[Trial]]:
     when a sweep ends), each sorted by length.
 
     A mapped cohort runs until its longest trial ends, whose lanes the others leave idle: trials
-    shorter by more than STRETCH are a group of their own.
+    shorter by more than STRETCH are a group of their own. Not so those that begin as longer ones do
+    (`lab.prefix`): what they share is trained once, where they are together.
     """
-    groups: dict[tuple[object, ...], list[Trial]] = {}
+    groups: dict[tuple[object, ...], list[tuple[str, Trial]]] = {}
+    longest: dict[str, int] = {}
     for trial in trials:
-        groups.setdefault(signature(trial), []).append(trial)
+        name = family(trial)
+        longest[name] = max(trial.steps, longest.get(name, 0))
+        groups.setdefault(signature(trial), []).append((name, trial))
     parts: list[list[Trial]] = []
     for members in groups.values():
-        longest = 0
-        for trial in sorted(members, key=lambda t: (-t.steps, t.run_id)):
-            if not longest or trial.steps * STRETCH < longest:
-                longest = trial.steps
+        first = 0
+        for name, trial in sorted(members, key=lambda m: (-longest[m[0]], m[0], -m[1].steps)):
+            if not first or longest[name] * STRETCH < first:
+                first = longest[name]
                 parts.append([])
             parts[-1].append(trial)
     return sorted(parts, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))

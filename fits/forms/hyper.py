@@ -119,6 +119,19 @@ class Timescale(PowerSum):
     citation = "Power Lines, 2505.13738"
 
 
+class TimescaleSizeTokens(PowerSum):
+    """As `Timescale`, with sizes and tokens apart: is it their ratio that counts?"""
+
+    name, formula, target = (
+        "timescale-size-tokens",
+        "tau = B / (lr wd D) = c N^params D^tokens",
+        "tau",
+    )
+    inputs = ("params", "tokens")
+    parameters = _power(*inputs)
+    citation = "Power Lines, 2505.13738, with N and D left free"
+
+
 class ParamsTotal(Law):
     """All parameters from those without embeddings, along Chinchilla's shapes."""
 
@@ -144,6 +157,7 @@ LAWS: tuple[type[Law], ...] = (
     TokensCompute,
     FlopsPerTokenCompute,
     Timescale,
+    TimescaleSizeTokens,
     ParamsTotal,
 )
 

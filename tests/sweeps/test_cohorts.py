@@ -58,6 +58,22 @@ def test_a_cohort_leaves_few_lanes_idle() -> None:
     assert cohorts == [[1000, 700], [600, 410, 400], [10]]
 
 
+def test_branches_of_one_trunk_stay_together() -> None:
+    """Much shorter, but trained for the most part with the longer ones; under a schedule that
+    depends on the length they are not."""
+    lengths = (1000, 400, 100)
+    for schedule, sizes in (("wsd", [6]), ("constant", [6]), ("linear", [2, 2, 2])):
+        trials = [
+            dataclasses.replace(TRIALS[0], steps=s, lr=lr, schedule=schedule, warmup_steps=5)
+            for s in lengths
+            for lr in (0.1, 0.2)
+        ]
+        assert [len(c) for c in form(trials, Limits())] == sizes
+    halves = form([dataclasses.replace(t, schedule="wsd") for t in trials], Limits(most=3))
+    assert [{t.lr for t in c} for c in halves] in ([{0.1}, {0.2}], [{0.2}, {0.1}])
+    assert [[t.steps for t in c] for c in halves] == [list(lengths)] * 2
+
+
 def test_a_cohort_is_cut_to_memory_by_what_is_measured() -> None:
     asked: list[int] = []
 
