@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from fits.forms import catalogue
 from fits.forms.law import Law
-from ground import InputError, files
+from ground import InputError, files, reading
+
+MOST_RUNS = 1000  # of a mixture: each member has a matrix of that many rows and columns
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,121 @@ class Fit:
 
 def load(path: str | Path) -> Fit:
     """A saved fit; a file that is not one is refused with its name."""
+    return fit_of(reading.document(path, "fit"), str(path))
+
+
+def fit_of(data: Any, name: str) -> Fit:
+    """A fit from its document. Raises InputError where a field is not what a fit has, or two do not
+    belong together.
+    """
     try:
-        data: Mapping[str, Any] = json.loads(Path(path).read_text())
-        own = {name: value for name, value in data.items() if name not in _MIXED}
-        mixed = {name: data[name] for name in _MIXED if name in data}
-        found = Fit(**own, mixture=Mixture(**mixed) if mixed else None)
-        if lacking := set(found.form.names()) - found.params.keys():
-            raise ValueError(f"its params lack {', '.join(sorted(lacking))} of {found.form.name}")
+        if not isinstance(data, Mapping):
+            reading.refuse("fit", data, "an object")
+        given = {name: value for name, value in data.items() if name not in _MIXED}
+        if mixed := {name: data[name] for name in _MIXED if name in data}:
+            given["mixture"] = mixed
+        found: Fit = reading.read(Fit, given, "fit")
+        reading.read(_Summed, found.objective, "fit.objective")
+        _consistent(found)
         return found
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"fit={str(path)!r}: not a saved fit ({error})") from None
+    except InputError as error:
+        raise InputError(f"fit={name!r}: not a saved fit ({error})") from None
 
 
 _MIXED = tuple(f.name for f in fields(Mixture))
+
+
+class _Summed(TypedDict):
+    name: str
+    delta: float | None
+    value: float | None
+
+
+class _Member(TypedDict):
+    law: str
+    params: dict[str, float]
+    weight: float
+    length: reading.Positive
+    ratio: float
+    wide: bool
+
+
+class _Cut(TypedDict):
+    """What is shown of a row of `holdout`."""
+
+    n: float
+    tested: float
+    reach: float
+    error: float
+    coverage: float
+    flops: float
+    bias: float
+
+
+class _Ends(TypedDict):
+    low: float | None
+    high: float | None
+
+
+class _Value(TypedDict):
+    value: float
+
+
+class _Cell(TypedDict):
+    """What is shown of an optimum that the law is of."""
+
+    params: reading.Positive
+    tokens: reading.Positive
+    log2: _Ends
+    runs: int
+    tau: float
+    censored: str | None
+    loss: _Value
+
+
+class _Tries(TypedDict):
+    tried: int
+    failed: int
+
+
+def _consistent(fit: Fit) -> None:
+    """Refuses what no fit that was saved has."""
+    if (fit.law in catalogue.SETS) != (fit.mixture is not None):
+        raise InputError(f"law={fit.law!r}: {'lacks' if fit.mixture is None else 'has'} a mixture")
+    _has("params", fit.params, fit.form)
+    for name, ends in fit.range.items():
+        if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= reading.FAR:
+            reading.refuse(f"range.{name}", ends, "two ends, the smaller first")
+    for name, bounds in fit.interval.items():
+        if not {"low", "high", "level"} <= bounds.keys() or not 0 < bounds["level"] < 1:
+            reading.refuse(f"interval.{name}", bounds, "low, high and level")
+    if fit.replicates:
+        _has("replicates", fit.replicates, fit.form)
+        if len(counts := {len(values) for values in fit.replicates.values()}) > 1 or 0 in counts:
+            reading.refuse("replicates", sorted(counts), "lists of one length")
+    if fit.interval or fit.bootstrap:
+        reading.read(_Tries, fit.bootstrap, "bootstrap")
+    if fit.starts and not {"tried", "agree"} <= fit.starts.keys():
+        reading.refuse("starts", fit.starts, "tried and agree")
+    reading.read(list[_Cell], fit.cells, "cells")
+    if fit.mixture is not None:
+        _check_mixture(fit.mixture)
+
+
+def _check_mixture(mixed: Mixture) -> None:
+    for row in mixed.holdout:
+        reading.read(_Cut, row, "holdout")
+    if not mixed.members:
+        reading.refuse("members", [], "one at least")
+    for data in mixed.members:
+        one = reading.read(_Member, data, "members")
+        _has("members.params", one["params"], catalogue.law(one["law"]))
+    runs = reading.read(dict[str, list[reading.Positive]], mixed.runs, "runs")
+    lengths = {len(runs.get(name, [])) for name in ("params", "tokens", "loss", "noise")}
+    if len(lengths) > 1 or not 1 <= min(lengths) <= MOST_RUNS:
+        reading.refuse("runs", sorted(lengths), f"four lists of one length, at most {MOST_RUNS}")
+
+
+def _has(where: str, given: Mapping[str, Any], form: type[Law]) -> None:
+    if lacking := set(form.names()) - given.keys():
+        raise InputError(f"its {where} lack {', '.join(sorted(lacking))} of {form.name}")

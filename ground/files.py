@@ -3,11 +3,14 @@ and whoever else writes.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from ground import InputError
 
 
 def sync(path: Path) -> None:
@@ -19,24 +22,45 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def writable(path: Path | None) -> None:
+    """Refuse, before any work, a file that could not be written at its end; the folders above it
+    are made. None is nothing to write. Errors: InputError.
+    """
+    if path is None or (path.exists() and not path.is_file() and not path.is_dir()):  # a pipe
+        return
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = Path(os.path.realpath(path)).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}-{uuid.uuid4().hex}"
+        probe.write_bytes(b"\0")
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"out={str(path)!r}: cannot be written ({said})") from None
+
+
 @contextlib.contextmanager
-def replacing(path: Path | str, temporary: Path | None = None) -> Iterator[Path]:
+def replacing(
+    path: Path | str, temporary: Path | None = None, follow: bool = True
+) -> Iterator[Path]:
     """A path to write to; at the end of the block what was written there stands at `path`, synced.
 
     Whatever ends the block early (an exception, an interrupt, a full disk) leaves `path` as it was
     and nothing beside it. `temporary`: the path to write to, on the same file system; by default a
     fresh hidden one in the folder of `path`, with its suffix, by which some writers choose a
-    format. A link stays a link; what is no file and cannot be replaced (/dev/stdout, a pipe) is
-    written to as it is.
+    format. A link stays a link, or is itself replaced where not to `follow`; what is no file and
+    cannot be replaced (/dev/stdout, a pipe) is written to as it is.
     """
-    final = Path(os.path.realpath(path))
-    if os.path.exists(path) and not os.path.isfile(path):
+    final = Path(os.path.realpath(path)) if follow else Path(path)
+    if follow and os.path.exists(path) and not os.path.isfile(path):
         yield Path(path)
         return
     written = temporary or final.with_name(f".{os.getpid()}-{uuid.uuid4().hex}{final.suffix}")
     try:
         yield written
-        if final.exists():
+        if final.is_file():
             shutil.copymode(final, written)
         sync(written)
         os.replace(written, final)
@@ -45,7 +69,9 @@ def replacing(path: Path | str, temporary: Path | None = None) -> Iterator[Path]
         written.unlink(missing_ok=True)
 
 
-def replace(path: Path | str, data: bytes | str, temporary: Path | None = None) -> None:
+def replace(
+    path: Path | str, data: bytes | str, temporary: Path | None = None, follow: bool = True
+) -> None:
     """`data` (text as UTF-8) at `path`, whole, instead of what was there; as `replacing`."""
-    with replacing(path, temporary) as written:
+    with replacing(path, temporary, follow) as written:
         written.write_bytes(data.encode() if isinstance(data, str) else data)

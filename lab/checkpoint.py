@@ -8,17 +8,21 @@ those that were saved, is logged and passed over.
 
 import hashlib
 import logging
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+
+from ground import reading
 
 Tree = Any
 FORMAT = 1
@@ -26,6 +30,10 @@ FORMAT = 1
 # serves
 KEEP = 2
 log = logging.getLogger(__name__)
+
+
+class NotSaved(Exception):
+    """A checkpoint could not be written; what was saved before is as it was."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +101,21 @@ def save(
     }
     path = (folder / f"{max(steps):09d}-{uuid.uuid4().hex[:12]}").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        parts = ocp.args.Composite(
-            arrays=ocp.args.PyTreeSave(dict(arrays)), about=ocp.args.JsonSave(about)
-        )
-        checkpointer.save(path, parts)
+    loud = logging.getLogger("absl")  # a traceback from each of orbax's threads
+    loud.disabled = True
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            parts = ocp.args.Composite(
+                arrays=ocp.args.PyTreeSave(dict(arrays)), about=ocp.args.JsonSave(about)
+            )
+            checkpointer.save(path, parts)
+    except Exception as error:  # a full disk has many names: OSError, ValueError, XlaRuntimeError
+        _remove(path)
+        # tensorstore's words hold all it was asked; what the system said is in their midst
+        system = re.search(r"([A-Z][A-Za-z -]+) \[os_error_code", str(error))
+        raise NotSaved(system[1] if system else str(error)) from error
+    finally:
+        loud.disabled = False
     same = [
         p
         for p, a in _complete(folder)
@@ -106,6 +124,16 @@ def save(
     for old in sorted(same)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def _remove(path: Path) -> None:
+    """What a failed save left, which threads of orbax may still be writing at."""
+    for _ in range(20):
+        if not (halves := list(path.parent.glob(f"{path.name}*"))):
+            return
+        for half in halves:
+            shutil.rmtree(half, ignore_errors=True)
+        time.sleep(0.1)
 
 
 def save_each(folder: Path, states: Iterable[Saved]) -> None:
@@ -149,6 +177,14 @@ def forget(folder: Path, ids: Iterable[str]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+class _About(TypedDict):
+    format: int
+    ids: list[str]
+    steps: list[int]
+    arrays: list[str]
+    sha256: str
+
+
 def _digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -173,9 +209,10 @@ def _complete(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     ):
         try:
             with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-                about = checkpointer.restore(
+                about: Any = checkpointer.restore(
                     path, ocp.args.Composite(about=ocp.args.JsonRestore())
                 ).about
+            reading.read(_About, about, "about")
             if about["format"] == FORMAT:
                 out.append((path, about))
             else:
@@ -195,6 +232,8 @@ def _arrays(path: Path, about: dict[str, Any]) -> Mapping[str, NDArray[Any]] | N
     import orbax.checkpoint as ocp
 
     wanted = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in about["arrays"]}
+    loud = logging.getLogger("absl")  # a traceback from each of orbax's threads
+    loud.disabled = True
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             parts = ocp.args.Composite(arrays=ocp.args.PyTreeRestore(restore_args=wanted))

@@ -12,7 +12,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ground import InputError
+from ground import InputError, reading
 from ground.files import replace
+from ground.text import label
 
 SHARD_TOKENS = 1 << 25
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py", ".c", ".h", ".tex", ".html", ".json", ".csv")
@@ -108,7 +109,7 @@ def documents(source: str) -> Iterator[tuple[str, str]]:
     if source == "python":
         return python_documents()
     path = Path(source)
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):
         raise InputError(
             f"corpus={source!r}: no such file or folder; accepted: 'python', a text "
             "file, a folder of text, a prepared corpus"
@@ -276,23 +277,54 @@ def save(corpus: Corpus, out: Path, level: int = 9) -> None:
     replace(out / "manifest.json", json.dumps(corpus.manifest, indent=1, sort_keys=True) + "\n")
 
 
+class _Split(TypedDict):
+    documents: int
+    bytes: int
+    tokens: int
+    sha256: str
+
+
+class _Manifest(TypedDict):
+    source: str
+    python: str
+    vocab: int
+    train: _Split
+    val: _Split
+
+
 def load(folder: Path) -> Corpus:
     """A prepared corpus; a stream that does not have the manifest's hash is refused."""
+    where = f"corpus={str(folder)!r}"
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"corpus={str(folder)!r}: no readable manifest.json ({error})") from None
+        manifest = reading.document(folder / "manifest.json", "corpus")
+        reading.read(_Manifest, manifest, "manifest")
+        for key in ("source", "python"):
+            label(key, manifest[key])
+        if not 2 <= manifest["vocab"] <= 1 << 16:
+            reading.refuse("vocab", manifest["vocab"], "2 to 65536")
+        if min(manifest[split]["tokens"] for split in ("train", "val")) < 1:
+            reading.refuse("tokens", 0, "above 0 in both splits")
+    except InputError as error:
+        raise InputError(f"{where}: no readable manifest.json ({error})") from None
     streams = {}
     for name in ("train", "val"):
         parts = []
         for path in sorted(folder.glob(f"{name}-*.u16.zst")):
-            with pa.CompressedInputStream(str(path), "zstd") as stream:
-                parts.append(stream.read())
-        streams[name] = np.frombuffer(b"".join(parts), "<u2").astype(np.uint16)
+            # no more than a shard holds: a damaged one may say that it holds anything
+            try:
+                with pa.CompressedInputStream(str(path), "zstd") as stream:
+                    parts.append(stream.read(2 * SHARD_TOKENS + 2))
+            except (OSError, ValueError) as error:
+                raise InputError(f"{where}: {path.name} cannot be read ({error})") from None
+        whole = b"".join(parts)
+        streams[name] = np.frombuffer(whole[: len(whole) // 2 * 2], "<u2").astype(np.uint16)
         if hashlib.sha256(streams[name].tobytes()).hexdigest() != manifest[name]["sha256"]:
             raise InputError(
-                f"corpus={str(folder)!r}: the {name} tokens are not those of the "
-                "manifest; prepare it again"
+                f"{where}: the {name} tokens are not those of the manifest; prepare it again"
+            )
+        if streams[name].max() >= manifest["vocab"]:
+            raise InputError(
+                f"{where}: a token of {name} is {streams[name].max()}, vocab={manifest['vocab']}"
             )
     return Corpus(streams["train"], streams["val"], manifest)
 

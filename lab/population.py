@@ -2,8 +2,9 @@
 compiled program.
 """
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from numpy.typing import NDArray
 
 from ground import InputError
+from ground.text import line
 from lab import checkpoint, mesh, optim
 from lab.cohort import Cohort, advances, hand_on, open_cohort, save
 from lab.data import Corpus, check_size
@@ -26,6 +28,7 @@ from lab.runtime import environment
 from lab.train import Data
 
 AXES = ("map", "turn")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def train(
         over = mesh.make(trial=jax.local_device_count(), devices=jax.local_devices())
     data = Data(mesh.replicate(over, corpus.train), mesh.replicate(over, corpus.val))
     how = {"accumulate": accumulate, "remat": remat}
-    total, done, steps_done = sum(t.steps for t in trials), 0, 0
+    total, done, steps_done, told = sum(t.steps for t in trials), 0, 0, False
     prefixes: dict[str, checkpoint.Saved] = {}  # by the run id of the trial that goes on from it
     for wave in waves(trials, mapped):
         group, next_ = [t for t, _ in wave], [t.run_id if t else "" for _, t in wave]
@@ -123,14 +126,28 @@ def train(
                 )
             halt = stop()
             if checkpoints and (halt or time.monotonic() - cohort.saved > every_seconds):
-                save(cohort, checkpoints)
-                checkpoint.save_each(checkpoints, prefixes.values())
+                told = _saved(cohort, prefixes.values(), checkpoints, told)
             if halt:
                 return
         yield from results(cohort, corpus)
         if checkpoints:  # the results have been taken, and with them what they rest on
             checkpoint.forget(checkpoints, [t.run_id for t in group])
         done += len(group)
+
+
+def _saved(cohort: Cohort, prefixes: Iterable[checkpoint.Saved], folder: Path, told: bool) -> bool:
+    """A checkpoint, where there is room for one: without, training goes on as it would have, and
+    says so once. Returns whether it was said.
+    """
+    try:
+        save(cohort, folder)
+        checkpoint.save_each(folder, prefixes)
+        return told
+    except checkpoint.NotSaved as error:
+        cohort.saved = time.monotonic()  # tried again when the next is due
+        if not told:
+            log.warning("no checkpoint in %s (%s); training goes on", folder, line(str(error), 500))
+        return True
 
 
 def results(cohort: Cohort, corpus: Corpus) -> Iterator[Result]:

@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ground import InputError
+from ground import InputError, reading, text
+from ground.reading import FAR
 from lab import diagnostics
 from lab.shape import ACTIVATIONS
 
@@ -184,26 +185,24 @@ _OMITTED: dict[str, Any] = {
 
 
 def _refuse(field: str, value: object, accepted: str) -> None:
-    raise InputError(f"{field}={value!r}: {accepted}")
+    raise InputError(f"{field}={text.short(value)}: {accepted}")
 
 
-def _check_type(name: str, value: object) -> None:
+def _check_type(name: str, value: Any) -> None:
     kind = _FIELDS[name].type
     if kind is bool:
         ok = isinstance(value, bool)
     elif kind is int:
-        ok = isinstance(value, int) and not isinstance(value, bool)
+        ok = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
     elif kind is float:
-        ok = (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        )
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= FAR
     else:
         ok = isinstance(value, str)
     if not ok:
         _refuse(
             name,
             value,
-            f"must be a finite {getattr(kind, '__name__', kind)}"
+            f"must be a finite float, at most {FAR:g}"
             if kind is float
             else f"must be {getattr(kind, '__name__', kind)}",
         )
@@ -216,6 +215,11 @@ _CHOICES = {
     "precision": PRECISIONS,
 }
 _AT_LEAST_ONE = ("sequence", "batch", "steps", "width", "depth", "head_dim", "ff")
+# beyond these no machine trains, and what only looks at a trial would take for ever
+_AT_MOST = {
+    "width": 1 << 20, "depth": 1 << 12, "head_dim": 1 << 20, "ff": 1 << 24, "sequence": 1 << 24,
+    "batch": 1 << 24, "steps": (1 << 31) - 1, "vocab": 1 << 24,
+}  # fmt: skip
 _POSITIVE = (
     "lr",
     "init_std",
@@ -244,6 +248,9 @@ def check_trial(trial: Trial) -> None:
     for name in _AT_LEAST_ONE:
         if getattr(trial, name) < 1:
             _refuse(name, getattr(trial, name), "must be at least 1")
+    for name, most in _AT_MOST.items():
+        if getattr(trial, name) > most:
+            _refuse(name, getattr(trial, name), f"must be at most {most}")
     for name in _POSITIVE:
         if not getattr(trial, name) > 0:
             _refuse(name, getattr(trial, name), "must be above 0")
@@ -269,6 +276,8 @@ def check_trial(trial: Trial) -> None:
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
     diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch)
+    text.label("parametrization", trial.parametrization)
+    text.label("corpus", trial.corpus)
 
 
 def canonical_json(record: dict[str, Any]) -> str:
@@ -316,6 +325,8 @@ def run_id(trial: Trial) -> str:
 
 def trial_from_json(data: dict[str, Any]) -> Trial:
     """Inverse of `trial_json`; an unknown or missing field is refused by name."""
+    if not isinstance(data, dict):
+        _refuse("trial", data, "must be an object")
     for name in data:
         if name not in _FIELDS:
             _refuse(name, data[name], f"unknown field of a trial; known: {', '.join(_FIELDS)}")
@@ -373,6 +384,13 @@ class Result:
             _refuse("status", self.status, f"must be one of {', '.join(STATUSES)}")
         if self.status == "done" and (self.loss is None or not math.isfinite(self.loss)):
             _refuse("loss", self.loss, "a trial that is done has a finite loss")
+        for name in ("device", "code", "prediction_sha256"):
+            text.label(name, getattr(self, name))
+        for field, names in (("curves", self.curves), ("versions", self.versions)):
+            for name in names:
+                text.label(field, name)
+        for version in self.versions.values():
+            text.label("versions", version)
 
 
 def curve_json(curve: Curve) -> dict[str, Any]:
@@ -384,7 +402,13 @@ def curve_json(curve: Curve) -> dict[str, Any]:
 
 
 def curve_from_json(data: dict[str, Any]) -> Curve:
-    return Curve(tuple(data["steps"]), tuple(float(v) for v in data["values"]))
+    try:
+        steps, values = tuple(data["steps"]), tuple(float(v) for v in data["values"])
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise InputError(f"curve: must have steps and values, lists of numbers ({error})") from None
+    if not all(type(step) is int for step in steps):
+        _refuse("steps", steps[:3], "must be whole numbers")
+    return Curve(steps, values)
 
 
 def result_json(result: Result) -> dict[str, Any]:
@@ -393,11 +417,8 @@ def result_json(result: Result) -> dict[str, Any]:
 
 
 def result_from_json(data: dict[str, Any]) -> Result:
-    known = {f.name for f in dataclasses.fields(Result)}
-    for name in data:
-        if name not in known:
-            _refuse(
-                name, data[name], f"unknown field of a result; known: {', '.join(sorted(known))}"
-            )
+    if not isinstance(data, dict) or not isinstance(data.get("curves", {}), dict):
+        _refuse("result", data, "must be an object, and its curves one")
     curves = {name: curve_from_json(c) for name, c in data.get("curves", {}).items()}
-    return Result(**{**data, "curves": curves})
+    found: Result = reading.read(Result, {**data, "curves": {}}, "result")
+    return dataclasses.replace(found, curves=curves)

@@ -2,9 +2,14 @@
 line and exit code 2.
 """
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 COMMANDS = {
     "demo": (
@@ -33,6 +38,31 @@ COMMANDS = {
     ),
     "report": ("scalelab.cli.report", "one HTML file that a sceptical colleague can check"),
 }
+
+
+# exit codes as shells report them: 128 + SIGINT, 128 + SIGTERM
+INTERRUPTED, STOPPED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what Ctrl-C does, under another exit code."""
+
+
+@contextlib.contextmanager
+def terminated() -> Iterator[None]:
+    """SIGTERM raises `Terminated` in the main thread, so that everything is left in order."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def usage() -> str:
@@ -70,23 +100,37 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     check_packages()
+    from scalelab.screen import plain_streams
+
+    with plain_streams(), terminated():
+        return run(args)
+
+
+def run(args: list[str]) -> int:
+    """The command `args[0]`: what it cannot do is said in one line."""
     from ground import InputError
+    from ground.text import line
+
+    def refuse(said: str, code: int = 2) -> int:
+        print(f"scalelab {args[0]}: {said}", file=sys.stderr)
+        return code
 
     try:
         return int(importlib.import_module(COMMANDS[args[0]][0]).main(args[1:]) or 0)
     except InputError as error:
-        print(f"scalelab {args[0]}: {error}", file=sys.stderr)
-        return 2
+        return refuse(line(str(error)))
     except BrokenPipeError:  # `| head` has read enough
         # else Python complains once more when it flushes at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # 128 + SIGPIPE, as shells report it
-    except KeyboardInterrupt:
-        print(
-            f"scalelab {args[0]}: interrupted; what was stored is kept, run again to go on",
-            file=sys.stderr,
-        )
-        return 130
+    except OSError as error:  # a full disk, a folder without permission
+        at = "" if error.filename is None else f"{os.fsdecode(error.filename)!r}: "
+        return refuse(line(f"{at}{error.strerror or error}"))
+    except MemoryError as error:
+        return refuse(line(f"not enough memory: {error}"))
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "interrupted; what was stored is kept, run again to go on"
+        return refuse(said, STOPPED if isinstance(stop, Terminated) else INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,15 @@ was lost or trained again.
     python -m scripts.chaos --trials 200 --kills 50 --json
 
 The trials are real (a tiny transformer on the running Python's documentation) unless --trainer
-names another function. Only a worker that holds a claim is killed: all are frozen by SIGSTOP, their
-claims are read, one gets SIGKILL or SIGTERM, and the others go on. A trace that the training
+names another function, and are saved every 0.2 s, on a disk that is too small for it where one may
+mount such (root). Only a worker that holds a claim is killed: all are frozen by SIGSTOP, their
+claims are read, one gets SIGKILL or SIGTERM, or stays frozen beyond its lease, and the others go
+on. A trace that the training
 function itself appends to says what was trained and when.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
@@ -19,14 +22,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab.records import Result, Trial
 from sweeps import space
-from sweeps.claims import held
+from sweeps.claims import LEASE_BEATS, held
 from sweeps.job import Job, trainer_of
 from sweeps.launch import local
 from sweeps.record import encode
@@ -34,6 +38,11 @@ from sweeps.run import Train
 from sweeps.store import Store, create
 
 WORKERS = 4
+BEAT_SECONDS = 0.25
+FROZEN_SECONDS = 1.5 * LEASE_BEATS * BEAT_SECONDS
+SAVE_SECONDS = 0.2  # between checkpoints
+DISK = "48k"  # for them
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGSTOP")
 STUCK_SECONDS = 300.0  # without a published trial: something hangs
 
 
@@ -90,7 +99,10 @@ def _lab_train() -> Train:
 
     runtime.start()
     return functools.partial(
-        population.train, corpus=open_corpus("python", Path("runs/corpora")), axis="turn"
+        population.train,
+        corpus=open_corpus("python", Path("runs/corpora")),
+        axis="turn",
+        every_seconds=SAVE_SECONDS,
     )
 
 
@@ -123,17 +135,27 @@ def doing(pid: int, trace: Path, store: Store) -> str:
     )
 
 
+def frozen(pid: int) -> bool:
+    """Whether a process is stopped; one that has just ended is not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
 def kill(
     processes: Sequence["subprocess.Popen[bytes]"], store: Store, trace: Path, rng: random.Random
 ) -> dict[str, Any] | None:
     """Freeze all workers, kill one that holds a claim and say what it was doing; the others go on.
     None when none was chosen.
     """
-    alive = [p for p in processes if p.poll() is None]
+    alive = [p for p in processes if p.poll() is None and not frozen(p.pid)]
     for process in alive:
         process.send_signal(signal.SIGSTOP)
         # until it stands still
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):  # it has ended
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    victim, name = None, ""
     try:
         claims = held(store, store.ids())
         mine = {
@@ -145,7 +167,7 @@ def kill(
         holders = [p for p in alive if mine[p.pid] and (p.pid in begun or rng.random() < 0.1)]
         if not holders:
             return None
-        victim, name = rng.choice(holders), rng.choice(("SIGKILL", "SIGTERM"))
+        victim, name = rng.choice(holders), rng.choice(SIGNALS)
         what = {
             "claims": len(mine[victim.pid]),
             "doing": doing(victim.pid, trace, store),
@@ -154,7 +176,11 @@ def kill(
         victim.send_signal(getattr(signal, name))
     finally:
         for process in alive:
-            process.send_signal(signal.SIGCONT)
+            if not (process is victim and name == "SIGSTOP"):
+                process.send_signal(signal.SIGCONT)
+    if name == "SIGSTOP":  # it wakes up when others have taken over
+        threading.Timer(FROZEN_SECONDS, victim.send_signal, [signal.SIGCONT]).start()
+        return {"signal": name, **what, "exit": None}
     return {"signal": name, **what, "exit": victim.wait(timeout=STUCK_SECONDS)}
 
 
@@ -186,6 +212,18 @@ def disturb(
     return done
 
 
+@contextlib.contextmanager
+def small_disk(where: Path) -> Iterator[bool]:
+    """A disk at `where` that is soon full, where this process may mount one; whether it does."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(where)]
+    mounted = subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(where)], check=True)
+
+
 # 3. proof ----------------------------------------------------------------------------------------
 
 
@@ -208,7 +246,7 @@ def report(
 ) -> dict[str, Any]:
     begins = [e for e in read_trace(trace) if e["event"] == "begin"]
     ours, theirs = table(chaos), table(calm)
-    counted = {name: sum(k["signal"] == name for k in kills) for name in ("SIGKILL", "SIGTERM")}
+    counted = {name: sum(k["signal"] == name for k in kills) for name in SIGNALS}
     return {
         "trials": len(trials),
         "stored": len(ours),
@@ -221,8 +259,11 @@ def report(
         ),
         "differ_from_undisturbed": sum(ours.get(t.run_id) != theirs.get(t.run_id) for t in trials),
         "left_in_claims_workers_tmp": sum(
-            1 for f in ("claims", "workers", "tmp") for _ in (chaos.path / f).iterdir()
+            1
+            for f in ("claims", "workers", "tmp", "checkpoints")
+            for _ in (chaos.path / f).iterdir()
         ),
+        "processes_left": sum(Path(f"/proc/{e['pid']}").exists() for e in begins),
         "victims": kills,
     }
 
@@ -236,6 +277,7 @@ def holds(document: dict[str, Any], kills: int) -> bool:
             "trainings_begun_of_published_trials",
             "differ_from_undisturbed",
             "left_in_claims_workers_tmp",
+            "processes_left",
         )
     )
 
@@ -262,11 +304,11 @@ def run(
             trainer="scripts.chaos:train",
             workers=WORKERS,
             most=4,
-            beat_seconds=0.25,
+            beat_seconds=BEAT_SECONDS,
         )
-        killed = (
-            disturb(job, store, len(trials), victims, trace, random.Random(seed)) if victims else []
-        )
+        with small_disk(store.path / "checkpoints") if victims else contextlib.nullcontext(False):
+            rng = random.Random(seed)
+            killed = disturb(job, store, len(trials), victims, trace, rng) if victims else []
         clean = local.launch(job, 1, store.path / "logs")
         code = clean.processes[0].wait()
         if code != 0:

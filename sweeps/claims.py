@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import NotRequired, TypedDict
 
+from ground import InputError, reading
 from sweeps import files
 from sweeps.store import Store
 
@@ -29,52 +30,75 @@ LEASE_BEATS = 12  # a counter that stands still for so many of its owner's beats
 _SIZE = 512  # one beat is one write of so many bytes
 
 
+class Beat(TypedDict):
+    """What a worker says of itself."""
+
+    worker: str
+    place: str
+    pid: int
+    started: str
+    count: int
+    tokens_per_second: NotRequired[float]
+
+
+def beat_of(content: bytes) -> Beat | None:
+    """None of what is no beat: half-written by a machine that died, or another's file."""
+    try:
+        return reading.read(Beat, reading.parse(content, "beat"), "beat")
+    except InputError:
+        return None
+
+
 def gone(content: bytes) -> bool:
     """Whether the owner is a process of this machine that no longer exists: it needs no lease to be
     known dead.
     """
-    try:
-        owner = json.loads(content)
-        return files.gone(owner["place"], owner["pid"], owner["started"])
-    except (ValueError, KeyError, TypeError):
-        return False
+    owner = beat_of(content)
+    return owner is not None and files.gone(owner["place"], owner["pid"], owner["started"])
 
 
 @dataclass
 class Watch:
-    """Decides that a counter stands still, by the time that this process itself saw pass.
+    """Decides that a counter stands still, by the time that this process itself saw pass and its
+    own beat: nothing else that a beat says lengthens or shortens a lease.
 
     A gap between two looks counts at most two beats: a reader that was stopped, or a machine that
     slept, has not watched.
     """
 
     clock: Callable[[], float] = time.monotonic
-    # content, last look, seconds it stood still
-    seen: dict[str, tuple[bytes, float, float]] = field(default_factory=dict)
+    beat_seconds: float = BEAT_SECONDS
+    # count, last look, seconds it stood still
+    seen: dict[str, tuple[int | bytes, float, float]] = field(default_factory=dict)
 
     def stale(self, claim: str, content: bytes) -> bool:
         if gone(content):
             return True
-        try:
-            beat = float(json.loads(content)["beat_seconds"])
-        except (ValueError, KeyError, TypeError):
-            beat = BEAT_SECONDS  # half-written by a machine that died
+        owner, beat = beat_of(content), self.beat_seconds
+        count = content if owner is None else owner["count"]
         now = self.clock()
         before, last, still = self.seen.get(claim, (b"", now, 0.0))
-        still = still + min(now - last, 2 * beat) if content == before else 0.0
-        self.seen[claim] = (content, now, still)
+        still = still + min(now - last, 2 * beat) if count == before else 0.0
+        self.seen[claim] = (count, now, still)
         return still > LEASE_BEATS * beat
 
 
 def tops(store: Store) -> dict[str, int]:
     """The newest generation of each trial's claim."""
     found: dict[str, int] = {}
-    for entry in os.scandir(store.path / "claims"):
-        run_id, _, generation = entry.name.partition(".")
-        if not (run_id and generation.isdigit()):  # a file server's or an editor's
+    for name in _names(store, "claims"):
+        run_id, _, generation = name.partition(".")
+        if not (run_id and generation.isascii() and generation.isdigit() and len(generation) < 10):
             continue
         found[run_id] = max(found.get(run_id, -1), int(generation))
     return found
+
+
+def _names(store: Store, folder: str) -> list[str]:
+    try:
+        return os.listdir(store.path / folder)
+    except FileNotFoundError:  # an empty one, which git does not keep
+        return []
 
 
 def given_back(store: Store, run_id: str, generation: int) -> bool:
@@ -82,18 +106,16 @@ def given_back(store: Store, run_id: str, generation: int) -> bool:
     return not _read(store.path / "claims" / f"{run_id}.{generation}")
 
 
-def held(store: Store, published: set[str]) -> dict[str, dict[str, Any]]:
+def held(store: Store, published: set[str]) -> dict[str, Beat]:
     """run_id to owner of every trial that is claimed by a worker not known to be dead, for those
     who only look.
     """
-    out = {}
+    out: dict[str, Beat] = {}
     for run_id, generation in tops(store).items():
         content = _read(store.path / "claims" / f"{run_id}.{generation}")
         if run_id not in published and content and not gone(content):
-            try:
-                out[run_id] = {"worker": "", **json.loads(content)}
-            except (ValueError, TypeError):
-                out[run_id] = {"worker": "unreadable"}
+            unreadable = Beat(worker="unreadable", place="", pid=0, started="", count=0)
+            out[run_id] = beat_of(content) or unreadable
     return out
 
 
@@ -108,8 +130,8 @@ def _elapsed() -> float:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        return files.content(path, _SIZE)
+    except OSError:  # it is gone, or no file
         return b""
 
 
@@ -122,7 +144,7 @@ class Worker:
         self.store, self.beat_seconds = store, beat_seconds
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.path = store.path / "workers" / self.id
-        self.watch = Watch()
+        self.watch = Watch(beat_seconds=beat_seconds)
         self.claims: dict[str, int] = {}
         self.note: dict[str, float] = {}  # goes into the next beat, for `sweep status`
         self._lapsed = False
@@ -161,15 +183,14 @@ class Worker:
     def _beat(self) -> None:
         self._lapsed = self.lapsed()
         self._count += 1
-        owner = {
-            "worker": self.id,
-            "place": files.place(),
-            "pid": os.getpid(),
-            "started": files.started(os.getpid()),
-        }
-        line = json.dumps(
-            {**owner, "beat_seconds": self.beat_seconds, "count": self._count, **self.note}
+        owner = Beat(
+            worker=self.id,
+            place=files.place(),
+            pid=os.getpid(),
+            started=files.started(os.getpid()) or "",
+            count=self._count,
         )
+        line = json.dumps({**owner, **self.note})
         os.pwrite(self._fd, line.ljust(_SIZE - 1).encode() + b"\n", 0)
         self._last = _elapsed()
 
@@ -213,7 +234,7 @@ class Worker:
     def release(self, run_id: str) -> None:
         """The trial is published: its claims are history."""
         for generation in range(self.claims.pop(run_id) + 1):
-            self._file(run_id, generation).unlink(missing_ok=True)
+            files.remove(self._file(run_id, generation))
 
     def give_back(self, run_id: str) -> None:
         """The trial is not finished: anyone may claim it at once."""
@@ -226,18 +247,27 @@ class Worker:
             return
 
 
+def _forget(folder: Path, published: set[str]) -> None:
+    """Checkpoints that hold published trials alone, whoever finished those."""
+    if any(entry.is_dir() and "-tmp" not in entry.name for entry in os.scandir(folder)):
+        from lab import checkpoint  # here: a sweep without checkpoints needs no JAX
+
+        checkpoint.forget(folder, published)
+
+
 def tidy(store: Store, published: set[str]) -> None:
     """Remove what crashed workers left: claims of published trials, half-written files, counters of
     workers known to be dead.
     """
-    for entry in os.scandir(store.path / "claims"):
-        if entry.name.partition(".")[0] in published:
-            Path(entry.path).unlink(missing_ok=True)
+    for name in _names(store, "claims"):
+        if name.partition(".")[0] in published:
+            files.remove(store.path / "claims" / name)
     files.sweep_temporary(store.path / "tmp")
-    workers = list(os.scandir(store.path / "workers"))
-    for entry in workers:
-        if gone(_read(Path(entry.path))):
-            Path(entry.path).unlink(missing_ok=True)
-    if not any(Path(entry.path).exists() for entry in workers):  # nobody is writing a checkpoint
+    workers = [store.path / "workers" / name for name in _names(store, "workers")]
+    for path in workers:
+        if gone(_read(path)):
+            files.remove(path)
+    _forget(store.path / "checkpoints", published)
+    if not any(path.exists() for path in workers):  # nobody is writing a checkpoint
         for unfinished in (store.path / "checkpoints").glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(unfinished, ignore_errors=True)

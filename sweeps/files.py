@@ -2,28 +2,17 @@
 half-written.
 """
 
+import contextlib
+import errno
 import hashlib
 import os
-import re
 import socket
+import stat
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
-from ground import InputError
 from ground.files import sync
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-
-
-def name_checked(field: str, name: str) -> str:
-    """Names become paths: nothing that could leave its folder."""
-    if not _NAME.fullmatch(name):
-        raise InputError(
-            f"{field}={name!r}: must be 1 to 100 letters, digits, '_', '-' or '.', "
-            "starting with a letter or digit"
-        )
-    return name
-
 
 # 1. processes ------------------------------------------------------------------------------------
 
@@ -41,21 +30,29 @@ def place() -> str:
         return ""
 
 
-def started(pid: int) -> str:
-    """When a process of this place started, in ticks since boot; "" when there is none (or only a
-    zombie).
+def started(pid: int) -> str | None:
+    """When a process of this place started, in ticks since boot; "" when it has ended, None when
+    that cannot be told (another user's, where /proc hides those).
     """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except (PermissionError, OverflowError):  # another user's
+        pass
     try:
         with open(f"/proc/{pid}/stat") as file:
             state, *rest = file.read().rpartition(")")[2].split()
         return "" if state in "ZX" else rest[18]
     except OSError:
-        return ""
+        return None
 
 
 def gone(where: str, pid: int, since: str) -> bool:
     """Whether a process is known to have ended: only its own place can know."""
-    return bool(where) and where == place() and started(pid) != since
+    if not where or where != place() or pid < 1:
+        return False
+    return started(pid) not in (since, None)
 
 
 # 2. files ----------------------------------------------------------------------------------------
@@ -75,8 +72,28 @@ def sweep_temporary(folder: Path) -> None:
     """Remove what processes of this place that have ended left half-written."""
     for entry in os.scandir(folder):
         mark, pid, since, *_ = [*entry.name.split("."), "", ""]
-        if mark == _mark() and gone(place(), int(pid), since):
-            Path(entry.path).unlink(missing_ok=True)
+        if mark == _mark() and pid.isdecimal() and gone(place(), int(pid), since):
+            remove(Path(entry.path))
+
+
+def appending(path: Path) -> BinaryIO:
+    """A log to add to; one that is a link is refused."""
+    return open(path, "ab", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o666))
+
+
+def content(path: Path | str, most: int = -1) -> bytes:
+    """The (first `most`) bytes of a regular file; OSError for a folder, a pipe, a device."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer does not block
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return file.read(most)
+
+
+def remove(path: Path) -> None:
+    """A file that is there no more, or stays where it is no file or not ours to remove."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+        path.unlink()
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ground import InputError
+from ground import InputError, text
 from lab.records import Result, Trial
 from sweeps.claims import BEAT_SECONDS
 from sweeps.cohorts import Limits
 from sweeps.run import Train, log, work
 from sweeps.store import create
 from sweeps.summary import Summary
+from sweeps.watchdog import STILL_SECONDS, STOPPED
 
 IN_TURN = 8  # trials claimed at once where they train in turn: others are free to take the rest
-STOPPED = 143  # exit code of a worker that was asked to stop: 128 + SIGTERM, as shells report it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class Job:
     # of a prediction that was written before the job; every result says so
     prediction_sha256: str = ""
     beat_seconds: float = BEAT_SECONDS
+    # without a step or a result the worker takes itself for stuck, and ends; 0 = never
+    still_seconds: float = STILL_SECONDS
     # pid of the process that starts the worker, which ends with it; 0 = it goes on alone
     parent: int = 0
 
@@ -50,6 +52,7 @@ class Job:
         for name, least in (("workers", 1), ("most", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
+        text.name("study", self.study)
 
     def json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -88,6 +91,7 @@ def run_job(job: Job) -> Summary:
         limits=limits,
         beat_seconds=job.beat_seconds,
         parent=job.parent,
+        still_seconds=job.still_seconds,
     )
 
 

@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Required, TypedDict
 
-from ground import InputError
-from ground.columns import COLUMNS, TEXT, WHOLE
+from ground import InputError, reading, text
+from ground.columns import COLUMNS, TABLE, TEXT, WHOLE
 from lab.counts import row as row_of
 from lab.records import (
     Result,
@@ -25,6 +25,10 @@ SCHEMA = 3
 
 class Damaged(Exception):
     """A file of the store that cannot be trusted; the message says why."""
+
+
+class Newer(Damaged):
+    """A file that another version of scalelab wrote: it is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +83,30 @@ def _checked(data: bytes) -> tuple[int, bytes]:
     """Schema and body of an encoded document whose checksum holds."""
     first, _, body = data.partition(b"\n")
     try:
-        header = json.loads(first.rstrip(b",") + b"}")
+        header = reading.parse(first.rstrip(b",") + b"}", "it")
         schema, digest = header["schema"], header["sha256"]
     except (ValueError, KeyError, TypeError):
         raise Damaged("its first line is no header") from None
-    if not isinstance(schema, int) or schema > SCHEMA:
-        raise InputError(
-            f"store: a file has schema {schema}, this scalelab reads up to {SCHEMA}; "
-            "use a newer scalelab"
+    if type(schema) is not int or not 1 <= schema:
+        raise Damaged(f"its first line has schema {schema!r}")
+    if schema > SCHEMA:
+        raise Newer(
+            f"it has schema {schema!r}, this scalelab reads up to {SCHEMA}; use a newer scalelab"
         )
     if hashlib.sha256(body).hexdigest() != digest:
         raise Damaged(
             f"its content ({len(body)} bytes) does not have the checksum of its first line"
         )
     return schema, body
+
+
+def newer(data: bytes) -> bool:
+    """Whether a newer scalelab wrote it. Raises `Damaged` where that cannot be told."""
+    try:
+        _checked(data)
+    except Newer:
+        return True
+    return False
 
 
 def _with_row(document: dict[str, Any]) -> dict[str, Any]:
@@ -116,10 +130,42 @@ def _with_names(document: dict[str, Any]) -> dict[str, Any]:
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _with_row, 2: _with_names}
 
 
-def _migrated(document: dict[str, Any], schema: int) -> dict[str, Any]:
-    for version in range(schema, SCHEMA):
-        document = MIGRATIONS[version](document)
-    return document
+# What every row has; the others may be missing, as where training diverged
+_GIVEN = {"run_id", "study", "status", "parametrization", "width", "depth", "steps", "tokens",
+          "flops", "seconds", "lr"}  # fmt: skip
+_Row: Any = TypedDict(  # type: ignore[misc]
+    "_Row",
+    {c.name: Required[c.kind] if c.name in _GIVEN else c.kind | None for c in TABLE},
+    total=False,
+)
+
+
+def checked_row(data: Any) -> dict[str, Any]:
+    """A row of the table as a record has it. Raises InputError."""
+    found: dict[str, Any] = reading.read(_Row, data, "row")
+    if found["status"] == "done" and found.get("loss") is None:
+        raise InputError("row: a trial that is done has a loss")
+    return found
+
+
+class _Head(TypedDict):
+    study: str
+    trial: dict[str, Any]
+    result: dict[str, Any]
+    row: dict[str, Any]
+
+
+def _read(body: bytes, schema: int) -> dict[str, Any]:
+    """The document of the newest schema that a body is, each field what a record has."""
+    try:
+        document = reading.parse(b"{" + body, "it")
+        for version in range(schema, SCHEMA):
+            document = MIGRATIONS[version](document)
+        found: dict[str, Any] = reading.read(_Head, document, "it")
+        text.name("study", found["study"])
+        return {**found, "row": checked_row(found["row"])}
+    except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
+        raise Damaged(str(error) if isinstance(error, InputError) else repr(error)) from None
 
 
 def document(data: bytes) -> dict[str, Any]:
@@ -127,10 +173,10 @@ def document(data: bytes) -> dict[str, Any]:
     schema; raises `Damaged`.
     """
     schema, body = _checked(data)
-    try:
-        return _migrated(json.loads(b"{" + body), schema)
-    except InputError as error:
-        raise Damaged(str(error)) from None
+    found = _read(body, schema)
+    if not isinstance(found.get("curves"), dict):
+        raise Damaged("it has no curves")
+    return found
 
 
 def decode(data: bytes) -> Record:
@@ -143,10 +189,15 @@ def decode(data: bytes) -> Record:
         raise Damaged(str(error)) from None
     if trial.run_id != result.run_id:
         raise Damaged(f"its result is of {result.run_id}, its trial is {trial.run_id}")
-    return Record(found["study"], trial, result, {name: found["row"].get(name) for name in COLUMNS})
+    return Record(
+        found["study"],
+        trial,
+        result,
+        {name: found["row"].get(name) for name in COLUMNS},
+    )
 
 
 def head(data: bytes) -> dict[str, Any]:
     """study, trial, result and row as plain data, without the curves; raises `Damaged`."""
     schema, body = _checked(data)
-    return _migrated(json.loads(b"{" + body.partition(b"\n")[0].rstrip(b",") + b"}"), schema)
+    return _read(body.partition(b"\n")[0].rstrip(b",") + b"}", schema)

@@ -4,7 +4,6 @@ Any number of workers may share a store, come and go, and be killed.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from sweeps.record import head, make_record
 from sweeps.signals import stop_on_signals
 from sweeps.store import Store
 from sweeps.summary import Summary
+from sweeps.watchdog import Watchdog
 
 ATTEMPTS = 2  # of a trial that fails, in one run; the next run tries again
 POLL_SECONDS = 1.0  # between looks at what other workers still hold
@@ -30,7 +30,8 @@ class Train(Protocol):
 
     `stop()` is polled; when it turns true the function saves what is unfinished under `checkpoints`
     and returns early. `progress` is told now and then how fast it is: an object with
-    `tokens_per_second`, of all its trials together.
+    `tokens_per_second`, of all its trials together. A worker that hears neither that nor of a
+    result for an hour (`Job.still_seconds`) takes it for stuck, and ends.
     """
 
     def __call__(
@@ -74,6 +75,7 @@ class _Run:
     workers: int
     limits: Limits
     summary: Summary
+    watchdog: Watchdog
     failed_before: dict[str, int] = field(default_factory=dict)
     last: tuple[object, ...] | None = None
 
@@ -155,6 +157,7 @@ class _Run:
 
     def progress(self, state: Any) -> None:
         """Into the next beat, for those who look at the store."""
+        self.watchdog.alive()
         self.worker.note = {"tokens_per_second": state.tokens_per_second}
 
     def train_cohort(self, cohort: list[Trial]) -> None:
@@ -196,6 +199,7 @@ class _Run:
                                 progress=self.progress,
                             )
                         )
+                    self.watchdog.alive()
                     result = next(results)
                     trial = rest.pop(result.run_id)
             except StopIteration:
@@ -241,6 +245,7 @@ class _Run:
         self.set_aside_damaged()
         self.failed_before = self.store.failures()
         while not self.stop():
+            self.watchdog.alive()
             self.worker.renew()
             with self.summary.spans.of("claim"):
                 open_ = self.open()
@@ -269,21 +274,27 @@ def work(
     limits: Limits | None = None,
     beat_seconds: float = BEAT_SECONDS,
     parent: int = 0,
+    still_seconds: float = 0.0,
 ) -> Summary:
     """Train what is missing of `trials`, with `workers` such workers on the store in all; skips
     what is published.
 
     Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, after
     SIGTERM, or once the process `parent` (when given) is no longer this one's parent: no worker
-    outlives the command that started it. What the store cannot take (a full disk) is raised as
-    OSError; nothing that was published is lost by it.
+    outlives the command that started it. Where training stands still for `still_seconds` (0: ever),
+    or goes on without its parent, the process is ended (`Watchdog`). What the store cannot take (a
+    full disk) is raised as OSError; nothing that was published is lost by it.
     """
     begun = time.perf_counter()
     summary = Summary()
-    with stop_on_signals() as asked, Worker(store, beat_seconds) as worker:
+    with (
+        stop_on_signals() as asked,
+        Worker(store, beat_seconds) as worker,
+        Watchdog(still_seconds, parent) as watchdog,
+    ):
 
         def stop() -> bool:
-            return asked() or (parent > 0 and os.getppid() != parent)
+            return asked() or watchdog.orphaned()
 
         wanted = {t.run_id: t for t in trials}
         _Run(
@@ -296,6 +307,7 @@ def work(
             workers,
             limits or Limits(),
             summary,
+            watchdog,
         ).loop()
     tidy(store, store.ids())
     summary.seconds = time.perf_counter() - begun

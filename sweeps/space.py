@@ -16,9 +16,16 @@ from ground import InputError
 from lab.counts import with_tau
 from lab.records import Trial
 
+MOST = 100_000  # points of a space: five times the largest store that was tried
 Point = dict[str, Any]
 # A range: (low, high), or (low, high, "log" | "int" | "log_int")
 Range = Sequence[Any]
+
+
+def _few(what: str, count: float) -> None:
+    """Refuse a space that is too large before it is made."""
+    if not count <= MOST:
+        raise InputError(f"{what}: {count:,.6g} points; must be at most {MOST:,}")
 
 
 # 1. values ---------------------------------------------------------------------------------------
@@ -33,6 +40,7 @@ def log_grid(low: float, high: float, count: int) -> list[float]:
             f"log_grid({low}, {high}, {count}): needs 0 < low < high and a count of "
             "at least 2 (1 when they are equal)"
         )
+    _few("log_grid", count)
     if count == 1:
         return [float(low)]
     step = math.log(high / low) / (count - 1)
@@ -47,6 +55,7 @@ def powers(
         raise InputError(
             f"powers({low}, {high}, step={step}): needs low <= high and a step above 0"
         )
+    _few("powers", (high - low) / step)
     return [base ** (low + step * i) for i in range(int((high - low) / step + 1e-9) + 1)]
 
 
@@ -55,6 +64,7 @@ def powers(
 
 def product(**axes: Sequence[Any]) -> list[Point]:
     """Every combination of the axes' values; the last axis turns fastest."""
+    _few("product", math.prod(len(values) for values in axes.values()))
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
@@ -75,6 +85,7 @@ def cross(*spaces: Iterable[Point]) -> list[Point]:
         for left, right in itertools.product(out[:1], space[:1]):
             if both := left.keys() & right.keys():
                 raise InputError(f"cross: {', '.join(sorted(both))} is in two spaces")
+        _few("cross", len(out) * len(space))
         out = [{**left, **right} for left in out for right in space]
     return out
 
@@ -122,6 +133,7 @@ def _scaled(name: str, unit: float, range_: Range) -> float | int:
 
 def random(count: int, seed: int = 0, **ranges: Range) -> list[Point]:
     """`count` independent points, uniform in each range (in its logarithm for "log")."""
+    _few("random", count)
     units = np.random.default_rng(seed).random((count, len(ranges)))
     return [
         {k: _scaled(k, float(u), r) for u, (k, r) in zip(row, ranges.items(), strict=True)}
@@ -135,6 +147,7 @@ def sobol(count: int, seed: int = 0, **ranges: Range) -> list[Point]:
     """
     from scipy.stats import qmc
 
+    _few("sobol", count)
     sampler = qmc.Sobol(len(ranges), scramble=True, rng=np.random.default_rng(seed))
     units = sampler.random_base2(max(0, math.ceil(math.log2(max(count, 1)))))[:count]
     return [

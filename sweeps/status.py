@@ -5,9 +5,10 @@ failed.
 from dataclasses import dataclass, field
 from typing import Any
 
+from ground import InputError
 from lab.counts import flops
-from lab.records import trial_from_json
-from sweeps.claims import held
+from lab.records import Trial, trial_from_json
+from sweeps.claims import Beat, held
 from sweeps.record import head
 from sweeps.store import Store
 
@@ -24,10 +25,10 @@ class Board:
     store: Store
     # of the table, by run_id: done and diverged
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-    # declared trials that are not published, as plain data
-    left: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # declared trials that are not published
+    left: dict[str, Trial] = field(default_factory=dict)
     # run_id to its owner's last beat
-    running: dict[str, dict[str, Any]] = field(default_factory=dict)
+    running: dict[str, Beat] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
 
@@ -35,13 +36,21 @@ class Board:
         self.damaged = {}
         for found in self.store.scan(head, self.damaged, skip=self.rows.keys()):
             self.rows[found["row"]["run_id"]] = found["row"]
-        declared = self.store.declared().values()
-        self.left = {
-            k: trial for trials in declared for k, trial in trials.items() if k not in self.rows
-        }
+        self.left = self._left()
         self.running = held(self.store, set(self.rows))
         self.failures = {k: n for k, n in self.store.failures().items() if k in self.left}
         return self
+
+    def _left(self) -> dict[str, Trial]:
+        """A study that cannot be read counts as damaged, and the others serve."""
+        left: dict[str, Trial] = {}
+        for study, trials in self.store.declared(self.damaged).items():
+            wanted = {k: t for k, t in trials.items() if k not in self.rows}
+            try:
+                left |= {k: self.left.get(k) or trial_from_json(t) for k, t in wanted.items()}
+            except InputError as error:
+                self.damaged[f"studies/{study}.json"] = str(error)
+        return left
 
     def counts(self) -> dict[str, int]:
         """trials, done, running, waiting, diverged, failed: the last five sum to the first."""
@@ -86,7 +95,7 @@ class Board:
         """
         if not self.left:
             return 0.0
-        left = [trial_from_json(t) for t in self.left.values()]
+        left = list(self.left.values())
         _, flops_per_second = self.speed()
         if flops_per_second:
             return sum(map(flops, left)) / flops_per_second / max(1, len(self.workers()))

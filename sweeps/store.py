@@ -13,21 +13,29 @@ that name exists: the first writer wins and a reader sees the whole file or none
 lock, and nothing in a file is evaluated.
 """
 
+import contextlib
 import errno
-import json
 import os
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
-from ground import InputError
+from ground import InputError, reading, text
 from ground.files import replace, sync
 from lab.records import Trial, trial_from_json, trial_json
 from sweeps import files
-from sweeps.files import name_checked
-from sweeps.record import SCHEMA, Damaged, Record, decode, dump, encode, head
+from sweeps.record import SCHEMA, Damaged, Record, decode, dump, encode, head, newer
+
+
+class _Declared(TypedDict):
+    trials: dict[str, dict[str, Any]]
+
+
+class _About(TypedDict):
+    schema: int
+
 
 FOLDERS = ("trials", "failed", "studies", "claims", "workers", "checkpoints", "damaged", "tmp")
 T = TypeVar("T", Record, dict[str, Any])
@@ -41,6 +49,10 @@ def _named(run_id: str, found: T) -> T:
     return found
 
 
+def _why(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder of trials. `create` makes one for writing, `open_store` one for reading."""
@@ -48,7 +60,7 @@ class Store:
     path: Path
 
     def file(self, run_id: str) -> Path:
-        return self.path / "trials" / f"{name_checked('run_id', run_id)}.json"
+        return self.path / "trials" / f"{text.name('run_id', run_id)}.json"
 
     def _publish(self, final: Path, record: Record) -> bool:
         return files.publish(self.path / "tmp", final, encode(record))
@@ -57,11 +69,11 @@ class Store:
         """Names of its JSON files, without the suffix; hidden files are a file server's or a file
         browser's, never ours.
         """
-        return [
-            e.name[:-5]
-            for e in os.scandir(self.path / folder)
-            if e.name.endswith(".json") and e.name[0] != "."
-        ]
+        try:
+            entries = os.listdir(self.path / folder)
+        except FileNotFoundError:  # an empty one, which git does not keep
+            return []
+        return [name[:-5] for name in entries if name.endswith(".json") and name[0] != "."]
 
     # 1. trials -----------------------------------------------------------------------------------
 
@@ -80,7 +92,7 @@ class Store:
 
     def read(self, run_id: str) -> Record:
         """Raises `Damaged`, or FileNotFoundError."""
-        return _named(run_id, decode(self.file(run_id).read_bytes()))
+        return _named(run_id, decode(files.content(self.file(run_id))))
 
     def scan(
         self,
@@ -95,36 +107,37 @@ class Store:
         """
         for run_id in sorted(k for k in self.ids() if k not in skip):
             try:
-                with open(f"{self.path}/trials/{run_id}.json", "rb") as file:
-                    data = file.read()
-                yield _named(run_id, parse(data))
-            except Damaged as reason:
-                if damaged is not None:
-                    damaged[f"trials/{run_id}.json"] = str(reason)
+                found = _named(run_id, parse(files.content(f"{self.path}/trials/{run_id}.json")))
             except FileNotFoundError:  # set aside meanwhile
                 continue
+            except (Damaged, OSError) as reason:
+                if damaged is not None:
+                    damaged[f"trials/{run_id}.json"] = _why(reason)
+                continue
+            yield found
 
     def records(self, damaged: dict[str, str] | None = None) -> Iterator[Record]:
         """Every published trial with its curves, by run_id."""
         return self.scan(decode, damaged)
 
     def set_aside(self, run_id: str) -> str:
-        """Move a damaged file to damaged/ and return why, "" when there was nothing wrong with it
-        any more.
+        """Move a damaged file (a folder, whatever has a trial's place) to damaged/ and return why;
+        "" when there was nothing wrong with it any more, or it is a newer version's.
         """
-        source, target = (
-            self.file(run_id),
-            self.path / "damaged" / f"{run_id}.{uuid.uuid4().hex[:8]}.json",
-        )
+        source = self.path / "trials" / f"{run_id}.json"
+        target = self.path / "damaged" / f"{run_id}.{uuid.uuid4().hex[:8]}.json"
+        with contextlib.suppress(Damaged, OSError):
+            if newer(files.content(source)):
+                return ""
         try:
             os.rename(source, target)
         except FileNotFoundError:  # another worker was faster
             return ""
         try:
-            _named(run_id, decode(target.read_bytes()))
-        except Damaged as reason:
+            _named(run_id, decode(files.content(target)))
+        except (Damaged, OSError) as reason:
             sync(source.parent)
-            return str(reason)
+            return _why(reason)
         # it was replaced by a good one since it was read
         files.publish(self.path / "tmp", source, target.read_bytes())
         target.unlink()
@@ -153,13 +166,15 @@ class Store:
         out: dict[str, tuple[int, str]] = {}
         for name in self._names("failed"):
             run_id, _, number = name.partition(".")
+            if not (number.isascii() and number.isdigit()):  # not ours
+                continue
             path, attempt = self.path / "failed" / f"{name}.json", int(number)
             if attempt < out.get(run_id, (-1, ""))[0]:
                 continue
             try:
-                out[run_id] = (attempt, head(path.read_bytes())["result"]["reason"])
-            except Damaged as reason:
-                out[run_id] = (attempt, f"{path.name}: {reason}")
+                out[run_id] = (attempt, str(head(files.content(path))["result"].get("reason", "")))
+            except (Damaged, OSError) as reason:
+                out[run_id] = (attempt, f"{path.name}: {_why(reason)}")
         return {run_id: reason for run_id, (_, reason) in out.items()}
 
     # 3. studies ----------------------------------------------------------------------------------
@@ -168,7 +183,7 @@ class Store:
         """Write what a study asks for; a later declaration of the same study replaces it."""
         about = {
             "schema": SCHEMA,
-            "name": name_checked("study", name),
+            "name": text.name("study", name),
             "question": question,
             "expectation": expectation,
         }
@@ -177,34 +192,44 @@ class Store:
             self.path / "studies" / f"{name}.json",
             dump(document) + "\n",
             files.temporary(self.path / "tmp"),
+            follow=False,
         )
 
-    def declared(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """The trials of each declared study, by run_id, as plain data."""
-        return {
-            name: self._declared(self.path / "studies" / f"{name}.json")
-            for name in sorted(self._names("studies"))
-        }
+    def declared(
+        self, damaged: dict[str, str] | None = None
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        """The trials of each declared study, by run_id, as plain data. Files that cannot be read
+        are left out and go to `damaged`.
+        """
+        out = {}
+        for name in sorted(self._names("studies")):
+            try:
+                out[name] = self._declared(self.path / "studies" / f"{name}.json")
+            except InputError as error:
+                if damaged is not None:
+                    damaged[f"studies/{name}.json"] = str(error)
+        return out
 
     def trials_of(self, study: str) -> list[Trial]:
         """The trials that a declared study asks for."""
         return [
             trial_from_json(t)
             for t in self._declared(
-                self.path / "studies" / f"{name_checked('study', study)}.json"
+                self.path / "studies" / f"{text.name('study', study)}.json"
             ).values()
         ]
 
     def _declared(self, path: Path) -> dict[str, dict[str, Any]]:
         try:
-            return dict(json.loads(path.read_bytes())["trials"])
+            found = reading.read(_Declared, reading.parse(files.content(path), "it"), "it")
         except FileNotFoundError:
             raise InputError(f"study={path.stem!r}: {self.path} has none of that name") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (InputError, OSError, Damaged) as error:
             raise InputError(
-                f"store: {path} is not a readable study ({error}); remove it and run "
+                f"store: {path} is not a readable study ({_why(error)}); remove it and run "
                 "the study again"
             ) from None
+        return found["trials"]
 
 
 # 4. opening --------------------------------------------------------------------------------------
@@ -213,14 +238,16 @@ class Store:
 def open_store(path: Path | str) -> Store:
     """An existing store, for reading: nothing is written."""
     root = Path(path)
-    if not (root / "store.json").is_file():
+    if not os.path.isfile(root / "store.json"):
         raise InputError(
             f"store={str(path)!r}: no store there (no store.json); `scalelab sweep "
             f"run STUDY --store {path}` makes one"
         )
     try:
-        schema = json.loads((root / "store.json").read_bytes())["schema"]
-    except (ValueError, KeyError, TypeError) as error:
+        schema = reading.read(_About, reading.document(root / "store.json", "store"), "it")[
+            "schema"
+        ]
+    except InputError as error:
         raise InputError(
             f"store={str(path)!r}: store.json is damaged ({error}); it should read "
             f'{{"schema": {SCHEMA}}}'
@@ -240,6 +267,12 @@ def create(path: Path | str) -> Store:
         raise InputError(
             f"store={str(path)!r}: is a file; a store is a folder (a table of runs is read-only)"
         )
+    for name in (*FOLDERS, "logs"):
+        if (root / name).is_symlink():
+            raise InputError(
+                f"store={str(path)!r}: {name} is a link, and what is written there would lie "
+                "elsewhere; must be a folder"
+            )
     try:
         for name in FOLDERS:
             (root / name).mkdir(parents=True, exist_ok=True)
@@ -259,6 +292,8 @@ def create(path: Path | str) -> Store:
             errno.ENOSPC,
             errno.EDQUOT,
             errno.ENOTDIR,
+            errno.EEXIST,
+            errno.ENAMETOOLONG,
         ):
             raise
         raise InputError(

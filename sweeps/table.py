@@ -2,16 +2,15 @@
 read-only store.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ground import InputError
+from ground import InputError, reading, text
 from ground.columns import COLUMNS, TEXT, WHOLE
 from ground.files import replace, replacing
 from lab.records import result_from_json, trial_from_json
-from sweeps.record import Record, document, dump, head
+from sweeps.record import Record, checked_row, document, dump, head
 from sweeps.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -92,13 +91,25 @@ def records_of(parquet: Path) -> Iterable[Record]:
             f"parquet={str(parquet)!r}: lacks {', '.join(missing)}; it holds no whole trials "
             "(`scalelab sweep export` writes them)"
         )
-    for batch in table.iter_batches(BATCH, columns=columns):
-        for r in batch.to_pylist():
-            trial, result = (
-                trial_from_json(json.loads(r["trial"])),
-                result_from_json({**json.loads(r["result"]), "curves": _curves(r)}),
-            )
-            yield Record(r["study"], trial, result, {c: r[c] for c in COLUMNS})
+    at = 0
+    try:
+        for batch in table.iter_batches(BATCH, columns=columns):
+            for r in batch.to_pylist():
+                yield _record(r)
+                at += 1
+    # pyarrow's own errors are among these
+    except (ValueError, TypeError, LookupError, OSError, AttributeError) as error:
+        raise InputError(f"parquet={str(parquet)!r}: row {at} cannot be read ({error})") from None
+
+
+def _record(r: dict[str, Any]) -> Record:
+    trial = trial_from_json(reading.parse(r["trial"], "trial"))
+    found = reading.parse(r["result"], "result")
+    result = result_from_json({**found, "curves": _curves(r)})
+    if trial.run_id != result.run_id:
+        raise InputError(f"result.run_id={result.run_id!r}: its trial is {trial.run_id}")
+    row = checked_row({c: r[c] for c in COLUMNS})
+    return Record(text.name("study", r["study"]), trial, result, row)
 
 
 def expand(parquet: Path, store: Store) -> int:
@@ -134,5 +145,6 @@ def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> in
     if out.suffix == ".parquet":
         return compact(open_store(source), out, damaged)
     table = store_table(source, damaged)
-    replace(out, table.to_csv(index=False))
+    words = {c: table[c].map(text.cell, na_action="ignore") for c in table if c in TEXT}
+    replace(out, table.assign(**words).rename(columns=text.cell).to_csv(index=False))
     return len(table)

@@ -12,6 +12,7 @@ variance grows. All of it is on log loss, so nothing depends on the loss's unit.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,19 @@ class Runs:
     @property
     def flops(self) -> Array:
         return np.asarray(training(self.params, self.tokens))
+
+    def covariance(self, length: float, ratio: float) -> tuple[Array, float]:
+        """Of the residuals, over sigma^2: its inverse [n, n] and log determinant. Every form and
+        prior asks for the same few, each a matrix to invert.
+        """
+        if (length, ratio) not in self._known:
+            spread = _spread(self, length, ratio)
+            self._known[length, ratio] = _inverse(spread), float(np.linalg.slogdet(spread)[1])
+        return self._known[length, ratio]
+
+    @cached_property
+    def _known(self) -> dict[tuple[float, float], tuple[Array, float]]:
+        return {}
 
     def take(self, rows: Any) -> "Runs":
         return Runs(self.params[rows], self.tokens[rows], self.loss[rows], self.noise[rows])
@@ -105,7 +119,7 @@ def members(law: type[Law], runs: Runs) -> list[Member]:
         if ratio > 0 or length == LENGTHS[0]
     ]
     grid = [(*shape, wide) for wide in (False, True) for shape in shapes]
-    weights = np.tile(_inverse(np.stack([_spread(runs, *shape) for shape in shapes])), (2, 1, 1))
+    weights = np.tile(np.stack([runs.covariance(*shape)[0] for shape in shapes]), (2, 1, 1))
     mean, _ = _prior(problem, runs, False)
     precision = np.stack([_prior(problem, runs, wide)[1] for *_, wide in grid])
     p = starts.grid(law, problem.x, problem.y, np.ones_like(problem.y), True, STARTS)
@@ -135,14 +149,13 @@ def member(law: type[Law], runs: Runs, u: Array, length: float, ratio: float, wi
     """
     problem = _problem(law, runs)
     mean, precision = _prior(problem, runs, wide)
-    spread = _spread(runs, length, ratio)
-    weights = _inverse(spread)
+    weights, log_det = runs.covariance(length, ratio)
     level, slopes = _log_law(problem, u[None], problem.x)
     residual, slopes = level[0] - np.log(problem.y), slopes[0]
     count, q = len(runs) + NOISE[1], float(residual @ weights @ residual) + NOISE[1] * NOISE[0] ** 2
     sigma = float(np.sqrt(q / count))
     curvature = slopes @ weights @ slopes.T / sigma**2 + np.diag(precision)
-    evidence = -count / 2 * np.log(q) - 0.5 * np.linalg.slogdet(spread)[1]
+    evidence = -count / 2 * np.log(q) - 0.5 * log_det
     evidence += 0.5 * (
         np.sum(np.log(precision)) - precision @ (u - mean) ** 2 - np.linalg.slogdet(curvature)[1]
     )

@@ -33,14 +33,15 @@ CURVE_POINTS = 97  # of a basin as it is drawn
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one size: `x` = log2 of the hyperparameter, increasing; `loss` means over seeds,
-    NaN where any seed diverged.
+    """The runs of one size: `x` = log2 of the hyperparameter, increasing; `loss` means over the
+    `runs` that ended, NaN where most `diverged`.
     """
 
     size: float
     x: Array
     loss: Array
     runs: Ints
+    diverged: Ints
     spread: float  # sum of squared deviations of log loss between seeds, near the best
     spread_dof: int
     loss_init: float | None
@@ -48,6 +49,11 @@ class Cell:
     @property
     def finite(self) -> Flags:
         return np.isfinite(self.loss)
+
+    @property
+    def total(self) -> int:
+        """Runs, those that diverged among them."""
+        return int(self.runs.sum() + self.diverged.sum())
 
     @property
     def ceiling(self) -> float | None:
@@ -134,10 +140,17 @@ def cell_of(
     x = np.log2(runs[hyperparameter].to_numpy(float))
     grid = np.unique(x)
     seeds = [losses[x == g] for g in grid]
-    means = np.array([np.exp(np.log(s).mean()) if np.isfinite(s).all() else np.nan for s in seeds])
+    ended = [s[np.isfinite(s)] for s in seeds]
+    diverged = np.array([len(s) - len(e) for s, e in zip(seeds, ended, strict=True)])
+    means = np.array(
+        [
+            np.exp(np.log(e).mean()) if len(e) and n <= len(e) else np.nan
+            for e, n in zip(ended, diverged, strict=True)
+        ]
+    )
     near = [
         np.log(s)
-        for s, m in zip(seeds, means, strict=True)
+        for s, m in zip(ended, means, strict=True)
         if np.isfinite(m) and np.log(m) < np.log(np.nanmin(means)) + SEED_NEAR
     ]
     spread = sum(float(((s - s.mean()) ** 2).sum()) for s in near)
@@ -145,7 +158,8 @@ def cell_of(
         size,
         grid,
         means,
-        np.array([len(s) for s in seeds]),
+        np.array([len(e) for e in ended]),
+        diverged,
         spread,
         sum(len(s) - 1 for s in near),
         loss_init,
@@ -175,7 +189,7 @@ def pooled_noise(cells: list[Cell], given: float | None) -> tuple[float, float, 
         sd = float(np.sqrt(total / dof))
         if sd > SEED_MOST:
             raise InputError(
-                f"runs={sum(int(c.runs.sum()) for c in cells)}: those that agree in size and "
+                f"runs={sum(c.total for c in cells)}: those that agree in size and "
                 f"hyperparameter differ by {sd:.0%}, which no "
                 "seed explains; select one checkpoint or setting (--where COLUMN=VALUE)"
             )
@@ -185,7 +199,7 @@ def pooled_noise(cells: list[Cell], given: float | None) -> tuple[float, float, 
     )
     if not sd > 0:
         raise InputError(
-            f"runs={sum(int(c.runs.sum()) for c in cells)}: seed noise cannot be "
+            f"runs={sum(c.total for c in cells)}: seed noise cannot be "
             "estimated; repeat seeds, add LRs, or give it"
         )
     return sd, rest, "residuals of the basins (no repeated seeds), pooled over all sizes and groups"
@@ -208,8 +222,8 @@ def row(cell: Cell, found: Basin) -> dict[str, Any]:
     return {
         "size": cell.size,
         "points": int(cell.finite.sum()),
-        "runs": int(cell.runs.sum()),
-        "diverged": int((~cell.finite).sum()),
+        "runs": cell.total,
+        "diverged": int(cell.diverged.sum()),
         "log2": number(found.value, found.low, found.high, found.level),
         "optimum": float(2**found.value),
         "censored": found.censored,
@@ -221,8 +235,8 @@ def row(cell: Cell, found: Basin) -> dict[str, Any]:
 
 
 def basin_data(cell: Cell, found: Basin) -> dict[str, list[float | None]]:
-    """The cell's points (`loss` None where a seed diverged) and the basin's curve, over `log2` of
-    the hyperparameter.
+    """The cell's points (`loss` None where most seeds diverged) and the basin's curve, over `log2`
+    of the hyperparameter.
     """
     x = cell.x[cell.finite]
     fine = np.linspace(x.min(), x.max(), CURVE_POINTS)

@@ -43,6 +43,8 @@ def followed(
             f"fit={name!r}: an answer of an older version, without the line "
             "of its drift; run `check transfer` again"
         )
+    if check["axis"] not in AXES:
+        raise InputError(f"axis={check['axis']!r}: must be one of {', '.join(AXES)}")
     axis = AXES[check["axis"]]
     if axis not in at:
         raise InputError(

@@ -7,12 +7,13 @@ it by the LR, so they get weight_decay / lr.
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from fits.predict.recipe import Recipe
-from ground import InputError
+from ground import InputError, text
 
 # tokens of a sequence, where the recipe has none: the default of MaxText (max_target_length) and
 # torchtitan (seq_len)
@@ -77,16 +78,25 @@ def _lines(pairs: list[tuple[str, Any]], form: str) -> str:
     return "".join(form.format(key, _spell(value)) for key, value in pairs if value is not None)
 
 
-def _spell(value: Any) -> str:
+def _spell(value: bool | str | int | float) -> str:
+    """In the grammar that YAML, TOML and Python share: a name in quotes, a float with a point
+    (YAML takes 1e-5 for text).
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value)
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+        return json.dumps(text.name("export", value))
+    if not math.isfinite(value):
+        raise InputError(f"export: {value} has no place in a configuration; must be finite")
+    if isinstance(value, int):
+        return str(value)
+    mantissa, e, power = f"{value:.5g}".partition("e")
+    return mantissa + ("" if "." in mantissa else ".0") + e + power
 
 
 def _comments(remarks: list[str]) -> str:
-    return "".join(f"# {remark}\n" for remark in remarks)
+    """One line each: what a remark quotes cannot end it."""
+    return "".join(f"# {text.line(remark)}\n" for remark in remarks)
 
 
 def maxtext(recipe: Recipe) -> str:

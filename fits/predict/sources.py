@@ -5,11 +5,10 @@ A source answers only as far as it may reach (`published.reach`); with an open p
 further than 10x the fitted compute.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from fits.evaluate import LEVEL, evaluate
 from fits.forms.law import Array
 from fits.predict import published
 from fits.predict.drift import followed
-from fits.record import Fit, load
-from ground import InputError
+from fits.record import Fit, fit_of
+from ground import InputError, reading, text
 from ground.flops import training
 
 DEFAULTS = ("epoch", "steplaw", "powerlines")
@@ -26,6 +25,32 @@ MARK = "published, not measured here"
 # targets that a recipe has use for
 QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")
 OPEN_E = "its irreducible loss E is not identified (open profile)"
+
+
+class Line(TypedDict):
+    """Of a drift: it passes through `log2` at `size`."""
+
+    size: reading.Positive
+    log2: float
+    log2_sd: float
+    sd: float
+
+
+class Drift(TypedDict):
+    value: float
+    line: NotRequired[Line]
+
+
+class Check(TypedDict):
+    """What is asked of a transfer check."""
+
+    parametrization: str
+    hyperparameter: str | None
+    axis: str
+    verdict: str
+    reason: str
+    rows: list[Any]
+    drift: Drift | None
 
 
 @dataclass(frozen=True)
@@ -100,22 +125,18 @@ def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Sourc
 
 
 def _file(path: Path, parametrization: str) -> list[Source]:
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"fit={str(path)!r}: cannot be read ({error})") from None
+    document = reading.document(path, "fit")
     if not (isinstance(document, dict) and "checks" in document):
-        return [from_fit(load(path), path.name)]
+        return [from_fit(fit_of(document, str(path)), path.name)]
     try:
-        usable = [
-            check for check in document["checks"] if check["rows"] and check["hyperparameter"]
-        ]
-        names = dict.fromkeys(check["parametrization"] for check in usable)
-    except (TypeError, KeyError):
+        checks = reading.read(list[Check], document["checks"], "checks")
+    except InputError as error:
         raise InputError(
             f"fit={str(path)!r}: holds no transfer check (`scalelab check transfer "
-            "--json` writes one)"
+            f"--json` writes one): {error}"
         ) from None
+    usable = [check for check in checks if check["rows"] and check["hyperparameter"]]
+    names = dict.fromkeys(text.label("parametrization", c["parametrization"]) for c in usable)
     if parametrization not in names and (parametrization or len(names) > 1):
         raise InputError(
             f"parametrization={parametrization!r}: {path} holds {', '.join(names)}; "
@@ -134,7 +155,7 @@ def from_check(check: Mapping[str, Any], name: str) -> Source:
     """One answer of `transfer.check` as the source of the LR (or the hyperparameter it is
     about).
     """
-    return Source(name, check["hyperparameter"], check=check)
+    return Source(name, text.name("hyperparameter", check["hyperparameter"]), check=check)
 
 
 def ask(

@@ -50,7 +50,9 @@ def render(
     """
     import jinja2
 
-    prediction = documents.checked(prediction)
+    prediction = None if prediction is None else documents.prediction(prediction)
+    recipe = None if recipe is None else documents.recipe(recipe)
+    audit = None if audit is None else documents.audit(audit)
     fits = [fit] if isinstance(fit, Fit) else list(fit or ())
     sliders = next((d for d in (whatif.data(f, prediction) for f in fits) if d is not None), None)
     environment = jinja2.Environment(

@@ -1,10 +1,12 @@
 """Opening DATA, whatever it is: a store, a Parquet, a CSV, or a table in memory."""
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ground import InputError
+from ground import InputError, text
+from ground.columns import COLUMNS, TEXT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,13 +34,30 @@ def opened(data: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
     content = file.read_bytes()
     try:
         frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-    # pandas' and pyarrow's parse errors are ValueErrors
-    except (ValueError, OSError, UnicodeDecodeError) as error:
+    # pandas' and pyarrow's parse errors are ValueErrors; pyarrow also says NotImplementedError,
+    # KeyError, OverflowError, TypeError of a file that was damaged
+    except (ValueError, OSError, LookupError, ArithmeticError, TypeError, RuntimeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"data={str(data)!r}: cannot be read as {file.suffix or 'CSV'}: "
-            f"{str(error).splitlines()[0]}"
+            f"data={str(data)!r}: cannot be read as {file.suffix or 'CSV'}: {said}"
         ) from None
     if frame.empty:
         raise InputError(f"data={str(data)!r}: has 0 rows")
-    frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
-    return frame, f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"
+    return _named(frame), f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _named(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """With columns that have a name each, and nothing but labels where the table has text."""
+    import pandas as pd
+
+    names = [text.label("column", str(name).strip()) for name in frame.columns]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise InputError(f"columns: {', '.join(twice)} stands there twice; must be there once")
+    frame = frame.set_axis(names, axis=1).reset_index(drop=True)
+    for name in set(COLUMNS) & set(names):
+        if frame[name].dtype == object and frame[name].map(pd.api.types.is_list_like).any():
+            raise InputError(f"{name}: must hold one value in a row, not a list")
+    for name in TEXT & set(names):
+        for value in frame[name].dropna().astype(str).unique():
+            text.label(name, value)
+    return frame

@@ -55,12 +55,12 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     warnings: list[str] = []
     source = {c: PARAMS_KINDS[params_kind] if c == "params" else c for c in law.inputs}
     if "flops" in source and "flops" not in frame and {"params", "tokens"} <= set(frame.columns):
-        n, d = (_numbers(frame, name) for name in ("params", "tokens"))
+        n, d = (numbers(frame, name) for name in ("params", "tokens"))
         frame = frame.assign(flops=training(n, d))
         warnings.append("flops: not in the table, taken as 6 params tokens")
     require(frame, [*source.values(), law.target])
     columns = {
-        name: _numbers(frame, column) for name, column in {**source, law.target: law.target}.items()
+        name: numbers(frame, column) for name, column in {**source, law.target: law.target}.items()
     }
     good = _usable(columns, names, left, law.fractions)
     columns = {name: values[good] for name, values in columns.items()}
@@ -78,7 +78,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     )
 
 
-def _numbers(frame: "pd.DataFrame", column: str) -> Array:
+def numbers(frame: "pd.DataFrame", column: str) -> Array:
     import pandas as pd
 
     try:

@@ -2,6 +2,7 @@
 parametrization's table holds.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,9 +34,11 @@ VARIABLES = {
     "alpha_loss": "the trial's alpha_loss",
 }
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+# digits have an end: 1e999999999 as a fraction would fill the memory
+_NUMBER = r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,2})?"
+MOST_POWER = 100
 _FACTOR = re.compile(
-    rf"(?:(?P<name>[a-z_]+)(?:\^(?P<power>[-+]?\d+/\d+|{_NUMBER}))?|(?P<number>{_NUMBER}))$"
+    rf"(?:(?P<name>[a-z_]+)(?:\^(?P<power>[-+]?\d{{1,9}}/0*[1-9]\d{{0,8}}|{_NUMBER}))?|(?P<number>{_NUMBER}))$"
 )
 
 
@@ -70,8 +73,13 @@ class Monomial:
     def value(self, values: Mapping[str, float]) -> float:
         """The number; exact where every ratio is 1, since 1.0 to any power is 1.0."""
         out = self.constant
-        for name, power in self.powers:
-            out *= values[name] ** float(power)
+        try:
+            for name, power in self.powers:
+                out *= values[name] ** float(power)
+        except (OverflowError, ZeroDivisionError):
+            out = math.inf
+        if not math.isfinite(out):
+            raise InputError(f"table: {str(self)!r} is no finite number for this trial")
         return out
 
 
@@ -84,6 +92,8 @@ def parse(text: str, where: str) -> Monomial:
     the cell in an error.
     """
     out = Monomial()
+    if len(text) > 1000:
+        raise InputError(f"{where}: {len(text)} characters; must be at most 1000")
     for word in text.split():
         match = _FACTOR.match(word)
         if match is None:
@@ -99,6 +109,8 @@ def parse(text: str, where: str) -> Monomial:
             )
         else:
             out = out * Monomial(1.0, ((match["name"], Fraction(match["power"] or 1)),))
+    if any(abs(power) > MOST_POWER for _, power in out.powers) or not math.isfinite(out.constant):
+        raise InputError(f"{where}={text!r}: powers must be within {MOST_POWER}, numbers finite")
     if not text.strip():
         raise InputError(f"{where}='': must be a product of numbers and powers, 1 for none")
     return out

@@ -6,12 +6,11 @@ Roles: `input` (embedding), `hidden` (matrices with two growing axes, inside the
 multiplier x w, w starts at N(0, std^2) (a gain at 1), and moves by lr x lr_factor x update.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ground import InputError
+from ground import InputError, reading, text
 from lab.parametrization.monomial import Monomial, parse
 
 ROLES = ("input", "hidden", "output", "gain", "final_gain")
@@ -154,6 +153,7 @@ def from_data(data: Any) -> Table:
             raise InputError(f"table.{name}={data[name]!r}: must be a {kind.__name__}")
     if not data.get("name"):
         raise InputError("table lacks name")
+    text.label("table.name", data["name"])
     if data.get("residual", "plain") not in ("plain", "tau"):
         raise InputError(f"table.residual={data['residual']!r}: must be plain or tau")
     _known(data.get("rows", {}), ROLES, "table.rows")
@@ -167,11 +167,8 @@ def from_data(data: Any) -> Table:
     return Table(rows={role: _row(data["rows"][role], role) for role in ROLES}, **plain, **cells)
 
 
-def from_json(text: str) -> Table:
-    try:
-        return from_data(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise InputError(f"table: not JSON ({error})") from None
+def from_json(written: str) -> Table:
+    return from_data(reading.parse(written, "table"))
 
 
 def to_data(table: Table) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from scalelab import screen
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -67,13 +68,12 @@ def run(options: Options) -> Audit:
 
 
 def show(found: Audit) -> None:
-    from rich.console import Console
     from rich.table import Table as Grid
+    from rich.text import Text
 
-    console = Console(highlight=False)
-    console.print(
-        f"[bold]{found.law}[/bold] on {found.n} runs of {found.source.split(' sha256')[0]}"
-    )
+    console = screen.console()
+    source = found.source.split(" sha256")[0]
+    console.print(Text.assemble((found.law, "bold"), f" on {found.n} runs of {source}"))
     _grid(console, Grid, "left out: fitted below the cut, tested above", found.holdout, HOLDOUT)
     _grid(
         console,
@@ -93,16 +93,16 @@ def show(found: Audit) -> None:
         "items answered by the data; missing"
     )
     for line in missing:
-        console.print(f"  [dim]{line}[/dim]", soft_wrap=True)
+        console.print(f"  {line}", style="dim", soft_wrap=True)
     for warning in found.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+        console.print(Text.assemble(("warning", "yellow"), f" {warning}"), soft_wrap=True)
     for flag in found.flags:
-        console.print(
-            f"[red]flag[/red] {flag['name']} = {flag['value']:.4g} (threshold "
-            f"{flag['threshold']:g}): {flag['meaning']}",
-            soft_wrap=True,
+        said = (
+            f" {flag['name']} = {flag['value']:.4g} (threshold "
+            f"{flag['threshold']:g}): {flag['meaning']}"
         )
-    console.print("[red]flagged[/red]" if found.flags else "[green]no flags[/green]")
+        console.print(Text.assemble(("flag", "red"), said), soft_wrap=True)
+    console.print(Text("flagged", "red") if found.flags else Text("no flags", "green"))
 
 
 # column of the grid -> key of the row, how a number is written
@@ -131,7 +131,7 @@ def _grid(
     rows: list[dict[str, Any]],
     columns: dict[str, tuple[str, str]],
 ) -> None:
-    console.print(f"\n[bold]{title}[/bold]")
+    console.print(f"\n{title}", style="bold")
     grid = kind(box=None, pad_edge=False, header_style="dim")
     for name in columns:
         grid.add_column(name, justify="left" if name in ("form", "choice") else "right")
@@ -142,7 +142,8 @@ def _grid(
         if "failed" in row:
             at = f" up to {row['flops']:.3g} FLOP" if "flops" in row else ""
             console.print(
-                f"  [dim]{row.get('form', row.get('choice'))}{at}: {row['failed']}[/dim]",
+                f"  {row.get('form', row.get('choice'))}{at}: {row['failed']}",
+                style="dim",
                 soft_wrap=True,
             )
 

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.files import writable
+from scalelab import screen
 from scalelab.cli.args import parse, print_json
+from scalelab.cli.train import table_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,8 +80,10 @@ class Transfer:
 
     data: Annotated[Positional[Path], arg(metavar="DATA")]
     """A store, a Parquet or a CSV with the table's column names, one row a run; or a study, by name
-    or path (.py, .yaml), to run first.
+    or path (.yaml; with --run also .py), to run first.
     """
+    run: bool = False
+    """DATA is a .py study: execute it, with all that its code does, and run its trials."""
     store: Path | None = None
     """Where the runs of a study are kept, so that a second time only what is missing is run;
     default runs/check/STUDY.
@@ -139,6 +144,7 @@ def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:
 
 def coords(args: list[str]) -> int:
     options = parse(Coords, "scalelab check coords", args)
+    writable((options.out or FOLDER) / "coords.png")
     from lab.measure import LOW_SIZES, SIZES
 
     low = _precision(options) != "float32"
@@ -197,7 +203,7 @@ def _trial(options: Coords, name: str, size: int) -> Trial:
 
     changes: dict[str, Any] = {"precision": _precision(options)}
     changes |= {"lr": options.lr} if options.lr else {}
-    table = options.table.read_text() if options.table is not None else ""
+    table = table_text(options.table) if options.table is not None else ""
     trial = measure.standard(name, options.optimizer, options.axis, table, **changes)
     base = measure.resized(trial, options.axis, size)
     bases = {
@@ -216,12 +222,11 @@ def _kernels(options: Coords, trial: Trial, sizes: Sequence[int]) -> dict[str, A
 
 
 def _measure(options: Coords, trial: Trial, sizes: Sequence[int]) -> list[Row]:
-    from rich.console import Console
     from rich.progress import Progress
 
     from lab import measure
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=screen.console(stderr=True), transient=True) as progress:
         what = f"{trial.parametrization}, {options.optimizer}, {options.axis}"
         task = progress.add_task(what, total=len(sizes) * options.seeds)
         tokens = text_tokens(trial.batch * trial.sequence + 1)
@@ -318,10 +323,11 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
 
 def transfer(args: list[str]) -> int:
     options = parse(Transfer, "scalelab check transfer", args)
+    writable((options.out or FOLDER) / "transfer.png")
     from fits.optimum.transfer import check
     from scalelab.cli import check_plots
 
-    data = run_study(options) if is_study(options.data) else options.data
+    data = run_study(options) if is_study(options.data, options.run) else options.data
     table = runs(data, options.map, options.where)
     checks = check(
         table,
@@ -340,10 +346,18 @@ def transfer(args: list[str]) -> int:
     return verdicts(checks, options.expect)
 
 
-def is_study(data: Path) -> bool:
+def is_study(data: Path, run: bool) -> bool:
+    """A .py file is a program: it is executed where that was asked for, never by its name alone."""
     from sweeps.studies import names
 
-    return data.suffix in (".py", ".yaml", ".yml") or (not data.exists() and str(data) in names())
+    if data.suffix == ".py" and not run:
+        raise InputError(
+            f"data={str(data)!r}: is a program; --run executes it, with all that its code does"
+        )
+    known = data.suffix in (".py", ".yaml", ".yml") or (not data.exists() and str(data) in names())
+    if run and not known:
+        raise InputError(f"run: data={str(data)!r} is no study")
+    return known
 
 
 def run_study(options: Transfer) -> Path:

@@ -1,5 +1,6 @@
 """The plots of `scalelab check`, one PNG a verdict."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def transfer(
 
 
 def _save(figure: Any, folder: Path, name: str) -> Path:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name)  # a parametrization may be called anything
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / name) as plot:
         figure.savefig(plot, dpi=110, bbox_inches="tight")

@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.files import writable
 from scalelab.cli.args import parse, print_json
 
 
@@ -39,6 +40,7 @@ def main(args: list[str]) -> int:
             "prepare SOURCE --out DIR)"
         )
     options = parse(Prepare, "scalelab data prepare", args[1:] if args[0] == "prepare" else args)
+    writable(options.out / "manifest.json")
     from lab import data
 
     corpus = data.prepare(options.source, options.out, options.vocab, options.val_share)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ground import InputError
-from ground.files import replace
+from ground.files import replace, writable
 from scalelab.cli.args import parse, print_json
 
 PUBLISHED = (
@@ -46,6 +46,7 @@ def main(args: list[str]) -> int:
     if options.publish is not None:
         return publish(options.out, options.publish)
     begun = time.perf_counter()
+    writable(options.out / "demo.json")
     from lab.data import check_size, open_corpus
     from scalelab import chain
     from sweeps.store import create

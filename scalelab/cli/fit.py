@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.files import writable
 from ground.number import Number
+from scalelab import screen
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def main(args: list[str]) -> int:
     options = parse(Options, "scalelab fit", gathered(args, "--where", "--map", "--prior"))
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
+    writable(options.out)
     fit = run(options)
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         fit.save(options.out)
     if options.json:
         print_json(document(fit))
@@ -221,12 +222,13 @@ def number(fit: Fit, name: str, value: float) -> Any:
 
 
 def show(fit: Fit, seconds: float) -> None:
-    from rich.console import Console
     from rich.table import Table as Grid
+    from rich.text import Text
 
     form = fit.form
-    console = Console(highlight=False)
-    console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
+    console = screen.console()
+    head = Text.assemble((fit.law, "bold"), f"  {form.formula}   ", (f"({form.citation})", "dim"))
+    console.print(head)
     left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())
     console.print(
         f"{fit.n} {'cells' if fit.cells else 'runs'} of {fit.source.split(' sha256')[0]}"
@@ -252,7 +254,8 @@ def show(fit: Fit, seconds: float) -> None:
         grid.add_column(name, justify="left" if not name else "right")
     for name, value in {**fit.params, **fit.derived}.items():
         bounds = fit.interval.get(name)
-        known = {True: "yes", False: "[red]no[/red]", None: ""}[fit.identified.get(name)]
+        closed = fit.identified.get(name)
+        known = "" if closed is None else "yes" if closed else Text("no", "red")
         grid.add_row(
             name,
             f"{value:.6g}",
@@ -261,21 +264,20 @@ def show(fit: Fit, seconds: float) -> None:
         )
     console.print(grid)
     for name, (low, high) in fit.range.items():
-        console.print(f"[dim]{name} {low:.3g} to {high:.3g}[/dim]")
+        console.print(f"{name} {low:.3g} to {high:.3g}", style="dim")
     for warning in fit.warnings:
-        console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+        console.print(Text.assemble(("warning", "yellow"), f" {warning}"), soft_wrap=True)
     if fit.cells:
         show_cells(fit)
     if fit.bootstrap:
         console.print(
-            f"[dim]{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed[/dim]"
+            f"{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed", style="dim"
         )
-    console.print(f"[dim]{seconds:.2f} s[/dim]")
+    console.print(f"{seconds:.2f} s", style="dim")
 
 
 def show_cells(fit: Fit) -> None:
     """The optima that the law is of, and what was published of it."""
-    from rich.console import Console
     from rich.table import Table as Grid
 
     from fits.predict.against import against
@@ -296,7 +298,7 @@ def show_cells(fit: Fit) -> None:
             f"{low} to {high}",
             f"{cell['loss']['value']:.4f}",
         )
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = screen.console(wide=200)
     console.print(grid)
     for one in against(fit):
         ours, stated = one["fit"], ", ".join(f"{k} {v:g}" for k, v in one["params"].items())

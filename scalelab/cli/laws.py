@@ -2,7 +2,6 @@
 citations.
 """
 
-import sys
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from fits.forms import catalogue
 from fits.forms.law import Law, unit
 from fits.predict import published
 from ground import InputError
+from scalelab import screen
 from scalelab.cli.args import parse, print_json
 
 
@@ -83,10 +83,9 @@ def set_record(one: published.Published) -> dict[str, Any]:
 
 
 def show_all(document: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = screen.console(wide=200)
     forms = Table(
         "form",
         "predicts",

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ground import InputError
-from ground.files import replacing
+from ground.files import replacing, writable
+from ground.reading import content_of
+from ground.text import cell, label
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def main(args: list[str]) -> int:
     options = parse(Predict, "scalelab predict", gathered(args, "--fit"))
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
+    writable(options.out)
     from fits.predict.sources import sources
 
     found, warnings = sources(options.fit, options.parametrization)
@@ -108,7 +111,6 @@ def main(args: list[str]) -> int:
         warnings=warnings,
     )
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         made.save(options.out)
     if options.export:
         from fits.predict.export import export
@@ -123,6 +125,7 @@ def main(args: list[str]) -> int:
 
 def _rows(options: Predict, found: "list[Source]") -> int:
     import csv
+    import io
     import sys
 
     import numpy as np
@@ -133,11 +136,15 @@ def _rows(options: Predict, found: "list[Source]") -> int:
     if options.out is None:
         raise InputError("out: --at needs --out CSV")
     try:
-        with options.at.open(newline="") as file:
-            reader = csv.DictReader(file)
-            table, names = list(reader), list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(content_of(options.at, "at").decode(), newline=""))
+        table, names = list(reader), list(reader.fieldnames or [])
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"at={str(options.at)!r}: cannot be read as CSV ({error})") from None
+    names = [label("column", name) for name in names]
+    if len(set(names)) < len(names):
+        raise InputError(f"at={str(options.at)!r}: a column stands there twice")
+    if any(None in row for row in table):
+        raise InputError(f"at={str(options.at)!r}: a row has more cells than there are columns")
     if not table:
         raise InputError(f"at={str(options.at)!r}: has no rows")
     at = {
@@ -147,12 +154,13 @@ def _rows(options: Predict, found: "list[Source]") -> int:
     }
     predicted, warnings = rows(found, at, options.params_kind, options.extrapolate, options.level)
     with replacing(options.out) as written, written.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*names, *(name for name in predicted if name not in names)])
-        writer.writeheader()
+        every = [*names, *(name for name in predicted if name not in names)]
+        writer = csv.DictWriter(file, every)
+        writer.writerow({name: cell(name) for name in every})
         for i, row in enumerate(table):
             writer.writerow(
                 {
-                    **row,
+                    **{name: cell(value or "") for name, value in row.items()},
                     **{
                         name: "" if np.isnan(v[i]) else repr(float(v[i]))
                         for name, v in predicted.items()

@@ -1,9 +1,7 @@
 """scalelab report DATA --out report.html: one HTML file that a sceptical colleague can check."""
 
 import hashlib
-import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, arg
 
 from ground import InputError
-from ground.files import replace
+from ground.files import replace, writable
+from ground.reading import document
 from scalelab.cli.args import gathered, parse, print_json
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ def main(args: list[str]) -> int:
         raise InputError(
             f"tolerance={options.tolerance!r}: must be above 0 (log2 of the optimum's total drift)"
         )
-    from jinja2 import UndefinedError
-
+    writable(options.out)
     from fits.optimum import sweeps
     from fits.record import load
     from fits.report import documents, page, rows, runs
@@ -68,26 +66,19 @@ def main(args: list[str]) -> int:
     table = _table(options)
     fits = [load(path) for path in options.fit]
     prediction, recipe, audit = (
-        _document(n, getattr(options, n)) for n in ("prediction", "recipe", "audit")
+        None if path is None else document(path, name)
+        for name, path in (
+            ("prediction", options.prediction),
+            ("recipe", options.recipe),
+            ("audit", options.audit),
+        )
     )
     checks, missing = sweeps.checks(table, tolerance=options.tolerance)
     title = options.title or f"scalelab report: {options.data.name}"
-    try:
-        html = page.render(
-            title, table, checks, fits, prediction, recipe, audit=audit, missing=missing
-        )
-    except UndefinedError as error:
-        raise InputError(
-            f"prediction, recipe or audit: not what scalelab writes ({error})"
-        ) from None
-    try:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        replace(options.out, html)
-    except OSError as error:
-        raise InputError(
-            f"out={str(options.out)!r}: cannot be written ({error.strerror})"
-        ) from None
-    said = summary(table, checks, fits, documents.checked(prediction))
+    html = page.render(title, table, checks, fits, prediction, recipe, audit=audit, missing=missing)
+    replace(options.out, html)
+    stated = None if prediction is None else documents.prediction(prediction)
+    said = summary(table, checks, fits, stated)
     if options.json:
         print_json(
             {
@@ -129,20 +120,6 @@ def _table(options: Report) -> "pd.DataFrame":
     if told:
         print(f"left out: {told}", file=sys.stderr)
     return found.frame
-
-
-def _document(name: str, path: Path | None) -> Mapping[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}={str(path)!r}: cannot be read as JSON ({error})") from None
-    if not isinstance(document, Mapping):
-        raise InputError(
-            f"{name}={str(path)!r}: must be a JSON object, found a {type(document).__name__}"
-        )
-    return document
 
 
 def _points(found: Any) -> dict[str, Any] | None:

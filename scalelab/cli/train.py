@@ -6,18 +6,21 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError
-from ground.files import replace
+from ground.files import replace, writable
+from ground.reading import content_of
 from lab.counts import with_tau
 from lab.records import SEMANTICS, Result, Trial, result_json, trial_json
+from scalelab import screen
 from scalelab.cli.args import parse, print_json
 
 if TYPE_CHECKING:
     from lab.data import Corpus
 
-STOPPED = 143  # exit code when asked to stop: 128 + SIGTERM
+LARGEST_TABLE = 1 << 20  # bytes
 # where --lr is not given; the optimum of the demo's widths to a factor 2, others 2^-7
 LR = {"u-mup": 0.5}
 
@@ -59,7 +62,8 @@ class Train(Trial):
     nothing.
     """
     checkpoints: Path | None = None
-    """A folder to save progress in, every ten minutes and on SIGTERM, and to go on from."""
+    """A folder to save progress in, every ten minutes, on Ctrl-C and on SIGTERM, and to go on
+    from."""
     cache: Path = Path("runs/corpora")
     """Where text is kept as tokens."""
     out: Path | None = None
@@ -80,20 +84,18 @@ def main(args: list[str]) -> int:
     trial = trial_of(options, corpus)
     if options.explain:
         return _explain(trial, options.json)
-    result = _train(trial, corpus, options)
+    for path in (options.out, options.checkpoints and options.checkpoints / "x"):
+        writable(path)
+    result, asked = _train(trial, corpus, options)
     if result is None:
-        print(
-            f"scalelab train: stopped; run again with --checkpoints {options.checkpoints} to go on",
-            file=sys.stderr,
-        )
-        return STOPPED
+        print(f"scalelab train: stopped; {_next(options.checkpoints)}", file=sys.stderr)
+        return 128 + asked
     document = {
         "trial": trial_json(trial),
         "result": result_json(result),
         "row": _row(trial, result),
     }
     if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
         replace(options.out, json.dumps(document, indent=1) + "\n")
     if options.json:
         print_json(document)
@@ -106,10 +108,7 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
     """The trial that the options describe, with what they leave open filled in."""
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Trial)}
     if options.table is not None:
-        try:
-            given["table"] = options.table.read_text()
-        except OSError as error:
-            raise InputError(f"table={str(options.table)!r}: {error.strerror}") from None
+        given["table"] = table_text(options.table)
     warmup = 0 if options.schedule == "one_cycle" else options.steps // 10
     given |= {
         "corpus": corpus.sha256,
@@ -123,6 +122,14 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
     return Trial(**given) if options.tau is None else with_tau(Trial(**given), options.tau)
 
 
+def table_text(path: Path) -> str:
+    """A parametrization's table as its file has it."""
+    try:
+        return content_of(path, "table", LARGEST_TABLE).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"table={str(path)!r}: is not UTF-8 ({error})") from None
+
+
 def _head_dim(width: int) -> int:
     if width > 0 and width % 2:
         raise InputError(
@@ -132,25 +139,36 @@ def _head_dim(width: int) -> int:
     return next((d for d in (64, 32, 16, 8, 4, 2) if width % d == 0 and width // d >= 2), width)
 
 
-def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
-    """The result, or None when a signal stopped it. A first SIGTERM stops after the dispatch that
-    is under way.
+def _next(checkpoints: Path | None) -> str:
+    if checkpoints is None:
+        return "nothing was saved: with --checkpoints DIR it can go on where it was"
+    return f"run again with --checkpoints {checkpoints} to go on"
+
+
+def _train(trial: Trial, corpus: "Corpus", options: Train) -> tuple[Result | None, int]:
+    """The result, or None and the signal that stopped it. A first SIGTERM or Ctrl-C stops after the
+    dispatch that is under way, a second one at once.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from lab import population
 
     population.check([trial], corpus, "turn")
     asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGTERM, signal.SIGINT)}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total} steps {task.fields[speed]}"),
     )
     try:
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        with Progress(*columns, TimeRemainingColumn(), console=screen.console(stderr=True)) as bar:
             task = bar.add_task("compiling", total=trial.steps, speed="")
 
             def show(p: population.Progress) -> None:
@@ -169,9 +187,10 @@ def _train(trial: Trial, corpus: "Corpus", options: Train) -> Result | None:
                 stop=lambda: bool(asked),
                 checkpoints=options.checkpoints,
             )
-            return next(iter(list(found)), None)
+            return next(iter(list(found)), None), asked[0] if asked else 0
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _row(trial: Trial, result: Result) -> dict[str, Any]:
@@ -220,7 +239,6 @@ def _explain(trial: Trial, as_json: bool) -> int:
             }
         )
         return 0
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(
@@ -233,7 +251,7 @@ def _explain(trial: Trial, as_json: bool) -> int:
     for row in rows:
         cells = [f"{row[n]:.4g}  {row['formula'][n]}" for n in numbers]
         table.add_row(row["tensor"], " x ".join(map(str, row["shape"])), row["role"], *cells)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    console = screen.console(wide=200)
     console.print(table)
     for name, value in shared.items():
         text = (

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+from sweeps.files import appending
+
 
 class Running(Protocol):
     """Workers that were started."""
@@ -23,6 +25,20 @@ class Running(Protocol):
         ...
 
 
+def command(job: str) -> list[str]:
+    """A worker's process. -P: it imports nothing from the folder that it starts in."""
+    return [sys.executable, "-P", "-m", "sweeps.job", job]
+
+
+def environment() -> dict[str, str]:
+    """This process's, in which a worker finds the same scalelab where that is a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    paths = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    if "site-packages" not in root.parts:
+        paths = [str(root), *paths]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 class Child:
     """One worker process inside a scheduler's task: what the scheduler sends to the task reaches it
     as SIGTERM.
@@ -30,9 +46,10 @@ class Child:
 
     def __init__(self, job: str, log: Path | None = None):
         """`log`: where its messages are appended; None leaves them to the task's own log."""
-        with contextlib.nullcontext() if log is None else open(log, "ab") as out:
+        with contextlib.nullcontext() if log is None else appending(log) as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.job", job],
+                command(job),
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

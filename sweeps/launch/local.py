@@ -2,15 +2,19 @@
 cores.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sweeps.files import appending
 from sweeps.job import Job
+from sweeps.launch import command, environment
 
 
 @dataclass
@@ -23,9 +27,22 @@ class Workers:
         return sum(p.poll() is None for p in self.processes)
 
     def stop(self) -> None:
-        """Ask each to save what is unfinished and end (SIGTERM), and wait until they have."""
+        """Ask each to save what is unfinished and end (SIGTERM), and wait until they have; an
+        interrupt of that ends them at once.
+        """
+        try:
+            for process in self.processes:
+                process.terminate()
+                process.send_signal(signal.SIGCONT)  # a frozen one hears nothing
+            for process in self.processes:
+                process.wait()
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
         for process in self.processes:
-            process.terminate()
+            process.kill()
         for process in self.processes:
             process.wait()
 
@@ -53,7 +70,7 @@ def backend() -> str:
     """
     ask = "import jax; print(jax.default_backend())"
     return subprocess.run(
-        [sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-P", "-c", ask], stdout=subprocess.PIPE, text=True, check=True
     ).stdout.strip()
 
 
@@ -82,27 +99,33 @@ def launch(job: Job, workers: int, logs: Path) -> Workers:
     devices = gpus()
     own = cores()
     started = Workers()
+    try:
+        _start(started, job, workers, logs, devices, own)
+    except BaseException:
+        started.kill()
+        raise
+    return started
+
+
+def _start(
+    started: Workers, job: Job, workers: int, logs: Path, devices: list[str], own: list[int]
+) -> None:
     for i in range(workers):
-        env = dict(os.environ)
+        env = environment()
         if devices:
             env["CUDA_VISIBLE_DEVICES"] = devices[i % len(devices)]
-        with open(logs / f"worker-{i}.log", "ab") as out:
+        with appending(logs / f"worker-{i}.log") as out:
             # a session of its own: an interrupt at the terminal reaches only us, and `stop` lets
             # the worker save
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "sweeps.job",
-                    dataclasses.replace(job, parent=os.getpid()).json(),
-                ],
+                command(dataclasses.replace(job, parent=os.getpid()).json()),
                 env=env,
                 stdout=out,
                 stderr=out,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        if own and not devices and workers > 1:
-            os.sched_setaffinity(process.pid, share_of_cores(own, i, workers))
         started.processes.append(process)
-    return started
+        if own and not devices and workers > 1:
+            with contextlib.suppress(ProcessLookupError):  # it ended at once
+                os.sched_setaffinity(process.pid, share_of_cores(own, i, workers))

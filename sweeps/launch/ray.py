@@ -3,6 +3,7 @@ them.
 """
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sweeps.launch import Child
 
 # of a worker whose node died: what it had published is skipped, what it had claimed goes stale
 RETRIES = 10
+ANSWER_SECONDS = 10.0  # for an address to take a connection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +48,33 @@ class Tasks:
     def stop(self) -> None:
         import ray
 
-        for ref in self.refs:
-            ray.cancel(ref)  # an interrupt in the task, which ends its worker by SIGTERM
-        ray.wait(self.refs, num_returns=len(self.refs))
-        ray.shutdown()
+        try:
+            for ref in self.refs:
+                ray.cancel(ref)  # an interrupt in the task, which ends its worker by SIGTERM
+            ray.wait(self.refs, num_returns=len(self.refs))
+        except BaseException:  # a second interrupt: no more waiting
+            for ref in self.refs:
+                ray.cancel(ref, force=True)
+            raise
+        finally:
+            ray.shutdown()
 
 
 def _work(job: str, log: Path) -> None:
     Child(job, log).wait()
+
+
+def _answers(address: str) -> None:
+    """Refuse a HOST:PORT where nothing answers, for which Ray would wait long."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("", "auto", "local"):
+        return
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise InputError(f"address={address!r}: must be auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"address={address!r}: nothing answers there ({error})") from None
 
 
 def launch(job: Job, workers: int, logs: Path, ray_: Ray) -> Tasks:
@@ -62,6 +83,7 @@ def launch(job: Job, workers: int, logs: Path, ray_: Ray) -> Tasks:
     scalelab must be importable on the nodes, and the store on a file system that they share.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _answers(ray_.address)
     try:
         import ray
     except ImportError:

@@ -2,7 +2,13 @@
 time limit.
 """
 
+import contextlib
+import os
+import re
+import shlex
+import stat
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +16,12 @@ from typing import Any
 
 from ground import InputError
 from sweeps.job import Job
-from sweeps.launch import Child
+from sweeps.launch import Child, environment
 
 # of one worker at its time limit: a sweep may need many; a preempted one is requeued by SLURM,
 # uncounted
 REQUEUES = 100
+ANSWER_SECONDS = 60.0  # of the controller: without one, ask again later
 
 ENDED = (
     "COMPLETED",
@@ -44,6 +51,40 @@ class Slurm:
     """Memory, as in 16GB; "" = the cluster's default."""
     at_once: int = 256
     """Most workers that run at the same time."""
+    private: str = ""
+    """Folder for what the tasks run, which no other user may be able to write, on a file system
+    that the nodes share; "" = ~/.local/state/scalelab/slurm."""
+
+    def __post_init__(self) -> None:
+        for name in ("partition", "gres", "memory"):
+            if not re.fullmatch(r"[!-~]*", getattr(self, name)):
+                raise InputError(
+                    f"{name}={getattr(self, name)!r}: must be one word of letters, digits and signs"
+                )
+        for name in ("minutes", "cpus", "at_once"):
+            if not 1 <= getattr(self, name) < 10**7:
+                raise InputError(f"{name}={getattr(self, name)}: must be 1 to 10 million")
+
+
+def private(folder: str) -> Path:
+    """A folder that only this user can write, made where it is not there: what submitit unpickles
+    in it runs as this user.
+    """
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    made = Path(folder or Path(state) / "scalelab" / "slurm").absolute()
+    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = made.resolve()
+    for place in (made, *made.parents):
+        about = place.stat()
+        mine = about.st_uid in ((os.geteuid(),) if place == made else (os.geteuid(), 0))
+        sticky = place != made and about.st_mode & stat.S_ISVTX
+        if not mine or (about.st_mode & 0o022 and not sticky):
+            raise InputError(
+                f"private={str(made)!r}: others may write {place} (owner {about.st_uid}, mode "
+                f"{stat.S_IMODE(about.st_mode):o}), and what lies there is run as you; give a "
+                "folder that is yours alone"
+            )
+    return made
 
 
 class Task:
@@ -53,16 +94,16 @@ class Task:
 
     child: Child | None = None
 
-    def __call__(self, job: str) -> None:
-        self.child = Child(job)
+    def __call__(self, job: str, log: Path) -> None:
+        self.child = Child(job, log)
         self.child.wait()
 
-    def checkpoint(self, job: str) -> Any:
+    def checkpoint(self, job: str, log: Path) -> Any:
         from submitit.helpers import DelayedSubmission
 
         if self.child is not None:
             self.child.stop()
-        return DelayedSubmission(Task(), job)
+        return DelayedSubmission(Task(), job, log)
 
 
 @dataclass
@@ -73,11 +114,15 @@ class Array:
 
     def states(self) -> list[str]:
         """What SLURM says of each task; one that it no longer knows has ended."""
-        answer = subprocess.run(
-            ["squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", self.ids[0].split("_")[0]],
-            capture_output=True,
-            text=True,
-        )
+        try:
+            answer = subprocess.run(
+                ["squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", self.ids[0].split("_")[0]],
+                capture_output=True,
+                text=True,
+                timeout=ANSWER_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return ["UNKNOWN"] * len(self.ids)
         # the controller is away: ask again later
         if answer.returncode and "Invalid job id" not in answer.stderr:
             return ["UNKNOWN"] * len(self.ids)
@@ -89,14 +134,16 @@ class Array:
 
     def stop(self) -> None:
         if self.alive():
-            subprocess.run(["scancel", self.ids[0].split("_")[0]], check=False)
+            order = ["scancel", self.ids[0].split("_")[0]]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                subprocess.run(order, check=False, timeout=ANSWER_SECONDS)
         while self.alive():
             time.sleep(1)
 
 
 def launch(job: Job, workers: int, logs: Path, slurm: Slurm) -> Array:
-    """Submit `workers` tasks; submitit keeps its files and their messages in `logs`. The store must
-    be on a shared file system.
+    """Submit `workers` tasks; their messages go to logs/worker-N.log, submitit's files to a private
+    folder. The store must be on a shared file system.
     """
     try:
         import submitit
@@ -105,7 +152,9 @@ def launch(job: Job, workers: int, logs: Path, slurm: Slurm) -> Array:
             "launcher='slurm': needs the extra 'slurm' (pip install 'scalelab[slurm]')"
         ) from None
     try:
-        executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=REQUEUES)
+        python = f"{shlex.quote(sys.executable)} -P"
+        folder = private(slurm.private)
+        executor = submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES, python=python)
     except RuntimeError as error:
         raise InputError(
             f"launcher='slurm': {error}; is this a machine from which sbatch works?"
@@ -118,6 +167,9 @@ def launch(job: Job, workers: int, logs: Path, slurm: Slurm) -> Array:
         array_parallelism=slurm.at_once,
         signal_delay_s=min(90, 20 * slurm.minutes),
         additional_parameters={"requeue": True},
+        setup=[f"export PYTHONPATH={shlex.quote(environment()['PYTHONPATH'])}"],
         **{k: v for k, v in asked.items() if v},
     )
-    return Array([str(j.job_id) for j in executor.map_array(Task(), [job.json()] * workers)])
+    logs.mkdir(parents=True, exist_ok=True)
+    each = [job.json()] * workers, [logs / f"worker-{i}.log" for i in range(workers)]
+    return Array([str(j.job_id) for j in executor.map_array(Task(), *each)])

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ground import InputError
+from ground import InputError, reading, text
 from lab.records import Trial
 from sweeps import space
-from sweeps.files import name_checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class Study:
     rounds: int = 0
 
     def __post_init__(self) -> None:
-        name_checked("study", self.name)
+        text.name("study", self.name)
         if not self.trials:
             raise InputError(f"study={self.name!r}: has no trials")
         if self.refine and self.refine not in Trial.__dataclass_fields__:
@@ -129,21 +128,15 @@ def _said(error: Exception) -> str:
 
 # A study of plain data ---------------------------------------------------------------------------
 
+LARGEST, NODES = 4 << 20, 1_000_000  # bytes of a YAML file, values that it may come to
 _KEYS = ("question", "expectation", "space", "common", "refine", "rounds")
 
 
 def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(
-            f"study={str(path)!r}: cannot be read ({' '.join(str(error).split())})"
-        ) from None
+    data = _plain_data(path)
     if not isinstance(data, dict) or "space" not in data:
         raise InputError(f"study={str(path)!r}: must be a mapping with at least 'space'")
-    if unknown := sorted(data.keys() - set(_KEYS)):
+    if unknown := sorted(str(key) for key in data.keys() - set(_KEYS)):
         raise InputError(f"{unknown[0]}: unknown key of a study; known: {', '.join(_KEYS)}")
     try:
         common = {
@@ -166,10 +159,34 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
         raise
     except KeyError as error:
         raise InputError(f"study={str(path)!r}: {error} is missing") from None
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(
             f"study={str(path)!r}: not of the form that sweeps/studies/__init__.py shows ({error})"
         ) from None
+
+
+def _plain_data(path: Path) -> Any:
+    """What a YAML file holds, which may name a part of itself again and again, but not without
+    end.
+    """
+    import yaml
+
+    content = reading.content_of(path, "study", LARGEST)
+    try:
+        data = yaml.safe_load(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        said = text.line(str(error))
+        raise InputError(f"study={str(path)!r}: cannot be read ({said})") from None
+    nodes, left = [data], NODES
+    while nodes:
+        node, left = nodes.pop(), left - 1
+        if isinstance(node, dict):
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
+        if left < len(nodes):
+            raise InputError(f"study={str(path)!r}: holds more than {NODES:,} values")
+    return data
 
 
 def _number(value: Any) -> Any:

@@ -410,7 +410,7 @@ def test_bad_tables_are_refused():
     ):
         with pytest.raises(InputError, match=message):
             from_json(json.dumps(good | change))
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="cannot be read as JSON"):
         from_json("{")
     with pytest.raises(InputError, match="must be the given table's name"):
         table_of(dataclasses.replace(trial("sp"), parametrization="x", table=json.dumps(good)))
@@ -525,3 +525,17 @@ def test_trials_of_the_records_module_know_their_tables():
     """
     assert isinstance(trial("u-mup", alpha_ffn_act=2.0, alpha_loss=0.5), Trial)
     assert scales(trial("u-mup", alpha_ffn_act=2.0, alpha_loss=0.5)).ffn_act == 2.0
+
+
+@pytest.mark.parametrize(
+    "cell", ["fan_in^1e999999999", "1" * 40, "1e999", "fan_in^1/0", "fan_in^1000", "1 " * 600]
+)
+def test_a_cell_is_bounded_before_it_is_computed(cell):
+    with pytest.raises(InputError):
+        from_json(json.dumps(to_data(TABLES["mup"]) | {"attention": cell}))
+
+
+def test_a_cell_that_overflows_is_named():
+    table = to_data(TABLES["mup"]) | {"name": "mine", "attention": "head_dim^100 head_dim^-1"}
+    with pytest.raises(InputError, match="no finite number"):
+        from_json(json.dumps(table)).attention.value({"head_dim": 1e6})

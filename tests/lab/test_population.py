@@ -1,5 +1,7 @@
 import dataclasses
+import logging
 import signal
+import subprocess
 import threading
 
 import jax
@@ -164,6 +166,24 @@ def test_checkpoints_on_time(tmp_path):
     assert next(results).status == "done"
     assert len(list(tmp_path.iterdir())) >= 1
     assert list(results) == [] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kilobytes", [16, 40])
+def test_a_full_disk_at_a_checkpoint_is_no_failure(kilobytes, tmp_path, caplog):
+    """The trial goes on as if none had been asked for, says so once, and leaves no half behind."""
+    (disk := tmp_path / "disk").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        with caplog.at_level(logging.WARNING):
+            found = train([trial(steps=600)], "turn", checkpoints=disk, every_seconds=0.0)
+        left = [p.name for p in disk.iterdir()]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert [numbers(r) for r in found] == [numbers(r) for r in train([trial(steps=600)], "turn")]
+    assert caplog.text.count("training goes on") == 1 and "No space left" in caplog.text
+    assert left == []
 
 
 def test_sigterm_saves_and_stops(tmp_path):

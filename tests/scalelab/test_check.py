@@ -161,3 +161,14 @@ def test_transfer_runs_a_study_and_keeps_its_runs(tmp_path, capsys, monkeypatch)
     check.main(args)
     assert json.loads(capsys.readouterr().out)["checks"] == [found]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # read, not run again
+
+
+def test_a_program_is_not_run_by_its_suffix(tmp_path):
+    program, ran = tmp_path / "runs.py", tmp_path / "ran"
+    program.write_text(f"open({str(ran)!r}, 'w')\n")
+    with pytest.raises(InputError, match="is a program; --run executes it"):
+        check.main(["transfer", str(program)])
+    assert not ran.exists()
+    with pytest.raises(InputError, match="has no function study"):
+        check.main(["transfer", str(program), "--run", "--store", str(tmp_path / "store")])
+    assert ran.exists(), "asked for, it is"

@@ -167,9 +167,9 @@ def test_foreign_names_are_mapped(files, tmp_path, capsys) -> None:
         (["runs.csv", "--prediction", "recipe.json"], "needs predicted"),
         (
             ["runs.csv", "--recipe", "list.json"],
-            "recipe='list.json': must be a JSON object, found a list",
+            "recipe=[]: must be an object",
         ),
-        (["runs.csv", "--audit", "flags.json"], "not what scalelab writes"),
+        (["runs.csv", "--audit", "flags.json"], "audit.flags[0]: lacks threshold, value"),
         (["runs.csv", "--tolerance", "0"], "tolerance"),
         (["runs.csv", "--out", "runs.csv/page.html"], "cannot be written"),
     ],

@@ -15,6 +15,7 @@ import pytest
 
 from ground.columns import COLUMNS
 from scalelab.__main__ import main
+from sweeps import files
 from sweeps.status import Board
 from sweeps.store import create, open_store
 from tests.sweeps import toy
@@ -183,6 +184,49 @@ def test_an_interrupt_saves_and_a_killed_command_takes_its_workers_along(text: l
             and counts["waiting"] > 0
             and not any(Path("store/tmp").iterdir())
         )
+
+
+def under_way(trainer: str, text: list[str]) -> "subprocess.Popen[str]":
+    """`sweep run` with two workers, once both train."""
+    command = [sys.executable, "-m", "scalelab", "sweep", "run", STUDY, "--store", "store"]
+    command += ["--workers", "2", "--option", "count", "4", "--trainer", trainer, *text]
+    env = {**os.environ, "TOY_TRACE": str(Path("trace").absolute())}
+    process = subprocess.Popen(
+        [*HEARS_SIGINT, *command],
+        env=env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    until(lambda: len(workers_at_it()) == 2)
+    return process
+
+
+def workers_at_it() -> set[int]:
+    lines = Path("trace").read_text().splitlines() if Path("trace").exists() else []
+    pids = {int(line.split()[2]) for line in lines}
+    return {pid for pid in pids if files.started(pid)}
+
+
+def test_sigterm_waits_until_the_workers_have_saved(text: list[str]) -> None:
+    process = under_way("tests.sweeps.stuck:slow_to_save", text)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert Path("store/checkpoints/saved").exists() and not workers_at_it()
+    assert not any(Path("store/workers").iterdir())
+
+
+def test_a_second_interrupt_ends_everything_that_was_started(text: list[str]) -> None:
+    """Workers that hear nothing do not hold the command for ever."""
+    process = under_way("tests.sweeps.stuck:asleep", text)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=2)
+    assert len(workers_at_it()) == 2, "the first one waits for them"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130
+    until(lambda: not workers_at_it(), 5)
+    assert process.stderr is not None and "Traceback" not in process.stderr.read()
 
 
 def until(condition: Any, seconds: float = 60.0) -> None:

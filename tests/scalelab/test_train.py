@@ -165,41 +165,55 @@ def test_tau_instead_of_decay():
         trial_of(Train(tau=0.5, weight_decay=0.1), CORPUS)
 
 
-def test_sigterm_saves_and_another_run_goes_on(train, text, tmp_path, capsys):
-    """The whole command, stopped in the middle: exit code 143, then the numbers of a run that was
-    never stopped.
+@pytest.mark.parametrize("signal_, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_another_run_goes_on(signal_, code, train, text, tmp_path, capsys):
+    """The whole command, stopped in the middle: an exit code that says how, then the numbers of a
+    run that was never stopped.
     """
     args = ["--steps", "4000", "--json"]
-    command = [
-        sys.executable,
-        "-m",
-        "scalelab",
-        "train",
-        "--corpus",
-        str(text / "sums.txt"),
-        "--cache",
-        str(text / "cache"),
-        *TINY,
-        *args,
-    ]
     checkpoints = ["--checkpoints", str(tmp_path / "ck")]
-    # so that rich shows progress as it happens
-    live = {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}
-    env = os.environ | live | {"JAX_COMPILATION_CACHE_DIR": str(text / "xla")}
-    with subprocess.Popen(
-        command + checkpoints, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running:
-        assert running.stderr is not None
-        seen = b""
-        while b"training" not in seen:
-            seen += (new := os.read(running.stderr.fileno(), 4096))
-            assert new, seen
-        running.send_signal(signal.SIGTERM)
-        _, seen = running.communicate(timeout=120)
-    assert running.returncode == 143 and b"to go on" in seen and any((tmp_path / "ck").iterdir())
+    ended, seen = stopped([*args, *checkpoints], text, signal_)
+    assert ended == code and b"to go on" in seen and any((tmp_path / "ck").iterdir())
     results = []
     for more in ([], checkpoints):
         assert train(*args, *more) == 0
         results.append(json.loads(capsys.readouterr().out)["result"] | {"seconds": 0})
     assert results[0] == results[1] and results[0]["status"] == "done"
     assert not any((tmp_path / "ck").iterdir())
+
+
+def test_an_interrupt_without_a_folder_says_what_to_give(text):
+    ended, seen = stopped(["--steps", "40000"], text, signal.SIGINT)
+    assert ended == 130 and b"nothing was saved: with --checkpoints DIR" in seen
+    assert b"Traceback" not in seen
+
+
+# a job in the background has SIGINT ignored, and its children inherit that
+HEARS = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+
+
+def stopped(args, text, signal_):
+    """Exit code and messages of a run that got the signal while it trained."""
+    command = [sys.executable, "-m", "scalelab", "train", "--corpus", str(text / "sums.txt")]
+    command += ["--cache", str(text / "cache"), *TINY, *args]
+    # so that rich shows progress as it happens
+    live = {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "1"}
+    env = os.environ | live | {"JAX_COMPILATION_CACHE_DIR": str(text / "xla")}
+    hears = [sys.executable, "-c", HEARS + "os.execv(sys.argv[1], sys.argv[1:])"]
+    with subprocess.Popen(
+        hears + command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stderr is not None
+        seen = b""
+        while b"training" not in seen:
+            seen += (new := os.read(running.stderr.fileno(), 4096))
+            assert new, seen
+        running.send_signal(signal_)
+        _, seen = running.communicate(timeout=120)
+    return running.returncode, seen
+
+
+@pytest.mark.parametrize("flag", ["--out", "--checkpoints"])
+def test_a_place_that_cannot_be_written_is_found_before_training(flag, train, capsys):
+    assert train(flag, "/proc/x/y", "--steps", "100000000") == 2
+    assert "'/proc/x/y" in capsys.readouterr().err

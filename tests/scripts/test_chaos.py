@@ -22,9 +22,9 @@ def test_twelve_kills_lose_nothing_and_train_nothing_again(
     document = chaos.run(toy.trials(40), 12, tmp_path, "tests.sweeps.toy:train", seed=1)
     assert chaos.holds(document, 12), json.dumps(document, indent=1)
     assert all(
-        v["claims"] > 0 and v["doing"] and v["exit"] in (-9, 143) for v in document["victims"]
+        v["claims"] > 0 and v["doing"] and v["exit"] in (-9, 143, None) for v in document["victims"]
     )
-    assert all(document["kills_by_signal"].values()), "both signals were sent"
+    assert all(document["kills_by_signal"].values()), "every signal was sent"
     # negative controls: a lost trial, a changed number and a training after publishing each turn
     # the verdict
     chaos_store, trace = open_store(tmp_path / "chaos"), tmp_path / "chaos.trace"

@@ -1,11 +1,13 @@
 """Claims: one owner at a time, dead owners are known, and no wall clock is asked."""
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
 
+from sweeps import files
 from sweeps.claims import LEASE_BEATS, Watch, Worker, held, tidy, tops
 from sweeps.record import make_record
 from sweeps.store import Store, create
@@ -70,7 +72,7 @@ def test_only_one_of_two_takers_gets_a_stale_claim(store: Store) -> None:
     with Worker(store) as a, Worker(store) as b:
         now = [0.0]
         for worker in (a, b):
-            worker.watch = Watch(lambda: now[0])
+            worker.watch = Watch(lambda: now[0], beat_seconds=1.0)
             assert not worker.claim(ID, 0)
         for _ in range(LEASE_BEATS + 1):
             now[0] += 1.0
@@ -81,7 +83,7 @@ def test_only_one_of_two_takers_gets_a_stale_claim(store: Store) -> None:
 
 def test_a_counter_that_moves_is_alive_and_one_that_stands_still_is_not(store: Store) -> None:
     now = [0.0]
-    watch = Watch(lambda: now[0])
+    watch = Watch(lambda: now[0], beat_seconds=1.0)
     for beat in range(100):
         now[0] += 1.0
         assert not watch.stale("c", foreign(store, ID, count=beat).read_bytes())
@@ -155,3 +157,40 @@ def test_an_owner_that_was_taken_over_gives_back_without_harm(store: Store) -> N
         b.claims[ID] = 1
         a.give_back(ID)
         assert owners(store) == {ID: b.id}
+
+
+@pytest.mark.parametrize("beat", [1e300, -1.0, 0.0, 1e-9])
+def test_a_lease_is_as_long_as_the_reader_says(store: Store, beat: float) -> None:
+    """Whatever a beat says of itself, its counter alone is watched."""
+    now = [0.0]
+    watch = Watch(lambda: now[0], beat_seconds=1.0)
+    content = foreign(store, ID, beat=beat).read_bytes()
+    looks = []
+    for i in range(LEASE_BEATS + 2):
+        noted = json.dumps({**json.loads(content), "tokens_per_second": i}).encode()
+        looks.append(watch.stale("c", noted))
+        now[0] += 1.0
+    assert looks == [False] * (LEASE_BEATS + 1) + [True]
+
+
+def test_a_live_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One may not signal it, and where /proc hides others' processes not see it either."""
+    me, since = os.getpid(), files.started(os.getpid())
+    assert since and not files.gone(files.place(), me, since)
+    assert files.gone(files.place(), me, "1"), "another process had that number"
+
+    def forbidden(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    assert not files.gone(files.place(), me, since)
+    monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError))
+    monkeypatch.setattr(files, "place", lambda: "here")
+    assert not files.gone("here", me, since)
+
+
+def test_a_beat_of_another_form_harms_nobody(store: Store) -> None:
+    for i, content in enumerate((b"[]", b"3", b'{"worker": 3}', b"\xff", b"[" * 10_000, b"null")):
+        (store.path / "claims" / f"{'ab'[i % 2]}{i}.0").write_bytes(content)
+    assert {owner["worker"] for owner in held(store, set()).values()} == {"unreadable"}
+    tidy(store, set())

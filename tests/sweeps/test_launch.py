@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ground import InputError
 from sweeps.job import Job
-from sweeps.launch import Running, local
+from sweeps.launch import Running, local, slurm
 from sweeps.store import Store, create
 from tests.sweeps import slurm_cluster, toy
 
@@ -100,6 +101,25 @@ def test_gpus_are_those_that_the_user_left_visible(monkeypatch: pytest.MonkeyPat
     assert local.gpus() == []
 
 
+def test_a_worker_imports_nothing_from_where_it_starts(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A json.py or a sweeps/ in the folder that the command is started from is not ours."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH")
+    for name in ("json.py", "sweeps.py", "jax.py"):
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\n")
+    workers = local.launch(job, 1, Path(job.store) / "logs")
+    local.backend.cache_clear()
+    assert local.backend() == "cpu"
+    wait(workers)
+    assert_complete(job)
+    assert not (tmp_path / "owned").exists()
+    unguarded = [sys.executable, "-c", "import json"]
+    subprocess.run(unguarded, cwd=tmp_path, check=True)
+    assert (tmp_path / "owned").exists(), "without -P it is imported"
+
+
 # 2. SLURM ----------------------------------------------------------------------------------------
 
 
@@ -116,11 +136,10 @@ def slurm_conf() -> Iterator[str]:
 
 
 def test_slurm_runs_the_same_study(
-    job: Job, slurm_conf: str, monkeypatch: pytest.MonkeyPatch
+    job: Job, slurm_conf: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sweeps.launch import slurm
-
     monkeypatch.setenv("SLURM_CONF", slurm_conf)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TOY_PAUSE", "0.05")
     array = slurm.launch(
         job, 2, Path(job.store) / "logs", slurm.Slurm(partition="cpu", gres="gpu:1", minutes=5)
@@ -133,14 +152,13 @@ def test_slurm_runs_the_same_study(
 
 @pytest.mark.parametrize("order", ["scancel --signal=USR2", "scontrol requeue"])
 def test_slurm_requeues_a_worker(
-    job: Job, slurm_conf: str, monkeypatch: pytest.MonkeyPatch, order: str
+    job: Job, slurm_conf: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
     """The signal that SLURM sends ahead of the time limit, and a requeue as in a preemption: the
     worker ends, is queued again, finishes.
     """
-    from sweeps.launch import slurm
-
     monkeypatch.setenv("SLURM_CONF", slurm_conf)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TOY_PAUSE", "0.15")
     array = slurm.launch(job, 1, Path(job.store) / "logs", slurm.Slurm(minutes=5))
     store = Store(Path(job.store))
@@ -165,6 +183,32 @@ def test_slurm_requeues_a_worker(
         ["scontrol", "show", "job", array.ids[0]], capture_output=True, text=True, check=True
     ).stdout
     assert "Restarts=1" in shown
+
+
+@pytest.mark.parametrize("value", ["cpu\n#SBATCH --uid=0", "a b", "x\r", "é"])
+@pytest.mark.parametrize("field", ["partition", "gres", "memory"])
+def test_a_job_file_takes_no_line_that_an_option_brings(field: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{field}=.*one word"):
+        slurm.Slurm(**{field: value})
+
+
+def test_what_slurm_will_unpickle_lies_where_nobody_else_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = slurm.private(str(tmp_path / "a" / "b"))
+    assert made.stat().st_mode & 0o777 == 0o700
+    made.chmod(0o770)
+    with pytest.raises(InputError, match="mode 770.*run as you"):
+        slurm.private(str(made))
+    made.chmod(0o700)
+    made.parent.chmod(0o777)
+    with pytest.raises(InputError, match="others may write .*/a "):
+        slurm.private(str(made))
+    made.parent.chmod(0o1777)
+    assert slurm.private(str(made)) == made, "as in /tmp: nobody else may rename it"
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(InputError, match="others may write .*/b .owner"):
+        slurm.private(str(made))
 
 
 # 3. Ray ------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ def test_a_result_that_no_file_can_hold_is_a_failure(tmp_path: Path) -> None:
             )  # type: ignore[dict-item]
 
     summary = work(store, "toy", trials, train, limits=Limits(most=3))
-    assert summary.failed and "not JSON serializable" in next(iter(store.reasons().values()))
+    assert summary.failed and "versions=<object" in next(iter(store.reasons().values()))
 
 
 def test_what_was_interrupted_goes_on_in_whole_cohorts(tmp_path: Path) -> None:

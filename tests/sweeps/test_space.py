@@ -1,6 +1,8 @@
 """Spaces: what each combinator makes, and that a seed decides what is random."""
 
 import math
+import os
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -283,3 +285,43 @@ def test_every_built_in_study_loads(name: str) -> None:
         and study.expectation
         and len({t.run_id for t in study.trials}) == len(study.trials) > 1
     )
+
+
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    "plain, said",
+    [
+        ("space: {product: {lr: {powers: [-1.0e9, 1.0e9]}}}", "must be at most 100,000"),
+        ("space: {product: {lr: {powers: [0, 1, 1.0e-300]}}}", "must be at most 100,000"),
+        ("space: {product: {lr: {log_grid: [1, 2, 1000000000]}}}", "must be at most 100,000"),
+        ("space: {random: {count: 1000000000, ranges: {lr: [0, 1]}}}", "must be at most 100,000"),
+        ("space: {sobol: {count: 1000000000, ranges: {lr: [0, 1]}}}", "must be at most 100,000"),
+        (f"space: {{product: {{{', '.join(f'a{i}: [1, 2, 3, 4]' for i in range(9))}}}}}", "most"),
+        (f"space: [{{width: {'9' * 400}}}]", "width=an integer of"),
+        ("space: [{width: 1000000000000}]", "width=1000000000000: must be at most"),
+        ("space: [{lr: .inf}]", "must be a finite float"),
+        (f"{BOMB}space: *a9", "holds more than 1,000,000 values"),
+        ("[" * 50_000, "cannot be read"),
+        (f"space: {'9' * 5000}", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_a_space_is_bounded_before_it_is_made(tmp_path: Path, plain: str, said: str) -> None:
+    path = tmp_path / "huge.yaml"
+    path.write_text(f"{plain}\n")
+    if "common" not in plain:
+        path.write_text(f"{plain}\ncommon: {{sequence: 8, batch: 2, steps: 2, width: 8, depth: 1, "
+                        "head_dim: 4, ff: 8, lr: 0.1}\n")  # fmt: skip
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=said):
+        studies.load(str(path), "0" * 64, 16)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_pipe_is_no_study(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(InputError, match="must be a regular file"):
+        studies.load(str(tmp_path / "pipe.yaml"), "0" * 64, 16)

@@ -134,7 +134,11 @@ def test_a_damaged_failure_is_reported_not_fatal(store: Store) -> None:
 def test_a_damaged_study_is_one_clear_line(store: Store) -> None:
     (store.path / "studies" / "toy.json").write_bytes(b"[")
     with pytest.raises(InputError, match="not a readable study"):
-        store.declared()
+        store.trials_of("toy")
+    store.declare("other", "q", "e", TRIALS[:2])
+    board = Board(store).look()
+    assert board.counts()["waiting"] == 2, "the other study is read"
+    assert "not a readable study" in board.damaged["studies/toy.json"]
 
 
 def test_a_study_is_declared_again_without_its_old_trials(store: Store) -> None:
@@ -210,3 +214,86 @@ def test_a_store_that_cannot_be_written(small_disk: Path) -> None:
     with pytest.raises(InputError, match="cannot be written \\(Read-only file system\\)"):
         create(small_disk / "store")
     assert Board(open_store(store.path)).look().counts()["done"] == 1, "reading needs no writing"
+
+
+@pytest.mark.parametrize("folder", ["trials", "studies", "checkpoints", "logs"])
+def test_a_folder_that_is_a_link_is_not_written_through(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / folder).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"{folder} is a link"):
+        create(tmp_path / "store")
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_file_that_is_a_link_is_replaced_not_followed(store: Store, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    study = store.path / "studies" / "toy.json"
+    study.unlink()
+    study.symlink_to(victim)
+    store.file(TRIALS[0].run_id).symlink_to(tmp_path / "made")
+    store.declare("toy", "q", "e", TRIALS)
+    assert victim.read_text() == "mine" and not study.is_symlink()
+    assert not store.publish(make_record("toy", TRIALS[0], toy.descend(TRIALS[0])))
+    assert not (tmp_path / "made").exists()
+    (store.path / "log").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        files.appending(store.path / "log")
+
+
+# A store with anything in it ---------------------------------------------------------------------
+
+
+def test_whatever_lies_in_a_store_the_rest_serves(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Folders, pipes, loops of links, foreign names and bytes in every place that is read."""
+    fill(store)
+    good = store.ids()
+    for folder in FOLDERS:
+        at = store.path / folder
+        (at / "folder.json").mkdir()
+        (at / "fo lder.0").mkdir()
+        os.mkfifo(at / "pipe.json")
+        os.mkfifo(at / "pipe.0")
+        (at / "loop.json").symlink_to("loop.json")
+        (at / "foreign name.1.json").write_bytes(b"\xff\xfe")
+        (at / "nested.json").write_bytes(b"[" * 100_000)
+    board = Board(open_store(store.path)).look()
+    assert board.rows.keys() == good
+    assert {"trials/folder.json", "trials/pipe.json", "studies/nested.json"} <= board.damaged.keys()
+    store.reasons(), store.failures(), board.document()
+    extra = toy.trials(13)[-1]
+    summary = work(store, "toy", [*TRIALS, extra], toy.train)
+    assert summary.done + summary.diverged == 1 and store.ids() >= good | {extra.run_id}
+
+
+def test_a_place_of_a_trial_that_is_a_folder_is_set_aside(store: Store) -> None:
+    store.file(TRIALS[0].run_id).mkdir()
+    summary = work(store, "toy", TRIALS, toy.train)
+    assert summary.set_aside == 1 and summary.done + summary.diverged == len(TRIALS)
+    assert [p.is_dir() for p in (store.path / "damaged").iterdir()] == [True]
+
+
+def test_what_a_newer_scalelab_wrote_is_named_and_left(store: Store) -> None:
+    fill(store)
+    newer = store.file(TRIALS[0].run_id)
+    newer.write_bytes(newer.read_bytes().replace(b'"schema":', b'"schema":9', 1))
+    content = newer.read_bytes()
+    board = Board(store).look()
+    assert "use a newer scalelab" in board.damaged[f"trials/{newer.name}"]
+    summary = work(store, "toy", TRIALS, toy.train)
+    assert newer.read_bytes() == content and not summary.set_aside and not summary.done
+
+
+def test_a_store_without_its_empty_folders_is_read_and_made_whole(store: Store) -> None:
+    """Git keeps no empty folder."""
+    fill(store)
+    for folder in FOLDERS:
+        if not any((store.path / folder).iterdir()):
+            (store.path / folder).rmdir()
+    board = Board(open_store(store.path)).look()
+    assert board.counts()["trials"] == len(TRIALS) and not board.damaged
+    create(store.path)
+    assert all((store.path / folder).is_dir() for folder in FOLDERS)

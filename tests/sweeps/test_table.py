@@ -224,3 +224,11 @@ def test_ten_thousand_trials_status_under_2_s_export_under_10_s_memory_under_1_g
     assert len(board.rows) == 10_000 and not list(
         Store(large).scan(head, skip=board.rows.keys())
     ), "a later look reads only what is new"
+
+
+def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
+    store, trial = create(tmp_path / "store"), TRIALS[0]
+    result = dataclasses.replace(toy.descend(trial), device="=1+1")
+    store.publish(make_record("toy", trial, result))
+    assert table.export(store.path, tmp_path / "out.csv") == 1
+    assert "'=1+1" in (tmp_path / "out.csv").read_text().splitlines()[1].split(",")

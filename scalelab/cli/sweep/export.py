@@ -10,6 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from ground import InputError
+from ground.files import writable
 from scalelab.cli.args import parse, print_json
 
 
@@ -40,6 +41,7 @@ def main(args: list[str]) -> int:
     from sweeps import curves, table
     from sweeps.store import open_store
 
+    writable(options.out)
     damaged: dict[str, str] = {}
     count = 0
     if options.out is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scalelab.cli.sweep.status import view
+from scalelab.screen import console
 
 if TYPE_CHECKING:
     from sweeps.launch import Running
@@ -30,15 +31,14 @@ def train(store: "Store", study: "Study", start: "Callable[[], Running]") -> "Bo
 
 def _follow(board: "Board", running: "Running") -> None:
     """A live table while workers run; an interrupt asks them to save and end."""
-    from rich.console import Console
     from rich.live import Live
 
-    screen = Console(stderr=True)
+    terminal = console(stderr=True)
     try:
-        with Live(view(board), console=screen, refresh_per_second=2, transient=True) as live:
+        with Live(view(board), console=terminal, refresh_per_second=2, transient=True) as live:
             while running.alive():
                 time.sleep(LOOK_SECONDS)
-                if screen.is_terminal:
+                if terminal.is_terminal:
                     live.update(view(board.look()))
     finally:
         running.stop()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from ground import InputError
 from scalelab.cli.args import parse, print_json
 from scalelab.cli.sweep.source import Source, open_study
-from scalelab.cli.sweep.status import console, duration
+from scalelab.cli.sweep.status import WIDE, duration
+from scalelab.screen import console
 
 if TYPE_CHECKING:
     from sweeps.plan import Row, Timing
@@ -93,6 +94,7 @@ def _stored(path: Path | None, study: "Study") -> "tuple[set[str], Timing | None
 
 def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     names = (
@@ -122,11 +124,9 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
             f"{sum(r.flops for r in alike):.3g}", duration(sum(r.seconds for r in alike)),
             f"{max(r.peak_bytes for r in alike) / 1e6:,.0f} MB",
         )  # fmt: skip
-    out = console()
-    out.print(
-        f"[bold]{study.name}[/bold]: {study.question}\nexpected: {study.expectation}",
-        highlight=False,
-    )
+    out = console(wide=WIDE)
+    said = f": {study.question}\nexpected: {study.expectation}"
+    out.print(Text.assemble((study.name, "bold"), said))
     out.print(table)
     out.print(
         f"{document['trials']} trials ({document['done']} done), {document['cohorts']} cohorts, "
@@ -134,6 +134,5 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
         f"{document['flops']:.3g} FLOPs, {duration(3600 * document['hours'])} with "
         f"{document['workers']} workers on {document['device']} "
         f"({document['device_bytes'] / 1e9:.1f} GB), axis {document['axis']}\ntimes: "
-        f"{document['timing']}",
-        highlight=False,
+        f"{document['timing']}"
     )

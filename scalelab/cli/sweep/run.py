@@ -14,7 +14,8 @@ from tyro.conf import arg
 from scalelab.cli.args import parse, print_json
 from scalelab.cli.sweep import live
 from scalelab.cli.sweep.source import Source, open_study
-from scalelab.cli.sweep.status import console, tell_problems, view
+from scalelab.cli.sweep.status import WIDE, tell_problems, view
+from scalelab.screen import console
 from sweeps.launch import local, ray, slurm
 from sweeps.launch.ray import Ray
 from sweeps.launch.slurm import Slurm
@@ -44,9 +45,11 @@ class Run(Source):
     accelerator.
     """
     trainer: str = ""
-    """module:function of a training function of your own (sweeps.run.Train); scalelab's by
-    default.
+    """module:function of a training function of your own (sweeps.run.Train), which is imported and
+    executed; scalelab's by default.
     """
+    still_minutes: float = 60.0
+    """A worker without a step or a result for so long is stuck, and ends; 0 = never."""
     most: int = 0
     """Most trials of one cohort; 0 = what fits."""
     slurm: Annotated[Slurm, arg(name="")] = field(default_factory=Slurm)
@@ -91,7 +94,7 @@ def _job(options: Run, study: str) -> "Job":
         store=str(options.store.absolute()), study=study, corpus=options.corpus,
         vocab=options.vocab, cache=str(options.cache.absolute()), axis="" if options.axis == "auto"
         else options.axis, trainer=options.trainer, most=options.most, workers=options.workers or
-        max(1, len(local.gpus())),
+        max(1, len(local.gpus())), still_seconds=60 * options.still_minutes,
     )  # fmt: skip
 
 
@@ -124,6 +127,6 @@ def _summary(board: "Board", options: Run, seconds: float) -> int:
     if options.json:
         print_json({**board.document(), "seconds": seconds})
     else:
-        console().print(view(board))
+        console(wide=WIDE).print(view(board))
         print(f"{seconds:.1f} s; workers' messages in {options.store / 'logs'}")
     return 1 if counts["failed"] or counts["waiting"] or counts["running"] else 0

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Source:
     study: Annotated[Positional[str], arg(metavar="STUDY")]
-    """A built-in study by name, or a path to a study of your own (.py, or .yaml of plain data)."""
+    """A built-in study by name, or a path to a study of your own: .yaml of plain data, or .py,
+    which is executed with all that its code does.
+    """
     corpus: str = "python"
     """"python" (its own documentation), a text file, a folder of text, or a corpus made by
     `scalelab data prepare`.

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 from tyro.conf import Positional, arg
 
 from scalelab.cli.args import parse, print_json
+from scalelab.screen import console
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from sweeps.status import Board
 
 LOOK_SECONDS = 2.0
+WIDE = 140  # columns of a file or a pipe: the widest row, not 80
 GROUPS_SHOWN = 40
 
 
@@ -47,13 +49,6 @@ def duration(seconds: float | None) -> str:
         if minutes
         else f"{rest} s"
     )
-
-
-def console() -> "Console":
-    """Standard output; a file or a pipe is as wide as the widest row, not 80 columns."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=140)
 
 
 def view(board: "Board") -> "RenderableType":
@@ -88,7 +83,9 @@ def tell_problems(board: "Board", out: TextIO) -> None:
     for run_id, times in board.failures.items():
         print(f"failed {run_id} ({times} times): {reasons.get(run_id, '')}", file=out)
     for name, reason in board.damaged.items():
-        print(f"damaged {name}: {reason}; the next run sets it aside and trains it again", file=out)
+        then = "; the next run sets it aside and trains it again"
+        known = name.startswith("studies/") or "newer scalelab" in reason
+        print(f"damaged {name}: {reason}{'' if known else then}", file=out)
 
 
 def main(args: list[str]) -> int:
@@ -103,17 +100,16 @@ def main(args: list[str]) -> int:
         tell_problems(board, sys.stderr)
         print_json(board.document())
         return 0
-    console().print(view(board))
+    console(wide=WIDE).print(view(board))
     tell_problems(board, sys.stdout)
     return 0
 
 
 def _watch(board: "Board") -> None:
-    from rich.console import Console
     from rich.live import Live
 
     with Live(
-        view(board), console=Console(stderr=True), refresh_per_second=1, transient=True
+        view(board), console=console(stderr=True), refresh_per_second=1, transient=True
     ) as live:
         while any(board.counts()[k] for k in ("running", "waiting")):
             time.sleep(LOOK_SECONDS)

@@ -294,3 +294,24 @@ def test_the_published_mup_mlp_transfers_and_sp_does_not():
     assert (mup["verdict"], sp["verdict"]) == ("pass", "fail")
     assert mup["drift"]["value"] == pytest.approx(0.0, abs=0.1)
     assert sp["drift"]["value"] == pytest.approx(-0.59, abs=0.1)
+
+
+def test_one_diverged_seed_does_not_discard_its_cell() -> None:
+    """Two of three seeds say where the basin is; where most diverged it ends."""
+    rows = [
+        {"width": w, "lr": 2.0**k, "loss": 2 + 0.02 * (k + 4) ** 2 + 1e-3 * s, "status": "done"}
+        for w in (64, 128)
+        for k in range(-8, 0)
+        for s in range(3)
+    ]
+    whole = cells.of(pd.DataFrame(rows), "width", "lr", None)[0]
+    for i, row in enumerate(rows):
+        if row["lr"] == 2.0**-4 and i % 3 == 0 or row["lr"] == 0.5 and i % 3 < 2:
+            row |= {"loss": np.nan, "status": "diverged"}
+    cell = cells.of(pd.DataFrame(rows), "width", "lr", None)[0]
+    best = int(np.flatnonzero(cell.x == -4)[0])
+    assert cell.finite.tolist() == [True] * 7 + [False]
+    assert cell.loss[best] == pytest.approx(whole.loss[best], rel=1e-3)
+    assert (cell.runs[best], cell.diverged[best], cell.total) == (2, 1, 24)
+    for check in transfer.check(pd.DataFrame(rows)):
+        assert [(r["runs"], r["diverged"], r["points"]) for r in check["rows"]] == [(24, 3, 7)] * 2

@@ -3,14 +3,16 @@
 import ast
 import json
 import tomllib
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from fits.predict.export import TRAINERS, export
-from fits.predict.recipe import recipe
+from fits.predict.recipe import Recipe, recipe
 from fits.predict.sources import from_check, sources
 from ground import InputError
+from ground.number import Number
 from tests.fits.predict.test_recipe import check
 
 # Read in MaxText/configs/base.yml, nanoGPT's train.py, torchtitan/config/job_config.py.
@@ -120,3 +122,33 @@ def test_json_is_the_recipe_and_other_trainers_are_refused():
     assert set(TRAINERS) == {"json", "maxtext", "nanogpt", "torchtitan"}
     with pytest.raises(InputError, match="'megatron'"):
         export(made(), "megatron")
+
+
+HOSTILE = "sp\n__import__('os').system('touch owned')  # \x1b[2J"
+
+
+@pytest.mark.parametrize("trainer", ["nanogpt", "maxtext", "torchtitan"])
+def test_what_a_source_says_never_becomes_a_line_of_its_own(trainer: str) -> None:
+    """Names, sources and warnings come from files: in a comment they end with its line."""
+    clean = export(hostile("sp"), trainer)
+    found = export(hostile(HOSTILE), trainer)
+    assert "touch owned" in found
+    code = [line for line in found.splitlines() if not line.startswith("#")]
+    assert code == [line for line in clean.splitlines() if not line.startswith("#")]
+    assert found.replace("\n", "").isprintable()
+
+
+def hostile(name: str) -> Recipe:
+    numbers = {"lr": Number(1e-5, source=name), "steps": Number(10.0, source=f"{name}\r\nx = 1")}
+    target = {"params": 1e9, "params_kind": name, "tokens": 1e10, "width": 1024.0, "depth": 8.0,
+              "vocab": 256.0}  # fmt: skip
+    laws = [{"name": name, "predicts": "lr", "parametrization": "sp"}]
+    return Recipe(target, numbers, laws, warnings=[f"{name}: far"])
+
+
+def test_a_number_is_one_in_the_trainers_own_grammar() -> None:
+    """YAML 1.1 takes 1e-05 for text; so does the loader that MaxText has."""
+    assert yaml.safe_load(export(hostile("sp"), "maxtext"))["learning_rate"] == 1e-5
+    assert tomllib.loads(export(hostile("sp"), "torchtitan"))["optimizer"]["lr"] == 1e-5
+    with pytest.raises(InputError, match="must be finite"):
+        export(replace(hostile("sp"), numbers={"lr": Number(float("nan"))}), "maxtext")
