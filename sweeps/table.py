@@ -130,9 +130,10 @@ def read_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.D
     """
     if Path(path).is_dir():
         return store_table(path, damaged)
+    from fits.table.cells import made_numbers
     from fits.table.opening import opened
 
-    table, _ = opened(path)
+    table = made_numbers(opened(path)[0])
     if "loss" not in table.columns:
         names = ", ".join(map(str, table.columns))
         raise InputError(

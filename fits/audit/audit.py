@@ -111,8 +111,8 @@ def audit(
     one of params and tokens.
     """
     given = table if isinstance(table, Table) else table_of(table)
-    rows = read(given.frame, best_over=best_over, one_row_a_run=False)
-    rows = rows._replace(left={**given.left, **rows.left}, source=given.source)
+    rows = read(given.frame, best_over=best_over, checkpoints="all")
+    rows = given._replace(frame=rows.frame, names=rows.names, left={**given.left, **rows.left})
     whole = fit(rows, AUTO, params_kind=params_kind)
     form = whole.form if law == whole.law else catalogue.law(law)
     if not set(form.inputs) <= {"params", "tokens"}:
@@ -158,6 +158,7 @@ def take(points: Points, rows: Any) -> Points:
         [],
         groups,
         points.params_kind,
+        unit=points.unit,
     )
 
 

@@ -69,6 +69,7 @@ def describe(problem: Problem, z: Array, found: newton.Solution, points: Points)
             np.sqrt(np.sum(residual**2) / max(len(residual) - len(form.parameters), 1))
         ),
         params_kind=points.params_kind,
+        unit=points.unit,
         warnings=warnings,
     )
 

@@ -139,7 +139,7 @@ def _file(path: Path, parametrization: str) -> list[Source]:
 
 def from_fit(fit: Fit, name: str) -> Source:
     """A fit of ours."""
-    return Source(name, fit.form.target, fit)
+    return Source(name, fit.form.target, fit, unit=fit.unit)
 
 
 def from_check(check: Mapping[str, Any], name: str) -> Source:
@@ -165,6 +165,8 @@ def ask(
     assert source.fit is not None
     fit = source.fit
     columns, warnings = _columns(source, at, kind)
+    if fit.unit:
+        warnings.append(f"{source.name}: its {source.target} is in {fit.unit}")
     for i in range(len(at["params"])):
         point = {name: float(values[i]) for name, values in columns.items()}
         for warning in [

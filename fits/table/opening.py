@@ -1,18 +1,23 @@
-"""Opening DATA, whatever it is: a store, a Parquet, a CSV, or a table in memory."""
+"""Opening DATA, whatever it is: a store, a Parquet, a CSV, JSON, or a table in memory."""
 
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fits.table.text import check_names, json_table, text_table
 from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+JSON = (".json", ".jsonl", ".ndjson")
+OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".pkl", ".h5")  # that people try
 
-def opened(data: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
+
+def opened(data: "str | Path | pd.DataFrame", option: str = "data") -> "tuple[pd.DataFrame, str]":
     """The table as it stands there, its rows numbered by the index, and its source: the file's name
-    and sha256. A folder is a store, or holds `trials.parquet`. Raises InputError in one line.
+    and sha256. Cells of a text file are strings (`cells.made_numbers`). A folder is a store, or
+    holds `trials.parquet`. Raises InputError in one line.
     """
     import pandas as pd
 
@@ -25,20 +30,33 @@ def opened(data: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
 
         return store_table(file), f"store {file.name}"
     file = file / "trials.parquet" if file.is_dir() else file
+    given = f"{option}={str(data)!r}"
     if not file.is_file():
-        raise InputError(
-            f"data={str(data)!r}: no such file; give a CSV, a Parquet or a store's folder"
-        )
+        raise InputError(f"{given}: no such file; give a CSV, a Parquet or a store's folder")
+    if file.suffix.lower() in OTHERS:
+        raise InputError(f"{given}: {file.suffix} is not read; save it as CSV, Parquet or JSON")
     content = file.read_bytes()
     try:
-        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-    # pandas' and pyarrow's parse errors are ValueErrors
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"data={str(data)!r}: cannot be read as {file.suffix or 'CSV'}: "
-            f"{str(error).splitlines()[0]}"
-        ) from None
+        frame = _frame(file, content)
+    # pandas' and pyarrow's parse errors are ValueErrors, and so is InputError
+    except (ValueError, OSError) as error:
+        cause = str(error).splitlines()[0]
+        if isinstance(error, InputError):
+            raise InputError(f"{given}: {cause}") from None
+        kind = file.suffix or "CSV"
+        raise InputError(f"{given}: cannot be read as {kind}: {cause}") from None
     if frame.empty:
-        raise InputError(f"data={str(data)!r}: has 0 rows")
-    frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
+        raise InputError(f"{given}: has 0 rows")
     return frame, f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _frame(file: Path, content: bytes) -> "pd.DataFrame":
+    import pandas as pd
+
+    if file.suffix == ".parquet":
+        frame = pd.read_parquet(file)
+    else:
+        frame = (json_table if file.suffix.lower() in JSON else text_table)(content)
+    frame = frame.rename(columns=lambda name: name.strip() if isinstance(name, str) else name)
+    check_names([str(name) for name in frame.columns])
+    return frame

@@ -8,31 +8,30 @@ import contextlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Any, Literal
 
 from ground import InputError
 from scalelab.cli.args import parse, print_json
+from scalelab.cli.runs import Runs, say_left_out, table
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from lab.measure import Row
     from lab.records import Trial
 
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
+VERDICTS = ("pass", "fail", "not shown")
 USAGE = """usage: scalelab check coords | transfer ...
 
   coords    on the real transformer: does each part keep its size, and its change, as it grows
   transfer  on a sweep, which it reads or runs: does the best learning rate stay where it is
 
 scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from
---expect NAME=pass|fail (default pass)."""
+--expect NAME=pass|fail (default pass); so it is when a check shows neither."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Coords:
     float32 elsewhere.
     """
     expect: tuple[str, ...] = ()
-    """NAME=pass|fail, one or more."""
+    """NAME=pass, NAME=fail or "NAME=not shown" (repeatable)."""
     out: Path | None = None
     """Folder of the plots; default runs/check."""
     json: bool = False
@@ -69,15 +68,11 @@ class Coords:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(Runs):
     """Transfer check: per size the best value from a fitted basin with its interval, its drift, and
-    the loss that drift costs.
+    the loss that drift costs. DATA may be a study, by name or path (.py, .yaml), to run first.
     """
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """A store, a Parquet or a CSV with the table's column names, one row a run; or a study, by name
-    or path (.py, .yaml), to run first.
-    """
     store: Path | None = None
     """Where the runs of a study are kept, so that a second time only what is missing is run;
     default runs/check/STUDY.
@@ -88,14 +83,10 @@ class Transfer:
     hyperparameter: str = "lr"
     tolerance: float = 1.0
     """Largest drift of the optimum, in log2, that passes: one step of a factor-2 grid."""
-    where: tuple[str, ...] = ()
-    """Keep rows with COLUMN=VALUE."""
-    map: tuple[str, ...] = ()
-    """Our column name = the file's, such as loss=val_loss."""
     noise: float | None = None
     """Sd of log loss between seeds, where the data has one seed a cell."""
     expect: tuple[str, ...] = ()
-    """NAME=pass|fail, one or more."""
+    """NAME=pass, NAME=fail or "NAME=not shown" (repeatable)."""
     out: Path | None = None
     """Folder of the plot; default runs/check."""
     json: bool = False
@@ -118,9 +109,10 @@ def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:
     for entry in expect:
         name, _, verdict = entry.partition("=")
         known = sorted({c["parametrization"] for c in checks})
-        if verdict not in ("pass", "fail") or name not in known:
+        if verdict not in VERDICTS or name not in known:
             raise InputError(
-                f"expect={entry!r}: must be NAME=pass or NAME=fail, NAME one of {', '.join(known)}"
+                f"expect={entry!r}: must be NAME={' or NAME='.join(VERDICTS)}, NAME one of "
+                f"{', '.join(known)}"
             )
         wanted[name] = verdict
     differing = [c for c in checks if c["verdict"] != wanted.get(c["parametrization"], "pass")]
@@ -183,8 +175,6 @@ def text_tokens(count: int) -> NDArray[np.uint8]:
 
 def _trial(options: Coords, name: str, size: int) -> Trial:
     """The check's trial at the smallest size, which is the base shape."""
-    from dataclasses import replace
-
     import jax
 
     from lab import measure
@@ -313,12 +303,15 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
 def transfer(args: list[str]) -> int:
     options = parse(Transfer, "scalelab check transfer", args)
     from fits.optimum.transfer import check
+    from fits.table.rows import told
     from scalelab.cli import check_plots
 
     data = run_study(options) if is_study(options.data) else options.data
-    table = runs(data, options.map, options.where)
+    # diverged ones included: they say where a basin ends
+    found = table(replace(options, data=data), every_status=True)
+    say_left_out(found)
     checks = check(
-        table,
+        found.frame,
         options.axis,
         options.tolerance,
         hyperparameter=options.hyperparameter,
@@ -330,7 +323,9 @@ def transfer(args: list[str]) -> int:
         print_json({"checks": checks})
     else:
         for c in checks:
-            print(f"{c['parametrization']} {c['optimizer']}: {c['verdict']}; {c['reason']}")
+            left = f"; left out: {told(c['left_out'])}" if c["left_out"] else ""
+            name = " ".join(filter(None, (c["parametrization"], c["optimizer"]))) or "all runs"
+            print(f"{name}: {c['verdict']}; {c['reason']}{left}")
     return verdicts(checks, options.expect)
 
 
@@ -353,21 +348,6 @@ def run_study(options: Transfer) -> Path:
                 f"data={str(options.data)!r}: not all of its trials ended; run it again to go on"
             )
     return store
-
-
-def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame:
-    """The rows of a store, a Parquet or a CSV, diverged ones included: they say where a basin
-    ends.
-    """
-    from fits.table.rows import read
-
-    pairs = [entry.partition("=") for entry in names]
-    found = read(data, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True)
-    if found.left_out:
-        _say(
-            "left out: " + ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())
-        )
-    return found.frame
 
 
 def _say(text: str) -> None:

@@ -5,28 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Any, Literal
 
 from ground import InputError
 from ground.number import Number
-from scalelab.cli.args import gathered, parse, print_json
+from scalelab.cli.args import parse, print_json
+from scalelab.cli.runs import Runs, columns, pair, table
 
 if TYPE_CHECKING:
-    from fits.forms.law import Law
     from fits.record import Fit
-    from fits.table.rows import Table
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Runs):
     """Fit a law to runs: many starts, the stated objective summed over runs, bootstrap over runs,
     and what is not identified said so.
     """
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """A store, a Parquet, or a CSV with the table's column names (params, tokens, loss, ...)."""
     law: str = "chinchilla"
     """The form; `scalelab laws` lists all. auto: a set of forms, weighted by how well dearer runs
     are predicted.
@@ -35,14 +30,12 @@ class Options:
     """log-...: residuals of log loss; huber, mse: of the loss itself."""
     delta: float = 1e-3
     """Huber's threshold, in log loss (huber: in the loss's unit)."""
-    where: tuple[str, ...] = ()
-    """Keep rows with COLUMN=VALUE (repeatable)."""
     best_over: str = ""
     """Comma-separated hyperparameters: of the rows that share the law's inputs keep the best over
     these.
     """
-    map: tuple[str, ...] = ()
-    """Our column name = the file's, such as loss=val_loss (repeatable)."""
+    checkpoints: Literal["last", "all"] = "last"
+    """Of a run's rows (one run_id) the last with a loss, or all; the bootstrap then draws runs."""
     params_kind: Literal["total", "no_embed", "active"] = "total"
     """Which count of parameters the law is given."""
     prior: tuple[str, ...] = ()
@@ -65,7 +58,7 @@ class Options:
 
 def main(args: list[str]) -> int:
     started = time.perf_counter()
-    options = parse(Options, "scalelab fit", gathered(args, "--where", "--map", "--prior"))
+    options = parse(Options, "scalelab fit", args)
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
     fit = run(options)
@@ -90,8 +83,11 @@ def run(options: Options) -> Fit:
             f"bootstrap={options.bootstrap!r}: does not apply to {options.law}, whose forms are "
             "weighted by evidence, with intervals"
         )
-    table = open_table(options.data, form, options.map, options.where, options.best_over)
-    points = select(table, form, options.params_kind)
+    rows = table(
+        options, best_over=columns(options.best_over), keys=form.inputs,
+        checkpoints=options.checkpoints, target=form.target,
+    )  # fmt: skip
+    points = select(rows, form, options.params_kind)
     found = fit(
         points,
         options.law,
@@ -106,29 +102,10 @@ def run(options: Options) -> Fit:
     return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
 
 
-def open_table(
-    data: Path,
-    form: type[Law],
-    map: tuple[str, ...] = (),
-    where: tuple[str, ...] = (),
-    best_over: str = "",
-) -> Table:
-    """The rows of DATA that a law is to see."""
-    from fits.table.rows import read
-
-    over = tuple(c.strip() for c in best_over.split(",") if c.strip())
-    return read(data, names(map), where, over, form.inputs)
-
-
-def names(entries: tuple[str, ...]) -> dict[str, str]:
-    """Our column name -> the file's, of `--map` entries."""
-    return dict(_pair("map", entry) for entry in entries)
-
-
 def priors(entries: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        name, text = _pair("prior", entry)
+        name, text = pair("prior", entry)
         mean, _, rest = text.partition(":")
         sd, _, source = rest.partition(":")
         try:
@@ -138,13 +115,6 @@ def priors(entries: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         if not source:
             raise InputError(f"prior={entry!r}: must name its source, PARAMETER=MEAN:SD:SOURCE")
     return out
-
-
-def _pair(option: str, text: str) -> tuple[str, str]:
-    name, sep, value = text.partition("=")
-    if not (sep and name and value):
-        raise InputError(f"{option}={text!r}: must be NAME=VALUE")
-    return name, value
 
 
 def document(fit: Fit) -> dict[str, Any]:
@@ -163,6 +133,7 @@ def document(fit: Fit) -> dict[str, Any]:
         "condition": fit.condition,
         "identified": fit.identified,
         "warnings": fit.warnings,
+        "unit": fit.target_unit,
     }
     if (mixed := fit.mixture) is not None:
         out |= {n: getattr(mixed, n) for n in ("form", "weights", "holdout", "scale")}
@@ -187,10 +158,12 @@ def show(fit: Fit, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
 
+    from fits.table.rows import told
+
     form = fit.form
     console = Console(highlight=False)
     console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
-    left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())
+    left = told(fit.left_out)
     console.print(
         f"{fit.n} runs of {fit.source.split(' sha256')[0]}"
         + (f"; left out: {left}" if left else "")

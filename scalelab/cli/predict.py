@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ground import InputError
 from ground.files import replacing
-from scalelab.cli.args import gathered, parse, print_json
+from scalelab.cli.args import parse, print_json
 
 if TYPE_CHECKING:
     from fits.predict.recipe import Recipe
@@ -81,7 +81,7 @@ GIVEN = (
 
 
 def main(args: list[str]) -> int:
-    options = parse(Predict, "scalelab predict", gathered(args, "--fit"))
+    options = parse(Predict, "scalelab predict", args)
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
     from fits.predict.sources import sources

@@ -25,6 +25,7 @@ FIELDS = [
     "condition",
     "identified",
     "warnings",
+    "unit",
 ]
 
 
