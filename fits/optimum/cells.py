@@ -134,7 +134,7 @@ def of(
                     f"{name}={values}: must take one value at {column}={size:g}; "
                     f"select one (--where {name}=...)"
                 )
-        cells.append(_cell(float(size), runs, hyperparameter, loss_init))
+        cells.append(cell(float(size), runs, hyperparameter, loss_init))
     return cells
 
 
@@ -142,7 +142,7 @@ def _spelled(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
 
 
-def _cell(size: float, runs: "pd.DataFrame", hyperparameter: str, loss_init: float | None) -> Cell:
+def cell(size: float, runs: "pd.DataFrame", hyperparameter: str, loss_init: float | None) -> Cell:
     losses = runs["loss"].to_numpy(float)
     if "status" in runs:
         losses = np.where(runs["status"].to_numpy() == "diverged", np.nan, losses)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fits.forms.law import Array, Law
 from fits.table.cells import numbers
-from fits.table.rows import EARLIER, Row, Table, counts, require, table_of, told
+from fits.table.rows import EARLIER, Row, Table, counts, names_numbers, require, table_of, told
 from fits.table.trackers import pooled
 from fits.table.units import RANGES, check_fraction, check_neighbours, check_units
 from ground import InputError
@@ -39,6 +39,9 @@ class Points:
     rows: list[Row] = field(default_factory=list)  # [n]
     source: str = ""
     unit: str = ""  # of the target, where it is not the law's own
+    log_se: Array | None = (
+        None  # [n], of log(target), where it is an optimum that was read off runs
+    )
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -90,12 +93,9 @@ def _check_neighbours(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> No
     """
     if not ({"params", "tokens"} <= columns.keys() or "flops" in columns):
         return
-    n, d = (
-        frame[name].to_numpy(float)
-        if frame[name].dtype.kind in "iuf"
-        else np.full(len(frame), np.nan)
-        for name in ("params", "tokens")
-    )
+    if not names_numbers(frame, "params", "tokens"):
+        return
+    n, d = (frame[name].to_numpy(float) for name in ("params", "tokens"))
     known = (n > 0) & (d > 0)
     if known.any():
         flops = columns["flops"][known] if "flops" in columns else None

@@ -13,7 +13,9 @@ from scalelab.cli.args import parse, print_json
 from scalelab.cli.runs import Runs, columns, pair, table
 
 if TYPE_CHECKING:
+    from fits.forms.law import Law
     from fits.record import Fit
+    from fits.table.points import Points
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,17 @@ class Options(Runs):
     """The form; `scalelab laws` lists all. auto: a set of forms, weighted by how well dearer runs
     are predicted.
     """
-    objective: Literal["log-huber", "log-mse", "lad", "huber", "mse"] = "log-huber"
-    """log-...: residuals of log loss; huber, mse: of the loss itself."""
-    delta: float = 1e-3
-    """Huber's threshold, in log loss (huber: in the loss's unit)."""
+    objective: Literal["", "log-huber", "log-mse", "lad", "huber", "mse"] = ""
+    """log-...: residuals of log loss; huber, mse: of the loss itself. "": the law's own, log-huber
+    of a loss, log-mse (least squares in logs) of a hyperparameter.
+    """
+    delta: float = 0.0
+    """Huber's threshold, in log loss (huber: in the loss's unit). 0: the law's own, 1e-3 of a loss,
+    1.345 standard deviations of a hyperparameter's residuals.
+    """
     best_over: str = ""
     """Comma-separated hyperparameters: of the rows that share the law's inputs keep the best over
-    these.
+    these. Where the law predicts one of them, its optimum in each such cell, from a fitted basin.
     """
     checkpoints: Literal["last", "all"] = "last"
     """Of a run's rows (one run_id) the last with a loss, or all; the bootstrap then draws runs."""
@@ -75,7 +81,6 @@ def main(args: list[str]) -> int:
 def run(options: Options) -> Fit:
     from fits.fit import fit
     from fits.forms import catalogue
-    from fits.table.points import select
 
     form, a_set = catalogue.reading(options.law), options.law in catalogue.SETS
     if a_set and options.bootstrap:
@@ -83,16 +88,13 @@ def run(options: Options) -> Fit:
             f"bootstrap={options.bootstrap!r}: does not apply to {options.law}, whose forms are "
             "weighted by evidence, with intervals"
         )
-    rows = table(
-        options, best_over=columns(options.best_over), keys=form.inputs,
-        checkpoints=options.checkpoints, target=form.target,
-    )  # fmt: skip
-    points = select(rows, form, options.params_kind)
+    points = chosen_points(options, form)
     found = fit(
         points,
         options.law,
-        objective=options.objective,
-        delta=options.delta,
+        objective=options.objective or None,
+        delta=options.delta or None,
+        level=options.level,
         priors=priors(options.prior),
     )
     if not options.bootstrap:
@@ -100,6 +102,27 @@ def run(options: Options) -> Fit:
     from fits.engine.bootstrap import bootstrap
 
     return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
+
+
+def chosen_points(options: Options, form: type[Law]) -> Points:
+    """What the law is fitted to: rows, or the optima that they have."""
+    over = columns(options.best_over) or form.over
+    if form.target in over:
+        from fits.optimum.vertices import vertices
+
+        rows = table(options, every_status=True)
+        return vertices(rows, form, over, options.params_kind, options.level)
+    from fits.table.points import select
+
+    rows = table(
+        options, best_over=over, keys=form.inputs, checkpoints=options.checkpoints,
+        target=form.target,
+    )  # fmt: skip
+    if form.target == "critical_batch" and "critical_batch" not in rows.frame:
+        from fits.optimum.critical_batch import points
+
+        return points(rows, form)
+    return select(rows, form, options.params_kind)
 
 
 def priors(entries: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -148,10 +171,11 @@ def number(fit: Fit, name: str, value: float) -> Any:
     """Plain without an interval."""
     if name not in fit.interval:
         return value
-    refits = fit.bootstrap["tried"] - fit.bootstrap["failed"]
-    return Number(
-        value, **fit.interval[name], source=f"bootstrap over runs, {refits} refits"
-    ).json()
+    source = "least squares in logs, Student's t"
+    if fit.bootstrap:
+        refits = fit.bootstrap["tried"] - fit.bootstrap["failed"]
+        source = f"bootstrap over runs, {refits} refits"
+    return Number(value, **fit.interval[name], source=source).json()
 
 
 def show(fit: Fit, seconds: float) -> None:
