@@ -145,8 +145,9 @@ def halved_gradients(
     program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
 ) -> tuple[jax.Array, Tree, Measured]:
     """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
-    noise scale (1812.06162, appendix A.1; `fits.batch.gradient_noise`) the squared norm of the
-    whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`.
+    noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch.gradient_noise`) the squared
+    norm of the whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves,
+    `grad_sq_norm_half`.
 
     Both are of the gradient by the parameters of the mean loss, z-loss included, in nats per token.
     Under unit scaling each tensor's gradient keeps a constant factor of its own, the scales that

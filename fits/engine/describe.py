@@ -91,6 +91,8 @@ def _range(points: Points) -> dict[str, list[float]]:
     columns = dict(points.x)
     if "flops" not in columns and {"params", "tokens"} <= set(columns):
         columns["flops"] = training(columns["params"], columns["tokens"])
+    if {"params", "tokens"} <= set(columns):
+        columns["tokens_per_param"] = columns["tokens"] / columns["params"]
     return {name: [float(v.min()), float(v.max())] for name, v in columns.items()}
 
 

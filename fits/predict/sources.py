@@ -7,7 +7,7 @@ further than 10x the fitted compute.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -50,6 +50,7 @@ class Source:
     target: str
     fit: Fit | None = None
     check: Mapping[str, Any] | None = None
+    beside: tuple[Mapping[str, Any], ...] = ()  # checks of the same over other axes
     ours: bool = True
     unit: str = ""
 
@@ -134,7 +135,14 @@ def _file(path: Path, parametrization: str) -> list[Source]:
             "give one of them as --parametrization"
         )
     chosen = [check for check in usable if parametrization in ("", check["parametrization"])]
-    return [from_check(check, f"{check['parametrization']} ({path.name})") for check in chosen]
+    same: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for check in chosen:
+        key = (check["parametrization"], check["optimizer"], check["hyperparameter"])
+        same.setdefault(key, []).append(check)
+    return [
+        replace(from_check(first, f"{first['parametrization']} ({path.name})"), beside=tuple(rest))
+        for first, *rest in same.values()
+    ]
 
 
 def from_fit(fit: Fit, name: str) -> Source:
@@ -164,13 +172,14 @@ def ask(
         return Answers(source, value, low, high, at["params"], warnings)
     assert source.fit is not None
     fit = source.fit
-    columns, warnings = _columns(source, at, kind)
+    columns, warnings = columns_for(source, at, kind)
     if fit.unit:
         warnings.append(f"{source.name}: its {source.target} is in {fit.unit}")
     for i in range(len(at["params"])):
         point = {name: float(values[i]) for name, values in columns.items()}
         for warning in [
             *published.reach(source.name, fit.range, point, extrapolate),
+            *_off_ratio(source, point),
             *_open_floor(source, point, extrapolate),
         ]:
             if warning not in warnings:
@@ -179,7 +188,7 @@ def ask(
     return Answers(source, *found, columns["params"], warnings)
 
 
-def _columns(
+def columns_for(
     source: Source, at: Mapping[str, Array], kind: str
 ) -> tuple[dict[str, Array], list[str]]:
     """The columns the law takes, `params` converted to the N it was made for."""
@@ -235,44 +244,87 @@ def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -
     return [text] if factor > 1 else []
 
 
+def _off_ratio(source: Source, point: Mapping[str, float]) -> list[str]:
+    """A weighted set answers at any ratio of tokens to parameters, with an interval that knows how
+    far its runs are; but it is said.
+    """
+    if source.fit is None or source.fit.mixture is None:
+        return []
+    runs = source.fit.mixture.runs
+    ratio = np.divide(runs["tokens"], runs["params"])
+    fitted = {"tokens_per_param": [float(ratio.min()), float(ratio.max())]}
+    return published.reach(source.name, fitted, point, extrapolate=True)
+
+
+Log2 = tuple[Array, Array, list[str]]  # optimum, its sd, warnings
+
+
 def _transferred(
     source: Source, at: Mapping[str, Array], level: float
 ) -> tuple[Array, Array, Array, list[str]]:
-    """A transfer check at the target's size: the line through the sizes' optima, its slope weighed
-    against published slopes (`SLOPES`).
+    """Transfer checks at the target: the optimum by the one whose runs are nearest to it (whose
+    answer is the surest), which the slopes of the others take along their axes from where its runs
+    were held.
+    """
+    checks = [c for c in (source.check, *source.beside) if c is not None]
+    if not (known := [c for c in checks if AXES[c["axis"]] in at]):
+        axis = AXES[checks[0]["axis"]]
+        raise InputError(
+            f"fit={source.name!r}: is a transfer over {checks[0]['axis']}; give "
+            f"--{axis.replace('_', '-')}"
+        )
+    answers = [_along(source.name, base, known, at) for base in known]
+    middle, sd, warnings = min(answers, key=lambda answer: float(answer[1].mean()))
+    wide = NormalDist().inv_cdf((1 + level) / 2) * sd
+    warnings += [
+        f"{source.name}: did not pass its transfer check over {check['axis']} ({check['reason']})"
+        for check in known
+        if check["verdict"] != "pass"
+    ]
+    return 2**middle, 2 ** (middle - wide), 2 ** (middle + wide), warnings
+
+
+def _along(
+    name: str, base: Mapping[str, Any], checks: Sequence[Mapping[str, Any]], at: Mapping[str, Array]
+) -> Log2:
+    line = _line(name, base)
+    middle, spread, warnings = line["log2"], line["log2_sd"], []
+    for check in checks:
+        axis = AXES[check["axis"]]
+        start = line["size"] if check is base else base.get("held", {}).get(axis)
+        if start is None:
+            warnings.append(
+                f"{name}: the {check['axis']} of its runs over {base['axis']} is not known, so its "
+                f"drift over {check['axis']} is not followed"
+            )
+            continue
+        slope, sd = _slope(name, check)
+        away = np.log2(at[axis] / start)
+        middle, spread = middle + slope * away, np.hypot(spread, sd * away)
+    return middle, np.broadcast_to(spread, np.shape(middle)), warnings
+
+
+def _slope(name: str, check: Mapping[str, Any]) -> tuple[float, float]:
+    """A check's slope weighed against published ones (`SLOPES`), and its sd.
 
     The two count by their precision, so that a slope that few or close sizes leave open is followed
     in part. Nothing asks whether there is a drift at all: the answer is as smooth as the optima
-    are. The interval adds the line's doubt at its middle and, with the distance from there, the
-    slope's.
+    are.
     """
-    check = source.check
-    assert check is not None
+    sd = _line(name, check)["sd"]
+    mean, spread = SLOPES.get((check["hyperparameter"], check["axis"]), STILL)
+    trust = spread**2 / (spread**2 + sd**2)
+    return mean + trust * (check["drift"]["value"] - mean), trust**0.5 * sd
+
+
+def _line(name: str, check: Mapping[str, Any]) -> Mapping[str, float]:
     drift = check["drift"]
     if drift is None:
-        raise InputError(f"fit={source.name!r}: has no drift ({check['reason']})")
+        raise InputError(f"fit={name!r}: has no drift ({check['reason']})")
     if "line" not in drift:
         raise InputError(
-            f"fit={source.name!r}: an answer of an older version, without the line "
+            f"fit={name!r}: an answer of an older version, without the line "
             "of its drift; run `check transfer` again"
         )
-    axis = AXES[check["axis"]]
-    if axis not in at:
-        raise InputError(
-            f"fit={source.name!r}: is a transfer over {check['axis']}; give "
-            f"--{axis.replace('_', '-')}"
-        )
-    line = drift["line"]
-    mean, spread = SLOPES.get((check["hyperparameter"], check["axis"]), STILL)
-    trust = spread**2 / (spread**2 + line["sd"] ** 2)
-    away = np.log2(at[axis] / line["size"])
-    middle = line["log2"] + (mean + trust * (drift["value"] - mean)) * away
-    wide = NormalDist().inv_cdf((1 + level) / 2) * np.hypot(
-        line["log2_sd"], trust**0.5 * line["sd"] * away
-    )
-    warnings = (
-        []
-        if check["verdict"] == "pass"
-        else [f"{source.name}: did not pass its transfer check ({check['reason']})"]
-    )
-    return 2**middle, 2 ** (middle - wide), 2 ** (middle + wide), warnings
+    line: Mapping[str, float] = drift["line"]
+    return line
