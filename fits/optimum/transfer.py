@@ -70,6 +70,7 @@ def check(
         { "parametrization": parametrization, "optimizer": optimizer, "axis": axis,
         "hyperparameter": hyperparameter, "tolerance": tolerance, "noise": {"log_loss_sd": sd,
         "dof": None if np.isinf(dof) else dof, "source": source},
+        "held": _held(groups[parametrization, optimizer][0], axis),
         "left_out": {**unlabelled, **groups[parametrization, optimizer][1]},
         **_decide(group, groups[parametrization, optimizer][2], sd, dof, tolerance, level, rng), }
         for (parametrization, optimizer), group in found.items()
@@ -102,6 +103,12 @@ def _tried(
     kept, left = cells.usable(rows, AXES[axis], hyperparameter)
     sizes = numbers(rows[AXES[axis]], AXES[axis])
     return kept, left, sorted({*sizes[np.isfinite(sizes)].tolist()} - {*kept[AXES[axis]].tolist()})
+
+
+def _held(rows: "pd.DataFrame", axis: str) -> dict[str, float]:
+    """Where the runs are on the axes that they do not vary: from there other checks go on."""
+    columns = [c for name, c in AXES.items() if name != axis and c in rows]
+    return {c: float(rows[c].iloc[0]) for c in columns if rows[c].nunique() == 1}
 
 
 def _decide(

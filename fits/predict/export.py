@@ -44,7 +44,7 @@ def settings(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
         width // head, "ff": round(8 / 3 * width / 128) * 128 or 128, "vocab":
         int(recipe.target["vocab"]), "sequence": sequence, "sequences":
         round(number["batch_tokens"] / sequence) or 1 if "batch_tokens" in number else None,
-        "steps": round(number["steps"]) if "steps" in number else None, "lr": number.get("lr"),
+        "steps": None, "lr": number.get("lr"),
         "weight_decay": number.get("weight_decay_coupled"),
     }  # fmt: skip
     remarks = [

@@ -137,7 +137,7 @@ def _file(path: Path, parametrization: str) -> list[Source]:
     chosen = [check for check in usable if parametrization in ("", check["parametrization"])]
     same: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for check in chosen:
-        key = (check["parametrization"], check["optimizer"], check["hyperparameter"])
+        key = (check["parametrization"], check.get("optimizer", ""), check["hyperparameter"])
         same.setdefault(key, []).append(check)
     return [
         replace(from_check(first, f"{first['parametrization']} ({path.name})"), beside=tuple(rest))
