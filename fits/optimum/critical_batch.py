@@ -161,9 +161,9 @@ def points(table: Table, law: type[Law], targets: int = 8) -> Points:
     found: list[tuple[Critical, float]] = []
     why = ""
     for size, runs in sizes:
-        columns = (runs[c].to_numpy(float) for c in ("batch_tokens", "tokens", "loss"))
+        b, d, y = (runs[c].to_numpy(float) for c in ("batch_tokens", "tokens", "loss"))
         try:
-            of_size = iso_loss(*columns, targets=targets)
+            of_size = iso_loss(b, d, y, targets)
         except InputError as error:
             why = str(error)
             left.setdefault(f"run of a size without a critical batch ({why})", []).extend(
@@ -179,12 +179,10 @@ def points(table: Table, law: type[Law], targets: int = 8) -> Points:
         "tokens": np.array([one.tokens_min for one, _ in found]),
         "loss": np.array([one.loss for one, _ in found]),
     }
-    y = np.array([one.critical_batch for one, _ in found])
-    said = (
-        f"critical_batch: told from the runs at {len(y)} losses, tokens: the fewest that reach each"
-    )
+    batch = np.array([one.critical_batch for one, _ in found])
+    said = f"critical_batch: told from the runs at {len(batch)} losses; tokens: the fewest for each"
     return Points(
-        {name: x[name] for name in law.inputs}, y, left, [*table.notes, said], {}, "total", [],
+        {name: x[name] for name in law.inputs}, batch, left, [*table.notes, said], {}, "total", [],
         table.source, log_se=np.maximum([se for _, se in found], 1e-9),
     )  # fmt: skip
 

@@ -121,7 +121,9 @@ def _decide(
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     fitted: list[tuple[Cell, Basin]] = []
-    exempt = [{"size": size, "reason": "no row with a value and a loss"} for size in empty]
+    exempt: list[dict[str, Any]] = [
+        {"size": size, "reason": "no row with a value and a loss"} for size in empty
+    ]
     for cell in group:
         if (n := int(cell.finite.sum())) < basin.MIN_POINTS:
             exempt.append(

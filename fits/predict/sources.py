@@ -288,7 +288,9 @@ def _along(
     name: str, base: Mapping[str, Any], checks: Sequence[Mapping[str, Any]], at: Mapping[str, Array]
 ) -> Log2:
     line = _line(name, base)
-    middle, spread, warnings = line["log2"], line["log2_sd"], []
+    size = np.shape(at[AXES[base["axis"]]])
+    middle, spread = np.full(size, line["log2"]), np.full(size, line["log2_sd"])
+    warnings: list[str] = []
     for check in checks:
         axis = AXES[check["axis"]]
         start = line["size"] if check is base else base.get("held", {}).get(axis)
@@ -301,7 +303,7 @@ def _along(
         slope, sd = _slope(name, check)
         away = np.log2(at[axis] / start)
         middle, spread = middle + slope * away, np.hypot(spread, sd * away)
-    return middle, np.broadcast_to(spread, np.shape(middle)), warnings
+    return middle, spread, warnings
 
 
 def _slope(name: str, check: Mapping[str, Any]) -> tuple[float, float]:

@@ -3,7 +3,7 @@ blanks, and the words that stand where a loss would.
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def made_numbers(frame: "pd.DataFrame") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    made = {}
+    made: dict[str, pd.Series[Any]] = {}
     for name in frame.columns:
         if frame[name].dtype.kind in "iufb":
             continue

@@ -51,7 +51,7 @@ class Coords:
     shape; default 128 256 512 1024, or 2 4 8 16.
     """
     steps: int = 4
-    """Updates, all on one batch; slopes are judged from the second on."""
+    """Updates, all on one batch; the verdict is by the slopes after the last."""
     seeds: int = 3
     lr: float = 0.0
     """0: the check's own, larger than a good one."""
@@ -224,7 +224,7 @@ def coords_document(
     name: str, options: Coords, rows: Sequence[Row], how: Mapping[str, Any]
 ) -> dict[str, Any]:
     """`how`: precision and, by size, the code that computed each part of the model."""
-    from lab.measure import TOLERANCE
+    from lab.measure import TOLERANCE, verdict
 
     def plain(row: Row) -> dict[str, Any]:
         number = {
@@ -248,7 +248,7 @@ def coords_document(
         "optimizer": options.optimizer,
         "axis": options.axis,
         **how,
-        "verdict": "pass" if all(row.passed for row in rows) else "fail",
+        "verdict": verdict(rows, options.seeds),
         "tolerance": TOLERANCE,
         "rows": [{**plain(row), "passed": row.passed} for row in rows if row.judged],
         "drift": None,  # of an optimum: what `check transfer` measures
@@ -264,8 +264,9 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
     """A line for each module and statistic: slopes after 0, 1, ... updates; those before the second
     are printed, not judged.
     """
-    from lab.measure import FIRST_JUDGED, TOLERANCE
+    from lab.measure import FIRST_JUDGED, TOLERANCE, verdict
 
+    found = verdict(rows, options.seeds)
     steps = sorted({row.step for row in rows})
     print(
         f"{name}, {options.optimizer}: slope of log value against log {options.axis}, by "
@@ -276,24 +277,24 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
     lines: dict[tuple[str, str], dict[int, Row]] = {}
     for row in rows:
         lines.setdefault((row.module, row.statistic), {})[row.step] = row
-    for (module, statistic), found in lines.items():
+    for (module, statistic), by_step in lines.items():
         cells = [
-            f"{found[t].slope:+.2f}±{found[t].error:.2f}{' ' if found[t].passed else '!'}"
-            if t in found
+            f"{by_step[t].slope:+.2f}±{by_step[t].error:.2f}{' ' if by_step[t].passed else '!'}"
+            if t in by_step
             else ""
             for t in steps
         ]
         value = {"size": "mean|x|", "change": "rms(x-x0)"}[statistic]
         print(f"{module:<24}{value:<10}" + "".join(f"{cell:>13}" for cell in cells))
     worst = max(
-        (row for row in rows if row.judged),
+        (row for row in rows if row.step == steps[-1]),
         key=lambda row: math.inf if math.isnan(row.slope) else abs(row.slope - row.expected),
     )
     wanted = f", expected {worst.expected:+.1f}" if worst.expected else ""
-    verdict = "pass" if all(row.passed for row in rows) else "fail"
+    settle = "; more --seeds would settle it" if found == "not shown" else ""
     print(
-        f"{name}: {verdict}; worst slope: {worst.module} {worst.statistic} "
-        f"{worst.slope:+.2f}±{worst.error:.2f}{wanted}; limit {TOLERANCE}"
+        f"{name}: {found}{settle}; worst slope after the last update: {worst.module} "
+        f"{worst.statistic} {worst.slope:+.2f}±{worst.error:.2f}{wanted}; limit {TOLERANCE}"
     )
 
 

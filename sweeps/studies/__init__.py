@@ -135,7 +135,9 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        data = yaml.safe_load(text)
+        said = yaml.load(text, Loader=yaml.BaseLoader)  # words as they were written: no is "no"
     except (OSError, yaml.YAMLError) as error:
         raise InputError(
             f"study={str(path)!r}: cannot be read ({' '.join(str(error).split())})"
@@ -153,8 +155,8 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
         derived = {k: common.pop(k) for k in ("ff_ratio", "tokens_per_param") if k in common}
         return Study(
             name=path.stem,
-            question=str(data.get("question", "")),
-            expectation=str(data.get("expectation", "")),
+            question=str(said.get("question", "")),
+            expectation=str(said.get("expectation", "")),
             trials=tuple(
                 space.trials(points(data["space"]), lambda p: _derived(p, **derived), **common)
             ),
