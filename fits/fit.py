@@ -68,21 +68,26 @@ def fit(
 
         return fit_auto(points)
     objective = objective or form.objective
-    if issubclass(form, PowerSum) and form.is_power() and form.target != "loss":
-        if objective == "log-mse" and not (fixed or priors) and first is None:
-            return closed(form, points, level)
-        if delta is None and objective in ("huber", "log-huber"):
-            delta = _scale(form, points, objective)
+    power = issubclass(form, PowerSum) and form.is_power() and form.target != "loss"
+    plain = closed(form, points, level) if power and first is None else None
+    if plain and objective == "log-mse" and not (fixed or priors):
+        return plain
+    if plain and delta is None and objective in ("huber", "log-huber"):
+        delta = _scale(plain, points, objective)
     goal = Objective(objective, delta or DELTA)
     problem = pose(form, points, goal, fixed or {}, priors or {})
-    found, warnings = _solved(problem, first)
+    if plain:  # far from the optimum a robust loss of a power law has no curvature to go by
+        found, warnings = solve(problem, problem.to_search(plain.params)[None]), list[str]()
+    else:
+        found, warnings = _solved(problem, first)
     best = describe(problem, found.z[int(np.argmin(found.value))], found, points)
     held = {name: dict(prior) for name, prior in (priors or {}).items()}
     return replace(best, fixed=dict(fixed or {}), priors=held, warnings=warnings + best.warnings)
 
 
-def closed(form: type[PowerSum], points: Points, level: float = LEVEL) -> Fit:
+def closed(form: type[Law], points: Points, level: float = LEVEL) -> Fit:
     """A power law through points by least squares in logs."""
+    assert issubclass(form, PowerSum)
     found = fit_power(form, points.x, points.y, points.log_se, level, points.params_kind)
     return replace(
         found, left_out=points.left_out, left_out_rows=points.left, rows=points.rows,
@@ -90,10 +95,9 @@ def closed(form: type[PowerSum], points: Points, level: float = LEVEL) -> Fit:
     )  # fmt: skip
 
 
-def _scale(form: type[PowerSum], points: Points, objective: str) -> float:
+def _scale(plain: Fit, points: Points, objective: str) -> float:
     """Huber's threshold by the scatter about the power law."""
-    found = closed(form, points)
-    level = form.predict(found.params, points.x)
+    level = plain.form.predict(plain.params, points.x)
     residual = Objective(objective).residual(level, points.y)
     spread = 1.4826 * float(np.median(np.abs(residual)))
     return max(ROBUST * spread, 1e-9 * (1.0 if objective.startswith("log") else points.y.min()))

@@ -73,7 +73,7 @@ def made_numbers(frame: "pd.DataFrame") -> "pd.DataFrame":
         if not odd.any() and (name in NUMBERS or np.isfinite(values).any()):
             whole = np.isfinite(values).all() and (values == np.round(values)).all()
             exact = whole and np.abs(values).max(initial=0) < 2**53
-            written = frame[name].astype(str).str.strip().str.fullmatch(r"[+-]?\d+").all()
+            written = frame[name].astype(str).str.strip().str.fullmatch(r"[+-]?[\d,]+").all()
             kind = np.int64 if exact and written else np.float64
             made[name] = pd.Series(values.astype(kind), frame.index)
     return frame.assign(**made) if made else frame

@@ -80,8 +80,8 @@ def main(args: list[str]) -> int:
     if (memory := half_life_steps(trial.weight_decay)) < SHORTEST_MEMORY:
         print(
             f"warning: weight_decay={trial.weight_decay:g} is independent of the LR: a weight "
-            f"halves in {memory:.1f} steps; AdamW's coefficient {trial.weight_decay:g}, which its LR "
-            f"multiplies, is --weight-decay {trial.weight_decay * trial.lr:.3g} here",
+            f"halves in {memory:.1f} steps; AdamW's coefficient {trial.weight_decay:g}, which its "
+            f"LR multiplies, is --weight-decay {trial.weight_decay * trial.lr:.3g} here",
             file=sys.stderr,
         )
     if options.explain:
