@@ -197,3 +197,10 @@ def test_sigterm_saves_and_another_run_goes_on(train, text, tmp_path, capsys):
         results.append(json.loads(capsys.readouterr().out)["result"] | {"seconds": 0})
     assert results[0] == results[1] and results[0]["status"] == "done"
     assert not any((tmp_path / "ck").iterdir())
+
+
+@pytest.mark.parametrize(("decay", "said"), [("0.1", True), ("1e-4", False), ("0", False)])
+def test_a_decay_that_is_never_meant_is_said(train, capsys, decay, said):
+    """0.1 is AdamW's coefficient; as a decay a step it halves a weight in 6.6 steps."""
+    assert train("--weight-decay", decay, "--explain") == 0
+    assert ("halves in 6.6 steps" in capsys.readouterr().err) == said

@@ -244,3 +244,8 @@ def test_every_built_in_study_loads(name: str) -> None:
         and study.expectation
         and len({t.run_id for t in study.trials}) == len(study.trials) > 1
     )
+
+
+def test_words_of_a_study_are_kept_as_they_were_written(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(YAML.replace("It stays.", "no"))
+    assert studies.load(str(tmp_path / "mine.yaml"), "0" * 64, 16).expectation == "no"

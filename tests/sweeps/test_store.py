@@ -14,7 +14,7 @@ from ground import InputError
 from sweeps import files
 from sweeps.record import make_record
 from sweeps.run import work
-from sweeps.status import Board
+from sweeps.status import Board, diverged_at_last
 from sweeps.store import FOLDERS, Store, create, open_store
 from tests.sweeps import toy
 
@@ -210,3 +210,10 @@ def test_a_store_that_cannot_be_written(small_disk: Path) -> None:
     with pytest.raises(InputError, match="cannot be written \\(Read-only file system\\)"):
         create(small_disk / "store")
     assert Board(open_store(store.path)).look().counts()["done"] == 1, "reading needs no writing"
+
+
+def test_a_trial_that_ends_worse_than_it_began_is_counted_as_diverged() -> None:
+    row = {"status": "done", "loss": 60.0, "loss_init": 5.57}
+    assert diverged_at_last(row) and diverged_at_last({**row, "loss": None, "status": "diverged"})
+    assert not diverged_at_last({**row, "loss": 2.0})
+    assert not diverged_at_last({"status": "done", "loss": 60.0})
