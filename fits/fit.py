@@ -74,7 +74,7 @@ def fit(
         return plain
     if plain and delta is None and objective in ("huber", "log-huber"):
         delta = _scale(plain, points, objective)
-    goal = Objective(objective, delta or DELTA)
+    goal = Objective(objective, DELTA if delta is None else delta)
     problem = pose(form, points, goal, fixed or {}, priors or {})
     if plain:  # far from the optimum a robust loss of a power law has no curvature to go by
         found, warnings = solve(problem, problem.to_search(plain.params)[None]), list[str]()

@@ -28,13 +28,13 @@ class Options(Runs):
     """The form; `scalelab laws` lists all. auto: a set of forms, weighted by how well dearer runs
     are predicted.
     """
-    objective: Literal["", "log-huber", "log-mse", "lad", "huber", "mse"] = ""
-    """log-...: residuals of log loss; huber, mse: of the loss itself. "": the law's own, log-huber
-    of a loss, log-mse (least squares in logs) of a hyperparameter.
+    objective: Literal["log-huber", "log-mse", "lad", "huber", "mse"] | None = None
+    """log-...: residuals of log loss; huber, mse: of the loss itself. Default: log-huber of a loss,
+    log-mse (least squares in logs) of a hyperparameter.
     """
-    delta: float = 0.0
-    """Huber's threshold, in log loss (huber: in the loss's unit). 0: the law's own, 1e-3 of a loss,
-    1.345 standard deviations of a hyperparameter's residuals.
+    delta: float | None = None
+    """Huber's threshold, in log loss (huber: in the loss's unit). Default: 1e-3 of a loss, 1.345
+    standard deviations of a hyperparameter's residuals.
     """
     best_over: str = ""
     """Comma-separated hyperparameters: of the rows that share the law's inputs keep the best over
@@ -92,8 +92,8 @@ def run(options: Options) -> Fit:
     found = fit(
         points,
         options.law,
-        objective=options.objective or None,
-        delta=options.delta or None,
+        objective=options.objective,
+        delta=options.delta,
         level=options.level,
         priors=priors(options.prior),
     )

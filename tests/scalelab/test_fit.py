@@ -63,6 +63,7 @@ def test_json_fields_and_row_selection(runs: Path, capsys) -> None:
         "params",
         "tokens",
         "flops",
+        "tokens_per_param",
     }
     by_best = answer(capsys, str(runs), "--map", "loss=val_loss", "--best-over", "lr")
     assert by_best["params"] == by_where["params"] and by_best["left_out"] == {
