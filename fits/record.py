@@ -62,6 +62,8 @@ class Fit:
     # what was fitted: ids of runs, or else numbers of rows of the table as opened, from 0
     rows: list[int | str] = field(default_factory=list)
     left_out_rows: dict[str, list[int | str]] = field(default_factory=dict)  # reason -> rows
+    # of a law of optima, what it was fitted to: one row a sweep (`fits.optimum.timescale`)
+    cells: list[dict[str, Any]] = field(default_factory=list)
     mixture: Mixture | None = None  # saved as fields of the fit itself
 
     @property
@@ -77,6 +79,8 @@ class Fit:
         """The fit as JSON holds it."""
         found = asdict(self)
         mixed = found.pop("mixture")
+        if not self.cells:
+            del found["cells"]
         return {**found, **(mixed or {})}
 
     def save(self, path: str | Path) -> None:

@@ -20,8 +20,16 @@ Action = Callable[[Program, Inputs, Data, State], tuple[State, Measured]]
 
 
 def validate(program: Program, inputs: Inputs, data: Data, state: State) -> tuple[State, Measured]:
-    """`val_loss`: of every whole window of the validation stream, in stream order, (W,)."""
-    return state, {"val_loss": train.validate(program, inputs, data.val_N, state)}
+    """`val_loss`: of every whole window of the validation stream, in stream order, (W,); and of the
+    weights' moving average, where there is one, `val_loss_ema`.
+    """
+    params = {"val_loss": optim.evaluated(program.optimizer, state.opt, state.params)}
+    if program.ema:
+        params["val_loss_ema"] = train.averaged(inputs, state)
+    return state, {
+        name: train.validate(program, inputs, data.val_N, weights)
+        for name, weights in params.items()
+    }
 
 
 def measure(program: Program, inputs: Inputs, data: Data, state: State) -> tuple[State, Measured]:

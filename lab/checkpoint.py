@@ -108,6 +108,17 @@ def save(
     return path
 
 
+def save_each(folder: Path, states: Iterable[Saved]) -> None:
+    """A checkpoint of each state that has none in the folder at its step."""
+    known = {
+        (i, s) for _, a in _complete(folder) for i, s in zip(a["ids"], a["steps"], strict=True)
+    }
+    for one in states:
+        if (one.run_id, one.step) not in known:
+            arrays = {name: a[None] for name, a in one.arrays.items()}
+            save(folder, [one.run_id], [one.step], arrays)
+
+
 def load(folder: Path, ids: Iterable[str]) -> dict[str, Saved]:
     """The newest readable state of each trial of `ids` that has one, by run id."""
     found: dict[str, Saved] = {}

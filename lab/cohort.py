@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lab import checkpoint, dispatch, mesh
 from lab.actions import ACTIONS
+from lab.diagnostics import step_curves
 from lab.dispatch import CHUNK
 from lab.events import curve_steps, due, interrupted, stretch_end
 from lab.program import Program, program_of
@@ -41,7 +42,10 @@ Curves = dict[str, Points]
 
 @dataclass
 class Cohort:
-    """Over a mesh the trial axis may be padded at its end."""
+    """Over a mesh the trial axis may be padded at its end. `leaves`: the step at which each trial's
+    state is what a longer one goes on from (`lab.prefix`), 0 where there is none; until then its
+    curves keep every step.
+    """
 
     trials: Sequence[Trial]
     mapped: bool
@@ -51,7 +55,8 @@ class Cohort:
     data: Data
     state: State
     curves: list[Curves]
-    moved: NDArray[np.bool_]  # the trials that the last dispatch changed
+    leaves: NDArray[np.int64]
+    handed: set[int] = field(default_factory=set)  # places of those that were handed on
     seconds: float = 0.0
     saved: float = field(default_factory=time.monotonic)
 
@@ -83,9 +88,10 @@ class Cohort:
 
     def _ends(self, step: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where each trial's stretch ends."""
-        return np.array(
+        ends = np.array(
             [stretch_end(t, s) for t, s in zip(self.trials, step.tolist(), strict=True)]
         )
+        return np.where(step < self.leaves, np.minimum(ends, self.leaves), ends)
 
     def _put(self, values: NDArray[Any]) -> Any:
         """One number a trial, on the devices; 0 for those that only pad."""
@@ -107,24 +113,21 @@ class Cohort:
         host_NC = {name: mesh.to_host(v).reshape(CHUNK, -1) for name, v in measured.items()}
         after = self.step
         for i, trial in enumerate(self.trials):
-            kept = curve_steps(trial.steps)
-            new = kept[(kept > before[i]) & (kept <= after[i])]
+            new = np.arange(before[i] + 1, after[i] + 1)
+            new = new[(new <= self.leaves[i]) | np.isin(new, curve_steps(trial.steps))]
             for name, values_NC in host_NC.items():
                 self._keep(i, name, new, values_NC[new - before[i] - 1, i])
-        self.moved = after > before
         return int((after - before).sum())
 
     def happen(self) -> None:
         """The events after the last dispatch. What is due at the end of a run waits for the end of
         the cohort: the trial rests until then.
         """
-        step = self.step
-        names = [
-            due(t, s) if moved else []
-            for t, s, moved in zip(self.trials, step.tolist(), self.moved, strict=True)
-        ]
+        steps, diverged = self.step.tolist(), self.diverged
+        names = [due(t, s) for t, s in zip(self.trials, steps, strict=True)]
         for event in ACTIONS:
-            if (acts := np.array([event in found for found in names])).any():
+            acts = np.array([event in found for found in names]) & (diverged == 0)
+            if acts.any():
                 self.act(event, acts)
 
     def act(self, event: str, acts: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
@@ -152,6 +155,29 @@ class Cohort:
                 self._keep(i, name, step[i : i + 1], values_CW[i].mean(keepdims=True))
         return host_C
 
+    def curves_of(self, i: int) -> dict[str, Curve]:
+        """What the trial's curves keep, whoever goes on from it or it from whom."""
+        every_step = step_curves(self.program.diagnostics)
+        kept = curve_steps(self.trials[i].steps)
+        out = {}
+        for name, points in self.curves[i].items():
+            curve = points.curve()
+            if name in every_step and len(curve.steps) > len(kept):
+                at = np.flatnonzero(np.isin(curve.steps, kept))
+                curve = Curve(tuple(curve.steps[k] for k in at), tuple(curve.values[k] for k in at))
+            out[name] = curve
+        return out
+
+    def left_behind(self) -> list[int]:
+        """The trials whose state now is what a longer one goes on from: there, or at the divergence
+        before, which is the longer one's too.
+        """
+        step, diverged = self.step, self.diverged
+        there = (step == self.leaves) | ((diverged > 0) & (diverged <= self.leaves))
+        known = [len(c["loss"].steps) if "loss" in c else 0 for c in self.curves]
+        found = np.flatnonzero((self.leaves > 0) & there & (step == known))
+        return [i for i in found.tolist() if i not in self.handed]
+
     def _keep(self, i: int, name: str, steps: NDArray[Any], values: NDArray[Any]) -> None:
         points = self.curves[i].setdefault(name, Points())
         points.steps += steps.tolist()
@@ -164,14 +190,13 @@ def open_cohort(
     over: Mesh | None,
     how: Mapping[str, Any],
     data: Data,
-    saves: Path | None,
+    saved: Mapping[str, checkpoint.Saved],
+    leaves: Sequence[int],
 ) -> Cohort:
-    """The trials at their start, or where their newest checkpoint has them. `how`: of `program_of`;
-    `saves`: the folder of checkpoints.
-    """
+    """The trials at their start, or where `saved` has them, by run id. `how`: of `program_of`."""
     program = program_of(trials[0], **how)
     each = [inputs_of(t, data.train_N.shape[0]) for t in trials]
-    if any(map(interrupted, trials)):
+    if any(map(interrupted, trials)) or any(leaves):
         each = [one._replace(until=0) for one in each]  # set by every dispatch
     if mapped and over:  # every device gets as many; a trial of no steps never runs
         each += [each[-1]._replace(steps=0)] * (-len(each) % over.shape[mesh.TRIAL])
@@ -183,16 +208,12 @@ def open_cohort(
             dispatch.begin(program, mapped, inputs) if mapped or over else start(program, inputs)
         )
     curves: list[Curves] = [{} for _ in trials]
-    cohort = Cohort(
-        trials, mapped, over, program, inputs, data, state, curves, np.zeros(len(trials), bool)
-    )
-    if saves:
-        _restore(cohort, saves)
+    cohort = Cohort(trials, mapped, over, program, inputs, data, state, curves, np.array(leaves))
+    _restore(cohort, saved)
     return cohort
 
 
-def _restore(cohort: Cohort, folder: Path) -> None:
-    found = checkpoint.load(folder, [t.run_id for t in cohort.trials])
+def _restore(cohort: Cohort, found: Mapping[str, checkpoint.Saved]) -> None:
     saved = {
         i: found[t.run_id]
         for i, t in enumerate(cohort.trials)
@@ -215,8 +236,8 @@ def _saved_curves(trial: Trial, saved: checkpoint.Saved) -> Curves:
     return {name: Points(**c) for name, c in curves.items()}
 
 
-def save(cohort: Cohort, folder: Path) -> None:
-    """A checkpoint of all the cohort's trials."""
+def arrays_of(cohort: Cohort) -> dict[str, NDArray[Any]]:
+    """What a checkpoint holds of the cohort's trials, each array with a leading trial axis."""
     # JSON, as bytes: trials may have curves of different names and lengths
     texts = [
         json.dumps({name: vars(points) for name, points in curves.items()}).encode()
@@ -227,12 +248,31 @@ def save(cohort: Cohort, folder: Path) -> None:
         name: a[: len(cohort.trials)]
         for name, a in checkpoint.pack(cohort.state, cohort.mapped).items()
     }
-    arrays |= {
+    return arrays | {
         "curves": np.stack([np.frombuffer(text.ljust(longest), np.uint8) for text in texts]),
         "seconds": cohort.seconds * cohort.share,
     }
-    checkpoint.save(folder, [t.run_id for t in cohort.trials], cohort.step.tolist(), arrays)
+
+
+def save(cohort: Cohort, folder: Path) -> None:
+    """A checkpoint of all the cohort's trials."""
+    ids = [t.run_id for t in cohort.trials]
+    checkpoint.save(folder, ids, cohort.step.tolist(), arrays_of(cohort))
     cohort.saved = time.monotonic()
+
+
+def hand_on(cohort: Cohort, to: Sequence[str]) -> dict[str, checkpoint.Saved]:
+    """The states that longer trials go on from, where a trial is there now, as checkpoints of the
+    run ids in `to`.
+    """
+    if not (there := cohort.left_behind()):
+        return {}
+    cohort.handed.update(there)
+    arrays, step = arrays_of(cohort), cohort.step
+    return {
+        to[i]: checkpoint.Saved(to[i], int(step[i]), {name: a[i] for name, a in arrays.items()})
+        for i in there
+    }
 
 
 def advances(cohort: Cohort) -> Iterator[tuple[int, float]]:

@@ -2,9 +2,11 @@
 table. No JAX.
 """
 
+import dataclasses
 import math
 from typing import Any
 
+from ground import InputError
 from ground import flops as conventions
 from ground.columns import COLUMNS
 from lab.parametrization import Rule, rules, scales
@@ -50,13 +52,16 @@ _COPIES = {"sgd": 2, "lion": 2, "schedule_free_adamw": 4, "prodigy": 5}
 
 
 def state_bytes(trial: Trial) -> int:
-    """What stays in memory between steps: float32 master weights and the optimizer's state."""
+    """What stays in memory between steps: float32 master weights, the optimizer's state, a moving
+    average.
+    """
     hidden = 2 if trial.optimizer == "muon" else 3  # Muon's momentum alone
     copies = {
         name: hidden if tensor.role == "hidden" else 3 for name, tensor in tensors(trial).items()
     }
+    ema = int(trial.ema_decay > 0)
     return sum(
-        4 * _COPIES.get(trial.optimizer, copies[name]) * size
+        4 * (_COPIES.get(trial.optimizer, copies[name]) + ema) * size
         for name, size in entries(trial).items()
     )
 
@@ -167,12 +172,31 @@ def tau(trial: Trial, rule: Rule | None = None) -> float | None:
     return trial.batch_tokens / (decay * trial.tokens) if decay else None
 
 
+def with_tau(trial: Trial, tau: float) -> Trial:
+    """The trial with the weight_decay that gives its hidden weights this `tau`, whatever its
+    parametrization multiplies decay by.
+    """
+    if trial.weight_decay:
+        raise InputError(f"tau={tau!r}, weight_decay={trial.weight_decay!r}: give one of the two")
+    if isinstance(tau, bool) or not isinstance(tau, (int, float)) or not 0 < tau < math.inf:
+        raise InputError(f"tau={tau!r}: must be finite and above 0; weight_decay 0 is no decay")
+    one = decay_per_step(dataclasses.replace(trial, weight_decay=1.0))
+    if not one:
+        raise InputError(
+            f"tau={tau!r}: {trial.parametrization} does not decay hidden weights under "
+            f"{trial.optimizer}"
+        )
+    per_step = trial.batch_tokens / (tau * trial.tokens)
+    return dataclasses.replace(trial, weight_decay=per_step / one)
+
+
 def half_life_tokens(trial: Trial) -> dict[str, float]:
-    """The optimizer's memory in tokens: after so many tokens a gradient (beta1, beta2) or a weight
-    (decay) counts half.
+    """Memory in tokens: after so many tokens a gradient (beta1, beta2), a weight (decay) or the
+    weights of a step in their average (ema_decay) count half.
     """
     shared = scales(trial)
     kept = {"beta1": shared.beta1, "beta2": shared.beta2, "weight_decay": 1 - decay_per_step(trial)}
+    kept |= {"ema_decay": trial.ema_decay}
     return {
         name: trial.batch_tokens * math.log(0.5) / math.log(k)
         for name, k in kept.items()

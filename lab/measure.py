@@ -129,6 +129,7 @@ CHECK_UNIT_LR = 1.0
 # bend
 DEPTH_LR = 0.25
 SIZES = {"width": (128, 256, 512, 1024), "depth": (2, 4, 8, 16)}
+LOW_SIZES = SIZES | {"width": (256, 512, 1024, 2048)}  # heads are twice as large there
 
 
 def standard(

@@ -12,14 +12,12 @@ import optax
 import optax.contrib
 
 from ground import InputError
-from lab.records import Trial
+from lab.records import WSD_DECAY, Trial
 
 Tree = Any  # a pytree of arrays with the structure of the parameters
 Number = jax.Array | float
 
-# Shares of the run that a schedule fixes by itself.
-WSD_DECAY = 0.2  # cooldown over the last fifth: 2405.18392, section 4
-# defaults of optax.linear_onecycle_schedule
+# Shares of the run that one_cycle fixes by itself: defaults of optax.linear_onecycle_schedule
 ONE_CYCLE_TOP, ONE_CYCLE_END, ONE_CYCLE_DIV, ONE_CYCLE_FINAL = 0.3, 0.85, 25.0, 1e4
 
 

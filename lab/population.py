@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ground import InputError
 from lab import checkpoint, mesh, optim
-from lab.cohort import Cohort, advances, open_cohort, save
+from lab.cohort import Cohort, advances, hand_on, open_cohort, save
 from lab.data import Corpus, check_size
 from lab.events import events_of
 from lab.parametrization import rules
+from lab.prefix import prefix_of, waves
 from lab.program import signature
 from lab.records import Curve, Result, Trial
 from lab.runtime import environment
@@ -84,7 +85,9 @@ def train(
 
     `axis`: "map" trains them at once along a mapped trial axis, "turn" one after the other; None
     chooses by the device. `over`: the devices to use, as a mesh of `lab.mesh`; None spreads mapped
-    trials over this process's devices, and takes one in turn. `accumulate`, `remat`: how a step is
+    trials over this process's devices, and takes one in turn. Trials of which one begins as another
+    does (`lab.prefix`) train one after the other, and what they share is trained once.
+    `accumulate`, `remat`: how a step is
     run where memory is short (`lab.train.Program`); they change rounding only. `stop()` is polled
     between dispatches; when it turns true, what is unfinished is saved under `checkpoints` and the
     iterator ends. Raises InputError for trials that do not belong together or do not fit the
@@ -98,10 +101,19 @@ def train(
     data = Data(mesh.replicate(over, corpus.train), mesh.replicate(over, corpus.val))
     how = {"accumulate": accumulate, "remat": remat}
     total, done, steps_done = sum(t.steps for t in trials), 0, 0
-    for group in [trials] if mapped else [[t] for t in trials]:
-        cohort = open_cohort(group, mapped, over, how, data, checkpoints)
+    prefixes: dict[str, checkpoint.Saved] = {}  # by the run id of the trial that goes on from it
+    for wave in waves(trials, mapped):
+        group, next_ = [t for t, _ in wave], [t.run_id if t else "" for _, t in wave]
+        saved = checkpoint.load(checkpoints, [t.run_id for t in group]) if checkpoints else {}
+        for run_id in [t.run_id for t in group if t.run_id in prefixes]:
+            prefix = prefixes.pop(run_id)
+            saved[run_id] = max(saved.get(run_id, prefix), prefix, key=lambda one: one.step)
+        leaves = [prefix_of(t) if run_id else 0 for t, run_id in zip(group, next_, strict=True)]
+        cohort = open_cohort(group, mapped, over, how, data, saved, leaves)
         steps_done += int(cohort.step.sum())
+        prefixes |= hand_on(cohort, next_)
         for updates, took in advances(cohort):
+            prefixes |= hand_on(cohort, next_)
             steps_done += updates
             if progress:
                 progress(
@@ -112,6 +124,7 @@ def train(
             halt = stop()
             if checkpoints and (halt or time.monotonic() - cohort.saved > every_seconds):
                 save(cohort, checkpoints)
+                checkpoint.save_each(checkpoints, prefixes.values())
             if halt:
                 return
         yield from results(cohort, corpus)
@@ -127,8 +140,9 @@ def results(cohort: Cohort, corpus: Corpus) -> Iterator[Result]:
     losses_CW = measured["validate"]["val_loss"]
     seconds = cohort.seconds * cohort.share
     for i, trial in enumerate(cohort.trials):
-        curves = {name: points.curve() for name, points in cohort.curves[i].items()}
-        yield _result(trial, curves, int(diverged[i]), losses_CW[i], corpus, float(seconds[i]))
+        yield _result(
+            trial, cohort.curves_of(i), int(diverged[i]), losses_CW[i], corpus, float(seconds[i])
+        )
 
 
 def _result(

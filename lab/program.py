@@ -26,6 +26,7 @@ class Program:
     optimizer: str
     schedule: str
     diagnostics: tuple[str, ...]  # names of `lab.diagnostics`
+    ema: bool = False  # keeps a moving average of the weights
     accumulate: int = 1  # parts of a batch that pass through the model one after the other
     remat: str = ""  # one of REMAT
 
@@ -41,7 +42,7 @@ def program_of(trial: Trial, accumulate: int = 1, remat: str = "") -> Program:
     if remat not in REMAT:
         raise InputError(f"remat={remat!r}: must be one of {', '.join(REMAT[1:])}, or empty")
     static = trial.batch, trial.optimizer, trial.schedule, named(trial.diagnostics)
-    return Program(shape_of(trial), *static, accumulate, remat)
+    return Program(shape_of(trial), *static, trial.ema_decay > 0, accumulate, remat)
 
 
 def signature(trial: Trial) -> tuple[Any, ...]:

@@ -28,6 +28,7 @@ OPTIMIZERS = (
     "prodigy",
 )
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
+WSD_DECAY = 0.2  # wsd's cooldown over the last fifth of a run: 2405.18392, section 4
 PRECISIONS = ("float32", "bfloat16", "float8")
 STATUSES = ("done", "diverged", "failed")
 
@@ -144,6 +145,10 @@ class Trial:
     """Steps between measuring events; 0: at the end of the run alone."""
     validate_steps: int = 0
     """Steps between validations, which then are the curve `val_loss`; 0: at the end alone."""
+    ema_decay: float = 0.0
+    """Of a moving average of the weights, by step; its validation loss is the curve `val_loss_ema`.
+    0: none.
+    """
     semantics: int = SEMANTICS
     """What the code's numbers mean, not for a user to choose."""
 
@@ -245,7 +250,7 @@ def check_trial(trial: Trial) -> None:
     for name in _NOT_NEGATIVE:
         if getattr(trial, name) < 0:
             _refuse(name, getattr(trial, name), "must not be negative")
-    for name in ("beta1", "beta2"):
+    for name in ("beta1", "beta2", "ema_decay"):
         if not 0 <= getattr(trial, name) < 1:
             _refuse(name, getattr(trial, name), "must be in [0, 1)")
     if trial.vocab < 2:

@@ -41,6 +41,7 @@ class Inputs(NamedTuple):
     init_seed: Number
     data_seed: Number
     n_tokens: Number  # of the training stream that are used
+    ema_decay: Number = None  # None: no moving average of the weights
     until: Number | None = None  # it rests from this step on; None: from `steps` on
 
 
@@ -53,13 +54,21 @@ class State(NamedTuple):
     opt: Tree
     step: jax.Array  # updates done
     diverged: jax.Array
+    # sum of ema_decay^age (1 - ema_decay) times the weights after each step; None: not kept
+    ema: Tree = None
 
 
 def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
     """The trial's numbers; `corpus_tokens` is the length of the training stream."""
     n_tokens = trial.unique_tokens or corpus_tokens
     return Inputs(
-        numbers(trial), trial.steps, trial.warmup_steps, trial.init_seed, trial.data_seed, n_tokens
+        numbers(trial),
+        trial.steps,
+        trial.warmup_steps,
+        trial.init_seed,
+        trial.data_seed,
+        n_tokens,
+        float(trial.ema_decay) or None,
     )
 
 
@@ -93,7 +102,8 @@ def start(program: Program, inputs: Inputs) -> State:
     """Parameters drawn from `init_seed` alone, and an optimizer that has seen nothing."""
     params = model.init(program.shape, jax.random.key(inputs.init_seed), inputs.numbers)
     opt = _optimizer(program, inputs, params).init(params)
-    return State(params, opt, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32))
+    ema = jax.tree.map(jnp.zeros_like, params) if program.ema else None
+    return State(params, opt, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), ema)
 
 
 def windows_at(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Array:
@@ -145,9 +155,8 @@ def halved_gradients(
     program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
 ) -> tuple[jax.Array, Tree, Measured]:
     """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
-    noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch.gradient_noise`) the squared
-    norm of the whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves,
-    `grad_sq_norm_half`.
+    noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch`) the squared norm of the
+    whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`.
 
     Both are of the gradient by the parameters of the mean loss, z-loss included, in nats per token.
     Under unit scaling each tensor's gradient keeps a constant factor of its own, the scales that
@@ -219,27 +228,36 @@ def step(
     """
     updates, opt, measured = proposed(program, inputs, tokens_N, state, starts_B)
     params = jax.tree.map(jnp.add, state.params, updates)
+    ema = state.ema
+    if program.ema:
+        old = inputs.ema_decay
+        ema = jax.tree.map(lambda e, w: old * e + (1 - old) * w, ema, params)
 
     end = inputs.steps if inputs.until is None else inputs.until
     running = (state.step < end) & (state.diverged == 0)
     finite = jnp.isfinite(measured["loss"])
-    new = state._replace(params=params, opt=opt, step=state.step + 1)
+    new = state._replace(params=params, opt=opt, step=state.step + 1, ema=ema)
     kept = jax.tree.map(lambda a, b: jnp.where(running & finite, a, b), new, state)
     return kept._replace(
         diverged=jnp.where(running & ~finite, state.step + 1, state.diverged)
     ), measured
 
 
-def validate(program: Program, inputs: Inputs, val_N: jax.Array, state: State) -> jax.Array:
-    """Mean loss of every whole window of the validation stream, in stream order: float32
-    (windows,).
+def averaged(inputs: Inputs, state: State) -> Tree:
+    """The moving average of the weights after each step, whose weights sum to 1."""
+    total = 1 - inputs.ema_decay**state.step
+    return jax.tree.map(lambda e: e / total, state.ema)
+
+
+def validate(program: Program, inputs: Inputs, val_N: jax.Array, params: Tree) -> jax.Array:
+    """Mean loss of every whole window of the validation stream under these weights, in stream
+    order: float32 (windows,).
     """
     sequence = program.shape.sequence
     windows = (len(val_N) - 1) // sequence
     batches = -(-windows // program.batch)
     # the last batch repeats the last window
     starts = jnp.minimum(jnp.arange(batches * program.batch), windows - 1) * sequence
-    params = optim.evaluated(program.optimizer, state.opt, state.params)
 
     def one(starts_B: jax.Array) -> jax.Array:
         tokens_BS = windows_at(val_N, starts_B, sequence)

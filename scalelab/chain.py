@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fits import report
 from fits.engine.bootstrap import bootstrap
 from fits.evaluate import pooled
 from fits.fit import fit
@@ -24,6 +23,8 @@ from fits.optimum import transfer
 from fits.predict.recipe import recipe
 from fits.predict.sources import ask, from_check, sources
 from fits.record import Fit
+from fits.report import page
+from fits.report.plots.sweeps import transfer_figure
 from fits.table.points import select
 from ground import InputError
 from ground.files import replace, replacing
@@ -35,7 +36,7 @@ from sweeps.job import Job
 from sweeps.launch import local
 from sweeps.store import Store
 from sweeps.studies import demo
-from sweeps.table import compact, read_table
+from sweeps.table import compact, store_table
 
 # On other seeds no one form was nearest to the measured target every time, and each alone missed it
 # (results/LOG.md, 2026-11-24): the prediction pools them. The first feeds the report's sliders.
@@ -79,7 +80,7 @@ class Chain:
         """
         begun, had = time.monotonic(), self.store.ids()
         live.train(self.store, demo.stage(name, trials), lambda: self._start(name, prediction))
-        table = read_table(self.store.path)
+        table = store_table(self.store.path)
         mine = table[table["run_id"].isin([t.run_id for t in trials])]
         if lacking := len(trials) - len(mine):
             raise InputError(
@@ -272,11 +273,11 @@ def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], ans
     chain.save("transfer.json", {"checks": checks})
     chain.save("recipe.json", {"target": answer["target"], "numbers": answer["recipe"]})
     by_width = [c for c in checks if c["axis"] == "width"]
-    figure = report.plots.transfer_figure(by_width)
+    figure = transfer_figure(by_width)
     with replacing(chain.out / "transfer.png") as plot:
         figure.savefig(plot, dpi=130, bbox_inches="tight")
-    table = read_table(chain.store.path)
-    page = report.render(
+    table = store_table(chain.store.path)
+    html = page.render(
         TITLE,
         table,
         checks,
@@ -285,7 +286,7 @@ def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], ans
         recipe=answer["recipe"],
         notes=notes(chain.corpus),
     )
-    replace(chain.out / "report.html", page)
+    replace(chain.out / "report.html", html)
 
 
 def notes(corpus: Corpus) -> list[str]:

@@ -5,7 +5,7 @@ python -m scripts.run_studies --corpus DIR --out DIR --seconds 540 lr_width lr_d
 
 What DIR/<study>.parquet or --have DIR/<study>/trials.parquet holds is skipped, so that an
 unfinished study goes on another day. It stops between dispatches at the limit; what had ended is in
-the tables.
+the tables, what had not goes on from its checkpoint where the store is still there.
 """
 
 import argparse
@@ -37,7 +37,11 @@ def _train(
 
     first, begun, count = trials[0], time.monotonic(), 0
     for result in population.train(
-        trials, corpus, stop=lambda: stop() or time.monotonic() > end, progress=progress
+        trials,
+        corpus,
+        stop=lambda: stop() or time.monotonic() > end,
+        progress=progress,
+        checkpoints=checkpoints,
     ):
         count += 1
         yield result
@@ -61,6 +65,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("/tmp/scalelab-studies"))
     parser.add_argument("--have", type=Path, default=Path("results"))
     parser.add_argument("--seconds", type=float, default=540)
+    parser.add_argument("--most", type=int, default=16, help="trials of a cohort")
     parser.add_argument("--options", default="{}", help='JSON: {"lr_width": {"widths": [64, 128]}}')
     options = parser.parse_args()
     end = time.monotonic() + options.seconds
@@ -91,7 +96,7 @@ def main() -> None:
 
         train = functools.partial(_train, name, corpus, end)
         try:
-            summary = work(store, study.name, study.trials, train, limits=Limits(most=16))
+            summary = work(store, study.name, study.trials, train, limits=Limits(most=options.most))
             print(
                 f"{name}: {summary.done} done, {summary.diverged} diverged, {summary.failed} "
                 f"failed in {summary.seconds:.0f} s",

@@ -77,6 +77,11 @@ def tops(store: Store) -> dict[str, int]:
     return found
 
 
+def given_back(store: Store, run_id: str, generation: int) -> bool:
+    """Whether that claim says that nobody is at the trial: an empty file, or none any more."""
+    return not _read(store.path / "claims" / f"{run_id}.{generation}")
+
+
 def held(store: Store, published: set[str]) -> dict[str, dict[str, Any]]:
     """run_id to owner of every trial that is claimed by a worker not known to be dead, for those
     who only look.

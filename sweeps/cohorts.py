@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from lab.counts import flops
+from lab.prefix import family
 from lab.program import signature
 from lab.records import Trial
 
 MEMORY_SHARE = 0.9  # of the device: the rest is for the runtime's own buffers and for fragmentation
+
+STRETCH = 1.5  # longest over shortest run of a group: the most that a cohort makes idle
 
 # Bytes that the compiled program of a cohort of so many such trials needs at its peak
 # (sweeps/measure.py)
@@ -61,16 +64,28 @@ def even(count: int, most: int) -> int:
 
 
 def group(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials of equal signature together, the dearest group first (it decides when a sweep ends),
-    each sorted by length.
+    """Trials of equal signature and similar length together, the dearest group first (it decides
+    when a sweep ends), each sorted by length.
 
-    Trials of similar length side by side: a mapped cohort runs until its longest trial ends.
+    A mapped cohort runs until its longest trial ends, whose lanes the others leave idle: trials
+    shorter by more than STRETCH are a group of their own. Not so those that begin as longer ones do
+    (`lab.prefix`): what they share is trained once, where they are together.
     """
-    groups: dict[tuple[object, ...], list[Trial]] = {}
+    groups: dict[tuple[object, ...], list[tuple[str, Trial]]] = {}
+    longest: dict[str, int] = {}
     for trial in trials:
-        groups.setdefault(signature(trial), []).append(trial)
-    ordered = [sorted(g, key=lambda t: (-t.steps, t.run_id)) for g in groups.values()]
-    return sorted(ordered, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))
+        name = family(trial)
+        longest[name] = max(trial.steps, longest.get(name, 0))
+        groups.setdefault(signature(trial), []).append((name, trial))
+    parts: list[list[Trial]] = []
+    for members in groups.values():
+        first = 0
+        for name, trial in sorted(members, key=lambda m: (-longest[m[0]], m[0], -m[1].steps)):
+            if not first or longest[name] * STRETCH < first:
+                first = longest[name]
+                parts.append([])
+            parts[-1].append(trial)
+    return sorted(parts, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))
 
 
 def form(trials: Sequence[Trial], limits: Limits) -> list[list[Trial]]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from lab.program import signature
 from lab.records import Result, Trial
-from sweeps.claims import BEAT_SECONDS, Worker, tidy, tops
+from sweeps.claims import BEAT_SECONDS, Worker, given_back, tidy, tops
 from sweeps.cohorts import Limits, even, group
 from sweeps.record import head, make_record
 from sweeps.signals import stop_on_signals
@@ -109,10 +109,10 @@ class _Run:
         The last groups are shared out.
         """
         newest = tops(self.store)
+        # trials that some worker is at, or was when it died
+        taken = {i for i, n in newest.items() if not given_back(self.store, i, n)}
         groups = group(open_)
-        groups.sort(
-            key=lambda g: (signature(g[0]) != self.last, any(t.run_id in newest for t in g))
-        )
+        groups.sort(key=lambda g: (signature(g[0]) != self.last, any(t.run_id in taken for t in g)))
         for members in groups:
             size, mine = 1, list[Trial]()
             for trial in members:
@@ -121,7 +121,7 @@ class _Run:
                 if self.worker.claim(trial.run_id, newest.get(trial.run_id)):
                     mine.append(trial)
                     if len(mine) == 1:
-                        free = max(1, sum(t.run_id not in newest for t in members))
+                        free = max(1, sum(t.run_id not in taken for t in members))
                         size = self.size(
                             trial,
                             free,

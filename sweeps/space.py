@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ground import InputError
+from lab.counts import with_tau
 from lab.records import Trial
 
 Point = dict[str, Any]
@@ -146,14 +147,11 @@ def sobol(count: int, seed: int = 0, **ranges: Range) -> list[Point]:
 
 
 def _check_names(fields: Point) -> None:
+    names = [*Trial.__dataclass_fields__, "tau"]
     for name in fields:
-        if name not in Trial.__dataclass_fields__:
-            close = difflib.get_close_matches(name, Trial.__dataclass_fields__, 1)
-            known = (
-                f"did you mean {close[0]}?"
-                if close
-                else f"it has {', '.join(Trial.__dataclass_fields__)}"
-            )
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            known = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
             raise InputError(f"{name}={fields[name]!r}: a trial has no such field; {known}")
 
 
@@ -163,12 +161,14 @@ def trials(
     """Points to trials: `common` holds the fields that all share, `derive` gives those that follow
     from a point (ff = 4 width).
 
-    A field of the point wins over one that is derived, a derived one over a common one.
+    A field of the point wins over one that is derived, a derived one over a common one. `tau`
+    states weight_decay in another way (`lab.counts.with_tau`); `derive` is not told of it.
     """
     out = {}
     for point in space:
         whole = {**common, **point}
         _check_names(whole)
+        whole.pop("tau", None)
         fields = {**common, **(derive(whole) if derive else {}), **point}
         _check_names(fields)
         missing = [
@@ -181,7 +181,13 @@ def trials(
                 f"a trial needs {', '.join(missing)}: give them in the space or in "
                 "the fields that all trials share"
             )
-        trial = Trial(**fields)
+        if "tau" in fields and "weight_decay" in fields:
+            raise InputError(
+                f"tau={fields['tau']!r}, weight_decay={fields['weight_decay']!r}: give one of the "
+                "two"
+            )
+        tau = fields.pop("tau", None)
+        trial = Trial(**fields) if tau is None else with_tau(Trial(**fields), tau)
         out[trial.run_id] = trial
     return list(out.values())
 

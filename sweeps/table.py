@@ -124,26 +124,6 @@ def store_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.
     return frame(found["row"] for found in open_store(path).scan(head, damaged))
 
 
-def read_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.DataFrame":
-    """The table of a store, of a Parquet (our columns), or of anyone's CSV (which may lack columns,
-    never `loss`). Nothing is written.
-    """
-    if Path(path).is_dir():
-        return store_table(path, damaged)
-    from fits.table.cells import made_numbers
-    from fits.table.opening import opened
-
-    table = made_numbers(opened(path)[0])
-    if "loss" not in table.columns:
-        names = ", ".join(map(str, table.columns))
-        raise InputError(
-            f"data={str(path)!r}: {len(table)} rows with columns {names}; needs rows "
-            "and a column 'loss'"
-        )
-    ours = Path(path).suffix == ".parquet"
-    return table[[c for c in COLUMNS if c in table.columns]] if ours else table
-
-
 def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> int:
     """A store to CSV (the table's columns) or to Parquet (everything), by the suffix of `out`;
     returns the number of trials.
@@ -153,6 +133,6 @@ def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> in
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".parquet":
         return compact(open_store(source), out, damaged)
-    table = read_table(source, damaged)
+    table = store_table(source, damaged)
     replace(out, table.to_csv(index=False))
     return len(table)

@@ -5,6 +5,7 @@ time.
 import ast
 import csv
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -135,6 +136,27 @@ def test_a_circle_is_seen(tmp_path):
     late = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.a import A\n"
     (package / "c.py").write_text(late + "def f():\n    from p.a import A\n")
     assert circle(imports(tmp_path, ["p"])) == []
+
+
+def cells(text):
+    """Rows of a Markdown table, cell by cell, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_architecture_is_the_codes():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)+(?:[\w.]+)?)`", text))
+    assert len(named) > 40 and [name for name in sorted(named) if not (ROOT / name).exists()] == []
+    records, rooms, imports, *_ = (cells(part) for part in text.split("\n## "))
+    folders = {str(p.parent.relative_to(ROOT)) for d in PACKAGES for p in (ROOT / d).rglob("*.py")}
+    assert {row[0].strip("/") for row in rooms} == folders | {"scripts", "tests"}
+    may = {package: set(re.findall(r"\w+", names)) for package, names in imports}
+    expected = {name: allowed - {name} for name, allowed in MAY.items()}
+    assert may == expected | {"ground": {"nothing"}, "scalelab": {"all"}}
+    for record, _, home in records:
+        files = (ROOT / home).rglob("*.py") if home.endswith("/") else [ROOT / home]
+        assert any(f"class {record}" in path.read_text() for path in files), (record, home)
 
 
 def test_what_should_not_import_jax_does_not():

@@ -16,6 +16,7 @@ import numpy as np
 from fits.auto import kriging
 from fits.auto.kriging import Member, Runs
 from fits.auto.mixture import FORMS, mixture, quantile
+from fits.auto.priors import PRIORS
 from fits.forms import catalogue
 from fits.record import Fit, Mixture
 from fits.table.points import Points
@@ -67,7 +68,7 @@ def fit_auto(points: Points) -> Fit:
         derived={k: float(v) for k, v in best.law.derived(best.params).items() if np.isfinite(v)},
         priors={
             name: {"mean": m, "sd": s, "of": "log", "source": text}
-            for name, (m, s, text) in kriging.PRIORS.items()
+            for name, (m, s, text) in PRIORS.items()
         },
         residual_sd=best.sigma,
         params_kind=points.params_kind,

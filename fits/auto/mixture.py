@@ -10,6 +10,7 @@ from scipy.special import stdtrit
 
 from fits.auto import kriging
 from fits.auto.kriging import Member, Runs
+from fits.auto.priors import NOISE
 from fits.forms import catalogue
 from fits.forms.law import Array, Columns
 from fits.record import Fit
@@ -33,7 +34,7 @@ def quantile(runs: int, level: float) -> float:
     parameters of the smaller form.
     """
     free = len(catalogue.law(FORMS[0]).parameters)
-    return float(stdtrit(runs + kriging.NOISE[1] - free, 0.5 + level / 2))
+    return float(stdtrit(runs + NOISE[1] - free, 0.5 + level / 2))
 
 
 def mixture(

@@ -24,7 +24,6 @@ def bootstrap(
     seed: int = 0,
     level: float = 0.9,
     scheme: str = "run",
-    first: Array | None = None,
 ) -> Fit:
     """The fit with `replicates` refits on resampled runs, percentile intervals of every parameter
     and derived quantity, and counts.

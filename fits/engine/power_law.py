@@ -28,7 +28,7 @@ def fit_power(
     names, n = [q.name for q in law.parameters[1:]], len(target)
     y = np.asarray(target, float)
     _check(law, {**{name: np.asarray(x[name], float) for name in law.inputs}, law.target: y}, n)
-    logs = _design(law, x, n)
+    logs = features(law, x)
     weight = np.ones(n) if log_se is None else 1.0 / np.asarray(log_se, float)
     design = np.column_stack([np.ones(n), logs - logs.mean(0)])
     _check_rank(law, design, names)
@@ -58,8 +58,9 @@ def fit_power(
     )
 
 
-def _design(law: type[PowerSum], x: Columns, n: int) -> Array:
-    """log of the feature that each exponent acts on, [n, k - 1]."""
+def features(law: type[PowerSum], x: Columns) -> Array:
+    """log of what each exponent acts on, [n, k - 1]."""
+    n = len(x[law.inputs[0]])
     columns = {q.name: np.zeros(n) for q in law.parameters[1:]}
     for column, exponent, weight in law.parameters[0].powers:
         columns[exponent] = columns[exponent] - weight * np.log(np.asarray(x[column], float))

@@ -137,6 +137,19 @@ class Timescale(PowerLaw):
     citation = "Power Lines, 2505.13738"
 
 
+class TimescaleSizeTokens(PowerLaw):
+    """As `Timescale`, with sizes and tokens apart: is it their ratio that counts?"""
+
+    name, formula, target = (
+        "timescale-size-tokens",
+        "tau = B / (lr wd D) = c N^params D^tokens",
+        "tau",
+    )
+    inputs = ("params", "tokens")
+    parameters = _power(*inputs)
+    citation = "Power Lines, 2505.13738, with N and D left free"
+
+
 class ParamsTotal(Law):
     """All parameters from those without embeddings, along Chinchilla's shapes."""
 
@@ -163,6 +176,7 @@ LAWS: tuple[type[Law], ...] = (
     TokensCompute,
     FlopsPerTokenCompute,
     Timescale,
+    TimescaleSizeTokens,
     ParamsTotal,
 )
 

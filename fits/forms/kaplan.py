@@ -123,11 +123,4 @@ class KaplanNS(Law):
         return np.concatenate([n_c, size, s_c, steps], axis=1)
 
 
-def compute_exponent(alpha_n: float, alpha_s: float, alpha_b: float) -> float:
-    """alpha_C of L(C_min) that Kaplan's other exponents imply: 1/(1/alpha_S + 1/alpha_B +
-    1/alpha_N).
-    """
-    return 1 / (1 / alpha_s + 1 / alpha_b + 1 / alpha_n)
-
-
 LAWS = (KaplanN, KaplanD, KaplanC, KaplanND, KaplanNS)

@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ground.columns import TABLE
+
 Array = NDArray[np.float64]
 # table columns by name: params, tokens, flops, batch_tokens, sparsity, ...
 Columns = Mapping[str, Array]
@@ -170,14 +172,12 @@ def _shift(q: Parameter, p: Mapping[str, Any], center: Mapping[str, float]) -> A
     )
 
 
+# Of what laws take and give, where there is more to say than the table's own unit.
 UNITS = {
-    "params": "parameters",
     "tokens": "tokens seen",
-    "unique_tokens": "tokens",
     "batch_tokens": "tokens a step",
     "steps": "optimizer steps",
     "flops": "FLOP, 6 params tokens unless the table says otherwise",
-    "loss": "nats per token",
     "params_no_embed": "parameters without embedding and head",
     "lr": "peak learning rate",
     "tau": "fraction of the run",
@@ -185,12 +185,12 @@ UNITS = {
     "flops_per_token": "FLOP per token",
     "schedule": "learning rate of every step",
     "width": "model dimension",
-    "depth": "layers",
     "ff": "hidden width of the feed-forward",
     "vocab": "tokens of the vocabulary",
-    "sequence": "tokens",
 }
+_TABLE = {column.name: column.unit for column in TABLE}
 
 
 def unit(law: type[Law], column: str) -> str:
-    return law.units.get(column, UNITS.get(column, ""))
+    """The unit in words of what the law takes or gives."""
+    return law.units.get(column) or UNITS.get(column) or _TABLE.get(column, "")

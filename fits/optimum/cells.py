@@ -134,7 +134,7 @@ def of(
                     f"{name}={values}: must take one value at {column}={size:g}; "
                     f"select one (--where {name}=...)"
                 )
-        cells.append(cell(float(size), runs, hyperparameter, loss_init))
+        cells.append(cell_of(float(size), runs, hyperparameter, loss_init))
     return cells
 
 
@@ -142,7 +142,13 @@ def _spelled(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
 
 
-def cell(size: float, runs: "pd.DataFrame", hyperparameter: str, loss_init: float | None) -> Cell:
+def cell_of(
+    size: float, runs: "pd.DataFrame", hyperparameter: str, loss_init: float | None = None
+) -> Cell:
+    """The runs of one size, which agree in all but the hyperparameter and seeds. A diverged run,
+    and one that ends no better than `loss_init` (by default the column's mean, or ln(vocab)), has
+    no finite loss.
+    """
     losses = runs["loss"].to_numpy(float)
     if "status" in runs:
         losses = np.where(runs["status"].to_numpy() == "diverged", np.nan, losses)

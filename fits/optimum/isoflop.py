@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fits.forms.hyper import ParamsTotal
 from fits.forms.law import Array
 from ground import InputError
 from ground.flops import tokens_of, training
@@ -103,13 +104,6 @@ def parabola_bias(alpha: float, beta: float, span: float, points: int = 15) -> f
     return float("nan") if vertex is None else float(np.exp(vertex[0]))
 
 
-def total_params(params_no_embed: Array, omega: float = 47491.0) -> Array:
-    """N = N_ne + omega N_ne^(1/3) (Pearce and Song, 2406.12907; omega fitted to Chinchilla's
-    shapes).
-    """
-    return params_no_embed + omega * np.cbrt(params_no_embed)
-
-
 def exponent_without_embeddings(
     p: dict[str, float], low: float = 790.0, high: float = 1.58e9, omega: float = 47491.0
 ) -> float:
@@ -117,7 +111,7 @@ def exponent_without_embeddings(
     (2406.12907: 0.74 for Chinchilla's).
     """
     n = np.exp(np.linspace(np.log(low), np.log(high), 400))
-    total = total_params(n, omega)
+    total = ParamsTotal.predict({"omega": omega}, {"params_no_embed": n})
     share = (n + omega / 3 * np.cbrt(n)) / total  # d log N / d log N_ne
     # at the optimum alpha A N^-alpha share = beta B D^-beta
     tokens = (p["beta"] * p["B"] / (p["alpha"] * p["A"] * total ** -p["alpha"] * share)) ** (

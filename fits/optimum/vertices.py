@@ -45,7 +45,7 @@ def vertices(
     label = _labels(rows, list(source.values()))
     rows = _best_of_others(rows.assign(_cell=label), law.target, over)
     found = {
-        size: cells.cell(float(str(size)), part, law.target, None)
+        size: cells.cell_of(float(str(size)), part, law.target)
         for size, part in rows.groupby("_cell", sort=True)
     }
     sd, dof, said = _noise(list(found.values()))

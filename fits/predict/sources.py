@@ -9,15 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from fits.evaluate import LEVEL, evaluate
 from fits.forms.law import Array
-from fits.optimum.transfer import AXES
 from fits.predict import published
+from fits.predict.drift import followed
 from fits.record import Fit, load
 from ground import InputError
 from ground.flops import training
@@ -26,17 +25,6 @@ DEFAULTS = ("epoch", "steplaw", "powerlines")
 MARK = "published, not measured here"
 # targets that a recipe has use for
 QUANTITIES = ("loss", "lr", "tau", "batch_tokens", "critical_batch", "activation_ratio")
-# Mean and spread of published slopes d log optimum / d log size, by hyperparameter and axis.
-SLOPES = {
-    # over steps at a fixed batch: -0.32 (2409.19913), 0.02 (2503.04715: D^0.307 along a batch
-    # growing as D^0.571, LR as its root), 0.11 (the runs of 2502.18969, best LRs inside their
-    # grids), -0.5 (2512.22382, table 1); our own runs: -0.22 to -0.36 (results/lr_steps)
-    ("lr", "steps"): (-0.2, 0.3),
-    # from none to linear; the square root for Adam (2512.22382, table 1)
-    ("lr", "batch"): (0.5, 0.5),
-}
-# else: transfer is the aim; 0 under muP, -0.6 to -1 over width under standard parametrization
-STILL = (0.0, 0.5)
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
 
@@ -168,8 +156,8 @@ def ask(
     among the columns are used as they are.
     """
     if source.check is not None:
-        value, low, high, warnings = _transferred(source, at, level)
-        return Answers(source, value, low, high, at["params"], warnings)
+        found, warnings = followed((source.check, *source.beside), source.name, at, level)
+        return Answers(source, *found, at["params"], warnings)
     assert source.fit is not None
     fit = source.fit
     columns, warnings = columns_for(source, at, kind)
@@ -254,79 +242,3 @@ def _off_ratio(source: Source, point: Mapping[str, float]) -> list[str]:
     ratio = np.divide(runs["tokens"], runs["params"])
     fitted = {"tokens_per_param": [float(ratio.min()), float(ratio.max())]}
     return published.reach(source.name, fitted, point, extrapolate=True)
-
-
-Log2 = tuple[Array, Array, list[str]]  # optimum, its sd, warnings
-
-
-def _transferred(
-    source: Source, at: Mapping[str, Array], level: float
-) -> tuple[Array, Array, Array, list[str]]:
-    """Transfer checks at the target: the optimum by the one whose runs are nearest to it (whose
-    answer is the surest), which the slopes of the others take along their axes from where its runs
-    were held.
-    """
-    checks = [c for c in (source.check, *source.beside) if c is not None]
-    if not (known := [c for c in checks if AXES[c["axis"]] in at]):
-        axis = AXES[checks[0]["axis"]]
-        raise InputError(
-            f"fit={source.name!r}: is a transfer over {checks[0]['axis']}; give "
-            f"--{axis.replace('_', '-')}"
-        )
-    answers = [_along(source.name, base, known, at) for base in known]
-    middle, sd, warnings = min(answers, key=lambda answer: float(answer[1].mean()))
-    wide = NormalDist().inv_cdf((1 + level) / 2) * sd
-    warnings += [
-        f"{source.name}: did not pass its transfer check over {check['axis']} ({check['reason']})"
-        for check in known
-        if check["verdict"] != "pass"
-    ]
-    return 2**middle, 2 ** (middle - wide), 2 ** (middle + wide), warnings
-
-
-def _along(
-    name: str, base: Mapping[str, Any], checks: Sequence[Mapping[str, Any]], at: Mapping[str, Array]
-) -> Log2:
-    line = _line(name, base)
-    size = np.shape(at[AXES[base["axis"]]])
-    middle, spread = np.full(size, line["log2"]), np.full(size, line["log2_sd"])
-    warnings: list[str] = []
-    for check in checks:
-        axis = AXES[check["axis"]]
-        start = line["size"] if check is base else base.get("held", {}).get(axis)
-        if start is None:
-            warnings.append(
-                f"{name}: the {check['axis']} of its runs over {base['axis']} is not known, so its "
-                f"drift over {check['axis']} is not followed"
-            )
-            continue
-        slope, sd = _slope(name, check)
-        away = np.log2(at[axis] / start)
-        middle, spread = middle + slope * away, np.hypot(spread, sd * away)
-    return middle, spread, warnings
-
-
-def _slope(name: str, check: Mapping[str, Any]) -> tuple[float, float]:
-    """A check's slope weighed against published ones (`SLOPES`), and its sd.
-
-    The two count by their precision, so that a slope that few or close sizes leave open is followed
-    in part. Nothing asks whether there is a drift at all: the answer is as smooth as the optima
-    are.
-    """
-    sd = _line(name, check)["sd"]
-    mean, spread = SLOPES.get((check["hyperparameter"], check["axis"]), STILL)
-    trust = spread**2 / (spread**2 + sd**2)
-    return mean + trust * (check["drift"]["value"] - mean), trust**0.5 * sd
-
-
-def _line(name: str, check: Mapping[str, Any]) -> Mapping[str, float]:
-    drift = check["drift"]
-    if drift is None:
-        raise InputError(f"fit={name!r}: has no drift ({check['reason']})")
-    if "line" not in drift:
-        raise InputError(
-            f"fit={name!r}: an answer of an older version, without the line "
-            "of its drift; run `check transfer` again"
-        )
-    line: Mapping[str, float] = drift["line"]
-    return line

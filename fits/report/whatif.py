@@ -16,7 +16,7 @@ from fits.forms.law import Parameter
 from fits.forms.powers import PowerSum
 from fits.predict.published import REFUSED, SILENT, TIED
 from fits.record import Fit
-from fits.report.words import target_of
+from fits.report.documents import target_of
 from ground.flops import PER_PARAM_TOKEN, training
 
 DRAWS = 200  # refits that go into the page: enough for a 90 % interval, 10 kB

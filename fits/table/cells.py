@@ -54,9 +54,10 @@ def numbers(cells: "pd.Series", column: str) -> Array:
     return values
 
 
-def made_numbers(frame: "pd.DataFrame") -> "pd.DataFrame":
+def made_numbers(frame: "pd.DataFrame", words: bool = True) -> "pd.DataFrame":
     """Every column of text that says numbers as numbers; one with other cells stays as it is, to be
-    refused where it is needed.
+    refused where it is needed. Without `words` so does one that says nan or inf, which is a word in
+    a loss.
     """
     import pandas as pd
 
@@ -68,6 +69,8 @@ def made_numbers(frame: "pd.DataFrame") -> "pd.DataFrame":
         if len(truths) and truths.isin(["true", "false"]).all():
             if len(truths) == len(frame):
                 made[name] = truths == "true"
+            continue
+        if not words and truths.isin(NOT_FINITE).any():
             continue
         values, odd = _parsed(frame[name], str(name))
         if not odd.any() and (name in NUMBERS or np.isfinite(values).any()):

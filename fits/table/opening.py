@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fits.table.cells import made_numbers
 from fits.table.text import check_names, json_table, text_table
 from ground import InputError
 
@@ -14,10 +15,12 @@ JSON = (".json", ".jsonl", ".ndjson")
 OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".pkl", ".h5")  # that people try
 
 
-def opened(data: "str | Path | pd.DataFrame", option: str = "data") -> "tuple[pd.DataFrame, str]":
+def opened(
+    data: "str | Path | pd.DataFrame", option: str = "data", as_written: bool = False
+) -> "tuple[pd.DataFrame, str]":
     """The table as it stands there, its rows numbered by the index, and its source: the file's name
-    and sha256. Cells of a text file are strings (`cells.made_numbers`). A folder is a store, or
-    holds `trials.parquet`. Raises InputError in one line.
+    and sha256. Cells of a text file are numbers where they say so, or strings `as_written`. A
+    folder is a store, or holds `trials.parquet`. Raises InputError in one line.
     """
     import pandas as pd
 
@@ -47,6 +50,7 @@ def opened(data: "str | Path | pd.DataFrame", option: str = "data") -> "tuple[pd
         raise InputError(f"{given}: cannot be read as {kind}: {cause}") from None
     if frame.empty:
         raise InputError(f"{given}: has 0 rows")
+    frame = frame if as_written else made_numbers(frame, words=False)
     return frame, f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"
 
 

@@ -29,7 +29,7 @@ def text_table(content: bytes) -> "pd.DataFrame":
 
     lines, sep = _lines(decoded(content))
     if not lines:
-        raise InputError("has 0 rows")
+        raise InputError("cannot be read, has 0 rows")
     header, *rows = lines
     names = _cells(header, sep)
     check_names(names)

@@ -48,7 +48,8 @@ class Coords:
     axis: Literal["width", "depth"] = "width"
     sizes: tuple[int, ...] = ()
     """Widths (multiples of 32, in low precision of 64) or depths, smallest first, which is the base
-    shape; default 128 256 512 1024, or 2 4 8 16.
+    shape; default 128 256 512 1024 (in low precision 256 to
+    2048), or 2 4 8 16.
     """
     steps: int = 4
     """Updates, all on one batch; the verdict is by the slopes after the last."""
@@ -130,9 +131,10 @@ def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:
 
 def coords(args: list[str]) -> int:
     options = parse(Coords, "scalelab check coords", args)
-    from lab.measure import SIZES
+    from lab.measure import LOW_SIZES, SIZES
 
-    sizes = options.sizes or SIZES[options.axis]
+    low = _precision(options) != "float32"
+    sizes = options.sizes or (LOW_SIZES if low else SIZES)[options.axis]
     if len(sizes) < 2 or list(sizes) != sorted(set(sizes)):
         raise InputError(
             f"sizes={' '.join(map(str, sizes))}: must be at least two, each larger "
@@ -173,14 +175,19 @@ def text_tokens(count: int) -> NDArray[np.uint8]:
     return np.frombuffer(text, np.uint8)
 
 
+def _precision(options: Coords) -> str:
+    import jax
+
+    return options.precision or ("bfloat16" if jax.default_backend() == "gpu" else "float32")
+
+
 def _trial(options: Coords, name: str, size: int) -> Trial:
     """The check's trial at the smallest size, which is the base shape."""
-    import jax
 
     from lab import measure
 
-    low = options.precision or ("bfloat16" if jax.default_backend() == "gpu" else "float32")
-    changes: dict[str, Any] = {"precision": low} | ({"lr": options.lr} if options.lr else {})
+    changes: dict[str, Any] = {"precision": _precision(options)}
+    changes |= {"lr": options.lr} if options.lr else {}
     table = options.table.read_text() if options.table is not None else ""
     trial = measure.standard(name, options.optimizer, options.axis, table, **changes)
     base = measure.resized(trial, options.axis, size)

@@ -48,7 +48,7 @@ def transfer(
     """The report's figure: loss against the hyperparameter for each size, fitted basins, optima
     with their intervals.
     """
-    from fits.report.plots import transfer_figure
+    from fits.report.plots.sweeps import transfer_figure
 
     return _save(transfer_figure(checks), folder, f"transfer-{axis}-{hyperparameter}.png")
 

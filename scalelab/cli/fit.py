@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from fits.forms.law import Law
     from fits.record import Fit
     from fits.table.points import Points
+    from fits.table.rows import Table
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Options(Runs):
     """Refits on resampled runs; 0: none."""
     scheme: Literal["run", "hierarchical"] = "run"
     """What the bootstrap draws: runs, or sizes and then runs within each."""
+    noise: float | None = None
+    """Sd of log loss between seeds, where a law is of optima and the rows have one seed a cell."""
     level: float = 0.9
     """Level of the intervals."""
     seed: int = 0
@@ -88,6 +93,12 @@ def run(options: Options) -> Fit:
             f"bootstrap={options.bootstrap!r}: does not apply to {options.law}, whose forms are "
             "weighted by evidence, with intervals"
         )
+    if options.noise is not None and form.target != "tau":
+        raise InputError(f"noise={options.noise!r}: does not apply to {options.law}")
+    if form.target == "tau":
+        runs = table(options, every_status=True)
+        if "loss" in runs.frame:
+            return of_best_tau(options, runs)
     points = chosen_points(options, form)
     found = fit(
         points,
@@ -102,6 +113,27 @@ def run(options: Options) -> Fit:
     from fits.engine.bootstrap import bootstrap
 
     return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
+
+
+def of_best_tau(options: Options, runs: Table) -> Fit:
+    """A law of the best tau, from runs over decay rather than from rows that are optima already."""
+    from fits.optimum.timescale import fit_timescale
+
+    own = ("data", "law", "where", "map", "params_kind", "noise", "level", "seed", "out", "json")
+    for field in dataclasses.fields(options):
+        if field.name not in own and getattr(options, field.name) != field.default:
+            raise InputError(
+                f"{field.name.replace('_', '-')}={getattr(options, field.name)!r}: does not apply "
+                f"to {options.law} from runs: it takes the best of each cell, with intervals"
+            )
+    return fit_timescale(
+        runs,
+        options.law,
+        options.params_kind,
+        noise=options.noise,
+        level=options.level,
+        seed=options.seed,
+    )
 
 
 def chosen_points(options: Options, form: type[Law]) -> Points:
@@ -160,6 +192,10 @@ def document(fit: Fit) -> dict[str, Any]:
     }
     if (mixed := fit.mixture) is not None:
         out |= {n: getattr(mixed, n) for n in ("form", "weights", "holdout", "scale")}
+    if fit.cells:
+        from fits.predict.against import against
+
+        out |= {"cells": fit.cells, "published": against(fit)}
     if fit.bootstrap:
         from fits.engine.bootstrap import standard_deviations
 
@@ -172,7 +208,9 @@ def number(fit: Fit, name: str, value: float) -> Any:
     if name not in fit.interval:
         return value
     source = "least squares in logs, Student's t"
-    if fit.bootstrap:
+    if fit.cells:
+        source = fit.objective["name"]
+    elif fit.bootstrap:
         refits = fit.bootstrap["tried"] - fit.bootstrap["failed"]
         source = f"bootstrap over runs, {refits} refits"
     return Number(value, **fit.interval[name], source=source).json()
@@ -189,7 +227,7 @@ def show(fit: Fit, seconds: float) -> None:
     console.print(f"[bold]{fit.law}[/bold]  {form.formula}   [dim]({form.citation})[/dim]")
     left = told(fit.left_out)
     console.print(
-        f"{fit.n} runs of {fit.source.split(' sha256')[0]}"
+        f"{fit.n} {'cells' if fit.cells else 'runs'} of {fit.source.split(' sha256')[0]}"
         + (f"; left out: {left}" if left else "")
     )
     delta = f", delta {fit.objective['delta']:g}" if fit.objective["delta"] else ""
@@ -224,8 +262,48 @@ def show(fit: Fit, seconds: float) -> None:
         console.print(f"[dim]{name} {low:.3g} to {high:.3g}[/dim]")
     for warning in fit.warnings:
         console.print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+    if fit.cells:
+        show_cells(fit)
     if fit.bootstrap:
         console.print(
             f"[dim]{fit.bootstrap['tried']} refits, {fit.bootstrap['failed']} failed[/dim]"
         )
     console.print(f"[dim]{seconds:.2f} s[/dim]")
+
+
+def show_cells(fit: Fit) -> None:
+    """The optima that the law is of, and what was published of it."""
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    from fits.predict.against import against
+
+    grid = Grid(box=None, pad_edge=False, header_style="dim")
+    names = ("params", "tokens", "D/N", "batch", "lr", "runs", "best tau", "interval", "loss")
+    for name in names:
+        grid.add_column(name, justify="right", no_wrap=True)
+    for cell in fit.cells:
+        ends = (cell["log2"][end] for end in ("low", "high"))
+        low, high = ("" if end is None else f"{2**end:.3g}" for end in ends)
+        grid.add_row(
+            *(f"{cell[name]:.4g}" for name in ("params", "tokens")),
+            f"{cell['tokens'] / cell['params']:.4g}",
+            *(f"{cell[name]:.4g}" if name in cell else "" for name in ("batch_tokens", "lr")),
+            str(cell["runs"]),
+            f"{cell['tau']:.3g}" + (f" or {cell['censored']}er" if cell["censored"] else ""),
+            f"{low} to {high}",
+            f"{cell['loss']['value']:.4f}",
+        )
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console.print(grid)
+    for one in against(fit):
+        ours, stated = one["fit"], ", ".join(f"{k} {v:g}" for k, v in one["params"].items())
+        outside = [name for name, inside in one["inside"].items() if not inside]
+        reach = ", ".join(f"{k} {low:.3g} to {high:.3g}" for k, (low, high) in one["range"].items())
+        console.print(
+            f"{one['name']} ({one['citation']}; N {one['params_kind']}; {reach}): {stated}; "
+            f"outside our interval: {', '.join(outside) or 'none'}; at the middle of our cells "
+            f"{one['published']:.3g}, ours {ours['value']:.3g} [{ours['low']:.3g}, "
+            f"{ours['high']:.3g}]",
+            soft_wrap=True,
+        )

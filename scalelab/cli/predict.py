@@ -150,7 +150,7 @@ def _rows(options: Predict, found: "list[Source]") -> int:
     assert options.at is not None
     if options.out is None:
         raise InputError("out: --at needs --out CSV")
-    table, _ = opened(options.at, "at")
+    table, _ = opened(options.at, "at", as_written=True)
     at = {
         name: _given(numbers(table[name], name), name)
         for name in (*GIVEN, "params_no_embed", "params_active", "steps")

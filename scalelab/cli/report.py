@@ -53,9 +53,10 @@ def main(args: list[str]) -> int:
         )
     from jinja2 import UndefinedError
 
-    from fits import report
     from fits.optimum import sweeps
     from fits.record import load
+    from fits.report import documents, page, rows, runs
+    from fits.report.summary import summary
 
     table = _table(options)
     fits = [load(path) for path in options.fit]
@@ -65,7 +66,7 @@ def main(args: list[str]) -> int:
     checks, missing = sweeps.checks(table, tolerance=options.tolerance)
     title = options.title or f"scalelab report: {options.data.name}"
     try:
-        page = report.render(
+        html = page.render(
             title, table, checks, fits, prediction, recipe, audit=audit, missing=missing
         )
     except UndefinedError as error:
@@ -74,34 +75,33 @@ def main(args: list[str]) -> int:
         ) from None
     try:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        replace(options.out, page)
+        replace(options.out, html)
     except OSError as error:
         raise InputError(
             f"out={str(options.out)!r}: cannot be written ({error.strerror})"
         ) from None
-    summary = report.words.summary(table, checks, fits, report.words.checked(prediction))
+    said = summary(table, checks, fits, documents.checked(prediction))
     if options.json:
         print_json(
             {
                 "out": str(options.out),
-                "sha256": hashlib.sha256(page.encode()).hexdigest(),
+                "sha256": hashlib.sha256(html.encode()).hexdigest(),
                 "title": title,
-                "summary": summary,
-                "runs": report.words.runs(table),
+                "summary": said,
+                "runs": runs.runs(table),
                 "checks": checks,
                 "missing": missing,
                 "laws": [
-                    {"law": f.law, "n": f.n, "points": _points(report.rows.of_law(table, f))}
-                    for f in fits
+                    {"law": f.law, "n": f.n, "points": _points(rows.of_law(table, f))} for f in fits
                 ],
             }
         )
         return 0
-    for line in summary:
+    for line in said:
         print(f"{line['verdict']:<5}{line['text']}")
     for reason in missing:
         print(reason, file=sys.stderr)
-    print(f"{options.out}: {len(page) / 1000:.0f} kB")
+    print(f"{options.out}: {len(html) / 1000:.0f} kB")
     return 0
 
 

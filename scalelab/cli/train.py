@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ground import InputError
 from ground.files import replace
+from lab.counts import with_tau
 from lab.records import SEMANTICS, Result, Trial, result_json, trial_json
 from scalelab.cli.args import parse, print_json
 
@@ -53,6 +54,10 @@ class Train(Trial):
     """-1: a tenth of the steps, and none under one_cycle, which has its own."""
     semantics: int = field(default=SEMANTICS, init=False)  # nobody's to choose
 
+    tau: float | None = None
+    """Instead of weight_decay: AdamW's timescale as a share of the run, batch_tokens /
+    (weight_decay x tokens).
+    """
     explain: bool = False
     """Print every tensor's init std, multiplier, LR, decay and eps, with their formulas, and train
     nothing.
@@ -133,7 +138,7 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
         "lr": LR.get(options.parametrization, 2**-7) if options.lr is None else options.lr,
         "warmup_steps": warmup if options.warmup_steps < 0 else options.warmup_steps,
     }
-    return Trial(**given)
+    return Trial(**given) if options.tau is None else with_tau(Trial(**given), options.tau)
 
 
 def _head_dim(width: int) -> int:

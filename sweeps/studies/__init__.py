@@ -9,7 +9,8 @@ sha256. A user's study is a path to a .py file of that form, or to a .yaml file 
         width: [32, 64, 128]
         lr: {powers: [-6, 1]}   # or {log_grid: [low, high, count]}
     common: {ff_ratio: 4, ...}  # fields that all trials share; ff_ratio and tokens_per_param become
-    ff and steps refine: lr                  # optional: add grid points where the optimum lies on
+    ff and steps, tau (in the space too) weight_decay
+    refine: lr                  # optional: add grid points where the optimum lies on
     an edge, for `rounds` rounds rounds: 2
 """
 

@@ -74,6 +74,7 @@ def test_half_lives():
         {"beta1": 64, "beta2": 32, "weight_decay": 64}
     )
     assert set(counts.half_life_tokens(trial(beta1=0.0))) == {"beta2"}
+    assert counts.half_life_tokens(trial(ema_decay=0.5))["ema_decay"] == pytest.approx(64)
 
 
 RESULT = Result(
@@ -116,9 +117,12 @@ def test_state_bytes_are_those_of_the_optimizer():
         t = trial(
             optimizer=optimizer, schedule=schedule, parametrization="mup" if base else "sp", **base
         )
-        state = jax.eval_shape(lambda t=t: train.start(program_of(t), train.inputs_of(t, 1000)))
-        real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-        assert counts.state_bytes(t) == pytest.approx(real, rel=0.02), optimizer
+        for one in (t, dataclasses.replace(t, ema_decay=0.9)):
+            state = jax.eval_shape(
+                lambda t=one: train.start(program_of(t), train.inputs_of(t, 1000))
+            )
+            real = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+            assert counts.state_bytes(one) == pytest.approx(real, rel=0.02), optimizer
 
 
 def test_no_jax():

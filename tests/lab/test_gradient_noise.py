@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fits.batch import gradient_noise
 
+from fits.optimum.critical_batch import gradient_noise
 from ground import InputError
 from lab import dispatch, model, population, train
 from lab.ops import UNIT

@@ -16,7 +16,7 @@ import pytest
 from lab import counts
 from scalelab.__main__ import main
 from sweeps.studies import demo
-from sweeps.table import read_table
+from sweeps.table import store_table
 
 ROOT = Path(__file__).parents[2]
 NOT_NUMBERS = ["seconds", "device", "code"]
@@ -89,7 +89,9 @@ def test_no_finished_trial_is_trained_again_after_a_kill(runs):
 def test_a_killed_demo_ends_with_the_table_of_one_left_alone(runs):
     killed, _, alone, _ = runs
     tables = [
-        read_table(out / "store").sort_values("run_id", ignore_index=True).drop(columns=NOT_NUMBERS)
+        store_table(out / "store")
+        .sort_values("run_id", ignore_index=True)
+        .drop(columns=NOT_NUMBERS)
         for out in (killed, alone)
     ]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
@@ -98,7 +100,7 @@ def test_a_killed_demo_ends_with_the_table_of_one_left_alone(runs):
 
 def test_a_clean_folder_trains_its_trials(runs):
     _, _, alone, answer = runs
-    table = read_table(alone / "store")
+    table = store_table(alone / "store")
     assert len(table) == answer["trials"] > 40
     assert (table["seconds"] > 0).all() and (table["steps"] >= 90).all()
     cells = table[table["study"] == "ladder"]
@@ -115,7 +117,7 @@ def test_the_prediction_was_stated_before_its_run_and_is_in_its_result(runs):
     target = alone / "store" / "trials" / f"{answer['target']['run_id']}.json"
     assert stated.stat().st_mtime_ns < target.stat().st_mtime_ns
     told = {p.stem for p in target.parent.iterdir() if answer["prediction_sha256"] in p.read_text()}
-    studies = read_table(alone / "store").set_index("run_id")["study"]
+    studies = store_table(alone / "store").set_index("run_id")["study"]
     assert told == set(studies.index[studies == "target"]) and target.stem in told
     assert answer["reach"]["params"] >= 3 and answer["reach"]["tokens"] >= 1.5
     assert answer["error"] == pytest.approx(

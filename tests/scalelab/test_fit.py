@@ -251,3 +251,32 @@ def test_doors_to_optima_from_runs(tmp_path: Path, capsys) -> None:
     pd.DataFrame(rows).to_csv(tmp_path / "critical.csv", index=False)
     found = answer(capsys, str(tmp_path / "critical.csv"), "--law", "critical-batch")
     assert found["params"]["tokens"]["value"] == pytest.approx(0.462, abs=0.02)
+
+
+def test_the_best_weight_decay_from_runs_over_it(tmp_path: Path, capsys) -> None:
+    """A planted law of tau, twice the published one, from independent decay, batch and tokens."""
+    rng, rows = np.random.default_rng(0), []
+    for tokens in (2e7, 4e7, 8e7, 1.6e8):
+        for tau in 2.0 ** np.arange(-5, 3):
+            off = np.log2(2.2 * (tokens / 1e6) ** -0.5 / tau)
+            loss = np.exp(1.2 + 0.004 * off**2 + 1e-3 * rng.standard_normal())
+            rows.append((1e6, 3e6, tokens, 16384, 16384 / tau / tokens, loss))
+    names = ["params_no_embed", "params", "tokens", "batch_tokens", "weight_decay", "loss"]
+    pd.DataFrame(rows, columns=names).to_csv(tmp_path / "decay.csv", index=False)
+    asked = (str(tmp_path / "decay.csv"), "--law", "timescale", "--params-kind", "no_embed")
+    found = answer(capsys, *asked, "--out", str(tmp_path / "tau.json"))
+    assert list(found) == [*FIELDS, "cells", "published"] and found["n"] == len(found["cells"]) == 4
+    for name, value in (("c", 2.2), ("tokens_per_param", -0.5)):
+        ends = found["params"][name]
+        assert ends["low"] < value < ends["high"] and ends["source"] == "basins of one shape"
+    assert {one["name"] for one in found["published"]} == {"powerlines-tau", "celerity-tau"}
+    assert load(tmp_path / "tau.json").cells == found["cells"]
+    assert main(["fit", *asked]) == 0
+    told = capsys.readouterr().out
+    assert "4 cells of decay.csv" in told and "powerlines-tau (2505.13738; N total" in told
+    assert main(["fit", *asked, "--best-over", "weight_decay"]) == 2
+    assert "best-over='weight_decay': does not apply to timescale" in capsys.readouterr().err
+    sure, unsure = (answer(capsys, *asked, "--noise", n)["params"]["c"] for n in ("1e-3", "1e-2"))
+    assert unsure["high"] / unsure["low"] > 2 * sure["high"] / sure["low"]
+    assert main(["fit", asked[0], "--law", "power-c", "--noise", "0.1"]) == 2
+    assert "noise=0.1: does not apply to power-c" in capsys.readouterr().err

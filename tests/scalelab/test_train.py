@@ -60,7 +60,7 @@ def test_what_is_measured_has_a_name(train, capsys):
     assert curves["val_loss"]["steps"] == [5, 10, 15, 20]
     assert curves["val_loss"]["values"][-1] == loss and len(curves["loss"]["values"]) == 20
     assert train("--diagnostics", "norms") == 2
-    assert "'norms' is unknown; known: rms" in capsys.readouterr().err
+    assert "'norms' is unknown; known: gradient_noise, rms, log_z" in capsys.readouterr().err
 
 
 def test_what_is_printed(train, capsys):
@@ -157,6 +157,12 @@ def test_what_is_left_open_is_filled_in():
     assert trial_of(Train(schedule="one_cycle"), CORPUS).warmup_steps == 0
     with pytest.raises(InputError, match="lr=-1"):
         trial_of(Train(lr=-1.0), CORPUS)
+
+
+def test_tau_instead_of_decay():
+    assert trial_of(Train(tau=0.5, steps=200), CORPUS).weight_decay == 1 / 100
+    with pytest.raises(InputError, match="tau=0.5, weight_decay=0.1"):
+        trial_of(Train(tau=0.5, weight_decay=0.1), CORPUS)
 
 
 def test_sigterm_saves_and_another_run_goes_on(train, text, tmp_path, capsys):

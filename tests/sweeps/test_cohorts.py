@@ -29,7 +29,7 @@ def test_numbers_seeds_and_lengths_share_a_cohort_and_shapes_do_not() -> None:
             {"lr": 0.5},
             {"init_seed": 3},
             {"data_seed": 5},
-            {"steps": 7},
+            {"steps": TRIALS[0].steps - 1},
             {"weight_decay": 0.1},
         )
     ]
@@ -46,6 +46,32 @@ def test_trials_of_similar_length_are_side_by_side() -> None:
         dataclasses.replace(TRIALS[0], steps=s, init_seed=i) for i in range(4) for s in (10, 1000)
     ]
     assert [{t.steps for t in c} for c in form(trials, Limits(most=4))] == [{1000}, {10}]
+
+
+def test_a_cohort_leaves_few_lanes_idle() -> None:
+    """A mapped cohort runs until its longest trial ends: much shorter ones are another cohort, also
+    where all would fit.
+    """
+    lengths = (1000, 700, 600, 410, 400, 10)
+    trials = [dataclasses.replace(TRIALS[0], steps=s) for s in lengths]
+    cohorts = [[t.steps for t in c] for c in form(trials, Limits())]
+    assert cohorts == [[1000, 700], [600, 410, 400], [10]]
+
+
+def test_branches_of_one_trunk_stay_together() -> None:
+    """Much shorter, but trained for the most part with the longer ones; under a schedule that
+    depends on the length they are not."""
+    lengths = (1000, 400, 100)
+    for schedule, sizes in (("wsd", [6]), ("constant", [6]), ("linear", [2, 2, 2])):
+        trials = [
+            dataclasses.replace(TRIALS[0], steps=s, lr=lr, schedule=schedule, warmup_steps=5)
+            for s in lengths
+            for lr in (0.1, 0.2)
+        ]
+        assert [len(c) for c in form(trials, Limits())] == sizes
+    halves = form([dataclasses.replace(t, schedule="wsd") for t in trials], Limits(most=3))
+    assert [{t.lr for t in c} for c in halves] in ([{0.1}, {0.2}], [{0.2}, {0.1}])
+    assert [[t.steps for t in c] for c in halves] == [list(lengths)] * 2
 
 
 def test_a_cohort_is_cut_to_memory_by_what_is_measured() -> None:

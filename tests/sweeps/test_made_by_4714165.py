@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fits.table.opening import opened
 from lab import checkpoint, population
 from lab.data import Corpus
 from lab.records import Result, Trial, trial_from_json
@@ -78,7 +79,7 @@ def test_the_store_is_read() -> None:
 
 def test_the_parquet_is_read_and_holds_what_the_store_does(tmp_path: Path) -> None:
     check_records(list(table.records_of(MADE / "trials.parquet")))
-    rows = table.read_table(MADE / "trials.parquet")
+    rows, _ = opened(MADE / "trials.parquet")
     assert list(rows["run_id"]) == [s["run_id"] for s in EXPECTED["stored"]]
     again = create(tmp_path / "again")
     assert table.expand(MADE / "trials.parquet", again) == len(EXPECTED["stored"])

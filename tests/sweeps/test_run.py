@@ -154,3 +154,19 @@ def test_a_result_that_no_file_can_hold_is_a_failure(tmp_path: Path) -> None:
 
     summary = work(store, "toy", trials, train, limits=Limits(most=3))
     assert summary.failed and "not JSON serializable" in next(iter(store.reasons().values()))
+
+
+def test_what_was_interrupted_goes_on_in_whole_cohorts(tmp_path: Path) -> None:
+    """A claim that was given back is nobody's: the next worker takes the cohort, not one by one."""
+    trials = toy.trials(6, widths=(8,))
+    store, sizes = a_store(tmp_path, trials), []
+
+    def interrupted(trials: Sequence[Trial], **_: Any) -> Iterable[Result]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work(store, "toy", trials, interrupted)
+    claims = sorted(p.name[-2:] for p in (store.path / "claims").iterdir())
+    assert claims == [".0"] * 6 + [".1"] * 6  # given back
+    work(store, "toy", trials, logged(sizes))
+    assert sizes == [6]

@@ -121,6 +121,43 @@ def test_trials_derive_override_and_refuse() -> None:
         space.trials([{}], **COMMON)
 
 
+def test_tau_is_another_way_to_state_decay() -> None:
+    """From batch and tokens alone, whatever the table multiplies decay by, and LR too where decay
+    passes through it.
+    """
+    from lab.counts import tau
+    from lab.parametrization import rules
+
+    arms: list[space.Point] = [
+        {"parametrization": "u-mup"},
+        {"parametrization": "mup", "base_width": 4},
+        {"parametrization": "sp", "optimizer": "adamw_coupled"},
+        {"parametrization": "mup", "base_width": 4, "optimizer": "adamw_coupled"},
+        {
+            "parametrization": "completed-p",
+            "base_width": 4,
+            "base_depth": 1,
+            "base_steps": 10,
+            "base_batch": 2,
+        },
+    ]
+    common = COMMON | {"width": 8, "ff": 16, "lr": 0.1, "steps": 40}
+    made = space.trials(space.cross(arms, space.product(tau=[0.5, 2])), **common)
+    assert [tau(t) for t in made] == pytest.approx([0.5, 2] * 5)
+    assert [t.weight_decay for t in made[:4]] == [1 / 20, 1 / 80] * 2, "no LR, no width"
+    factors = [t.weight_decay / made[0].weight_decay for t in made[::2]]
+    assert factors[2:4] == pytest.approx([10, 10]), "1 / LR; muP's own factors cancel"
+    assert rules(made[8])["q"].weight_decay != 1 and factors[4] != pytest.approx(1)
+    for point in ({"tau": 1.0, "weight_decay": 0.0}, {"tau": 1.0, "weight_decay": 0.1}):
+        with pytest.raises(InputError, match="tau=1.0, weight_decay=0"):
+            space.trials([point], **common)
+    for bad in (0, -1.0, math.inf, "1", True):
+        with pytest.raises(InputError, match="tau=.*must be finite and above 0"):
+            space.trials([{"tau": bad}], **common)
+    with pytest.raises(InputError, match="adam, which has no decay"):
+        space.trials([{"tau": 1.0, "optimizer": "adam"}], **common)
+
+
 def test_independent_search_in_rounds_finds_a_separable_optimum() -> None:
     """LR first, then each multiplier alone, then the best of each: 12 + 9 points instead of 12 x 5
     x 5.
@@ -175,6 +212,8 @@ def test_a_study_of_plain_data(tmp_path: Path) -> None:
     )
     one = studies.load(str(path), "0" * 64, 16).trials[0]
     assert (one.lr, one.eps) == (1e-3, 1e-9), "YAML takes 1e-3 for text"
+    path.write_text(YAML.replace("{lr: {powers", "{tau: [0.5, 2], lr: {powers"))
+    assert len(studies.load(str(path), "0" * 64, 16).trials) == 20 and study.trials[0].steps > 1
     small = study.trials[0]
     from lab.counts import params
 

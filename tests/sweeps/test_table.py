@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fits import table as runs
+from fits.table.opening import opened
+from fits.table.rows import read
 from ground import InputError
 from ground.columns import COLUMNS
 from lab.records import Curve
@@ -63,7 +64,7 @@ def test_curves_of_any_name_and_value_pass_and_others_can_read_them(tmp_path: Pa
     assert set(found) == {"loss", *measured}
     assert list(found["val_loss"]["steps"]) == [10, 20]
     assert list(found["val_loss"]["values"]) == [2.5, float("inf")]
-    assert len(runs.read(tmp_path / "t.parquet", every_status=True).frame) == 2
+    assert len(read(tmp_path / "t.parquet", every_status=True).frame) == 2
 
 
 def test_an_export_that_is_interrupted_leaves_the_old_table_whole(
@@ -97,11 +98,12 @@ def test_a_run_skips_what_a_parquet_holds(store: Store, tmp_path: Path) -> None:
 
 
 def test_the_columns_are_the_tables_own_in_order(store: Store, tmp_path: Path) -> None:
-    frame = table.read_table(store.path)
+    frame = table.store_table(store.path)
     table.export(store.path, tmp_path / "t.csv")
     table.export(store.path, tmp_path / "t.parquet")
-    csv, parquet = table.read_table(tmp_path / "t.csv"), table.read_table(tmp_path / "t.parquet")
-    for other in (frame, csv, parquet):
+    csv, parquet = (opened(tmp_path / name)[0] for name in ("t.csv", "t.parquet"))
+    assert set(parquet.columns) - set(COLUMNS) == {"trial", "result", "curves"}
+    for other in (frame, csv, parquet[list(COLUMNS)]):
         assert tuple(other.columns) == COLUMNS and len(other) == len(TRIALS)
     assert csv["loss"].equals(frame["loss"].astype(float)) and csv["lr"].equals(frame["lr"]), (
         "floats keep their bits in the CSV"
@@ -116,7 +118,7 @@ def test_the_columns_are_the_tables_own_in_order(store: Store, tmp_path: Path) -
 
 def test_anyones_csv_is_a_read_only_store(tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("params,tokens,loss,note\n1e6,2e7,3.5,x\n2e6,4e7,3.1,y\n")
-    frame = table.read_table(tmp_path / "runs.csv")
+    frame, _ = opened(tmp_path / "runs.csv")
     assert list(frame["loss"]) == [3.5, 3.1] and "note" in frame.columns
     with pytest.raises(InputError, match="is a file"):
         create(tmp_path / "runs.csv")
@@ -126,17 +128,16 @@ def test_anyones_csv_is_a_read_only_store(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "cannot be read"),
-        (b"a,b\n1,2\n", "needs rows and a column 'loss'"),
         (b"loss\n", "0 rows"),
     ],
 )
 def test_a_bad_table_is_one_clear_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        table.read_table(tmp_path / "x.csv")
+        opened(tmp_path / "x.csv")
     (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
     with pytest.raises(InputError, match="cannot be read"):
-        table.read_table(tmp_path / "x.parquet")
+        opened(tmp_path / "x.parquet")
     with pytest.raises(InputError, match="cannot be read"):
         list(table.records_of(tmp_path / "x.parquet"))
 

@@ -11,6 +11,7 @@ import numpy as np
 from fits.evaluate import evaluate
 from fits.record import Fit
 from fits.report import rows, words
+from fits.report.documents import target_of
 from fits.report.plots.style import (
     INK,
     MUTED,
@@ -205,7 +206,7 @@ def _draw_residuals(
 
 def _target(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
     """The predicted run in the law's own N, with its compute; empty without a predicted loss."""
-    target = words.target_of(prediction)
+    target = target_of(prediction)
     if not target or not (prediction or {}).get("predicted", {}).get("loss"):
         return {}
     kind = {"no_embed": "params_no_embed", "active": "params_active"}.get(fit.params_kind, "params")

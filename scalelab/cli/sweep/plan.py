@@ -88,7 +88,7 @@ def _stored(path: Path | None, study: "Study") -> "tuple[set[str], Timing | None
     from sweeps.store import open_store
 
     done = open_store(path).ids() & {t.run_id for t in study.trials}
-    return done, plan.from_table(table.read_table(path))
+    return done, plan.from_table(table.store_table(path))
 
 
 def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits.audit.audit import audit, better_rival
+from fits.audit.audit import audit
+from fits.audit.holdout import better_rival
 from fits.table.rows import read, table_of
 from ground import InputError
 from tests.fits.runs import EPOCH, TEX, published, surface
@@ -63,9 +64,9 @@ def test_a_rival_that_fits_nothing_or_misses_a_cut_is_said_and_not_compared(monk
     """Its mean over the cuts that it did answer is not the others' mean: the cut it could not fit
     is the hardest.
     """
-    from fits.audit import audit as module
+    from fits.audit import choices, holdout, rivals
 
-    real, solve = module.fit, module.solve
+    real, solve = holdout.fit, choices.solve
 
     def failing(points, form, **options):
         name = form if isinstance(form, str) else form.name
@@ -78,8 +79,9 @@ def test_a_rival_that_fits_nothing_or_misses_a_cut_is_said_and_not_compared(monk
             raise InputError("chinchilla: none of 64 starts converged")
         return solve(problem, starts)
 
-    monkeypatch.setattr(module, "fit", failing)
-    monkeypatch.setattr(module, "solve", never)
+    for module in (holdout, rivals):
+        monkeypatch.setattr(module, "fit", failing)
+    monkeypatch.setattr(choices, "solve", never)
     found = audit(frame(0, 60))
     rivals = {row["form"]: row for row in found.rivals}
     assert rivals["chinchilla"]["holdout_error"] is not None

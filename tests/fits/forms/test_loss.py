@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fits.fit import fit
-from fits.forms import catalogue, kaplan, loss, repeated
+from fits.forms import catalogue, loss, repeated, trajectory
 from fits.table.points import select
 from fits.table.rows import read
 from tests.fits.runs import EPOCH, TEX, published, surface
@@ -78,7 +78,9 @@ def test_kaplan_values() -> None:
     )
     joint = {"N_c": 6.4e13, "alpha_N": 0.076, "D_c": 1.8e13, "alpha_D": 0.103}
     assert value("kaplan-nd", joint, params=1.5e9, tokens=2.3e10) == pytest.approx(2.3101, abs=1e-4)
-    assert kaplan.compute_exponent(0.076, 0.76, 0.21) == pytest.approx(0.05199, abs=1e-5)
+    assert trajectory.Trajectory.derived({"alpha_N": 0.076, "alpha_S": 0.76, "alpha_B": 0.21})[
+        "alpha_C"
+    ] == pytest.approx(0.05199, abs=1e-5)
 
 
 def test_outer_exponent_contains_kaplan_and_chinchilla() -> None:

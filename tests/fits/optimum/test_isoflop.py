@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits.forms import loss
+from fits.forms import hyper, loss
 from fits.optimum import isoflop
 from ground import InputError
 from tests.fits.runs import EPOCH, TEX, published
@@ -63,7 +63,8 @@ def test_pearce_song_conversion_turns_half_into_kaplans_exponent() -> None:
     assert isoflop.exponent_without_embeddings(EPOCH, 1e12, 1e15) == pytest.approx(
         loss.allocation(EPOCH)["a"], abs=0.005
     )
-    assert isoflop.total_params(np.array([0.0, 1e6])) == pytest.approx([0.0, 1e6 + 47491 * 100])
+    total = hyper.ParamsTotal.predict({"omega": 47491.0}, {"params_no_embed": np.array([0.0, 1e6])})
+    assert total == pytest.approx([0.0, 1e6 + 47491 * 100])
 
 
 def test_budgets_without_an_optimum_inside_are_left_out_by_reason() -> None:

@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits import report
 from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.optimum import sweeps
-from fits.record import Fit
-from fits.report import plots, rows, whatif, words
+from fits.record import Fit, load
+from fits.report import rows, whatif, words
+from fits.report.page import render
 from fits.report.plots import style
-from fits.report.plots.sweeps import drawable, shared_range
+from fits.report.plots.law import law_figure
+from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
+from fits.table.rows import read
 from tests.fits import study
 from tests.fits.runs import EPOCH, surface
 
@@ -61,7 +63,7 @@ def page(runs, checks, law, prediction) -> str:
             }
         ]
     }
-    return report.render(
+    return render(
         "A study", runs, checks, law, prediction, study.RECIPE, ["Text: made up."], audit=flags
     )
 
@@ -125,7 +127,7 @@ def test_what_it_is_given_is_escaped(runs, law) -> None:
     )
     evil = evil[(runs["study"] == "lr_width") & (runs["parametrization"] == "u-mup")]
     recipe = {EVIL: study.number(1.0, source=EVIL)}
-    page = report.render(
+    page = render(
         EVIL, evil, study.checks(evil, EVIL), law, recipe=recipe, notes=[EVIL], missing=[EVIL]
     )
     assert "<script>document" not in page and "<img" not in page
@@ -133,7 +135,7 @@ def test_what_it_is_given_is_escaped(runs, law) -> None:
 
 
 def test_same_input_same_page(runs, checks, law) -> None:
-    assert report.render("x", runs, checks, law) == report.render("x", runs, checks, law)
+    assert render("x", runs, checks, law) == render("x", runs, checks, law)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_same_input_same_page(runs, checks, law) -> None:
 def test_sections_without_data_say_what_is_missing(runs, columns, said) -> None:
     table = runs[runs["study"] == "ladder"][columns]
     found, missing = sweeps.checks(table)
-    text = text_of(report.render("x", table, found, missing=missing))
+    text = text_of(render("x", table, found, missing=missing))
     assert all(sentence in text for sentence in said)
     assert "Not recorded in this table" in text
 
@@ -170,9 +172,7 @@ def test_a_check_that_cannot_be_made_says_why(runs) -> None:
     ]
     found, missing = sweeps.checks(few)
     assert not found and len(missing) == 1 and "seed noise cannot be estimated" in missing[0]
-    assert "seed noise cannot be estimated" in text_of(
-        report.render("x", few, found, missing=missing)
-    )
+    assert "seed noise cannot be estimated" in text_of(render("x", few, found, missing=missing))
 
 
 def test_a_check_keeps_its_runs_and_is_made_of_the_whole_table_too(runs, checks) -> None:
@@ -202,20 +202,36 @@ def test_law_points_are_those_that_were_fitted_or_the_page_says_so(runs, law) ->
     moved = runs.assign(loss=runs["loss"] * 1.01)
     found = rows.of_law(moved, law)
     assert not found.exact
-    assert "they are not the 9 that were fitted" in text_of(report.render("x", moved, [], law))
+    assert "they are not the 9 that were fitted" in text_of(render("x", moved, [], law))
 
 
 def test_points_are_selected_as_the_fit_says(runs) -> None:
-    from fits.table.rows import read
-
     table = runs.assign(kept=(runs["steps"] != 280).astype(int))
     chosen = read(table, where=["kept=1"], best_over=["lr"], keys=("params", "tokens"))
     found = fit(chosen, "chinchilla-tied")
     assert rows.of_law(table, found).exact
 
 
+def test_points_are_found_by_the_names_the_fit_keeps(runs, tmp_path) -> None:
+    """Not by their values: a table of the same losses under other names holds none of them; a fit
+    of an older version, without names, stands on all rows or says that it does not.
+    """
+    ladder = runs[runs["study"] == "ladder"]
+    found = fit(ladder, "chinchilla-tied")
+    assert set(found.rows) == set(ladder["run_id"]) and rows.of_law(runs, found).exact
+    assert not rows.of_law(runs.assign(run_id=runs["run_id"] + "x"), found).exact
+    older = {k: v for k, v in found.document().items() if k not in ("rows", "left_out_rows")}
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    older = load(tmp_path / "older.json")
+    assert rows.of_law(ladder, older).exact and not rows.of_law(runs, older).exact
+    numbered = runs.drop(columns="run_id").reset_index(drop=True)
+    kept = read(numbered, where=["study=ladder"])
+    again = fit(kept, "chinchilla-tied")
+    assert all(isinstance(row, int) for row in again.rows) and rows.of_law(numbered, again).exact
+
+
 def test_panels_share_their_range_and_show_every_optimum(runs, checks) -> None:
-    figure = plots.transfer_figure(checks)
+    figure = transfer_figure(checks)
     assert len(figure.axes) == 2 and figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
     low, high = shared_range(drawable(checks))
     assert all(low < row["loss"]["value"] < high for check in checks for row in check["rows"])
@@ -236,8 +252,8 @@ def test_a_legend_of_many_long_labels_stays_inside_its_figure() -> None:
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_figures_are_written_as_pictures(runs, checks, law, prediction, tmp_path, suffix) -> None:
     for name, figure in {
-        "transfer": plots.transfer_figure(checks),
-        "law": plots.law_figure(runs, law, prediction),
+        "transfer": transfer_figure(checks),
+        "law": law_figure(runs, law, prediction),
     }.items():
         path = tmp_path / f"{name}.{suffix}"
         figure.savefig(path)
@@ -293,7 +309,7 @@ def test_auto_gets_its_curves_and_a_grid() -> None:
     assert np.exp(data["grid"]["value"][0][-1]) == pytest.approx(
         evaluate(found, at).value[0], rel=1e-5
     )
-    page = report.render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found)
+    page = render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found)
     assert "a weighted set of forms" in page and "count and ranges are the fit" in page
 
 
@@ -327,7 +343,7 @@ def test_a_prediction_that_is_none_is_refused_by_name(runs, bad) -> None:
     from ground import InputError
 
     with pytest.raises(InputError, match="prediction"):
-        report.render("x", runs, [], prediction=bad)
+        render("x", runs, [], prediction=bad)
 
 
 # In a browser ------------------------------------------------------------------------------------
@@ -418,7 +434,7 @@ def test_sliders_over_a_grid_agree_with_the_law(browser, tmp_path) -> None:
     opened, _, errors = visit(
         browser,
         tmp_path,
-        report.render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found),
+        render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found),
     )
     for log_n, log_d in ((27.3, 33.1), (33.77, 38.4)):
         slide(opened, "n", log_n)
@@ -431,7 +447,7 @@ def test_sliders_over_a_grid_agree_with_the_law(browser, tmp_path) -> None:
 def test_a_hostile_name_runs_nothing(browser, runs, law, tmp_path) -> None:
     evil = runs[runs["study"] == "ladder"].assign(study=EVIL)
     opened, requests, errors = visit(
-        browser, tmp_path, report.render("harmless", evil, [], law, notes=[EVIL])
+        browser, tmp_path, render("harmless", evil, [], law, notes=[EVIL])
     )
     assert opened.title() == "harmless" and len(requests) == 1 and errors == []
     assert EVIL in opened.inner_text("#runs")
@@ -440,9 +456,7 @@ def test_a_hostile_name_runs_nothing(browser, runs, law, tmp_path) -> None:
 def test_data_for_the_sliders_is_json_and_cannot_end_its_script(runs, law) -> None:
     from dataclasses import replace
 
-    page = report.render(
-        "x", runs, [], replace(law, params_kind="</script><script>alert(1)</script>")
-    )
+    page = render("x", runs, [], replace(law, params_kind="</script><script>alert(1)</script>"))
     data = re.search(
         r'<script type="application/json" id="law-data">(.*?)</script>', page, re.S
     ).group(1)

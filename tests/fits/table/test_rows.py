@@ -6,7 +6,9 @@ from fits.engine.bootstrap import resample
 from fits.forms import catalogue
 from fits.table.points import select
 from fits.table.rows import Table, names_of, read
+from fits.table.units import RANGES
 from ground import InputError
+from ground.columns import COLUMNS
 
 CHINCHILLA = catalogue.law("chinchilla")
 
@@ -289,3 +291,24 @@ def test_rows_of_another_unit_among_the_rest_are_a_warning() -> None:
     runs.loc[:2, "params"] /= 1e6
     (warning,) = select(runs, CHINCHILLA).warnings
     assert warning.startswith("params: 3 of 12 rows outside 20000 to 1e+14")
+
+
+def test_what_was_used_and_what_was_not_is_named() -> None:
+    """By id, where every row has one of its own; else by the row's number as the table was
+    opened.
+    """
+    runs = frame().assign(status=["failed"] + ["done"] * 11)
+    runs.loc[3, "loss"] = np.nan
+    points = select(read(runs, where=["lr=1e-3"]), CHINCHILLA)
+    used = set(points.rows) | {name for rows in points.left.values() for name in rows}
+    assert used == set(runs["run_id"]) and runs["run_id"][0] in points.left["failed"]
+    assert points.left["loss missing or not finite"] == [runs["run_id"][3]]
+    kept = select(read(runs.drop(columns="run_id")), CHINCHILLA)
+    assert kept.rows == [1, 2, *range(4, 12)] and kept.left == {
+        "failed": [0],
+        "loss missing or not finite": [3],
+    }
+
+
+def test_ranges_are_of_the_tables_columns() -> None:
+    assert set(RANGES) <= set(COLUMNS)

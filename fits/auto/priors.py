@@ -1,0 +1,45 @@
+"""What is expected of a law and its discrepancy before the runs are seen, and the grid they are
+tried on.
+"""
+
+import numpy as np
+
+# Normal priors of the logarithm of each parameter: mean, standard deviation, source. E, and A and B
+# at the centre of the runs, are relative to the lowest loss of the runs. On public sweeps other
+# widths (0.3 to 0.7 for the exponents) moved the error by about a tenth of itself; E's matters
+# most: 0.5 instead of 0.2, without WIDE, raised it by 10 to 35 % when predicting 32 times the
+# compute.
+PRIORS: dict[str, tuple[float, float, str]] = {
+    "alpha": (
+        float(np.log(0.33)),
+        0.45,
+        "fits and refits of public sweeps, 0.18 to 0.72: Chinchilla, Muennighoff, Gadre, MiniCPM, "
+        "OLMo, Llama 3, Marin",
+    ),
+    "beta": (float(np.log(0.33)), 0.45, "the same, 0.12 to 0.71"),
+    "gamma": (0.0, 1.0, "1 in 2203.15556; 0.1 in Kaplan's joint form (2001.08361)"),
+    "E": (
+        float(np.log(0.7)),
+        0.2,
+        "E over the lowest loss of the runs: 0.65 to 0.93 in published fits, less in cheaper runs",
+    ),
+    "A": (float(np.log(0.3)), 3.0, "wide"),
+    "B": (float(np.log(0.3)), 3.0, "wide"),
+}
+# of the discrepancy, in e-folds of N or D: half, once and twice the usual span of a sweep (2 to 3
+# decades)
+LENGTHS = (3.0, 6.0, 12.0)
+LENGTH_PRIOR = (float(np.log(6.0)), 0.7)  # of log length
+# standard deviation of the discrepancy over that of the noise; 0 is the law alone
+RATIOS = (0.0, 1.0, 3.0, 10.0, 30.0)
+# half-normal prior of the discrepancy's standard deviation: the best error of extrapolated public
+# families (2410.11840)
+SIZE = 0.04
+# the discrepancy falls as C^-DECAY, as the reducible loss: alpha beta/(alpha + beta) = 0.155
+# (2203.15556), 0.178 (2404.10102)
+DECAY = 0.17
+# reruns of one cell spread by 0.0005 to 0.004 (2507.02119, 2502.18969): counts as this many runs
+NOISE = (0.003, 2.0)
+# a second width of E's prior and its probability (1 in 20): the losses of tiny models lie far above
+# E
+WIDE = (0.6, 0.05)

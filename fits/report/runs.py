@@ -1,0 +1,79 @@
+"""What was run: counts, sums, and what the table does not say."""
+
+from typing import TYPE_CHECKING, Any
+
+from fits.report.words import count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def runs(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Runs by study and parametrization, counted by status, with their tokens and FLOPs (diverged
+    ones are in the counts).
+    """
+    import pandas as pd
+
+    by = [c for c in ("study", "parametrization") if c in table]
+    status = (
+        table["status"].astype(str) if "status" in table else pd.Series("done", index=table.index)
+    )
+    out: list[dict[str, Any]] = []
+    groups: Any = table.groupby(by, dropna=False) if by else [((), table)]
+    for key, part in groups:
+        of = status[part.index]
+        row: dict[str, Any] = {name: str(value) for name, value in zip(by, key, strict=True)}
+        row |= {
+            "runs": len(part),
+            **{s: int((of == s).sum()) for s in ("done", "diverged", "failed")},
+        }
+        row |= {
+            name: float(part[name].astype(float).sum()) if name in part else None
+            for name in ("tokens", "flops", "seconds")
+        }
+        out.append(row)
+    return out
+
+
+def facts(table: "pd.DataFrame") -> tuple[list[tuple[str, str]], list[str]]:
+    """What else one asks of a set of runs (seeds, sizes, code, device), and the names of what the
+    table does not say.
+    """
+    spoken = {
+        "init_seed": "seeds of initialisation", "data_seed": "seeds of data order", "optimizer":
+        "optimizer", "schedule": "schedule", "device": "device", "code": "code (git revision)",
+        "semantics": "semantics of training",
+    }  # fmt: skip
+    out = [
+        (name, _span(table, name))
+        for name in (
+            "params",
+            "tokens",
+            "width",
+            "depth",
+            "batch_tokens",
+            "steps",
+            "sequence",
+            "vocab",
+        )
+    ]
+    out = [
+        (name.replace("_", " "), text)
+        for name, text in out + [(text, _values(table, name)) for name, text in spoken.items()]
+    ]
+    return [(name, text) for name, text in out if text], [name for name, text in out if not text]
+
+
+def _span(table: "pd.DataFrame", name: str) -> str:
+    values: list[float] = table[name].dropna().astype(float).tolist() if name in table else []
+    if not len(values):
+        return ""
+    low, high = min(values), max(values)
+    return count(low) if low == high else f"{count(low)} to {count(high)}"
+
+
+def _values(table: "pd.DataFrame", name: str, most: int = 4) -> str:
+    values = sorted({str(v) for v in table[name].dropna()} - {""}) if name in table else []
+    return ", ".join(values[:most]) + (
+        f" and {len(values) - most} more" if len(values) > most else ""
+    )

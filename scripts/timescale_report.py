@@ -1,0 +1,60 @@
+"""The plot and the table of results/timescale from a saved fit.
+
+scalelab fit results/timescale/trials.parquet --law timescale --params-kind no_embed --where
+parametrization=u-mup --out results/timescale/fits/u-mup.json
+
+python -m scripts.timescale_report results/timescale/fits/u-mup.json --out results/timescale
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fits.predict.against import against
+from fits.record import load
+from fits.report.plots.timescale import timescale_figure
+
+
+def interval(low: float | None, high: float | None, form: str = "{:.3g}") -> str:
+    """[low, high], an end beyond the grid as a dash."""
+    return f"[{', '.join('-' if end is None else form.format(end) for end in (low, high))}]"
+
+
+def row(cell: dict[str, Any]) -> str:
+    """One cell as a line of a markdown table."""
+    ends = (cell["log2"][end] for end in ("low", "high"))
+    low, high = (None if end is None else 2**end for end in ends)
+    edge = f", at the {cell['censored']} edge" if cell["censored"] else ""
+    fields = (
+        f"{cell['params'] / 1e6:.2f}M",
+        f"{cell['tokens'] / 1e6:.0f}M",
+        f"{cell['tokens'] / cell['params']:.3g}",
+        str(cell["runs"]),
+        f"{cell['tau']:.3g} {interval(low, high)}{edge}",
+        f"{cell['loss']['value']:.4f}",
+    )
+    return f"| {' | '.join(fields)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("fit", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    fit = load(options.fit)
+    print("| N | tokens | D/N | runs | best tau | loss |\n|---|---|---|---|---|---|")
+    print("\n".join(map(row, fit.cells)))
+    for name, value in fit.params.items():
+        ends = fit.interval[name]
+        print(f"{name} {value:.4g} {interval(ends['low'], ends['high'], '{:.4g}')}")
+    print(f"R2 {fit.derived['r2']:.3f}; {'; '.join(fit.warnings)}")
+    for one in against(fit):
+        print(f"{one['name']}: {one['params']}, inside our intervals: {one['inside']}")
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.out / f"{options.fit.stem}.png"
+    timescale_figure(fit).savefig(path, dpi=150)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
