@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from fits.forms import catalogue
-from fits.forms.law import Law
+from fits.forms.law import Law, unit
 from ground import InputError, files, reading
 
 MOST_RUNS = 1000  # of a mixture: each member has a matrix of that many rows and columns
@@ -59,6 +59,7 @@ class Fit:
     residual_sd: float | None = None  # of log loss
     params_kind: str = "total"  # which N the law was given: total | no_embed | active
     source: str = ""  # data file and its sha256
+    unit: str = ""  # of the target, where it is not the law's own
     warnings: list[str] = field(default_factory=list)
     # what was fitted: ids of runs, or else numbers of rows of the table as opened, from 0
     rows: list[int | str] = field(default_factory=list)
@@ -66,6 +67,10 @@ class Fit:
     # of a law of optima, what it was fitted to: one row a sweep (`fits.optimum.timescale`)
     cells: list[dict[str, Any]] = field(default_factory=list)
     mixture: Mixture | None = None  # saved as fields of the fit itself
+
+    @property
+    def target_unit(self) -> str:
+        return self.unit or unit(self.form, self.form.target)
 
     @property
     def form(self) -> type[Law]:

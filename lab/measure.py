@@ -28,6 +28,7 @@ from lab.records import Trial
 from lab.shape import Shape
 
 TOLERANCE = 0.1  # on |slope|, log value against log size
+SURE = 2.0  # standard errors of a slope
 FIRST_JUDGED = 2  # updates made before a slope counts: transients of the init have gone
 STATISTICS = ("size", "change")  # mean |x_t|, rms(x_t - x_0)
 PARTS = ("attention", "attention logits", "mlp", "residual")  # in the order of the layer
@@ -56,6 +57,23 @@ class Row:
     @property
     def passed(self) -> bool:
         return not self.judged or abs(self.slope - self.expected) <= TOLERANCE
+
+    @property
+    def failed(self) -> bool:
+        """Beyond the tolerance by more than its error, or not a slope at all."""
+        off = abs(self.slope - self.expected)
+        return self.judged and not off - SURE * self.error <= TOLERANCE
+
+
+def verdict(rows: Sequence[Row], seeds: int) -> str:
+    """By the slopes after the last update, as a transient of the init that has gone by then is no
+    fault: "pass" when all are within the tolerance; "fail" when one is beyond it by more than its
+    error, on more than one seed; else "not shown".
+    """
+    last = [row for row in rows if row.step == max(r.step for r in rows)]
+    if all(row.passed for row in last):
+        return "pass"
+    return "fail" if seeds > 1 and any(row.failed for row in last) else "not shown"
 
 
 @partial(jax.jit, static_argnums=0)

@@ -16,6 +16,12 @@ from sweeps.store import Store
 GROUP = ("study", "parametrization", "width", "depth", "steps")
 
 
+def diverged_at_last(row: dict[str, Any]) -> bool:
+    """By its status, or because its loss is no better than at its start."""
+    loss, start = row["loss"], row.get("loss_init")
+    return row["status"] == "diverged" or (loss is not None and start is not None and loss >= start)
+
+
 @dataclass
 class Board:
     """What is known of a store; `look` reads only what is new since the last look, as a published
@@ -53,10 +59,12 @@ class Board:
         return left
 
     def counts(self) -> dict[str, int]:
-        """trials, done, running, waiting, diverged, failed: the last five sum to the first."""
+        """trials, done, running, waiting, diverged (one that ends no better than it began with
+        them), failed: the last five sum to the first.
+        """
         running = self.left.keys() & self.running.keys()
         failed = self.failures.keys() - running
-        diverged = sum(row["status"] == "diverged" for row in self.rows.values())
+        diverged = sum(map(diverged_at_last, self.rows.values()))
         return {
             "trials": len(self.rows) + len(self.left),
             "done": len(self.rows) - diverged,

@@ -66,8 +66,8 @@ def audit(
     """
     given = table if isinstance(table, Table) else table_of(table)
     given, sampled = _sampled(given)
-    rows = read(given.frame, best_over=best_over, one_row_a_run=False)
-    rows = rows._replace(left={**given.left, **rows.left}, source=given.source)
+    rows = read(given.frame, best_over=best_over, checkpoints="all")
+    rows = given._replace(frame=rows.frame, names=rows.names, left={**given.left, **rows.left})
     whole = fit(rows, AUTO, params_kind=params_kind)
     form = whole.form if law == whole.law else catalogue.law(law)
     if not set(form.inputs) <= {"params", "tokens"}:
@@ -108,7 +108,7 @@ def _sampled(given: Table) -> tuple[Table, list[str]]:
     frame = given.frame
     if len(frame) <= MOST or not set(checklist.CELL) <= set(frame.columns):
         return given, []
-    n, d = (numbers(frame, name) for name in checklist.CELL)
+    n, d = (numbers(frame[name], name) for name in checklist.CELL)
     order = np.lexsort((n, n * d))
     new = np.diff(n[order], prepend=np.nan) != 0
     new |= np.diff(d[order], prepend=np.nan) != 0

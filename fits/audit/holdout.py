@@ -32,6 +32,7 @@ def take(points: Points, rows: Any) -> Points:
         [],
         groups,
         points.params_kind,
+        unit=points.unit,
     )
 
 

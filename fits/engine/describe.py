@@ -69,6 +69,7 @@ def describe(problem: Problem, z: Array, found: newton.Solution, points: Points)
             np.sqrt(np.sum(residual**2) / max(len(residual) - len(form.parameters), 1))
         ),
         params_kind=points.params_kind,
+        unit=points.unit,
         warnings=warnings,
     )
 
@@ -90,6 +91,8 @@ def _range(points: Points) -> dict[str, list[float]]:
     columns = dict(points.x)
     if "flops" not in columns and {"params", "tokens"} <= set(columns):
         columns["flops"] = training(columns["params"], columns["tokens"])
+    if {"params", "tokens"} <= set(columns):
+        columns["tokens_per_param"] = columns["tokens"] / columns["params"]
     return {name: [float(v.min()), float(v.max())] for name, v in columns.items()}
 
 

@@ -40,15 +40,18 @@ def fit_power(
     shift = np.array([1.0, *-logs.mean(0)])  # undoes the centring in the prefactor
     values = np.array([shift @ beta, *beta[1:]])
     sds = np.sqrt([shift @ covariance @ shift, *np.diag(covariance)[1:]])
+    params = {
+        name: float(np.exp(v) if name == "c" else v)
+        for name, v in zip(["c", *names], values, strict=True)
+    }
     return Fit(
         law=law.name,
-        params={
-            name: float(np.exp(v) if name == "c" else v)
-            for name, v in zip(["c", *names], values, strict=True)
-        },
+        params=params,
         objective={"name": "log-mse", "delta": None, "value": chi2},
         n=n,
         range={name: [float(np.min(x[name])), float(np.max(x[name]))] for name in law.inputs},
+        derived={name: float(v) for name, v in law.derived(params).items()},
+        identified=dict.fromkeys(params, True),
         interval=_intervals(["c", *names], values, sds, dof, level),
         residual_sd=float(np.sqrt(np.sum(residual**2) / dof)),
         params_kind=params_kind,

@@ -10,6 +10,7 @@ from fits.forms.powers import PowerSum
 
 
 class CriticalBatch(PowerSum):
+    objective = "log-mse"
     name, formula, target = "critical-batch", "critical_batch = c D_min^tokens", "critical_batch"
     inputs = ("tokens",)
     parameters = (
@@ -21,6 +22,7 @@ class CriticalBatch(PowerSum):
 
 
 class CriticalBatchLoss(Law):
+    objective = "log-mse"
     name, formula, target = (
         "critical-batch-loss",
         "critical_batch = B_star L^(-1/alpha_B)",

@@ -13,6 +13,7 @@ import numpy as np
 
 from fits.forms.law import Array, Columns, Law, Parameter
 from fits.forms.powers import PowerSum
+from ground.flops import tokens_of
 
 
 def _power(*columns: str) -> tuple[Parameter, ...]:
@@ -27,70 +28,87 @@ def _exponent(name: str) -> Parameter:
     return Parameter(name, -5.0, 5.0, grid=(-0.6, -0.3, 0.0, 0.3, 0.6))
 
 
-class LrSizeTokens(PowerSum):
+class PowerLaw(PowerSum):
+    """Of a hyperparameter's optima, which scatter by percents."""
+
+    objective = "log-mse"
+
+
+class LrSizeTokens(PowerLaw):
     name, formula, target = "lr-size-tokens", "lr = c N^params D^tokens", "lr"
     inputs = ("params", "tokens")
     parameters = _power(*inputs)
     citation, params_kind = "Step Law, 2503.04715", "no_embed"
 
 
-class LrSizeTokensBatch(PowerSum):
+class LrSizeTokensBatch(PowerLaw):
     name, formula, target = "lr-size-tokens-batch", "lr = c N^params D^tokens B^batch_tokens", "lr"
     inputs = ("params", "tokens", "batch_tokens")
     parameters = _power(*inputs)
     citation, params_kind = "Step Law, 2503.04715, with the batch left free", "no_embed"
 
 
-class LrSize(PowerSum):
+class LrSize(PowerLaw):
     name, formula, target = "lr-size", "lr = c N^params", "lr"
     inputs = ("params",)
     parameters = _power(*inputs)
     citation, params_kind = "2406.19146", "no_embed"
 
 
-class LrCompute(PowerSum):
+class LrCompute(PowerLaw):
     name, formula, target = "lr-compute", "lr = c C^flops", "lr"
     inputs = ("flops",)
     parameters = _power(*inputs)
     citation = "DeepSeek, 2401.02954"
 
 
-class BatchTokens(PowerSum):
+class BatchTokens(PowerLaw):
     name, formula, target = "batch-tokens", "batch_tokens = c D^tokens", "batch_tokens"
     inputs = ("tokens",)
     parameters = _power(*inputs)
     citation = "2503.04715; 2505.13738"
 
 
-class BatchSize(PowerSum):
+class BatchSize(PowerLaw):
     name, formula, target = "batch-size", "batch_tokens = c N^params", "batch_tokens"
     inputs = ("params",)
     parameters = _power(*inputs)
     citation, params_kind = "2406.19146", "no_embed"
 
 
-class BatchCompute(PowerSum):
+class BatchCompute(PowerLaw):
     name, formula, target = "batch-compute", "batch_tokens = c C^flops", "batch_tokens"
     inputs = ("flops",)
     parameters = _power(*inputs)
     citation = "DeepSeek, 2401.02954"
 
 
-class ParamsCompute(PowerSum):
+class ParamsCompute(PowerLaw):
     name, formula, target = "params-compute", "params = c C^flops", "params"
     inputs = ("flops",)
     parameters = _power(*inputs)
     citation = "2001.08361; 2203.15556 approaches 1 and 2"
 
 
-class TokensCompute(PowerSum):
+class IsoFlop(ParamsCompute):
+    """The optima of isoFLOP profiles: N*(C), and with it D*(C) = C / (6 N*)."""
+
+    name, over = "isoflop", ("params",)
+    citation = "2203.15556 approach 2"
+
+    @classmethod
+    def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
+        return {"a": p["flops"], "b": 1 - p["flops"], "D_scale": tokens_of(1.0, p["c"])}
+
+
+class TokensCompute(PowerLaw):
     name, formula, target = "tokens-compute", "tokens = c C^flops", "tokens"
     inputs = ("flops",)
     parameters = _power(*inputs)
     citation = "2203.15556 approaches 1 and 2; 2407.21783"
 
 
-class FlopsPerTokenCompute(PowerSum):
+class FlopsPerTokenCompute(PowerLaw):
     name, formula, target = (
         "flops-per-token-compute",
         "flops_per_token = c C^flops",
@@ -101,7 +119,7 @@ class FlopsPerTokenCompute(PowerSum):
     citation = "DeepSeek, 2401.02954"
 
 
-class Timescale(PowerSum):
+class Timescale(PowerLaw):
     """The best timescale of AdamW's moving average of updates, as a fraction of the run."""
 
     name, formula, target = "timescale", "tau = B / (lr wd D) = c (D/N)^tokens_per_param", "tau"
@@ -119,7 +137,7 @@ class Timescale(PowerSum):
     citation = "Power Lines, 2505.13738"
 
 
-class TimescaleSizeTokens(PowerSum):
+class TimescaleSizeTokens(PowerLaw):
     """As `Timescale`, with sizes and tokens apart: is it their ratio that counts?"""
 
     name, formula, target = (
@@ -154,6 +172,7 @@ LAWS: tuple[type[Law], ...] = (
     BatchSize,
     BatchCompute,
     ParamsCompute,
+    IsoFlop,
     TokensCompute,
     FlopsPerTokenCompute,
     Timescale,

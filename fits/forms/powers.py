@@ -22,6 +22,11 @@ class PowerSum(Law):
         return next((q for q in cls.parameters if q.linear and not q.powers), None)
 
     @classmethod
+    def is_power(cls) -> bool:
+        """One term and no offset: linear in logs."""
+        return cls.offset() is None and len(cls.coefficients()) == 1 and cls.outer is None
+
+    @classmethod
     def coefficients(cls) -> tuple[Parameter, ...]:
         return tuple(q for q in cls.parameters if q.powers)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fits.optimum import basin
 from fits.optimum.basin import Array, Basin, Flags, Ints
+from fits.table.cells import numbers
 from ground import InputError
 from ground.number import Number
 
@@ -77,17 +78,18 @@ def _held(runs: "pd.DataFrame", name: str, hyperparameter: str) -> bool:
     """One value; of LR-coupled decay, which the table holds per step, one value of decay / LR."""
     if runs[name].nunique() <= 1:
         return True
+    if (name, hyperparameter) != ("weight_decay", "lr"):
+        return False
     ratio = runs[name] / runs["lr"]
-    return (name, hyperparameter) == ("weight_decay", "lr") and bool(
-        np.ptp(ratio) < 1e-6 * ratio.max()
-    )
+    return bool(np.ptp(ratio) < 1e-6 * ratio.max())
 
 
-def of(
-    rows: "pd.DataFrame", column: str, hyperparameter: str, loss_init: float | None
-) -> list[Cell]:
-    """One cell for each value of `column`, rows that failed left out; every other column of HELD
-    must keep one value within a size.
+def usable(
+    rows: "pd.DataFrame", column: str, hyperparameter: str
+) -> "tuple[pd.DataFrame, dict[str, int]]":
+    """The rows that were tried and say at which size and value, as numbers, and by reason how many
+    were not: failed ones, those without a loss (`status` missing, as `fits.table.rows.read` says
+    it), and those with an empty cell.
     """
     missing = [name for name in (column, hyperparameter, "loss") if name not in rows]
     if missing:
@@ -95,13 +97,33 @@ def of(
             f"columns: {', '.join(missing)} missing; the table has "
             f"{', '.join(map(str, rows.columns))}"
         )
+    rows = rows.assign(**{n: numbers(rows[n], n) for n in (column, hyperparameter, "loss")})
+    status = rows["status"] if "status" in rows else rows["loss"].map(lambda _: "done")
+    reasons = {
+        "failed": status == "failed",
+        "loss missing": status == "missing",
+        f"{column} missing or not finite": ~np.isfinite(rows[column]),
+        f"{hyperparameter} missing or not finite": ~np.isfinite(rows[hyperparameter]),
+    }
+    left, keep = {}, np.ones(len(rows), bool)
+    for reason, bad in reasons.items():
+        if count := int((keep & bad).sum()):
+            left[reason] = count
+        keep &= ~bad.to_numpy()
+    return rows[keep], left
+
+
+def of(
+    rows: "pd.DataFrame", column: str, hyperparameter: str, loss_init: float | None
+) -> list[Cell]:
+    """One cell for each value of `column` among usable rows; every other column of HELD must keep
+    one value within a size.
+    """
     if not (rows[hyperparameter] > 0).all():
         raise InputError(
             f"{hyperparameter}={rows[hyperparameter].min():g}: must be above 0 in "
             "every row (its basin is over log2)"
         )
-    if "status" in rows:
-        rows = rows[rows["status"] != "failed"]
     if not len(rows):
         raise InputError("rows=0: no run is left")
     cells = []
@@ -113,13 +135,17 @@ def of(
                 and name not in (column, hyperparameter)
                 and not _held(runs, name, hyperparameter)
             ):
-                values = ", ".join(f"{v:g}" for v in sorted(runs[name].unique())[:6])
+                values = ", ".join(map(_spelled, sorted(set(runs[name].dropna()))[:6]))
                 raise InputError(
                     f"{name}={values}: must take one value at {column}={size:g}; "
                     f"select one (--where {name}=...)"
                 )
         cells.append(cell_of(float(size), runs, hyperparameter, loss_init))
     return cells
+
+
+def _spelled(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float, np.number)) else str(value)
 
 
 def cell_of(

@@ -6,16 +6,15 @@ tokens and S = S_min (1 + B_crit/B) steps, D_min = B_crit S_min. Both costs are 
 B = B_crit.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fits.engine.power_law import fit_power
-from fits.forms.critical_batch import CriticalBatch
-from fits.forms.law import Array
-from fits.record import Fit
+from fits.forms.law import Array, Law
+from fits.table.cells import numbers
+from fits.table.points import Points
+from fits.table.rows import Table, require
 from ground import InputError
 
 
@@ -148,30 +147,44 @@ def _shared_floor(groups: Sequence[tuple[Array, Array]]) -> tuple[float, list[tu
     return floor, curves(floor)[1]
 
 
-def fit_critical_batch(
-    criticals: Sequence[Critical], sizes: Sequence[float], level: float = 0.9
-) -> Fit:
-    """B_crit = c D_min^tokens over the losses and sizes of `iso_loss`; `sizes` [n] says which model
-    each came from.
-
-    The losses of one size share its runs, so their errors are widened by sqrt(number of losses): a
-    size counts once.
+def points(table: Table, law: type[Law], targets: int = 8) -> Points:
+    """What a law of the critical batch is fitted to, off a table of runs over batches and tokens:
+    `iso_loss` at each size. The losses of one size share its runs, so their errors are widened by
+    sqrt(number of losses): a size counts once. Raises InputError where no size has such runs.
     """
-    shared = Counter(sizes)
-    errors = np.array(
-        [
-            np.sqrt(one.log_covariance[1][1] * shared[size])
-            for one, size in zip(criticals, sizes, strict=True)
-        ]
+    require(table.frame, ("batch_tokens", "tokens", "loss"))
+    frame = table.frame.assign(
+        **{c: numbers(table.frame[c], c) for c in ("batch_tokens", "tokens", "loss")}
     )
-    tokens = np.array([one.tokens_min for one in criticals])
-    return fit_power(
-        CriticalBatch,
-        {"tokens": tokens},
-        np.array([one.critical_batch for one in criticals]),
-        errors,
-        level,
-    )
+    left = {reason: list(rows) for reason, rows in table.left.items()}
+    sizes = frame.groupby("params", sort=True) if "params" in frame else [("all runs", frame)]
+    found: list[tuple[Critical, float]] = []
+    why = ""
+    for size, runs in sizes:
+        b, d, y = (runs[c].to_numpy(float) for c in ("batch_tokens", "tokens", "loss"))
+        try:
+            of_size = iso_loss(b, d, y, targets)
+        except InputError as error:
+            why = str(error)
+            left.setdefault(f"run of a size without a critical batch ({why})", []).extend(
+                [f"params={size:g}" if isinstance(size, (int, float)) else str(size)] * len(runs)
+            )
+            continue
+        found += [(one, np.sqrt(one.log_covariance[1][1] * len(of_size))) for one in of_size]
+    if not found:
+        raise InputError(
+            f"critical_batch: not in the table, nor can it be told from its runs: {why}"
+        )
+    x = {
+        "tokens": np.array([one.tokens_min for one, _ in found]),
+        "loss": np.array([one.loss for one, _ in found]),
+    }
+    batch = np.array([one.critical_batch for one, _ in found])
+    said = f"critical_batch: told from the runs at {len(batch)} losses; tokens: the fewest for each"
+    return Points(
+        {name: x[name] for name in law.inputs}, batch, left, [*table.notes, said], {}, "total", [],
+        table.source, log_se=np.maximum([se for _, se in found], 1e-9),
+    )  # fmt: skip
 
 
 def gradient_noise(
@@ -182,7 +195,8 @@ def gradient_noise(
 
     `small_norm2`, `big_norm2`: draws of |g|^2, averaged here before the ratio is taken (numerator
     and denominator apart: their ratio per step is biased). B_simple has the unit of the batches.
-    Errors: InputError when the batches are not in order.
+    Errors: InputError when the batches are not in order, or when the draws are too few for the two
+    norms to come in order: a noise below 0 is no batch.
     """
     if not 0 < batch_small < batch_big:
         raise InputError(
@@ -191,4 +205,9 @@ def gradient_noise(
     small, big = float(np.mean(small_norm2)), float(np.mean(big_norm2))
     signal = (batch_big * big - batch_small * small) / (batch_big - batch_small)
     noise = (small - big) / (1 / batch_small - 1 / batch_big)
+    if noise < 0:
+        raise InputError(
+            f"big_norm2={big:.4g}: its mean is above small_norm2={small:.4g}, and a larger batch "
+            "has less noise: not determined, average more draws"
+        )
     return signal, noise, noise / signal if signal > 0 else float("inf")

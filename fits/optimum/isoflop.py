@@ -39,7 +39,7 @@ def isoflop(params: Array, flops: Array, loss: Array) -> Allocation:
     inside the sweep. N* is biased wherever alpha and beta differ (`parabola_bias`): the exponents
     come out right, the factor in front does not.
     """
-    label = _budgets(flops)
+    label = budgets(flops)
     found: list[tuple[float, float, float]] = []
     left_out: dict[str, int] = {}
     for budget in np.unique(label):
@@ -123,7 +123,7 @@ def exponent_without_embeddings(
     return float(np.polyfit(even, np.interp(even, log_c, np.log(n)), 1)[0])
 
 
-def _budgets(flops: Array) -> Array:
+def budgets(flops: Array) -> Array:
     """The number of each row's budget: rows in order of compute, split where the logarithm
     jumps.
     """

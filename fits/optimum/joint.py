@@ -42,7 +42,7 @@ def optimum(
     first in the second, along the valley), `loss`, `regret` (nats expected to be lost at the
     reported point), `rows`. Raises InputError in one line.
     """
-    found = cells.of(table, second, first, loss_init)
+    found = cells.of(cells.usable(table, second, first)[0], second, first, loss_init)
     sd, dof, source = cells.pooled_noise(found, noise)
     rng = np.random.default_rng(seed)
     rows = [

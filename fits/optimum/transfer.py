@@ -13,6 +13,7 @@ import numpy as np
 from fits.optimum import basin, cells
 from fits.optimum.basin import Array, Basin
 from fits.optimum.cells import Cell, number, row, sensitivity
+from fits.table.cells import numbers
 from ground import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ AXES = {"width": "width", "depth": "depth", "batch": "batch_tokens", "steps": "s
 # step)
 TOLERANCE = 1.0
 LEVEL = 0.9
+NOT_SHOWN = "not shown"  # by these runs: neither that it passes nor that it fails
 MIN_SD = 0.2  # of an optimum, where sizes are weighed: noise is not all that moves it
 
 
@@ -37,12 +39,14 @@ def check(
     level: float = LEVEL,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One verdict a (parametrization, optimizer) of the table: passes when |total drift| of log2
-    hyperparameter <= `tolerance`.
+    """One verdict a (parametrization, optimizer) of the table: "pass" when the interval of the
+    total drift of log2 hyperparameter lies within `tolerance`, "fail" when it lies beyond, else
+    "not shown"; and never a pass while the smallest or largest size has no optimum.
 
     `table`: one row a run, diverged ones included (`status` diverged, or a loss that is not
-    finite). `noise`: sd of log loss between seeds, when known. `loss_init` replaces the column of
-    that name (else ln(vocab)). Raises InputError in one line.
+    finite); rows without a size or a value, and of `status` missing, are counted in `left_out`.
+    `noise`: sd of log loss between seeds, when known. `loss_init` replaces the column of that name
+    (else ln(vocab)). Raises InputError in one line.
     """
     if axis not in AXES:
         raise InputError(f"axis={axis!r}: must be one of {', '.join(AXES)}")
@@ -52,9 +56,11 @@ def check(
         )
     if table.empty:
         raise InputError("rows=0: there is no run to check")
+    labelled, unlabelled = _labelled(table)
+    groups = {n: _tried(rows, axis, hyperparameter) for n, rows in _groups(labelled).items()}
     found = {
-        name: cells.of(rows, AXES[axis], hyperparameter, loss_init)
-        for name, rows in _groups(table).items()
+        name: cells.of(kept, AXES[axis], hyperparameter, loss_init)
+        for name, (kept, _, _) in groups.items()
     }
     sd, dof, source = cells.pooled_noise(
         [cell for group in found.values() for cell in group], noise
@@ -64,26 +70,50 @@ def check(
         { "parametrization": parametrization, "optimizer": optimizer, "axis": axis,
         "hyperparameter": hyperparameter, "tolerance": tolerance, "noise": {"log_loss_sd": sd,
         "dof": None if np.isinf(dof) else dof, "source": source},
-        **_decide(group, sd, dof, tolerance, level, rng), } for (parametrization, optimizer), group
-        in found.items()
+        "held": _held(groups[parametrization, optimizer][0], axis),
+        "left_out": {**unlabelled, **groups[parametrization, optimizer][1]},
+        **_decide(group, groups[parametrization, optimizer][2], sd, dof, tolerance, level, rng), }
+        for (parametrization, optimizer), group in found.items()
     ]  # fmt: skip
 
 
-def _groups(table: "pd.DataFrame") -> dict[tuple[str, str], "pd.DataFrame"]:
-    labels = [
-        table[name].astype(str) if name in table else ""
-        for name in ("parametrization", "optimizer")
-    ]
-    labelled = table.assign(parametrization=labels[0], optimizer=labels[1])
-    pairs = sorted(set(zip(labelled["parametrization"], labelled["optimizer"], strict=True)))
-    return {
-        (p, o): labelled[(labelled["parametrization"] == p) & (labelled["optimizer"] == o)]
-        for p, o in pairs
-    }
+LABELS = ("parametrization", "optimizer")
+
+
+def _labelled(table: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[str, int]]":
+    """With both labels in every row ("" where the table has none), and how many rows lack one."""
+    left = {}
+    for name in LABELS:
+        known = table[name].notna() if name in table else None
+        if known is not None and known.any() and not known.all():
+            left[f"{name} missing"] = int((~known).sum())
+            table = table[known]
+    labels = {n: table[n].fillna("").astype(str) if n in table else "" for n in LABELS}
+    return table.assign(**labels), left
+
+
+def _groups(labelled: "pd.DataFrame") -> dict[tuple[str, str], "pd.DataFrame"]:
+    return {(str(p), str(o)): rows for (p, o), rows in labelled.groupby(list(LABELS), sort=True)}
+
+
+def _tried(
+    rows: "pd.DataFrame", axis: str, hyperparameter: str
+) -> "tuple[pd.DataFrame, dict[str, int], list[float]]":
+    """The usable rows, how many are not, and the sizes that are left without any."""
+    kept, left = cells.usable(rows, AXES[axis], hyperparameter)
+    sizes = numbers(rows[AXES[axis]], AXES[axis])
+    return kept, left, sorted({*sizes[np.isfinite(sizes)].tolist()} - {*kept[AXES[axis]].tolist()})
+
+
+def _held(rows: "pd.DataFrame", axis: str) -> dict[str, float]:
+    """Where the runs are on the axes that they do not vary: from there other checks go on."""
+    columns = [c for name, c in AXES.items() if name != axis and c in rows]
+    return {c: float(rows[c].iloc[0]) for c in columns if rows[c].nunique() == 1}
 
 
 def _decide(
     group: list[Cell],
+    empty: list[float],
     sd: float,
     dof: float,
     tolerance: float,
@@ -91,7 +121,9 @@ def _decide(
     rng: np.random.Generator,
 ) -> dict[str, Any]:
     fitted: list[tuple[Cell, Basin]] = []
-    exempt = []
+    exempt: list[dict[str, Any]] = [
+        {"size": size, "reason": "no row with a value and a loss"} for size in empty
+    ]
     for cell in group:
         if (n := int(cell.finite.sum())) < basin.MIN_POINTS:
             exempt.append(
@@ -104,7 +136,8 @@ def _decide(
             continue
         fitted.append((cell, cells.fit(cell, sd, dof, level, rng)))
     drift = _drift(fitted, level)
-    verdict, reason = _verdict(fitted, drift, tolerance)
+    exempt.sort(key=lambda one: float(one["size"]))
+    verdict, reason = _verdict(fitted, exempt, drift, tolerance)
     last = fitted[-1][0] if fitted else None
     return {
         "verdict": verdict, "reason": reason, "rows": [row(*one) for one in fitted], "drift": drift,
@@ -153,29 +186,51 @@ def _drift(fitted: list[tuple[Cell, Basin]], level: float) -> dict[str, Any] | N
 
 
 def _verdict(
-    fitted: list[tuple[Cell, Basin]], drift: dict[str, Any] | None, tolerance: float
+    fitted: list[tuple[Cell, Basin]],
+    exempt: list[dict[str, Any]],
+    drift: dict[str, Any] | None,
+    tolerance: float,
 ) -> tuple[str, str]:
+    """The verdict, and in words: the drift, every size that it does not rest on, and what would
+    settle it.
+    """
+    lost = "".join(f"; size {one['size']:g} left out: {one['reason']}" for one in exempt)
     if drift is None:
-        return "fail", f"{len(fitted)} size with a basin: transfer needs at least 2"
+        return NOT_SHOWN, f"{len(fitted)} size with a basin: transfer needs at least 2{lost}"
     total = drift["total"]
     text = (
         f"the optimum drifts {total['value']:+.2f} [{total['low']:+.2f}, {total['high']:+.2f}] in "
         "log2 over the range"
     )
-    if abs(total["value"]) > tolerance:
-        return "fail", f"{text}, more than {tolerance:g}"
-    if drift["censored"]:
-        return (
-            "fail",
-            f"{text} at least, and at size {', '.join(f'{s:g}' for s in drift['censored'])} it "
-            "lies on the edge of the grid: widen it",
-        )
-    doubt = (
-        ""
-        if max(-total["low"], total["high"]) <= tolerance
-        else ", though its interval reaches beyond"
-    )
-    return "pass", f"{text}, within {tolerance:g}{doubt}"
+    edge = ", ".join(f"{size:g}" for size in drift["censored"])
+    at_edge = f"; at size {edge} it lies on the edge of the grid" if edge else ""
+    if min(total["high"], -total["low"]) < -tolerance and not _softened(fitted, total["value"]):
+        return "fail", f"{text}, more than {tolerance:g}{at_edge}{lost}"
+    # an optimum is known to MIN_SD at best, so that far is no evidence of more than the tolerance
+    inside = max(total["high"], -total["low"]) <= tolerance + MIN_SD
+    wide = not (inside and abs(total["value"]) <= tolerance)
+    sizes = [cell.size for cell, _ in fitted]
+    ends = [one["size"] for one in exempt if not sizes[0] < one["size"] < sizes[-1]]
+    if not (wide or edge or ends):
+        return "pass", f"{text}, within {tolerance:g}{lost}"
+    settle = [
+        f"widen the grid at size {edge}" if edge else "",
+        f"add values at size {', '.join(f'{size:g}' for size in ends)}" if ends else "",
+        "add seeds, values or sizes: the interval holds both less and more than "
+        f"{tolerance:g}" if wide and not edge else "",
+    ]  # fmt: skip
+    return NOT_SHOWN, f"{text}{at_edge}{lost}; to settle it, {' and '.join(filter(None, settle))}"
+
+
+def _softened(fitted: list[tuple[Cell, Basin]], drift: float) -> bool:
+    """Does an optimum beyond the edge of its grid draw the drift back towards none?"""
+    middle = float(np.mean(np.log2([cell.size for cell, _ in fitted])))
+    pulls = [
+        np.sign(np.log2(cell.size) - middle) * (1 if b.censored == "high" else -1)
+        for cell, b in fitted
+        if b.censored
+    ]
+    return any(pull * drift < 0 for pull in pulls)
 
 
 def _penalty(fitted: list[tuple[Cell, Basin]], level: float) -> dict[str, Any]:

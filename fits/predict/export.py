@@ -18,6 +18,7 @@ from ground import InputError, text
 # tokens of a sequence, where the recipe has none: the default of MaxText (max_target_length) and
 # torchtitan (seq_len)
 SEQUENCE = 2048
+MICRO, NEAR = 8, 0.01  # nanoGPT's sequences at once; of a batch, what rounding may cost
 # parametrizations whose LR these trainers can use as it is: one LR for every tensor
 PLAIN = ("", "sp", "sp-constant")
 
@@ -44,7 +45,7 @@ def settings(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
         width // head, "ff": round(8 / 3 * width / 128) * 128 or 128, "vocab":
         int(recipe.target["vocab"]), "sequence": sequence, "sequences":
         round(number["batch_tokens"] / sequence) or 1 if "batch_tokens" in number else None,
-        "steps": round(number["steps"]) if "steps" in number else None, "lr": number.get("lr"),
+        "steps": None, "lr": number.get("lr"),
         "weight_decay": number.get("weight_decay_coupled"),
     }  # fmt: skip
     remarks = [
@@ -53,6 +54,8 @@ def settings(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
     ]
     remarks += [f"{name} {n.value:.4g}: {n.source}" for name, n in recipe.numbers.items()]
     values["warmup_steps"] = _warmup(number)
+    if values["sequences"]:
+        values["steps"] = _steps(recipe, values["sequences"], sequence)
     first = next((one for one in recipe.laws if one["predicts"] == "lr"), None)
     if first is not None and first.get("parametrization", "") not in PLAIN:
         values["lr"] = None
@@ -66,6 +69,11 @@ def settings(recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
             "give weight_decay / lr there"
         )
     return values, [*remarks, *(f"warning: {w}" for w in recipe.warnings)]
+
+
+def _steps(recipe: Recipe, sequences: int, sequence: int) -> int:
+    """Of batches of whole sequences, so that steps x batch are the tokens."""
+    return max(1, round(recipe.target["tokens"] / (sequences * sequence)))
 
 
 def _warmup(number: dict[str, float]) -> int | None:
@@ -124,7 +132,9 @@ def nanogpt(recipe: Recipe) -> str:
     from the data set.
     """
     v, remarks = settings(recipe)
-    micro = 8 if v["sequences"] and v["sequences"] >= 8 else v["sequences"]
+    micro, accumulated = _accumulation(v["sequences"]) if v["sequences"] else (None, None)
+    if micro and accumulated:
+        v["steps"] = _steps(recipe, micro * accumulated, v["sequence"])
     remarks += [
         "a batch is gradient_accumulation_steps x batch_size x block_size tokens; the "
         "first must be a multiple of the GPUs",
@@ -133,11 +143,17 @@ def nanogpt(recipe: Recipe) -> str:
     pairs = [
         ("n_layer", v["depth"]), ("n_head", v["heads"]), ("n_embd", v["width"]),
         ("block_size", v["sequence"]), ("batch_size", micro), ("gradient_accumulation_steps",
-        round(v["sequences"] / micro) if micro else None), ("max_iters", v["steps"]),
+        accumulated), ("max_iters", v["steps"]),
         ("lr_decay_iters", v["steps"]), ("warmup_iters", v["warmup_steps"]),
         ("learning_rate", v["lr"]), ("weight_decay", v["weight_decay"]),
     ]  # fmt: skip
     return _comments(remarks) + _lines(pairs, "{} = {}\n")
+
+
+def _accumulation(sequences: int) -> tuple[int, int]:
+    """Sequences at once, at most MICRO, and how often, whose product is the batch to NEAR."""
+    pairs = [(micro, max(1, round(sequences / micro))) for micro in range(MICRO, 0, -1)]
+    return next(p for p in pairs if abs(p[0] * p[1] / sequences - 1) <= NEAR)
 
 
 def torchtitan(recipe: Recipe) -> str:

@@ -22,6 +22,8 @@ from ground.flops import training
 
 # extrapolation factors: up to the first nothing is said, beyond the second nothing is answered
 SILENT, REFUSED = 10.0, 100.0
+# runs whose tokens per parameter differ by less are at one ratio, and say nothing this far from it
+TIED = 2.0
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ def reach(
     Up to 10x above an input's (or flops') fitted maximum: silent; up to 100x: a warning; beyond:
     InputError naming the factor, unless `extrapolate`, which makes it a warning. More than 10x
     below the fitted minimum is a warning at any distance. Sparsity is compared by its density, 1 -
-    sparsity. A law without a known range always warns.
+    sparsity. Runs at one ratio of tokens to parameters, as when N and D are tied, say nothing at
+    another: beyond TIED times it on either side is refused. A law without a known range always
+    warns.
     """
     warnings = [] if fitted else [f"{name}: its fitted range is not known"]
     for key, (low, high) in fitted.items():
@@ -154,6 +158,15 @@ def reach(
         if value is None:
             continue
         above, below = _factors(key, value, low, high)
+        if key == "tokens_per_param" and 0 < high < TIED * low and max(above, below) > TIED:
+            text = (
+                f"{name}: all its runs have {low:.3g} to {high:.3g} tokens per parameter, and say "
+                f"nothing at {value:.3g}: N and D are tied"
+            )
+            if not extrapolate:
+                raise InputError(f"{text} (--extrapolate overrides)")
+            warnings.append(text)
+            continue
         beyond = f"{name}: {key}={value:.3g} is {above:.3g}x beyond the fitted maximum {high:.3g}"
         if above > REFUSED and not extrapolate:
             raise InputError(

@@ -246,7 +246,10 @@ def _law(name: str, reply: Answers, kind: str, level: float) -> dict[str, Any]:
 
 
 def _disagreement(replies: Sequence[Answers]) -> dict[str, Any]:
-    values = {r.source.name: float(r.value[0]) for r in replies}
+    values: dict[str, float] = {}
+    for i, r in enumerate(replies, 1):  # two files of one name are two sources
+        name = r.source.name
+        values[name if name not in values else f"{name} ({i})"] = float(r.value[0])
     low, high = min(values.values()), max(values.values())
     return {"low": low, "high": high, "ratio": high / low, "laws": values}
 

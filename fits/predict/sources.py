@@ -6,7 +6,7 @@ further than 10x the fitted compute.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -63,6 +63,7 @@ class Source:
     target: str
     fit: Fit | None = None
     check: Mapping[str, Any] | None = None
+    beside: tuple[Mapping[str, Any], ...] = ()  # checks of the same over other axes
     ours: bool = True
     unit: str = ""
 
@@ -143,12 +144,19 @@ def _file(path: Path, parametrization: str) -> list[Source]:
             "give one of them as --parametrization"
         )
     chosen = [check for check in usable if parametrization in ("", check["parametrization"])]
-    return [from_check(check, f"{check['parametrization']} ({path.name})") for check in chosen]
+    same: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for check in chosen:
+        key = (check["parametrization"], check.get("optimizer", ""), check["hyperparameter"])
+        same.setdefault(key, []).append(check)
+    return [
+        replace(from_check(first, f"{first['parametrization']} ({path.name})"), beside=tuple(rest))
+        for first, *rest in same.values()
+    ]
 
 
 def from_fit(fit: Fit, name: str) -> Source:
     """A fit of ours."""
-    return Source(name, fit.form.target, fit)
+    return Source(name, fit.form.target, fit, unit=fit.unit)
 
 
 def from_check(check: Mapping[str, Any], name: str) -> Source:
@@ -169,15 +177,18 @@ def ask(
     among the columns are used as they are.
     """
     if source.check is not None:
-        found, warnings = followed(source.check, source.name, at, level)
+        found, warnings = followed((source.check, *source.beside), source.name, at, level)
         return Answers(source, *found, at["params"], warnings)
     assert source.fit is not None
     fit = source.fit
-    columns, warnings = _columns(source, at, kind)
+    columns, warnings = columns_for(source, at, kind)
+    if fit.unit:
+        warnings.append(f"{source.name}: its {source.target} is in {fit.unit}")
     for i in range(len(at["params"])):
         point = {name: float(values[i]) for name, values in columns.items()}
         for warning in [
             *published.reach(source.name, fit.range, point, extrapolate),
+            *_off_ratio(source, point),
             *_open_floor(source, point, extrapolate),
         ]:
             if warning not in warnings:
@@ -186,7 +197,7 @@ def ask(
     return Answers(source, *found, columns["params"], warnings)
 
 
-def _columns(
+def columns_for(
     source: Source, at: Mapping[str, Array], kind: str
 ) -> tuple[dict[str, Array], list[str]]:
     """The columns the law takes, `params` converted to the N it was made for."""
@@ -240,3 +251,15 @@ def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -
             "(--extrapolate overrides)"
         )
     return [text] if factor > 1 else []
+
+
+def _off_ratio(source: Source, point: Mapping[str, float]) -> list[str]:
+    """A weighted set answers at any ratio of tokens to parameters, with an interval that knows how
+    far its runs are; but it is said.
+    """
+    if source.fit is None or source.fit.mixture is None:
+        return []
+    runs = source.fit.mixture.runs
+    ratio = np.divide(runs["tokens"], runs["params"])
+    fitted = {"tokens_per_param": [float(ratio.min()), float(ratio.max())]}
+    return published.reach(source.name, fitted, point, extrapolate=True)

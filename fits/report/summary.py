@@ -36,7 +36,7 @@ def summary(
 
 def _runs(table: "pd.DataFrame") -> str:
     bad = (
-        {s: int((table["status"] == s).sum()) for s in ("diverged", "failed")}
+        {s: int((table["status"] == s).sum()) for s in ("diverged", "failed", "missing")}
         if "status" in table
         else {}
     )
@@ -58,7 +58,9 @@ def _transfer(check: Mapping[str, Any]) -> str:
         .strip()
     )
     reason = reason[0].lower() + reason[1:]
-    lead = "transfers" if check["verdict"] == "pass" else "does not transfer"
+    lead = {"pass": "transfers", "fail": "does not transfer"}.get(
+        check["verdict"], "is not shown to transfer"
+    )
     return f"{group(check)}: the best {name} {lead}{over}; {reason}."
 
 
@@ -66,9 +68,10 @@ def _law(fit: Fit) -> str:
     spread = f", off by {100 * fit.residual_sd:.2f} % a run" if fit.residual_sd else ""
     unknown = [name for name, known in fit.identified.items() if not known]
     doubt = f" The data do not determine {', '.join(unknown)}." if unknown else ""
+    scale = f" Its loss is in {fit.unit}." if fit.unit else ""
     compute = f" up to {general(fit.range['flops'][1])} FLOP" if fit.range.get("flops") else ""
     name = f"A weighted set of laws ({fit.law})" if fit.mixture else f"The law {fit.law}"
-    return f"{name} describes {fit.n} runs{compute}{spread}.{doubt}"
+    return f"{name} describes {fit.n} runs{compute}{spread}.{scale}{doubt}"
 
 
 def _prediction(prediction: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -66,6 +66,11 @@
     for (const [key, [low, high]] of Object.entries(law.range)) {
       if (!(key in values)) continue;
       const above = values[key] / high, below = low / values[key];
+      if (key === "tokens_per_param" && high < law.tied * low && Math.max(above, below) > law.tied) {
+        said.push("all runs have " + general(low) + " to " + general(high) + " tokens per parameter");
+        worst = Infinity;
+        continue;
+      }
       worst = Math.max(worst, above);
       if (above > law.silent) said.push(key + " is " + times(above).slice(0, -1) + " times the fitted maximum " + count(high));
       if (below > law.silent) said.push(key + " is " + times(below).slice(0, -1) + " times below the fitted minimum " + count(low));
@@ -81,7 +86,7 @@
     const n = Math.exp(logN), d = Math.exp(logD), start = law.start;
     const loss = best(logN, logD);
     const before = best(Math.log(start.params), Math.log(start.tokens));
-    const far = reach({ params: n, tokens: d, flops: FLOPS * n * d });
+    const far = reach({ params: n, tokens: d, flops: FLOPS * n * d, tokens_per_param: d / n });
     const bounds = ends(logN, logD, loss);
     element("n-value").textContent = count(n);
     element("d-value").textContent = count(d);

@@ -14,7 +14,7 @@ from fits.evaluate import evaluate
 from fits.forms import catalogue
 from fits.forms.law import Parameter
 from fits.forms.powers import PowerSum
-from fits.predict.published import REFUSED, SILENT
+from fits.predict.published import REFUSED, SILENT, TIED
 from fits.record import Fit
 from fits.report.documents import target_of
 from ground.flops import PER_PARAM_TOKEN, training
@@ -76,7 +76,7 @@ def _kaplan(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, A
 def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What `whatif.js` needs, or None when the law cannot be evaluated at N and D alone.
 
-    `start`, `span` (log2): of the sliders. `range`, `silent`, `refused`: the reach rule of
+    `start`, `span` (log2): of the sliders. `range`, `silent`, `refused`, `tied`: the reach rule of
     `fits.predict.published.reach`; `open`: E is not identified. And either `rows` [1 + draws,
     2 + 3 T], E, g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the
     residuals' spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
@@ -89,7 +89,8 @@ def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any
     return {
         "law": fit.law, "kind": fit.params_kind, "level": next((b["level"] for b in
         fit.interval.values()), 0.9), "start": start, "span": span, "range": fit.range, "silent":
-        SILENT, "refused": REFUSED, "open": not fit.identified.get("E", True), **(_powers(fit) or
+        SILENT, "refused": REFUSED, "tied": TIED, "open": not fit.identified.get("E", True),
+        **(_powers(fit) or
         _grid(fit, span)),
     }  # fmt: skip
 

@@ -1,20 +1,27 @@
-"""Opening DATA, whatever it is: a store, a Parquet, a CSV, or a table in memory."""
+"""Opening DATA, whatever it is: a store, a Parquet, a CSV, JSON, or a table in memory."""
 
 import hashlib
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fits.table.cells import made_numbers
+from fits.table.text import check_names, json_table, text_table
 from ground import InputError, text
 from ground.columns import COLUMNS, TEXT
 
 if TYPE_CHECKING:
     import pandas as pd
 
+JSON = (".json", ".jsonl", ".ndjson")
+OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".pkl", ".h5")  # that people try
 
-def opened(data: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
+
+def opened(
+    data: "str | Path | pd.DataFrame", option: str = "data", as_written: bool = False
+) -> "tuple[pd.DataFrame, str]":
     """The table as it stands there, its rows numbered by the index, and its source: the file's name
-    and sha256. A folder is a store, or holds `trials.parquet`. Raises InputError in one line.
+    and sha256. Cells of a text file are numbers where they say so, or strings `as_written`. A
+    folder is a store, or holds `trials.parquet`. Raises InputError in one line.
     """
     import pandas as pd
 
@@ -27,23 +34,35 @@ def opened(data: "str | Path | pd.DataFrame") -> "tuple[pd.DataFrame, str]":
 
         return store_table(file), f"store {file.name}"
     file = file / "trials.parquet" if file.is_dir() else file
+    given = f"{option}={str(data)!r}"
     if not file.is_file():
-        raise InputError(
-            f"data={str(data)!r}: no such file; give a CSV, a Parquet or a store's folder"
-        )
+        raise InputError(f"{given}: no such file; give a CSV, a Parquet or a store's folder")
+    if file.suffix.lower() in OTHERS:
+        raise InputError(f"{given}: {file.suffix} is not read; save it as CSV, Parquet or JSON")
     content = file.read_bytes()
     try:
-        frame = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-    # pandas' and pyarrow's parse errors are ValueErrors; pyarrow also says NotImplementedError,
-    # KeyError, OverflowError, TypeError of a file that was damaged
+        frame = _frame(file, content)
+    # pandas' and pyarrow's parse errors are ValueErrors, and so is InputError; pyarrow also says
+    # NotImplementedError, KeyError, OverflowError, TypeError of a file that was damaged
     except (ValueError, OSError, LookupError, ArithmeticError, TypeError, RuntimeError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"data={str(data)!r}: cannot be read as {file.suffix or 'CSV'}: {said}"
-        ) from None
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, InputError):
+            raise InputError(f"{given}: {cause}") from None
+        kind = file.suffix or "CSV"
+        raise InputError(f"{given}: cannot be read as {kind}: {cause}") from None
     if frame.empty:
-        raise InputError(f"data={str(data)!r}: has 0 rows")
-    return _named(frame), f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"
+        raise InputError(f"{given}: has 0 rows")
+    frame = _named(frame)
+    frame = frame if as_written else made_numbers(frame, words=False)
+    return frame, f"{file.name} sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _frame(file: Path, content: bytes) -> "pd.DataFrame":
+    import pandas as pd
+
+    if file.suffix == ".parquet":
+        return pd.read_parquet(file)
+    return (json_table if file.suffix.lower() in JSON else text_table)(content)
 
 
 def _named(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -51,8 +70,7 @@ def _named(frame: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     names = [text.label("column", str(name).strip()) for name in frame.columns]
-    if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise InputError(f"columns: {', '.join(twice)} stands there twice; must be there once")
+    check_names(names)
     frame = frame.set_axis(names, axis=1).reset_index(drop=True)
     for name in set(COLUMNS) & set(names):
         if frame[name].dtype == object and frame[name].map(pd.api.types.is_list_like).any():

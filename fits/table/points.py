@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.forms.law import Array, Law
-from fits.table.rows import Row, Table, counts, require, table_of
-from fits.table.units import check_units
+from fits.table.cells import numbers
+from fits.table.rows import EARLIER, Row, Table, counts, names_numbers, require, table_of, told
+from fits.table.trackers import pooled
+from fits.table.units import RANGES, check_fraction, check_neighbours, check_units
 from ground import InputError
 from ground.flops import training
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 Labels = NDArray[np.intp]
 PARAMS_KINDS = {"total": "params", "no_embed": "params_no_embed", "active": "params_active"}
-WORST_LOSS = 12.5  # nats: ln of a vocabulary of 270,000, what a model that knows nothing has
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Points:
     params_kind: str = "total"
     rows: list[Row] = field(default_factory=list)  # [n]
     source: str = ""
+    unit: str = ""  # of the target, where it is not the law's own
+    log_se: Array | None = (
+        None  # [n], of log(target), where it is an optimum that was read off runs
+    )
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -52,39 +57,78 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     table = table if isinstance(table, Table) else table_of(table)
     frame, left = table.frame, {reason: list(rows) for reason, rows in table.left.items()}
     names = np.array(table.names, object)
-    warnings: list[str] = []
     source = {c: PARAMS_KINDS[params_kind] if c == "params" else c for c in law.inputs}
+    warnings = [note for note in table.notes if note.split(":")[0] in source]
     if "flops" in source and "flops" not in frame and {"params", "tokens"} <= set(frame.columns):
-        n, d = (numbers(frame, name) for name in ("params", "tokens"))
+        n, d = (numbers(frame[name], name) for name in ("params", "tokens"))
         frame = frame.assign(flops=training(n, d))
         warnings.append("flops: not in the table, taken as 6 params tokens")
     require(frame, [*source.values(), law.target])
     columns = {
-        name: numbers(frame, column) for name, column in {**source, law.target: law.target}.items()
+        name: numbers(frame[column], column)
+        for name, column in {**source, law.target: law.target}.items()
     }
+    for name in law.fractions:
+        check_fraction(name, columns[name])
     good = _usable(columns, names, left, law.fractions)
     columns = {name: values[good] for name, values in columns.items()}
     y = columns.pop(law.target)
     warnings += check_units({**columns, law.target: y}, source)
+    _check_neighbours(frame[good], columns)
     _check_enough(columns, y, law, counts(left))
-    if law.target == "loss" and "x" not in law.inputs and (worse := int((y > WORST_LOSS).sum())):
-        warnings.append(
-            f"loss: {worse} of {len(y)} above {WORST_LOSS:g} nats, worse than knowing "
-            "nothing: perplexity, or diverged runs?"
-        )
+    if law.target == "loss" and "x" not in law.inputs:
+        warnings += _loss_warnings(y, columns, table.unit)
     groups = _groups(frame[good])
+    if "params" in columns and "tokens" in columns and law.target == "loss":
+        warnings += _run_warnings(columns, groups["run"])
+    unit = table.unit if law.target == "loss" else ""
     return Points(
-        columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source
+        columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source, unit
     )
 
 
-def numbers(frame: "pd.DataFrame", column: str) -> Array:
-    import pandas as pd
+def _check_neighbours(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> None:
+    """Sizes, tokens and compute against each other, where the law takes two of them or the table
+    has all.
+    """
+    if not ({"params", "tokens"} <= columns.keys() or "flops" in columns):
+        return
+    if not names_numbers(frame, "params", "tokens"):
+        return
+    n, d = (frame[name].to_numpy(float) for name in ("params", "tokens"))
+    known = (n > 0) & (d > 0)
+    if known.any():
+        flops = columns["flops"][known] if "flops" in columns else None
+        check_neighbours(n[known], d[known], flops)
 
-    try:
-        return pd.to_numeric(frame[column]).to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{column}: must be numbers: {str(error).splitlines()[0]}") from None
+
+def _loss_warnings(y: Array, columns: Mapping[str, Array], unit: str) -> list[str]:
+    if unit:
+        return [f"loss: in {unit} by its column's name, not in nats per token"]
+    worst = RANGES["loss"][1]
+    if worse := int((y > worst).sum()):
+        return [
+            f"loss: {worse} of {len(y)} above {worst:g} nats, worse than knowing "
+            "nothing: perplexity, or diverged runs?"
+        ]
+    return []
+
+
+def _run_warnings(columns: Mapping[str, Array], run: Labels) -> list[str]:
+    """Rows that are not runs of their own: several of one id, or what looks like it."""
+    runs = len(np.unique(run))
+    if runs < len(run):
+        return [
+            f"rows: {len(run)} checkpoints of {runs} runs, which share their run's luck; the "
+            "bootstrap draws runs"
+        ]
+    rows, sizes = pooled(columns["params"], columns["tokens"])
+    if not rows:
+        return []
+    return [
+        f"rows: {rows} of {len(run)} look like checkpoints of {sizes} runs (many token counts of a "
+        "size on an even grid), which share their luck: name their run with --map run_id=COLUMN"
+    ]
 
 
 def _usable(
@@ -115,15 +159,19 @@ def _check_enough(
     columns: Mapping[str, Array], y: Array, law: type[Law], counted: Mapping[str, int]
 ) -> None:
     free = len(law.parameters)
+    left = f"; left out: {told(counted)}" if counted else ""
+    if EARLIER in counted:
+        left += " (--checkpoints all keeps them)"
     if len(y) <= free:
-        left = "".join(f"; left out: {rows} {reason}" for reason, rows in counted.items())
         raise InputError(
             f"rows={len(y)}: {law.name} has {free} parameters and needs at least "
             f"{free + 1} usable rows{left}"
         )
     for name, values in {**columns, law.target: y}.items():
         if np.ptp(values) == 0:
-            raise InputError(f"{name}={values[0]:g} in every row: {law.name} needs it to vary")
+            raise InputError(
+                f"{name}={values[0]:g} in every row: {law.name} needs it to vary{left}"
+            )
 
 
 def _groups(frame: "pd.DataFrame") -> dict[str, Labels]:

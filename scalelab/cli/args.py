@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from ground import InputError
@@ -13,10 +14,13 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], prog: str, args: list[str]) -> T:
-    """tyro's parse of `args`; its boxed error becomes one `InputError` line. --help prints and
-    exits as usual.
+    """tyro's parse of `args`, every field that is a tuple repeatable; its boxed error becomes one
+    `InputError` line. --help prints and exits as usual.
     """
     import tyro
+
+    repeatable = [f for f in fields(kind) if str(f.type).startswith("tuple")]  # type: ignore[arg-type]
+    args = gathered(args, *("--" + f.name.replace("_", "-") for f in repeatable))
 
     captured = io.StringIO()
     try:

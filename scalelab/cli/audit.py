@@ -5,36 +5,30 @@ the checklist, and flags.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Any, Literal
 
 from scalelab import screen
-from scalelab.cli.args import gathered, parse, print_json
+from scalelab.cli.args import parse, print_json
+from scalelab.cli.runs import Runs, columns, table
 
 if TYPE_CHECKING:
     from fits.audit.audit import Audit
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Runs):
     """Audit a loss law on runs: how far would it have been off, what do other forms say, and what
     does the fit hang on.
     """
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """A store, a Parquet, or a CSV with the table's column names (params, tokens, loss, ...)."""
     law: str = "chinchilla"
     """A law of params and tokens; `scalelab laws` lists all. auto: the weighted set of forms."""
-    where: tuple[str, ...] = ()
-    """Keep rows with COLUMN=VALUE (repeatable)."""
     best_over: str = ""
     """Comma-separated hyperparameters: of the rows that share params and tokens keep the best over
     these.
     """
-    map: tuple[str, ...] = ()
-    """Our column name = the file's, such as loss=val_loss (repeatable)."""
+    checkpoints: Literal["last", "all"] = "last"
+    """Of a run's rows (one run_id) the last with a loss, or all; the bootstrap then draws runs."""
     params_kind: Literal["total", "no_embed", "active"] = "total"
     """Which count of parameters the law is given."""
     json: bool = False
@@ -42,7 +36,7 @@ class Options:
 
 
 def main(args: list[str]) -> int:
-    options = parse(Options, "scalelab audit", gathered(args, "--where", "--map"))
+    options = parse(Options, "scalelab audit", args)
     found = run(options)
     if options.json:
         print_json(asdict(found))
@@ -54,15 +48,12 @@ def main(args: list[str]) -> int:
 def run(options: Options) -> Audit:
     from fits.audit.audit import audit
     from fits.forms import catalogue
-    from scalelab.cli.fit import open_table
 
     form = catalogue.reading(options.law)
-    table = open_table(options.data, form, options.map, options.where)
-    over = tuple(c.strip() for c in options.best_over.split(",") if c.strip())
     return audit(
-        table,
+        table(options, keys=form.inputs, checkpoints=options.checkpoints, target=form.target),
         options.law,
-        best_over=over,
+        best_over=columns(options.best_over),
         params_kind=options.params_kind,
     )
 

@@ -8,34 +8,33 @@ import contextlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Any, Literal
 
 from ground import InputError
 from ground.files import writable
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
+from scalelab.cli.runs import Runs, say_left_out, table
 from scalelab.cli.train import table_text
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
     from numpy.typing import NDArray
 
     from lab.measure import Row
     from lab.records import Trial
 
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
+VERDICTS = ("pass", "fail", "not shown")
 USAGE = """usage: scalelab check coords | transfer ...
 
   coords    on the real transformer: does each part keep its size, and its change, as it grows
   transfer  on a sweep, which it reads or runs: does the best learning rate stay where it is
 
 scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from
---expect NAME=pass|fail (default pass)."""
+--expect NAME=pass|fail (default pass); so it is when a check shows neither."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Coords:
     2048), or 2 4 8 16.
     """
     steps: int = 4
-    """Updates, all on one batch; slopes are judged from the second on."""
+    """Updates, all on one batch; the verdict is by the slopes after the last."""
     seeds: int = 3
     lr: float = 0.0
     """0: the check's own, larger than a good one."""
@@ -65,7 +64,7 @@ class Coords:
     float32 elsewhere.
     """
     expect: tuple[str, ...] = ()
-    """NAME=pass|fail, one or more."""
+    """NAME=pass, NAME=fail or "NAME=not shown" (repeatable)."""
     out: Path | None = None
     """Folder of the plots; default runs/check."""
     json: bool = False
@@ -73,15 +72,11 @@ class Coords:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Transfer(Runs):
     """Transfer check: per size the best value from a fitted basin with its interval, its drift, and
-    the loss that drift costs.
+    the loss that drift costs. DATA may be a study, by name or path (.py, .yaml), to run first.
     """
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """A store, a Parquet or a CSV with the table's column names, one row a run; or a study, by name
-    or path (.yaml; with --run also .py), to run first.
-    """
     run: bool = False
     """DATA is a .py study: execute it, with all that its code does, and run its trials."""
     store: Path | None = None
@@ -94,14 +89,10 @@ class Transfer:
     hyperparameter: str = "lr"
     tolerance: float = 1.0
     """Largest drift of the optimum, in log2, that passes: one step of a factor-2 grid."""
-    where: tuple[str, ...] = ()
-    """Keep rows with COLUMN=VALUE."""
-    map: tuple[str, ...] = ()
-    """Our column name = the file's, such as loss=val_loss."""
     noise: float | None = None
     """Sd of log loss between seeds, where the data has one seed a cell."""
     expect: tuple[str, ...] = ()
-    """NAME=pass|fail, one or more."""
+    """NAME=pass, NAME=fail or "NAME=not shown" (repeatable)."""
     out: Path | None = None
     """Folder of the plot; default runs/check."""
     json: bool = False
@@ -124,9 +115,10 @@ def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:
     for entry in expect:
         name, _, verdict = entry.partition("=")
         known = sorted({c["parametrization"] for c in checks})
-        if verdict not in ("pass", "fail") or name not in known:
+        if verdict not in VERDICTS or name not in known:
             raise InputError(
-                f"expect={entry!r}: must be NAME=pass or NAME=fail, NAME one of {', '.join(known)}"
+                f"expect={entry!r}: must be NAME={' or NAME='.join(VERDICTS)}, NAME one of "
+                f"{', '.join(known)}"
             )
         wanted[name] = verdict
     differing = [c for c in checks if c["verdict"] != wanted.get(c["parametrization"], "pass")]
@@ -197,7 +189,6 @@ def _precision(options: Coords) -> str:
 
 def _trial(options: Coords, name: str, size: int) -> Trial:
     """The check's trial at the smallest size, which is the base shape."""
-    from dataclasses import replace
 
     from lab import measure
 
@@ -245,7 +236,7 @@ def coords_document(
     name: str, options: Coords, rows: Sequence[Row], how: Mapping[str, Any]
 ) -> dict[str, Any]:
     """`how`: precision and, by size, the code that computed each part of the model."""
-    from lab.measure import TOLERANCE
+    from lab.measure import TOLERANCE, verdict
 
     def plain(row: Row) -> dict[str, Any]:
         number = {
@@ -269,7 +260,7 @@ def coords_document(
         "optimizer": options.optimizer,
         "axis": options.axis,
         **how,
-        "verdict": "pass" if all(row.passed for row in rows) else "fail",
+        "verdict": verdict(rows, options.seeds),
         "tolerance": TOLERANCE,
         "rows": [{**plain(row), "passed": row.passed} for row in rows if row.judged],
         "drift": None,  # of an optimum: what `check transfer` measures
@@ -285,8 +276,9 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
     """A line for each module and statistic: slopes after 0, 1, ... updates; those before the second
     are printed, not judged.
     """
-    from lab.measure import FIRST_JUDGED, TOLERANCE
+    from lab.measure import FIRST_JUDGED, TOLERANCE, verdict
 
+    found = verdict(rows, options.seeds)
     steps = sorted({row.step for row in rows})
     print(
         f"{name}, {options.optimizer}: slope of log value against log {options.axis}, by "
@@ -297,24 +289,24 @@ def _show(name: str, options: Coords, rows: Sequence[Row]) -> None:
     lines: dict[tuple[str, str], dict[int, Row]] = {}
     for row in rows:
         lines.setdefault((row.module, row.statistic), {})[row.step] = row
-    for (module, statistic), found in lines.items():
+    for (module, statistic), by_step in lines.items():
         cells = [
-            f"{found[t].slope:+.2f}±{found[t].error:.2f}{' ' if found[t].passed else '!'}"
-            if t in found
+            f"{by_step[t].slope:+.2f}±{by_step[t].error:.2f}{' ' if by_step[t].passed else '!'}"
+            if t in by_step
             else ""
             for t in steps
         ]
         value = {"size": "mean|x|", "change": "rms(x-x0)"}[statistic]
         print(f"{module:<24}{value:<10}" + "".join(f"{cell:>13}" for cell in cells))
     worst = max(
-        (row for row in rows if row.judged),
+        (row for row in rows if row.step == steps[-1]),
         key=lambda row: math.inf if math.isnan(row.slope) else abs(row.slope - row.expected),
     )
     wanted = f", expected {worst.expected:+.1f}" if worst.expected else ""
-    verdict = "pass" if all(row.passed for row in rows) else "fail"
+    settle = "; more --seeds would settle it" if found == "not shown" else ""
     print(
-        f"{name}: {verdict}; worst slope: {worst.module} {worst.statistic} "
-        f"{worst.slope:+.2f}±{worst.error:.2f}{wanted}; limit {TOLERANCE}"
+        f"{name}: {found}{settle}; worst slope after the last update: {worst.module} "
+        f"{worst.statistic} {worst.slope:+.2f}±{worst.error:.2f}{wanted}; limit {TOLERANCE}"
     )
 
 
@@ -325,12 +317,15 @@ def transfer(args: list[str]) -> int:
     options = parse(Transfer, "scalelab check transfer", args)
     writable((options.out or FOLDER) / "transfer.png")
     from fits.optimum.transfer import check
+    from fits.table.rows import told
     from scalelab.cli import check_plots
 
     data = run_study(options) if is_study(options.data, options.run) else options.data
-    table = runs(data, options.map, options.where)
+    # diverged ones included: they say where a basin ends
+    found = table(replace(options, data=data), every_status=True)
+    say_left_out(found)
     checks = check(
-        table,
+        found.frame,
         options.axis,
         options.tolerance,
         hyperparameter=options.hyperparameter,
@@ -342,7 +337,9 @@ def transfer(args: list[str]) -> int:
         print_json({"checks": checks})
     else:
         for c in checks:
-            print(f"{c['parametrization']} {c['optimizer']}: {c['verdict']}; {c['reason']}")
+            left = f"; left out: {told(c['left_out'])}" if c["left_out"] else ""
+            name = " ".join(filter(None, (c["parametrization"], c["optimizer"]))) or "all runs"
+            print(f"{name}: {c['verdict']}; {c['reason']}{left}")
     return verdicts(checks, options.expect)
 
 
@@ -373,21 +370,6 @@ def run_study(options: Transfer) -> Path:
                 f"data={str(options.data)!r}: not all of its trials ended; run it again to go on"
             )
     return store
-
-
-def runs(data: Path, names: Sequence[str], where: Sequence[str]) -> pd.DataFrame:
-    """The rows of a store, a Parquet or a CSV, diverged ones included: they say where a basin
-    ends.
-    """
-    from fits.table.rows import read
-
-    pairs = [entry.partition("=") for entry in names]
-    found = read(data, {ours: theirs for ours, _, theirs in pairs}, where, every_status=True)
-    if found.left_out:
-        _say(
-            "left out: " + ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())
-        )
-    return found.frame
 
 
 def _say(text: str) -> None:

@@ -6,46 +6,46 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Any, Literal
 
 from ground import InputError
 from ground.files import writable
 from ground.number import Number
 from scalelab import screen
-from scalelab.cli.args import gathered, parse, print_json
+from scalelab.cli.args import parse, print_json
+from scalelab.cli.runs import Runs, columns, pair, table
 
 if TYPE_CHECKING:
     from fits.forms.law import Law
     from fits.record import Fit
+    from fits.table.points import Points
     from fits.table.rows import Table
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Runs):
     """Fit a law to runs: many starts, the stated objective summed over runs, bootstrap over runs,
     and what is not identified said so.
     """
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """A store, a Parquet, or a CSV with the table's column names (params, tokens, loss, ...)."""
     law: str = "chinchilla"
     """The form; `scalelab laws` lists all. auto: a set of forms, weighted by how well dearer runs
     are predicted.
     """
-    objective: Literal["log-huber", "log-mse", "lad", "huber", "mse"] = "log-huber"
-    """log-...: residuals of log loss; huber, mse: of the loss itself."""
-    delta: float = 1e-3
-    """Huber's threshold, in log loss (huber: in the loss's unit)."""
-    where: tuple[str, ...] = ()
-    """Keep rows with COLUMN=VALUE (repeatable)."""
+    objective: Literal["log-huber", "log-mse", "lad", "huber", "mse"] | None = None
+    """log-...: residuals of log loss; huber, mse: of the loss itself. Default: log-huber of a loss,
+    log-mse (least squares in logs) of a hyperparameter.
+    """
+    delta: float | None = None
+    """Huber's threshold, in log loss (huber: in the loss's unit). Default: 1e-3 of a loss, 1.345
+    standard deviations of a hyperparameter's residuals.
+    """
     best_over: str = ""
     """Comma-separated hyperparameters: of the rows that share the law's inputs keep the best over
-    these.
+    these. Where the law predicts one of them, its optimum in each such cell, from a fitted basin.
     """
-    map: tuple[str, ...] = ()
-    """Our column name = the file's, such as loss=val_loss (repeatable)."""
+    checkpoints: Literal["last", "all"] = "last"
+    """Of a run's rows (one run_id) the last with a loss, or all; the bootstrap then draws runs."""
     params_kind: Literal["total", "no_embed", "active"] = "total"
     """Which count of parameters the law is given."""
     prior: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Options:
 
 def main(args: list[str]) -> int:
     started = time.perf_counter()
-    options = parse(Options, "scalelab fit", gathered(args, "--where", "--map", "--prior"))
+    options = parse(Options, "scalelab fit", args)
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
     writable(options.out)
@@ -87,7 +87,6 @@ def main(args: list[str]) -> int:
 def run(options: Options) -> Fit:
     from fits.fit import fit
     from fits.forms import catalogue
-    from fits.table.points import select
 
     form, a_set = catalogue.reading(options.law), options.law in catalogue.SETS
     if a_set and options.bootstrap:
@@ -95,17 +94,19 @@ def run(options: Options) -> Fit:
             f"bootstrap={options.bootstrap!r}: does not apply to {options.law}, whose forms are "
             "weighted by evidence, with intervals"
         )
-    table = open_table(options.data, form, options.map, options.where, options.best_over)
-    if form.target == "tau" and "loss" in table.frame:
-        return of_best_tau(options)
-    if options.noise is not None:
+    if options.noise is not None and form.target != "tau":
         raise InputError(f"noise={options.noise!r}: does not apply to {options.law}")
-    points = select(table, form, options.params_kind)
+    if form.target == "tau":
+        runs = table(options, every_status=True)
+        if "loss" in runs.frame:
+            return of_best_tau(options, runs)
+    points = chosen_points(options, form)
     found = fit(
         points,
         options.law,
         objective=options.objective,
         delta=options.delta,
+        level=options.level,
         priors=priors(options.prior),
     )
     if not options.bootstrap:
@@ -115,10 +116,9 @@ def run(options: Options) -> Fit:
     return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
 
 
-def of_best_tau(options: Options) -> Fit:
+def of_best_tau(options: Options, runs: Table) -> Fit:
     """A law of the best tau, from runs over decay rather than from rows that are optima already."""
     from fits.optimum.timescale import fit_timescale
-    from fits.table.rows import read
 
     own = ("data", "law", "where", "map", "params_kind", "noise", "level", "seed", "out", "json")
     for field in dataclasses.fields(options):
@@ -127,7 +127,6 @@ def of_best_tau(options: Options) -> Fit:
                 f"{field.name.replace('_', '-')}={getattr(options, field.name)!r}: does not apply "
                 f"to {options.law} from runs: it takes the best of each cell, with intervals"
             )
-    runs = read(options.data, names(options.map), options.where, every_status=True)
     return fit_timescale(
         runs,
         options.law,
@@ -138,29 +137,31 @@ def of_best_tau(options: Options) -> Fit:
     )
 
 
-def open_table(
-    data: Path,
-    form: type[Law],
-    map: tuple[str, ...] = (),
-    where: tuple[str, ...] = (),
-    best_over: str = "",
-) -> Table:
-    """The rows of DATA that a law is to see."""
-    from fits.table.rows import read
+def chosen_points(options: Options, form: type[Law]) -> Points:
+    """What the law is fitted to: rows, or the optima that they have."""
+    over = columns(options.best_over) or form.over
+    if form.target in over:
+        from fits.optimum.vertices import vertices
 
-    over = tuple(c.strip() for c in best_over.split(",") if c.strip())
-    return read(data, names(map), where, over, form.inputs)
+        rows = table(options, every_status=True)
+        return vertices(rows, form, over, options.params_kind, options.level)
+    from fits.table.points import select
 
+    rows = table(
+        options, best_over=over, keys=form.inputs, checkpoints=options.checkpoints,
+        target=form.target,
+    )  # fmt: skip
+    if form.target == "critical_batch" and "critical_batch" not in rows.frame:
+        from fits.optimum.critical_batch import points
 
-def names(entries: tuple[str, ...]) -> dict[str, str]:
-    """Our column name -> the file's, of `--map` entries."""
-    return dict(_pair("map", entry) for entry in entries)
+        return points(rows, form)
+    return select(rows, form, options.params_kind)
 
 
 def priors(entries: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
     for entry in entries:
-        name, text = _pair("prior", entry)
+        name, text = pair("prior", entry)
         mean, _, rest = text.partition(":")
         sd, _, source = rest.partition(":")
         try:
@@ -170,13 +171,6 @@ def priors(entries: tuple[str, ...]) -> dict[str, dict[str, Any]]:
         if not source:
             raise InputError(f"prior={entry!r}: must name its source, PARAMETER=MEAN:SD:SOURCE")
     return out
-
-
-def _pair(option: str, text: str) -> tuple[str, str]:
-    name, sep, value = text.partition("=")
-    if not (sep and name and value):
-        raise InputError(f"{option}={text!r}: must be NAME=VALUE")
-    return name, value
 
 
 def document(fit: Fit) -> dict[str, Any]:
@@ -195,6 +189,7 @@ def document(fit: Fit) -> dict[str, Any]:
         "condition": fit.condition,
         "identified": fit.identified,
         "warnings": fit.warnings,
+        "unit": fit.target_unit,
     }
     if (mixed := fit.mixture) is not None:
         out |= {n: getattr(mixed, n) for n in ("form", "weights", "holdout", "scale")}
@@ -213,23 +208,26 @@ def number(fit: Fit, name: str, value: float) -> Any:
     """Plain without an interval."""
     if name not in fit.interval:
         return value
+    source = "least squares in logs, Student's t"
     if fit.cells:
-        return Number(value, **fit.interval[name], source=fit.objective["name"]).json()
-    refits = fit.bootstrap["tried"] - fit.bootstrap["failed"]
-    return Number(
-        value, **fit.interval[name], source=f"bootstrap over runs, {refits} refits"
-    ).json()
+        source = fit.objective["name"]
+    elif fit.bootstrap:
+        refits = fit.bootstrap["tried"] - fit.bootstrap["failed"]
+        source = f"bootstrap over runs, {refits} refits"
+    return Number(value, **fit.interval[name], source=source).json()
 
 
 def show(fit: Fit, seconds: float) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
+    from fits.table.rows import told
+
     form = fit.form
     console = screen.console()
     head = Text.assemble((fit.law, "bold"), f"  {form.formula}   ", (f"({form.citation})", "dim"))
     console.print(head)
-    left = ", ".join(f"{count} {reason}" for reason, count in fit.left_out.items())
+    left = told(fit.left_out)
     console.print(
         f"{fit.n} {'cells' if fit.cells else 'runs'} of {fit.source.split(' sha256')[0]}"
         + (f"; left out: {left}" if left else "")

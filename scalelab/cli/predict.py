@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ground import InputError
 from ground.files import replacing, writable
-from ground.reading import content_of
-from ground.text import cell, label
-from scalelab.cli.args import gathered, parse, print_json
+from ground.text import cell
+from scalelab.cli.args import parse, print_json
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from fits.forms.law import Array
     from fits.predict.recipe import Recipe
     from fits.predict.sources import Source
     from ground.number import Number
@@ -26,6 +28,8 @@ class Predict:
     """Parameters of the target, such as 7e9 (see --params-kind)."""
     tokens: float | None = None
     """Training tokens of the target, such as 1.4e12."""
+    flops: float | None = None
+    """A budget, 6 params tokens, instead of both: the size and tokens that are best for it."""
     fit: tuple[str, ...] = ()
     """Saved fits, answers of `check transfer --json`, or published sets (repeatable; default:
     epoch, steplaw, powerlines).
@@ -52,15 +56,18 @@ class Predict:
     """Experts a routed layer."""
     sparsity: float | None = None
     """Fraction of weights that are zero."""
+    loss: float | None = None
+    """Loss to be reached, for laws that ask for it (the critical batch's)."""
     level: float = 0.9
     """Level of the intervals."""
     extrapolate: bool = False
     """Answer however far the laws have to reach."""
     at: Path | None = None
-    """A CSV with columns params and tokens (and any of the above): predict for every row."""
+    """A table with columns params and tokens (and any of the above): predict for every row."""
     out: Path | None = None
-    """Save the recipe as JSON; with --at, the CSV with columns loss, loss_low, loss_high, lr, ...
-    added.
+    """Save the recipe as JSON; with --at, the table as CSV with columns loss, loss_low, loss_high,
+    lr, ... added. A measured column of such a name stays, and loss_predicted, ... and loss_residual
+    (measured over predicted, less 1) stand beside it.
     """
     export: str = ""
     """Print the recipe for a trainer instead: json, maxtext, nanogpt or torchtitan."""
@@ -79,11 +86,12 @@ GIVEN = (
     "unique_tokens",
     "experts",
     "sparsity",
+    "loss",
 )
 
 
 def main(args: list[str]) -> int:
-    options = parse(Predict, "scalelab predict", gathered(args, "--fit"))
+    options = parse(Predict, "scalelab predict", args)
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
     writable(options.out)
@@ -96,9 +104,19 @@ def main(args: list[str]) -> int:
     for name, value in at.items():
         if value < 0 or (value == 0 and name != "sparsity"):
             raise InputError(f"{name}={value:g}: must be above 0")
+    if options.flops is not None:
+        if at.keys() & {"params", "tokens"} or not options.flops > 0:
+            raise InputError(
+                f"flops={options.flops:g}: must be above 0, and instead of --params and --tokens"
+            )
+        from fits.predict.budget import compute_optimal
+
+        at["params"], at["tokens"], law = compute_optimal(found, options.flops, options.params_kind)
+        warnings = [*warnings, f"params, tokens: the best for {options.flops:.3g} FLOP by {law}"]
     if "params" not in at or "tokens" not in at:
         raise InputError(
-            "params, tokens: both are needed (or --at CSV), such as --params 7e9 --tokens 1.4e12"
+            "params, tokens: both are needed, such as --params 7e9 --tokens 1.4e12 (or --flops, or "
+            "--at CSV)"
         )
     from fits.predict.recipe import recipe
 
@@ -124,77 +142,69 @@ def main(args: list[str]) -> int:
 
 
 def _rows(options: Predict, found: "list[Source]") -> int:
-    import csv
-    import io
     import sys
 
-    import numpy as np
-
     from fits.predict.recipe import rows
+    from fits.table.cells import numbers
+    from fits.table.opening import opened
 
     assert options.at is not None
     if options.out is None:
         raise InputError("out: --at needs --out CSV")
-    try:
-        reader = csv.DictReader(io.StringIO(content_of(options.at, "at").decode(), newline=""))
-        table, names = list(reader), list(reader.fieldnames or [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"at={str(options.at)!r}: cannot be read as CSV ({error})") from None
-    names = [label("column", name) for name in names]
-    if len(set(names)) < len(names):
-        raise InputError(f"at={str(options.at)!r}: a column stands there twice")
-    if any(None in row for row in table):
-        raise InputError(f"at={str(options.at)!r}: a row has more cells than there are columns")
-    if not table:
-        raise InputError(f"at={str(options.at)!r}: has no rows")
+    table, _ = opened(options.at, "at", as_written=True)
     at = {
-        name: _column(table, name)
+        name: _given(numbers(table[name], name), name)
         for name in (*GIVEN, "params_no_embed", "params_active", "steps")
-        if name in names
+        if name in table and name != "loss"
     }
     predicted, warnings = rows(found, at, options.params_kind, options.extrapolate, options.level)
-    with replacing(options.out) as written, written.open("w", newline="") as file:
-        every = [*names, *(name for name in predicted if name not in names)]
-        writer = csv.DictWriter(file, every)
-        writer.writerow({name: cell(name) for name in every})
-        for i, row in enumerate(table):
-            writer.writerow(
-                {
-                    **{name: cell(value or "") for name, value in row.items()},
-                    **{
-                        name: "" if np.isnan(v[i]) else repr(float(v[i]))
-                        for name, v in predicted.items()
-                    },
-                }
-            )
+    added = _beside(table, predicted)
+    with replacing(options.out) as written:
+        safe = table.map(lambda value: cell(value) if isinstance(value, str) else value)
+        safe.assign(**added).rename(columns=cell).to_csv(written, index=False)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if options.json:
         print_json(
             {
                 "rows": len(table),
-                "columns": list(predicted),
+                "columns": list(added),
                 "out": str(options.out),
                 "warnings": warnings,
             }
         )
     else:
-        print(
-            f"{len(table)} rows with "
-            f"{', '.join(n for n in predicted if not n.endswith(('_low', '_high')))} in "
-            f"{options.out}"
-        )
+        shown = (name for name in added if not name.endswith(("_low", "_high")))
+        print(f"{len(table)} rows with {', '.join(shown)} in {options.out}")
     return 0
 
 
-def _column(table: list[dict[str, str]], name: str) -> list[float]:
-    values = []
-    for i, row in enumerate(table):
-        try:
-            values.append(float(row[name]))
-        except (TypeError, ValueError):
-            raise InputError(f"{name}={row[name]!r} in row {i + 1}: must be a number") from None
+def _given(values: "Array", name: str) -> "Array":
+    import numpy as np
+
+    if np.isnan(values).any():
+        raise InputError(f"{name}: missing in row {int(np.argmax(np.isnan(values))) + 1}")
     return values
+
+
+def _beside(table: "pd.DataFrame", predicted: "dict[str, Array]") -> "dict[str, Any]":
+    """Columns to add: a measured one keeps its name, and what is predicted of it stands beside it,
+    with what the measured is off.
+    """
+    import numpy as np
+
+    from fits.table.cells import numbers
+
+    added: dict[str, Any] = {}
+    for name, values in predicted.items():
+        quantity = name.removesuffix("_low").removesuffix("_high")
+        taken = quantity in table
+        spelled = [None if np.isnan(v) else repr(float(v)) for v in values]
+        added[name.replace(quantity, f"{quantity}_predicted", 1) if taken else name] = spelled
+        if taken and name == quantity:
+            off = numbers(table[name], name) / values - 1
+            added[f"{name}_residual"] = [None if np.isnan(v) else f"{v:.6g}" for v in off]
+    return added
 
 
 def show(made: "Recipe") -> None:

@@ -4,27 +4,24 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from tyro.conf import Positional, arg
+from typing import TYPE_CHECKING, Any
 
 from ground import InputError
 from ground.files import replace, writable
 from ground.reading import document
-from scalelab.cli.args import gathered, parse, print_json
+from scalelab.cli.args import parse, print_json
+from scalelab.cli.runs import Runs, say_left_out, table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Runs):
     """Runs, transfer checks, law, prediction and recipe on one page that fetches nothing and
     answers "what if N were twice that".
     """
 
-    data: Annotated[Positional[Path], arg(metavar="DATA")]
-    """A store, a Parquet, or a CSV with the table's column names; what a section lacks, it says."""
     out: Path = Path("report.html")
     """The page to write."""
     fit: tuple[Path, ...] = ()
@@ -39,10 +36,6 @@ class Report:
     """A recipe saved by `scalelab predict --out`."""
     audit: Path | None = None
     """The answer of `scalelab audit --json`."""
-    where: tuple[str, ...] = ()
-    """Keep rows with COLUMN=VALUE (repeatable)."""
-    map: tuple[str, ...] = ()
-    """Our column name = the file's, such as loss=val_loss (repeatable)."""
     tolerance: float = 1.0
     """Of the transfer checks: the optimum's total drift in log2 that passes."""
     title: str = ""
@@ -52,7 +45,7 @@ class Report:
 
 
 def main(args: list[str]) -> int:
-    options = parse(Report, "scalelab report", gathered(args, "--fit", "--where", "--map"))
+    options = parse(Report, "scalelab report", args)
     if not options.tolerance > 0:
         raise InputError(
             f"tolerance={options.tolerance!r}: must be above 0 (log2 of the optimum's total drift)"
@@ -105,20 +98,15 @@ def main(args: list[str]) -> int:
 
 def _table(options: Report) -> "pd.DataFrame":
     """Every run of DATA, diverged and failed ones included."""
-    from fits.table.rows import read
-    from scalelab.cli.fit import names
+    from fits.table.rows import told
 
-    found = read(
-        options.data, names(options.map), options.where, one_row_a_run=False, every_status=True
-    )
-    told = ", ".join(f"{rows} {reason}" for reason, rows in found.left_out.items())
+    found = table(options, every_status=True)
     if found.frame.empty:
         raise InputError(
             f"data={str(options.data)!r}: no row is "
-            f"left{' after --where' if options.where else ''}; left out: {told}"
+            f"left{' after --where' if options.where else ''}; left out: {told(found.left_out)}"
         )
-    if told:
-        print(f"left out: {told}", file=sys.stderr)
+    say_left_out(found)
     return found.frame
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import signal
 import sys
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 LARGEST_TABLE = 1 << 20  # bytes
 # where --lr is not given; the optimum of the demo's widths to a factor 2, others 2^-7
 LR = {"u-mup": 0.5}
+
+
+SHORTEST_MEMORY = 100.0  # steps: decays that people use per step have 700 (1e-3) and more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,13 @@ def main(args: list[str]) -> int:
     runtime.start()
     corpus = data.open_corpus(options.corpus, options.cache, options.vocab)
     trial = trial_of(options, corpus)
+    if (memory := half_life_steps(trial.weight_decay)) < SHORTEST_MEMORY:
+        print(
+            f"warning: weight_decay={trial.weight_decay:g} is independent of the LR: a weight "
+            f"halves in {memory:.1f} steps; AdamW's coefficient {trial.weight_decay:g}, which its "
+            f"LR multiplies, is --weight-decay {trial.weight_decay * trial.lr:.3g} here",
+            file=sys.stderr,
+        )
     if options.explain:
         return _explain(trial, options.json)
     for path in (options.out, options.checkpoints and options.checkpoints / "x"):
@@ -102,6 +113,13 @@ def main(args: list[str]) -> int:
     else:
         _print(trial, result)
     return 0
+
+
+def half_life_steps(weight_decay: float) -> float:
+    """Steps at the schedule's peak in which decay alone halves a weight."""
+    if not 0 < weight_decay < 1:
+        return math.inf if weight_decay <= 0 else 0.0
+    return math.log(2) / -math.log1p(-weight_decay)
 
 
 def trial_of(options: Train, corpus: "Corpus") -> Trial:

@@ -133,7 +133,7 @@ _KEYS = ("question", "expectation", "space", "common", "refine", "rounds")
 
 
 def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
-    data = _plain_data(path)
+    data, said = _plain_data(path)
     if not isinstance(data, dict) or "space" not in data:
         raise InputError(f"study={str(path)!r}: must be a mapping with at least 'space'")
     if unknown := sorted(str(key) for key in data.keys() - set(_KEYS)):
@@ -147,8 +147,8 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
         derived = {k: common.pop(k) for k in ("ff_ratio", "tokens_per_param") if k in common}
         return Study(
             name=path.stem,
-            question=str(data.get("question", "")),
-            expectation=str(data.get("expectation", "")),
+            question=str(said.get("question", "")),
+            expectation=str(said.get("expectation", "")),
             trials=tuple(
                 space.trials(points(data["space"]), lambda p: _derived(p, **derived), **common)
             ),
@@ -165,9 +165,9 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
         ) from None
 
 
-def _plain_data(path: Path) -> Any:
+def _plain_data(path: Path) -> tuple[Any, Any]:
     """What a YAML file holds, which may name a part of itself again and again, but not without
-    end.
+    end; and the same with every word as it was written: no is "no".
     """
     import yaml
 
@@ -186,7 +186,7 @@ def _plain_data(path: Path) -> Any:
             nodes += node
         if left < len(nodes):
             raise InputError(f"study={str(path)!r}: holds more than {NODES:,} values")
-    return data
+    return data, yaml.load(content, Loader=yaml.BaseLoader)
 
 
 def _number(value: Any) -> Any:

@@ -203,3 +203,24 @@ def test_the_check_measures_the_kernels_that_train(monkeypatch):
     expected = {"attention": "hopper_attention", "mlp": "hopper_mlp", "norm": "chains"}
     assert measure.kernels(low) == {**expected, "loss": "hopper_loss"}
     assert set(measure.kernels(dataclasses.replace(low, sequence=32)).values()) != {"plain"}
+
+
+def rows_of(slopes, error=0.02):
+    return [
+        measure.Row("logits", "size", t, s, error, {}, 0.0, t >= measure.FIRST_JUDGED)
+        for t, s in enumerate(slopes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("slopes", "error", "seeds", "verdict"),
+    [
+        ((-0.5, -0.4, -0.2, -0.15, -0.02), 0.02, 3, "pass"),  # a transient that has gone
+        ((0.0, 0.2, 0.3, 0.4, 0.5), 0.05, 3, "fail"),
+        ((0.0, 0.2, 0.3, 0.4, 0.5), 0.05, 1, "not shown"),  # one seed is not enough to fail
+        ((0.0, 0.05, 0.1, 0.12, 0.15), 0.05, 3, "not shown"),  # its error reaches the tolerance
+        ((0.0, 0.0, 0.0, 0.0, float("nan")), 0.0, 3, "fail"),
+    ],
+)
+def test_a_verdict_is_by_the_last_slopes_and_their_errors(slopes, error, seeds, verdict):
+    assert measure.verdict(rows_of(slopes, error), seeds) == verdict

@@ -12,7 +12,7 @@ from ground import InputError
 from lab.parametrization import TABLES, to_data
 from scalelab.cli import check
 
-SMALL = ["coords", "--sizes", "32", "64", "--steps", "2", "--seeds", "1"]
+SMALL = ["coords", "--sizes", "32", "64", "--steps", "2", "--seeds", "2"]
 FIELDS = {
     "parametrization",
     "optimizer",
@@ -172,3 +172,34 @@ def test_a_program_is_not_run_by_its_suffix(tmp_path):
     with pytest.raises(InputError, match="has no function study"):
         check.main(["transfer", str(program), "--run", "--store", str(tmp_path / "store")])
     assert ran.exists(), "asked for, it is"
+
+
+def test_repeated_flags_all_hold_in_either_order(tmp_path, capsys):
+    data = sweep(tmp_path, {"mup": 0.0, "sp": -1.0})
+    args = ["transfer", data, "--json", "--out", str(tmp_path)]
+    for expected in (["sp=fail", "mup=pass"], ["mup=pass", "sp=fail"]):
+        flags = [word for e in expected for word in ("--expect", e)]
+        assert check.main([*args, *flags]) == 0
+    capsys.readouterr()
+    where = ["--where", "parametrization=mup", "--where", "init_seed=0"]
+    assert check.main([*args, *where]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["checks"]
+    assert found["parametrization"] == "mup" and found["rows"][0]["runs"] == 10
+    table = pd.read_csv(data).rename(columns={"width": "d_model", "loss": "Val Loss", "lr": "rate"})
+    table.to_csv(tmp_path / "capital.csv", index=False)
+    maps = ["--map", "width=d_model", "--map", "loss=Val Loss", "--map", "lr=rate"]
+    mapped = ["transfer", str(tmp_path / "capital.csv"), "--out", str(tmp_path), *maps]
+    assert check.main([*mapped, "--expect", "sp=fail"]) == 0
+
+
+def test_what_is_left_out_is_in_the_text_and_not_shown_is_no_pass(tmp_path, capsys):
+    table = pd.read_csv(sweep(tmp_path, {"mup": 0.0})).drop(columns="status")
+    table = table[(table["width"] < 512) | (table["lr"] <= 2.0**-10)].astype({"loss": object})
+    table.loc[table["lr"] == 2.0**-3, "loss"] = ""
+    table.to_csv(tmp_path / "gaps.csv", index=False)
+    args = ["transfer", str(tmp_path / "gaps.csv"), "--out", str(tmp_path)]
+    assert check.main(args) == 1
+    out = capsys.readouterr().out
+    assert "mup adamw: not shown" in out and "size 512 left out: 3 values" in out
+    assert "left out: 6 loss missing" in out
+    assert check.main([*args, "--expect", "mup=not shown"]) == 0

@@ -12,6 +12,7 @@ import pytest
 from fits.record import load
 from scalelab.__main__ import main
 from tests.fits.runs import EPOCH, surface
+from tests.fits.table import made
 
 FIELDS = [
     "law",
@@ -25,6 +26,7 @@ FIELDS = [
     "condition",
     "identified",
     "warnings",
+    "unit",
 ]
 
 
@@ -61,6 +63,7 @@ def test_json_fields_and_row_selection(runs: Path, capsys) -> None:
         "params",
         "tokens",
         "flops",
+        "tokens_per_param",
     }
     by_best = answer(capsys, str(runs), "--map", "loss=val_loss", "--best-over", "lr")
     assert by_best["params"] == by_where["params"] and by_best["left_out"] == {
@@ -214,6 +217,40 @@ def test_a_fit_imports_neither_jax_nor_scipy_and_stays_within_its_budget(runs: P
         assert done.stderr.strip() == "[]"
     # twice the budget: Python without cached bytecode imports pandas in 2 s
     assert np.median(seconds) < 3.0
+
+
+def test_left_out_rows_and_the_unit_are_in_text_and_json_alike(tmp_path: Path, capsys) -> None:
+    table = made.histories().dropna().rename(columns={"val_loss": "val_bpb"})
+    table["State"] = np.where(table["run_id"] == "r03", "crashed", "finished")
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    args = [str(tmp_path / "runs.csv"), "--map", "loss=val_bpb"]
+    found = answer(capsys, *args)
+    assert found["left_out"] == {"earlier row of the same run_id": 90, "failed": 1}
+    assert found["n"] == 29 and found["unit"] == "bits per byte"
+    assert main(["fit", *args]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "left out: 90 earlier row of the same run_id, 1 failed" in text
+    assert "in bits per byte by its column's name" in text
+    assert answer(capsys, *args, "--checkpoints", "all")["n"] == 116
+
+
+def test_doors_to_optima_from_runs(tmp_path: Path, capsys) -> None:
+    """isoFLOP profiles, and the critical batch, by one command each."""
+    n, c = np.meshgrid(np.geomspace(1e8, 4e9, 9), np.geomspace(3e19, 3e20, 4))
+    table = pd.DataFrame({"params": n.ravel(), "flops": c.ravel()})
+    table["loss"] = made.loss(table["params"], table["flops"] / 6 / table["params"])
+    table.to_csv(tmp_path / "iso.csv", index=False)
+    found = answer(capsys, str(tmp_path / "iso.csv"), "--law", "isoflop")
+    planted = made.PLANTED["beta"] / (made.PLANTED["alpha"] + made.PLANTED["beta"])
+    assert found["params"]["flops"]["value"] == pytest.approx(planted, abs=0.03)
+    rows = [
+        {"params": size, "batch_tokens": b, "tokens": d * (1 + b / (30 * d**0.462)),
+         "loss": made.loss(size, d)}
+        for size in (1e8, 1e9) for b in 2.0 ** np.arange(15, 23) for d in np.geomspace(1e9, 3e10, 5)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(tmp_path / "critical.csv", index=False)
+    found = answer(capsys, str(tmp_path / "critical.csv"), "--law", "critical-batch")
+    assert found["params"]["tokens"]["value"] == pytest.approx(0.462, abs=0.02)
 
 
 def test_the_best_weight_decay_from_runs_over_it(tmp_path: Path, capsys) -> None:

@@ -102,3 +102,53 @@ def test_it_starts_fast():
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 1.2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["params,tokens\n1e9,2e10\n", "params;tokens\n1e9;2e10\n", "params\ttokens\n1e9\t2e10\n",
+     "\ufeffparams,tokens\n1e9,2e10\n", "params, tokens\n1e9, 2e10\n", "params,tokens\n1B,20B\n"],
+)  # fmt: skip
+def test_a_table_of_targets_is_read_as_runs_are(text, tmp_path):
+    at, out = tmp_path / "at.csv", tmp_path / "out.csv"
+    at.write_text(text)
+    assert main(["predict", "--at", str(at), "--out", str(out)]) == 0
+    with out.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["loss"]) == pytest.approx(2.5288, abs=1e-3)
+
+
+def test_a_measured_column_stays_and_the_prediction_stands_beside_it(tmp_path):
+    at, out = tmp_path / "at.csv", tmp_path / "out.csv"
+    at.write_text("params,tokens,lr,weight_decay,loss\n7e9,1.4e11,3e-4,0.1,2.2\n7e9,1.4e11,,,\n")
+    assert main(["predict", "--at", str(at), "--out", str(out)]) == 0
+    with out.open(newline="") as file:
+        row, blank = csv.DictReader(file)
+    assert (row["lr"], row["weight_decay"], row["loss"]) == ("3e-4", "0.1", "2.2")
+    assert float(row["lr_predicted"]) == pytest.approx(4.7216e-4, rel=1e-3)
+    assert float(row["lr_residual"]) == pytest.approx(3e-4 / 4.7216e-4 - 1, rel=1e-3)
+    off = 2.2 / float(row["loss_predicted"]) - 1
+    assert float(row["loss_residual"]) == pytest.approx(off, rel=1e-4)
+    assert {"loss_predicted_low", "loss_predicted_high"} <= row.keys()
+    assert blank["lr"] == blank["lr_residual"] == "" and blank["lr_predicted"]
+    assert "batch_tokens" in row and "batch_tokens_predicted" not in row
+
+
+def test_a_blank_target_is_one_line_with_its_row(tmp_path, capsys):
+    (tmp_path / "at.csv").write_text("params,tokens\n1e9,2e10\n1e9,\n")
+    args = ["predict", "--at", str(tmp_path / "at.csv"), "--out", str(tmp_path / "o.csv")]
+    assert main(args) == 2
+    assert "tokens: missing in row 2" in capsys.readouterr().err
+
+
+def test_a_budget_and_a_loss_to_reach(capsys):
+    assert main(["predict", "--flops", "5.76e23", "--fit", "chinchilla-printed", "--json"]) == 0
+    target = json.loads(capsys.readouterr().out)["target"]
+    assert target["params"] == pytest.approx(3.219e10, rel=0.01)
+    assert target["tokens"] == pytest.approx(2.982e12, rel=0.01)
+    args = ["predict", "--params", "1e9", "--tokens", "2e10", "--fit", "kaplan-critical-batch"]
+    assert main(args) == 2 and "--loss" in capsys.readouterr().err
+    assert main([*args, "--loss", "1.8", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["critical_batch"]["value"] == pytest.approx(2e8 / 1.8 ** (1 / 0.21), rel=1e-3)
+    assert main(["predict", "--flops", "1e21", "--params", "1e9"]) == 2

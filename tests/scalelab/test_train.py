@@ -217,3 +217,10 @@ def stopped(args, text, signal_):
 def test_a_place_that_cannot_be_written_is_found_before_training(flag, train, capsys):
     assert train(flag, "/proc/x/y", "--steps", "100000000") == 2
     assert "'/proc/x/y" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("decay", "said"), [("0.1", True), ("1e-4", False), ("0", False)])
+def test_a_decay_that_is_never_meant_is_said(train, capsys, decay, said):
+    """0.1 is AdamW's coefficient; as a decay a step it halves a weight in 6.6 steps."""
+    assert train("--weight-decay", decay, "--explain") == 0
+    assert ("halves in 6.6 steps" in capsys.readouterr().err) == said

@@ -325,3 +325,8 @@ def test_a_pipe_is_no_study(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(InputError, match="must be a regular file"):
         studies.load(str(tmp_path / "pipe.yaml"), "0" * 64, 16)
+
+
+def test_words_of_a_study_are_kept_as_they_were_written(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(YAML.replace("It stays.", "no"))
+    assert studies.load(str(tmp_path / "mine.yaml"), "0" * 64, 16).expectation == "no"

@@ -14,7 +14,7 @@ from ground import InputError
 from sweeps import files
 from sweeps.record import make_record
 from sweeps.run import work
-from sweeps.status import Board
+from sweeps.status import Board, diverged_at_last
 from sweeps.store import FOLDERS, Store, create, open_store
 from tests.sweeps import toy
 
@@ -297,3 +297,10 @@ def test_a_store_without_its_empty_folders_is_read_and_made_whole(store: Store) 
     assert board.counts()["trials"] == len(TRIALS) and not board.damaged
     create(store.path)
     assert all((store.path / folder).is_dir() for folder in FOLDERS)
+
+
+def test_a_trial_that_ends_worse_than_it_began_is_counted_as_diverged() -> None:
+    row = {"status": "done", "loss": 60.0, "loss_init": 5.57}
+    assert diverged_at_last(row) and diverged_at_last({**row, "loss": None, "status": "diverged"})
+    assert not diverged_at_last({**row, "loss": 2.0})
+    assert not diverged_at_last({"status": "done", "loss": 60.0})

@@ -73,7 +73,7 @@ def _draw_law(
                 "flops": "training compute (FLOP)",
             }[x_name]
         )
-        ax.set_ylabel("loss (nats per token)" if form.target == "loss" else form.target)
+        ax.set_ylabel(f"loss ({fit.target_unit})" if form.target == "loss" else form.target)
         ax.set_title("The law and its points", loc="left", fontweight="bold")
     elif found is not None:
         fitted = evaluate(fit, found.points.x).value

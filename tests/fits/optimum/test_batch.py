@@ -3,12 +3,15 @@ allows.
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import brentq
 
+from fits.fit import fit as fit_law
+from fits.forms import catalogue
 from fits.optimum import critical_batch
 from fits.optimum.batch_plans import pareto
-from fits.optimum.best_batch import best_batch, fit_best_batch
+from fits.table.rows import table_of
 from ground import InputError
 
 
@@ -65,12 +68,16 @@ def runs(rng, params, noise, critical=lambda d: 3.0 * d**0.5):
 
 @pytest.mark.parametrize("noise, tolerance", [(0.0, 0.02), (0.001, 0.05)])
 def test_iso_loss_procedure_recovers_the_law_in_tokens(noise, tolerance):
-    rng, found, sizes = np.random.default_rng(1), [], []
+    rng, tables = np.random.default_rng(1), []
     for params in (1e8, 3e8, 1e9):
-        one = critical_batch.iso_loss(*runs(rng, params, noise), targets=6)
-        found, sizes = found + one, sizes + [params] * len(one)
-    assert all(abs(c.critical_batch / (3.0 * c.tokens_min**0.5) - 1) < 0.06 for c in found)
-    fit = critical_batch.fit_critical_batch(found, sizes)
+        batch, tokens, loss = runs(rng, params, noise)
+        tables.append(
+            pd.DataFrame({"params": params, "batch_tokens": batch, "tokens": tokens, "loss": loss})
+        )
+    law = catalogue.law("critical-batch")
+    points = critical_batch.points(table_of(pd.concat(tables, ignore_index=True)), law, targets=6)
+    np.testing.assert_allclose(points.y, 3.0 * points.x["tokens"] ** 0.5, rtol=0.06)
+    fit = fit_law(points, law)
     assert fit.params["tokens"] == pytest.approx(0.5, abs=tolerance)
     assert fit.interval["tokens"]["low"] < 0.5 < fit.interval["tokens"]["high"]
 
@@ -81,55 +88,6 @@ def test_iso_loss_needs_three_batches_with_a_common_loss():
         critical_batch.iso_loss(size[:12], tokens[:12], loss[:12])
     with pytest.raises(InputError, match="no loss was reached by every batch"):
         critical_batch.iso_loss(size, tokens, loss + 10 * (size > 1e6))
-
-
-def test_best_batch_at_the_vertex_and_its_error():
-    rng, grid, found = np.random.default_rng(3), 2.0 ** np.arange(15, 24), []
-    for _ in range(200):
-        truth = 2.0 ** rng.uniform(18, 20)
-        loss = 3 * (1 + 0.002 * np.log2(grid / truth) ** 2) * np.exp(3e-4 * rng.standard_normal(9))
-        one = best_batch(grid, loss)
-        found.append((np.log(one.batch_tokens / truth), one.log_se, one.status == "interior"))
-    error, se, interior = np.array(found, float).T
-    assert np.mean(interior) > 0.99 and abs(np.mean(error)) < 0.02
-    assert np.sqrt(np.mean(error**2)) == pytest.approx(np.mean(se), rel=0.35)
-
-
-def test_best_batch_on_the_edge_is_censored():
-    grid = 2.0 ** np.arange(15, 22)
-    low = best_batch(grid, 3 + 0.01 * np.log2(grid / 2**12) ** 2)
-    high = best_batch(grid, 3 + 0.01 * np.log2(grid / 2**24) ** 2)
-    assert (low.status, high.status) == ("censored-low", "censored-high") and low.log_se is None
-    with pytest.raises(InputError, match="2 distinct batches"):
-        best_batch(grid[:2], np.array([3.0, 3.1]))
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    ("truth", "status"), [(2**12, "censored-low"), (2**18, "interior"), (2**24, "censored-high")]
-)
-def test_repeated_seeds_of_a_batch_are_no_neighbours_of_each_other(truth, status):
-    rng = np.random.default_rng(4)
-    grid = np.repeat(2.0 ** np.arange(15, 22), 3)
-    for _ in range(50):
-        one = best_batch(
-            grid,
-            3
-            * (1 + 0.002 * np.log2(grid / truth) ** 2)
-            * np.exp(3e-4 * rng.standard_normal(len(grid))),
-        )
-        assert one.status == status
-
-
-def test_best_batch_law_leaves_censored_sweeps_out():
-    tokens, grid = np.geomspace(1e9, 1e11, 7), 2.0 ** np.arange(14, 24)
-    bests = [
-        best_batch(grid, 3 * (1 + 0.002 * np.log2(grid / (0.58 * d**0.571)) ** 2)) for d in tokens
-    ]
-    bests[0] = best_batch(grid, np.log(grid))
-    fit = fit_best_batch(tokens, bests)
-    assert fit.left_out == {"censored-low": 1} and fit.n == 6
-    assert fit.params == pytest.approx({"c": 0.58, "tokens": 0.571}, rel=0.05)
 
 
 def test_two_batch_estimator_is_unbiased():
@@ -147,14 +105,14 @@ def test_two_batch_estimator_is_unbiased():
         and trace == pytest.approx(dimension, rel=0.01)
         and simple == pytest.approx(dimension / signal, rel=0.01)
     )
-    per_step = [
-        critical_batch.gradient_noise(a, b, 8, 256)[2]
-        for a, b in zip(norms[8][:2000], norms[256][:2000], strict=True)
-    ]
+    small, big = norms[8][:2000], norms[256][:2000]
+    per_step = ((small - big) / (1 / 8 - 1 / 256)) / ((256 * big - 8 * small) / 248)
     # the mean of ratios is not the ratio of means
     assert abs(np.mean(per_step) / simple - 1) > 1e-3
     with pytest.raises(InputError, match="batch_small"):
         critical_batch.gradient_noise(norms[8], norms[256], 256, 8)
+    with pytest.raises(InputError, match="not determined, average more draws"):
+        critical_batch.gradient_noise(np.array([1.0]), np.array([1.2]), 1, 16)
 
 
 def test_smaller_longer_trained_models_are_faster():

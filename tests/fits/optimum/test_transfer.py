@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from fits.optimum import cells, joint, sweeps, transfer
+from fits.table.rows import read
 from ground import InputError
 from tests.fits import runs
 
@@ -88,7 +89,7 @@ def test_optima_on_an_edge_are_censored_not_extrapolated():
     assert (middle["censored"], low["censored"], high["censored"]) == (None, "low", "high")
     assert 0 <= low["log2"]["value"] - GRID[0] < 0.1 and low["log2"]["low"] is None
     assert 0 <= GRID[-1] - high["log2"]["value"] < 0.1 and high["log2"]["high"] is None
-    assert answer["verdict"] == "fail" and answer["drift"]["censored"] == [128.0, 256.0]
+    assert answer["verdict"] == "not shown" and answer["drift"]["censored"] == [128.0, 256.0]
 
 
 @pytest.mark.parametrize("top", ["nan", "inf", "status", "above init"])
@@ -315,3 +316,92 @@ def test_one_diverged_seed_does_not_discard_its_cell() -> None:
     assert (cell.runs[best], cell.diverged[best], cell.total) == (2, 1, 24)
     for check in transfer.check(pd.DataFrame(rows)):
         assert [(r["runs"], r["diverged"], r["points"]) for r in check["rows"]] == [(24, 3, 7)] * 2
+
+
+# Verdicts: what is left out reaches them ----------------------------------------------------------
+
+
+def planted(drift, sizes=5, seeds=2, noise=1e-3, seed=11, **options):
+    """A check of optima that move by `drift` in all."""
+    rng = np.random.default_rng(seed)
+    optima = -9.5 + drift * np.linspace(-0.5, 0.5, sizes)
+    table = sweep(optima, rng, grid=np.arange(-14.0, -4.0), seeds=seeds, noise=noise)
+    return table, transfer.check(table, **options)[0]
+
+
+@pytest.mark.parametrize(
+    ("drift", "verdict"),
+    [(0.0, "pass"), (0.6, "pass"), (-0.6, "pass"), (1.0, "not shown"), (2.0, "fail"), (-3, "fail")],
+)
+def test_a_verdict_uses_its_interval(drift, verdict):
+    """Inside, outside, and across the tolerance: the last is neither, and says what would settle
+    it.
+    """
+    # noise that leaves an interval of about a factor 2 about a drift of one
+    _, answer = planted(drift, seeds=1, noise=8e-3 if verdict == "not shown" else 1e-3)
+    assert answer["verdict"] == verdict, answer["reason"]
+    assert ("to settle it" in answer["reason"]) == (verdict == "not shown")
+
+
+@pytest.mark.parametrize("size", [64.0, 1024.0])
+def test_no_pass_without_the_smallest_and_the_largest_size(size):
+    """A size with three values has no basin: it is named with its reason, and the verdict stops."""
+    table, whole = planted(0.2)
+    assert whole["verdict"] == "pass"
+    gaps = table[(table["width"] != size) | (table["lr"] < 2.0**-11.5)]
+    (answer,) = transfer.check(gaps)
+    assert answer["verdict"] == "not shown" and [e["size"] for e in answer["exempt"]] == [size]
+    assert f"size {size:g} left out: 3 values" in answer["reason"]
+    assert f"add values at size {size:g}" in answer["reason"]
+    (inner,) = transfer.check(table[(table["width"] != 256.0) | (table["lr"] < 2.0**-11.5)])
+    assert inner["verdict"] == "pass" and "size 256 left out" in inner["reason"]
+
+
+def test_a_failure_stands_though_a_size_is_left_out():
+    table, _ = planted(-3.0)
+    (answer,) = transfer.check(table[(table["width"] != 1024.0) | (table["lr"] < 2.0**-11.5)])
+    assert answer["verdict"] == "fail" and "size 1024 left out" in answer["reason"]
+
+
+def test_an_edge_that_may_take_the_drift_back_is_no_failure():
+    """The smallest size's optimum lies below its grid: the real drift of -3 may be nearer none."""
+    rng = np.random.default_rng(3)
+    optima = [-8.0, -9.5, -11.0, -12.5]
+    high = sweep(optima, rng, grid=np.arange(-16.0, -4.0))
+    toward = high[(high["width"] > 64) | (high["lr"] >= 2.0**-7.5)]
+    (answer,) = transfer.check(toward)
+    assert answer["rows"][0]["censored"] == "low" and answer["verdict"] == "not shown"
+    beyond = high[(high["width"] < 512) | (high["lr"] >= 2.0**-11.5)]
+    (answer,) = transfer.check(beyond)
+    assert answer["rows"][-1]["censored"] == "low" and answer["verdict"] == "fail"
+
+
+def test_rows_that_were_never_tried_are_counted_and_no_walls(tmp_path):
+    table, clean = planted(0.2)
+    odd = table.astype({"lr": object, "loss": object, "parametrization": object})
+    top = odd["lr"].astype(float) > 2.0**-6
+    odd.loc[top & (odd["width"] == 64), "loss"] = ""  # empty: never ran
+    odd.loc[top & (odd["width"] == 128), "loss"] = "nan"  # tried, diverged
+    extra = odd.head(3).assign(lr=["", "inf", 2.0**-9], parametrization=["mup", "mup", ""])
+    pd.concat([odd, extra.assign(loss=[3.1, 3.2, 3.3])]).to_csv(tmp_path / "t.csv", index=False)
+    (answer,) = transfer.check(read(tmp_path / "t.csv", every_status=True).frame)
+    assert answer["left_out"] == {
+        "parametrization missing": 1,
+        "loss missing": 2,
+        "lr missing or not finite": 2,
+    }
+    first, second = answer["rows"][:2]
+    assert (first["diverged"], second["diverged"]) == (0, 1)
+    assert answer["drift"]["total"]["value"] == pytest.approx(
+        clean["drift"]["total"]["value"], abs=0.1
+    )
+
+
+@pytest.mark.parametrize(("column", "cell"), [("lr", "fast"), ("width", "d512"), ("loss", "three")])
+def test_a_cell_that_is_no_number_is_one_line(column, cell):
+    table, _ = planted(0.2)
+    table = table.astype({column: object})
+    table.loc[6, column] = cell
+    with pytest.raises(InputError, match=f"{column}='{cell}' in row 7: must be a number") as error:
+        transfer.check(table)
+    assert "\n" not in str(error.value)

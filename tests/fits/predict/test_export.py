@@ -95,7 +95,16 @@ def test_weight_decay_is_coupled_and_the_batch_is_the_recipes():
     assert nano["gradient_accumulation_steps"] * nano["batch_size"] * nano[
         "block_size"
     ] == pytest.approx(number["batch_tokens"], rel=0.01)
-    assert max_["steps"] == nano["max_iters"] == titan["training"]["steps"] == number["steps"]
+    # whole sequences a batch, and as many steps as make up the tokens
+    batches = (
+        titan["training"]["global_batch_size"],
+        titan["training"]["global_batch_size"],
+        nano["gradient_accumulation_steps"] * nano["batch_size"],
+    )
+    steps = max_["steps"], titan["training"]["steps"], nano["max_iters"]
+    for batch, count in zip(batches, steps, strict=True):
+        assert batch * count * 4096 == pytest.approx(made().target["tokens"], rel=1e-4)
+        assert count == pytest.approx(number["steps"], rel=0.01)
 
 
 def test_the_shape_has_about_the_parameters_asked_for():
