@@ -6,9 +6,10 @@ Several processes may share the folder. A checkpoint that cannot be read, or who
 those that were saved, is logged and passed over.
 """
 
+import errno
 import hashlib
 import logging
-import re
+import os
 import shutil
 import time
 import uuid
@@ -111,9 +112,9 @@ def save(
             checkpointer.save(path, parts)
     except Exception as error:  # a full disk has many names: OSError, ValueError, XlaRuntimeError
         _remove(path)
-        # tensorstore's words hold all it was asked; what the system said is in their midst
-        system = re.search(r"([A-Z][A-Za-z -]+) \[os_error_code", str(error))
-        raise NotSaved(system[1] if system else str(error)) from error
+        # which of orbax's threads is heard first is chance, and what it says may be of its own end
+        full = shutil.disk_usage(folder).free < sum(array.nbytes for array in arrays.values())
+        raise NotSaved(os.strerror(errno.ENOSPC) if full else str(error)) from error
     finally:
         loud.disabled = False
     same = [
@@ -128,9 +129,10 @@ def save(
 
 def _remove(path: Path) -> None:
     """What a failed save left, which threads of orbax may still be writing at."""
-    for _ in range(20):
-        if not (halves := list(path.parent.glob(f"{path.name}*"))):
-            return
+    gone = 0
+    while gone < 3:
+        halves = list(path.parent.glob(f"{path.name}*"))
+        gone = 0 if halves else gone + 1
         for half in halves:
             shutil.rmtree(half, ignore_errors=True)
         time.sleep(0.1)

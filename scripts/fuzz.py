@@ -93,7 +93,8 @@ def seeds(folder: Path) -> None:
         (["audit", "runs.csv", "--json"], "audit.json"),
     )
     for args in made:
-        run(args, folder, 120)
+        if (done := run(args, folder, 120)).returncode:
+            raise SystemExit(f"a good input is refused: {args}: {done.stderr[-2000:]}")
     for args, name in printed:
         (folder / name).write_text(run(args, folder, 120).stdout)
     loss = {"value": 2.5, "low": 2.4, "high": 2.6, "level": 0.9, "source": "law"}
