@@ -138,13 +138,14 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
     try:
         text = path.read_text()
         data = yaml.safe_load(text)
-        said = yaml.load(text, Loader=yaml.BaseLoader)  # words as they were written: no is "no"
     except (OSError, yaml.YAMLError) as error:
         raise InputError(
             f"study={str(path)!r}: cannot be read ({' '.join(str(error).split())})"
         ) from None
     if not isinstance(data, dict) or "space" not in data:
         raise InputError(f"study={str(path)!r}: must be a mapping with at least 'space'")
+    # words as they were written: no is "no"
+    said = {key.value: node.value for key, node in yaml.compose(text).value}
     if unknown := sorted(data.keys() - set(_KEYS)):
         raise InputError(f"{unknown[0]}: unknown key of a study; known: {', '.join(_KEYS)}")
     try:
