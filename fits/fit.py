@@ -12,7 +12,6 @@ from fits.engine.pose import pose
 from fits.engine.power_law import fit_power
 from fits.engine.problem import Problem
 from fits.engine.solve import solve
-from fits.evaluate import LEVEL
 from fits.forms import catalogue
 from fits.forms.law import Array, Law
 from fits.forms.powers import PowerSum
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
 
     from fits.engine.newton import Solution
 
-ROBUST = (
-    1.345  # standard deviations: Huber's threshold that keeps 95 % of least squares' efficiency
-)
+# standard deviations: Huber's threshold that keeps 95 % of least squares' efficiency
+ROBUST = 1.345
+LEVEL = 0.9  # of the intervals that a closed fit has
 
 
 def fit(

@@ -167,7 +167,7 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
 
 def _plain_data(path: Path) -> tuple[Any, Any]:
     """What a YAML file holds, which may name a part of itself again and again, but not without
-    end; and the same with every word as it was written: no is "no".
+    end; and its top level with every word as it was written: no is "no".
     """
     import yaml
 
@@ -186,7 +186,9 @@ def _plain_data(path: Path) -> tuple[Any, Any]:
             nodes += node
         if left < len(nodes):
             raise InputError(f"study={str(path)!r}: holds more than {NODES:,} values")
-    return data, yaml.load(content, Loader=yaml.BaseLoader)
+    if not isinstance(data, dict):
+        return data, {}
+    return data, {key.value: node.value for key, node in yaml.compose(content).value}
 
 
 def _number(value: Any) -> Any:
