@@ -188,7 +188,9 @@ def _plain_data(path: Path) -> tuple[Any, Any]:
             raise InputError(f"study={str(path)!r}: holds more than {NODES:,} values")
     if not isinstance(data, dict):
         return data, {}
-    return data, {key.value: node.value for key, node in yaml.compose(content).value}
+    top = yaml.compose(content)
+    assert isinstance(top, yaml.MappingNode)
+    return data, {key.value: node.value for key, node in top.value}
 
 
 def _number(value: Any) -> Any:
