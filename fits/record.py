@@ -178,7 +178,8 @@ def _consistent(fit: Fit) -> None:
         _has("replicates", fit.replicates, fit.form)
         if len(counts := {len(values) for values in fit.replicates.values()}) > 1 or 0 in counts:
             reading.refuse("replicates", sorted(counts), "lists of one length")
-    if fit.interval or fit.bootstrap:
+    # a law of optima has intervals of its own draws
+    if fit.bootstrap or (fit.interval and not fit.cells):
         reading.read(_Tries, fit.bootstrap, "bootstrap")
     if fit.starts and not {"tried", "agree"} <= fit.starts.keys():
         reading.refuse("starts", fit.starts, "tried and agree")

@@ -193,9 +193,9 @@ def test_beside_power_lines():
     assert not theirs["fit"]["low"] < theirs["published"] < theirs["fit"]["high"]
 
 
-def test_rough_draws_say_so(monkeypatch):
+def test_too_few_draws_say_so(monkeypatch):
     monkeypatch.setattr(optima, "EFFECTIVE", 1e9)
-    assert "so the interval is rough" in fit_timescale(planted(8)).warnings[-1]
+    assert "so the law goes through the 13 optima" in fit_timescale(planted(8)).warnings[-1]
 
 
 def test_the_figure_shows_every_cell_and_both_lines(tmp_path):
