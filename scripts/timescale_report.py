@@ -1,6 +1,6 @@
 """The plot and the table of results/timescale from a saved fit.
 
-scalelab fit results/timescale/trials.parquet --law timescale --params-kind no_embed --where
+scalelab fit results/timescale/trials.parquet --law timescale --where
 parametrization=u-mup --out results/timescale/fits/u-mup.json
 
 python -m scripts.timescale_report results/timescale/fits/u-mup.json --out results/timescale
@@ -13,6 +13,7 @@ from typing import Any
 from fits.predict.against import against
 from fits.record import load
 from fits.report.plots.timescale import timescale_figure
+from ground.files import replacing
 
 
 def interval(low: float | None, high: float | None, form: str = "{:.3g}") -> str:
@@ -52,7 +53,8 @@ def main() -> None:
         print(f"{one['name']}: {one['params']}, inside our intervals: {one['inside']}")
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.fit.stem}.png"
-    timescale_figure(fit).savefig(path, dpi=150)
+    with replacing(path) as plot:
+        timescale_figure(fit).savefig(plot, dpi=150)
     print(path)
 
 
