@@ -145,7 +145,8 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
     if not isinstance(data, dict) or "space" not in data:
         raise InputError(f"study={str(path)!r}: must be a mapping with at least 'space'")
     # words as they were written: no is "no"
-    said = {key.value: node.value for key, node in yaml.compose(text).value}
+    node = yaml.compose(text)
+    said = {} if node is None else {key.value: value.value for key, value in node.value}
     if unknown := sorted(data.keys() - set(_KEYS)):
         raise InputError(f"{unknown[0]}: unknown key of a study; known: {', '.join(_KEYS)}")
     try:
