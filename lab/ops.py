@@ -125,6 +125,10 @@ def _matrix(
     return scaled, jax.lax.stop_gradient(scaled)
 
 
+def _gain(x: jax.Array, gain: jax.Array) -> jax.Array:
+    return x * jnp.expand_dims(gain.astype(x.dtype), range(x.ndim - 1))
+
+
 PLAIN = Ops(
     embed=lambda tokens_BT, table_VD, scale: times(table_VD[tokens_BT], scale),
     linear=lambda x_BTD, w_DE, scale, factor=1.0, fp8=False: _linear(x_BTD, w_DE, scale * factor),
@@ -134,7 +138,7 @@ PLAIN = Ops(
     matrix_free=_matrix,
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
     readout_factors=lambda scale, backward, tokens: (scale, scale, scale),
-    gain=lambda x, gain: x * gain.astype(x.dtype),
+    gain=_gain,
     glu_factor=lambda alpha: 1.0,
     ungated={"gelu": _gelu, "squared_relu": _squared_relu},
     attention_factor=lambda T, K, alpha: 1.0,
@@ -203,8 +207,7 @@ def _unit_embed(tokens_BT: jax.Array, table_VD: jax.Array, scale: Number) -> jax
 
 
 def _unit_gain(x: jax.Array, gain: jax.Array) -> jax.Array:
-    gain = scale_bwd(gain, (gain.size / x.size) ** 0.5).astype(x.dtype)
-    return x * jnp.expand_dims(gain, range(x.ndim - 1))
+    return _gain(x, scale_bwd(gain, (gain.size / x.size) ** 0.5))
 
 
 def _unit_glu_factor(alpha: Number) -> Number:

@@ -73,7 +73,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     good = _usable(columns, names, left, law.fractions)
     columns = {name: values[good] for name, values in columns.items()}
     y = columns.pop(law.target)
-    warnings += check_units({**columns, law.target: y}, source)
+    warnings += check_units({**columns, law.target: y}, source, _counted(frame[good]))
     _check_neighbours(frame[good], columns)
     _check_enough(columns, y, law, counts(left))
     if law.target == "loss" and "x" not in law.inputs:
@@ -85,6 +85,14 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     return Points(
         columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source, unit
     )
+
+
+def _counted(frame: "pd.DataFrame") -> bool:
+    """Whether the table's FLOPs are 6 params tokens of its own numbers."""
+    if not names_numbers(frame, "params", "tokens", "flops"):
+        return False
+    n, d, flops = (frame[name].to_numpy(float) for name in ("params", "tokens", "flops"))
+    return bool(np.allclose(flops, training(n, d), rtol=0.01))
 
 
 def _check_neighbours(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> None:

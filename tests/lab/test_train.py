@@ -64,7 +64,8 @@ def test_a_batch_is_a_function_of_the_data_seed_and_the_step():
 def test_validation_takes_every_window_once_in_order():
     """93 windows in batches of 4: the last batch is padded, and what pads it is cut off."""
     program, inputs, state = ready(trial())
-    losses = jax.jit(validate, static_argnums=0)(program, inputs, jnp.asarray(CORPUS.val), state)
+    val_N = jnp.asarray(CORPUS.val)
+    losses = jax.jit(validate, static_argnums=0)(program, inputs, val_N, state.params)
     windows = np.stack([CORPUS.val[i : i + 17] for i in range(0, len(CORPUS.val) - 16, 16)]).astype(
         np.int32
     )

@@ -22,7 +22,7 @@ OUTPUTS = {
     "predict --params 1e9 --tokens 2e10 --out recipe.json": "recipe.json",
     "predict --at at.csv --out at.csv": "at.csv",
     "report runs.csv --out page.html": "page.html",
-    "check transfer runs.csv --out plots": "plots/transfer-width-lr.png",
+    "check transfer runs.csv --tolerance 3 --out plots": "plots/transfer-width-lr.png",
     "sweep export store --out table.csv": "table.csv",
     "sweep export store --out table.parquet": "table.parquet",
     "data prepare text.txt --out corpus": "corpus/manifest.json",

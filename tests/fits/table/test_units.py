@@ -76,3 +76,16 @@ def test_tokens_from_what_they_follow_from_and_said():
         points = select(read(table), CHINCHILLA)
         np.testing.assert_allclose(points.x["tokens"], exact)
         assert any(w.startswith("tokens: not in the table") and said in w for w in points.warnings)
+
+
+def test_toy_models_are_no_billions_where_the_tables_own_flops_say_so():
+    """The demo's models have a few thousand parameters; a table in millions has other FLOPs."""
+    rows = [(n, d) for n in (5760, 9000, 27260) for d in (3e5, 6e5, 9e5)]
+    runs = pd.DataFrame(rows, columns=["params", "tokens"])
+    runs = runs.assign(loss=2 + 30 / runs["params"] ** 0.3 + 300 / runs["tokens"] ** 0.4)
+    law = catalogue.law("chinchilla")
+    counted = runs.assign(flops=6 * runs["params"] * runs["tokens"])
+    assert any("rows outside" in w for w in select(counted, law).warnings)
+    for other in (runs, runs.assign(flops=6e12 * runs["params"] * runs["tokens"])):
+        with pytest.raises(InputError, match="count of parameters"):
+            select(other, law)
