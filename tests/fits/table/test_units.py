@@ -1,6 +1,7 @@
 """A unit is told by the name, by most rows, or by the neighbours, and goes with the number."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fits.fit import fit
