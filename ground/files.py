@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +76,23 @@ def replace(
     """`data` (text as UTF-8) at `path`, whole, instead of what was there; as `replacing`."""
     with replacing(path, temporary, follow) as written:
         written.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def private(folder: Path) -> Path:
+    """A folder that only this user can write, nor can others rename it; made where it is not there,
+    for its owner alone. Errors: InputError.
+    """
+    made = folder.absolute()
+    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = made.resolve()
+    for place in (made, *made.parents):
+        about = place.stat()
+        mine = about.st_uid in ((os.geteuid(),) if place == made else (os.geteuid(), 0))
+        sticky = place != made and about.st_mode & stat.S_ISVTX
+        if not mine or (about.st_mode & 0o022 and not sticky):
+            raise InputError(
+                f"private={str(made)!r}: others may write {place} (owner {about.st_uid}, mode "
+                f"{stat.S_IMODE(about.st_mode):o}), and what lies there is run as you; give a "
+                "folder that is yours alone"
+            )
+    return made

@@ -14,14 +14,15 @@ import numpy as np
 from jax.sharding import Mesh
 from numpy.typing import NDArray
 
-from lab import checkpoint, dispatch, mesh
+from lab import checkpoint, mesh
 from lab.actions import ACTIONS
 from lab.diagnostics import step_curves
 from lab.dispatch import CHUNK
-from lab.events import curve_steps, due, interrupted, stretch_end
-from lab.program import Program, program_of
+from lab.events import curve_steps, due, stretch_end
+from lab.executables import Executables, form_of, stacked
+from lab.program import Program
 from lab.records import Curve, Trial
-from lab.train import Data, Inputs, State, inputs_of, start
+from lab.train import Data, Inputs, State, start
 
 CHUNK_SECONDS = 0.5  # how long a dispatch should last: often enough for progress and for stopping
 
@@ -51,6 +52,7 @@ class Cohort:
     mapped: bool
     mesh: Mesh | None
     program: Program
+    compiled: Mapping[str, Any]  # by name, of `lab.dispatch`
     inputs: Inputs
     data: Data
     state: State
@@ -106,10 +108,7 @@ class Cohort:
         before, inputs = self.step, self.inputs
         if inputs.until is not None:
             inputs = inputs._replace(until=self._put(self._ends(before).astype(np.int32)))
-        with mesh.scope(self.mesh):
-            self.state, measured = dispatch.advance(
-                self.program, self.mapped, inputs, self.data.train_N, self.state, n
-            )
+        self.state, measured = self.compiled["advance"](inputs, self.data.train_N, self.state, n)
         host_NC = {name: mesh.to_host(v).reshape(CHUNK, -1) for name, v in measured.items()}
         after = self.step
         for i, trial in enumerate(self.trials):
@@ -134,16 +133,9 @@ class Cohort:
         """One event of the trials that `acts` names. Returns what it measured, (trials, ...), of
         all of them.
         """
-        with mesh.scope(self.mesh):
-            self.state, measured = dispatch.act(
-                event,
-                self.program,
-                self.mapped,
-                self.inputs,
-                self.data,
-                self._put(acts),
-                self.state,
-            )
+        self.state, measured = self.compiled[event](
+            self.inputs, self.data, self._put(acts), self.state
+        )
         lanes = self.state.step.size
         host_C = {
             name: mesh.to_host(v).astype(np.float64).reshape(lanes, -1)
@@ -192,23 +184,21 @@ def open_cohort(
     data: Data,
     saved: Mapping[str, checkpoint.Saved],
     leaves: Sequence[int],
+    programs: Executables,
 ) -> Cohort:
     """The trials at their start, or where `saved` has them, by run id. `how`: of `program_of`."""
-    program = program_of(trials[0], **how)
-    each = [inputs_of(t, data.train_N.shape[0]) for t in trials]
-    if any(map(interrupted, trials)) or any(leaves):
-        each = [one._replace(until=0) for one in each]  # set by every dispatch
-    if mapped and over:  # every device gets as many; a trial of no steps never runs
-        each += [each[-1]._replace(steps=0)] * (-len(each) % over.shape[mesh.TRIAL])
-    inputs = mesh.put(over, dispatch.stack(each, mapped), mapped)
-    with mesh.scope(over):
-        # in turn it runs op by op: compiling the draws takes longer than many a trial, and so each
-        # shape of tensor compiles once
-        state = (
-            dispatch.begin(program, mapped, inputs) if mapped or over else start(program, inputs)
-        )
+    numbers = stacked(trials, mapped, over, data.train_N.shape[0], any(leaves))
+    form = form_of(trials, mapped, over, how, numbers, data)
+    compiled = programs.of(form)
+    inputs = mesh.put(over, numbers, mapped)
+    if "begin" in compiled:
+        state = compiled["begin"](inputs)
+    else:
+        state = start(form.program, inputs)
     curves: list[Curves] = [{} for _ in trials]
-    cohort = Cohort(trials, mapped, over, program, inputs, data, state, curves, np.array(leaves))
+    cohort = Cohort(
+        trials, mapped, over, form.program, compiled, inputs, data, state, curves, np.array(leaves)
+    )
     _restore(cohort, saved)
     return cohort
 

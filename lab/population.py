@@ -20,6 +20,7 @@ from lab import checkpoint, mesh, optim
 from lab.cohort import Cohort, advances, hand_on, open_cohort, save
 from lab.data import Corpus, check_size
 from lab.events import events_of
+from lab.executables import Executables, Form, form_of, stacked
 from lab.parametrization import rules
 from lab.prefix import prefix_of, waves
 from lab.program import signature
@@ -83,6 +84,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     checkpoints: Path | None = None,
     every_seconds: float = 600.0,
+    programs: Executables | None = None,
 ) -> Iterator[Result]:
     """Train `trials`, all of one signature, and yield a `Result` for each as it ends.
 
@@ -93,26 +95,23 @@ def train(
     `accumulate`, `remat`: how a step is
     run where memory is short (`lab.train.Program`); they change rounding only. `stop()` is polled
     between dispatches; when it turns true, what is unfinished is saved under `checkpoints` and the
-    iterator ends. Raises InputError for trials that do not belong together or do not fit the
-    corpus.
+    iterator ends. `programs`: compiled before, and by this call for others. Raises InputError for
+    trials that do not belong together or do not fit the corpus.
     """
     axis = axis or default_axis()
     check(trials, corpus, axis)
     mapped = axis == "map"
-    if mapped and over is None and jax.local_device_count() > 1:
-        over = mesh.make(trial=jax.local_device_count(), devices=jax.local_devices())
+    over, programs = over or _spread(mapped), programs or Executables()
     data = Data(mesh.replicate(over, corpus.train), mesh.replicate(over, corpus.val))
     how = {"accumulate": accumulate, "remat": remat}
     total, done, steps_done, told = sum(t.steps for t in trials), 0, 0, False
     prefixes: dict[str, checkpoint.Saved] = {}  # by the run id of the trial that goes on from it
-    for wave in waves(trials, mapped):
-        group, next_ = [t for t, _ in wave], [t.run_id if t else "" for _, t in wave]
+    for group, next_, leaves in _waves(trials, mapped):
         saved = checkpoint.load(checkpoints, [t.run_id for t in group]) if checkpoints else {}
         for run_id in [t.run_id for t in group if t.run_id in prefixes]:
             prefix = prefixes.pop(run_id)
             saved[run_id] = max(saved.get(run_id, prefix), prefix, key=lambda one: one.step)
-        leaves = [prefix_of(t) if run_id else 0 for t, run_id in zip(group, next_, strict=True)]
-        cohort = open_cohort(group, mapped, over, how, data, saved, leaves)
+        cohort = open_cohort(group, mapped, over, how, data, saved, leaves, programs)
         steps_done += int(cohort.step.sum())
         prefixes |= hand_on(cohort, next_)
         for updates, took in advances(cohort):
@@ -133,6 +132,35 @@ def train(
         if checkpoints:  # the results have been taken, and with them what they rest on
             checkpoint.forget(checkpoints, [t.run_id for t in group])
         done += len(group)
+
+
+def forms(trials: Sequence[Trial], corpus: Corpus, axis: str) -> list[Form]:
+    """What `train` compiles for these trials, in its order; nothing is put on a device."""
+    mapped = axis == "map"
+    over, data = _spread(mapped), Data(corpus.train, corpus.val)
+    found = []
+    for group, _, leaves in _waves(trials, mapped):
+        numbers = stacked(group, mapped, over, len(corpus.train), any(leaves))
+        found.append(form_of(group, mapped, over, {}, numbers, data))
+    return list(dict.fromkeys(found))
+
+
+def _spread(mapped: bool) -> Mesh | None:
+    """Over this process's devices, where trials are mapped and there are several."""
+    if not mapped or jax.local_device_count() == 1:
+        return None
+    return mesh.make(trial=jax.local_device_count(), devices=jax.local_devices())
+
+
+def _waves(
+    trials: Sequence[Trial], mapped: bool
+) -> Iterator[tuple[list[Trial], list[str], list[int]]]:
+    """Of each wave the trials; the run ids of those that go on from them, "" where none does; and
+    where they do.
+    """
+    for wave in waves(trials, mapped):
+        group, next_ = [t for t, _ in wave], [t.run_id if t else "" for _, t in wave]
+        yield group, next_, [prefix_of(t) if to else 0 for t, to in zip(group, next_, strict=True)]
 
 
 def _saved(cohort: Cohort, prefixes: Iterable[checkpoint.Saved], folder: Path, told: bool) -> bool:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import shlex
-import stat
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ground import InputError
+from ground import InputError, files
 from sweeps.job import Job
 from sweeps.launch import Child, environment
 
@@ -67,24 +66,9 @@ class Slurm:
 
 
 def private(folder: str) -> Path:
-    """A folder that only this user can write, made where it is not there: what submitit unpickles
-    in it runs as this user.
-    """
+    """`ground.files.private`: what submitit unpickles in it runs as this user."""
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    made = Path(folder or Path(state) / "scalelab" / "slurm").absolute()
-    made.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = made.resolve()
-    for place in (made, *made.parents):
-        about = place.stat()
-        mine = about.st_uid in ((os.geteuid(),) if place == made else (os.geteuid(), 0))
-        sticky = place != made and about.st_mode & stat.S_ISVTX
-        if not mine or (about.st_mode & 0o022 and not sticky):
-            raise InputError(
-                f"private={str(made)!r}: others may write {place} (owner {about.st_uid}, mode "
-                f"{stat.S_IMODE(about.st_mode):o}), and what lies there is run as you; give a "
-                "folder that is yours alone"
-            )
-    return made
+    return files.private(Path(folder or Path(state) / "scalelab" / "slurm"))
 
 
 class Task:

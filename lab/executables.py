@@ -1,0 +1,162 @@
+"""The compiled programs of a cohort: traced, lowered and compiled once a process, by whoever asks
+first and in whatever thread; what measured their memory is what trains. `lab.shelf` keeps them for
+the next process.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lab import dispatch, mesh
+from lab.events import events_of, interrupted
+from lab.program import Program, program_of
+from lab.records import Trial
+from lab.shelf import Shelf
+from lab.train import Data, Inputs, inputs_of
+
+# What a compiler chooses by timing depends on what else the card does, and programs are compiled
+# while others train: it is left to the libraries' own heuristics, and so the same in every run.
+# `--xla_gpu_autotune_level` in XLA_FLAGS wins.
+UNTIMED = {"xla_gpu_autotune_level": 0}
+
+Compiled = Any  # jax.stages.Compiled
+Lowered = Any  # jax.stages.Lowered
+
+
+@dataclass(frozen=True)
+class Form:
+    """All that a cohort's programs depend on: arrays by their shapes."""
+
+    program: Program
+    mapped: bool
+    over: Mesh | None
+    events: tuple[str, ...]
+    leaves: tuple[jax.ShapeDtypeStruct, ...]  # of `Inputs`
+    structure: Any
+    tokens: tuple[jax.ShapeDtypeStruct, ...]  # of `Data`
+
+    @property
+    def inputs(self) -> Inputs:
+        return self._placed(jax.tree.unflatten(self.structure, self.leaves))
+
+    @property
+    def data(self) -> Data:
+        return Data(*(self._at(one, PartitionSpec()) for one in self.tokens))
+
+    def _at(self, leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+        where = None if self.over is None else NamedSharding(self.over, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    def _placed(self, tree: Any) -> Any:
+        """As `mesh.put` would place it."""
+        if self.over is None:
+            return jax.tree.map(lambda leaf: self._at(leaf, PartitionSpec()), tree)
+        return jax.tree.map(self._at, tree, mesh.specs(self.over, tree, self.mapped))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In turn on one device a state begins op by op: compiling the draws takes longer than many
+        a trial, and so each shape of tensor compiles once.
+        """
+        return (("begin",) if self.mapped or self.over else ()) + ("advance", *self.events)
+
+    def lower(self) -> dict[str, Lowered]:
+        """By name, of `lab.dispatch`."""
+        static, inputs, data = (self.program, self.mapped), self.inputs, self.data
+        with mesh.scope(self.over):
+            begun = dispatch.begin.trace(*static, inputs)
+            state = self._placed(begun.out_info)
+            due = self._placed(jax.ShapeDtypeStruct(state.step.shape, np.dtype(bool)))
+            lowered = {"begin": begun.lower()} if "begin" in self.names else {}
+            lowered["advance"] = dispatch.advance.lower(*static, inputs, data.train_N, state, 1)
+            for name in self.events:
+                lowered[name] = dispatch.act.lower(name, *static, inputs, data, due, state)
+        return lowered
+
+
+def stacked(
+    trials: Sequence[Trial], mapped: bool, over: Mesh | None, tokens: int, rests: bool
+) -> Inputs:
+    """The trials' numbers on the host. `tokens`: of the training stream; `rests`: some trial rests
+    before its end, at a step that every dispatch sets. Over a mesh every device gets as many: those
+    that pad have no steps.
+    """
+    each = [inputs_of(t, tokens) for t in trials]
+    if rests or any(map(interrupted, trials)):
+        each = [one._replace(until=0) for one in each]
+    if mapped and over:
+        each += [each[-1]._replace(steps=0)] * (-len(each) % over.shape[mesh.TRIAL])
+    return dispatch.stack(each, mapped)
+
+
+def form_of(
+    trials: Sequence[Trial],
+    mapped: bool,
+    over: Mesh | None,
+    how: Mapping[str, Any],
+    inputs: Inputs,
+    data: Data,
+) -> Form:
+    """`how`: of `program_of`; of `inputs` and `data` the shapes alone."""
+    leaves, structure = jax.tree.flatten(inputs)
+    shapes = [tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in x) for x in (leaves, data)]
+    program = program_of(trials[0], **how)
+    return Form(program, mapped, over, tuple(events_of(trials[0])), shapes[0], structure, shapes[1])
+
+
+@dataclass
+class Executables:
+    """`of` may be called from any thread: one makes a form's programs, the others wait for them."""
+
+    shelf: Shelf | None = None
+    options: Mapping[str, Any] | None = None  # of the compiler
+    _found: dict[Form, Future[dict[str, Compiled]]] = field(default_factory=dict)
+    _finding: threading.Lock = field(default_factory=threading.Lock)
+    # two that trace at once take each other's interpreter; the first is wanted first
+    _tracing: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, form: Form) -> dict[str, Compiled]:
+        with self._finding:
+            found = self._found.get(form)
+            if mine := found is None:
+                found = self._found[form] = Future()
+        if mine:
+            try:
+                found.set_result(self._make(form))
+            except BaseException as error:  # whoever asks next tries again
+                del self._found[form]
+                found.set_exception(error)
+                raise
+        return found.result()
+
+    def peak(self, form: Form) -> float:
+        """Bytes of arguments, results and temporaries of its steps, by the compiler's own
+        account.
+        """
+        m = self.of(form)["advance"].memory_analysis()
+        return float(
+            m.temp_size_in_bytes
+            + m.argument_size_in_bytes
+            + m.output_size_in_bytes
+            - m.alias_size_in_bytes
+        )
+
+    def _make(self, form: Form) -> dict[str, Compiled]:
+        if self.shelf and (kept := self.shelf.load(form, form.names)):
+            return kept
+        with self._tracing:
+            lowered = form.lower()
+        with ThreadPoolExecutor(len(lowered)) as pool:
+            compiled = dict(zip(lowered, pool.map(self._compile, lowered.values()), strict=True))
+        if self.shelf:
+            self.shelf.keep(form, compiled)
+        return compiled
+
+    def _compile(self, lowered: Lowered) -> Compiled:
+        return lowered.compile(self.options)
