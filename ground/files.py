@@ -83,7 +83,9 @@ def private(folder: Path) -> Path:
     for its owner alone. Errors: InputError.
     """
     made = folder.absolute()
-    made.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in (*reversed(made.parents), made):  # whatever the umask
+        if not place.exists():
+            place.mkdir(mode=0o700, exist_ok=True)
     made = made.resolve()
     for place in (made, *made.parents):
         about = place.stat()

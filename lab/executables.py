@@ -3,7 +3,9 @@ first and in whatever thread; what measured their memory is what trains. `lab.sh
 the next process.
 """
 
+import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,11 +21,6 @@ from lab.program import Program, program_of
 from lab.records import Trial
 from lab.shelf import Shelf
 from lab.train import Data, Inputs, inputs_of
-
-# What a compiler chooses by timing depends on what else the card does, and programs are compiled
-# while others train: it is left to the libraries' own heuristics, and so the same in every run.
-# `--xla_gpu_autotune_level` in XLA_FLAGS wins.
-UNTIMED = {"xla_gpu_autotune_level": 0}
 
 Compiled = Any  # jax.stages.Compiled
 Lowered = Any  # jax.stages.Lowered
@@ -42,12 +39,18 @@ class Form:
     tokens: tuple[jax.ShapeDtypeStruct, ...]  # of `Data`
 
     @property
+    def rests(self) -> bool:
+        """Whether every dispatch says until where."""
+        return self.inputs.until is not None
+
+    @property
     def inputs(self) -> Inputs:
         return self._placed(jax.tree.unflatten(self.structure, self.leaves))
 
     @property
-    def data(self) -> Data:
-        return Data(*(self._at(one, PartitionSpec()) for one in self.tokens))
+    def data(self) -> Any:
+        train, val = (self._at(one, PartitionSpec()) for one in self.tokens)
+        return Data(train, val)  # type: ignore[arg-type]
 
     def _at(self, leaf: Any, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
         where = None if self.over is None else NamedSharding(self.over, spec)
@@ -80,6 +83,15 @@ class Form:
         return lowered
 
 
+def untimed() -> dict[str, Any]:
+    """What a compiler chooses by timing depends on what else the card does, and programs are
+    compiled while others train: it is left to the libraries' own heuristics, and so the same in
+    every run. `--xla_gpu_autotune_level` in XLA_FLAGS wins.
+    """
+    named = "--xla_gpu_autotune_level" in os.environ.get("XLA_FLAGS", "")
+    return {"xla_gpu_autotune_level": 0} if jax.default_backend() == "gpu" and not named else {}
+
+
 def stacked(
     trials: Sequence[Trial], mapped: bool, over: Mesh | None, tokens: int, rests: bool
 ) -> Inputs:
@@ -101,9 +113,9 @@ def form_of(
     over: Mesh | None,
     how: Mapping[str, Any],
     inputs: Inputs,
-    data: Data,
+    data: Sequence[Any],
 ) -> Form:
-    """`how`: of `program_of`; of `inputs` and `data` the shapes alone."""
+    """`how`: of `program_of`; of `inputs` and `data` (as `Data`) the shapes alone."""
     leaves, structure = jax.tree.flatten(inputs)
     shapes = [tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in x) for x in (leaves, data)]
     program = program_of(trials[0], **how)
@@ -116,6 +128,7 @@ class Executables:
 
     shelf: Shelf | None = None
     options: Mapping[str, Any] | None = None  # of the compiler
+    seconds: float = 0.0  # of tracing and compiling
     _found: dict[Form, Future[dict[str, Compiled]]] = field(default_factory=dict)
     _finding: threading.Lock = field(default_factory=threading.Lock)
     # two that trace at once take each other's interpreter; the first is wanted first
@@ -135,6 +148,10 @@ class Executables:
                 raise
         return found.result()
 
+    @property
+    def count(self) -> int:
+        return len(self._found)
+
     def peak(self, form: Form) -> float:
         """Bytes of arguments, results and temporaries of its steps, by the compiler's own
         account.
@@ -150,10 +167,12 @@ class Executables:
     def _make(self, form: Form) -> dict[str, Compiled]:
         if self.shelf and (kept := self.shelf.load(form, form.names)):
             return kept
+        begun = time.perf_counter()
         with self._tracing:
             lowered = form.lower()
         with ThreadPoolExecutor(len(lowered)) as pool:
             compiled = dict(zip(lowered, pool.map(self._compile, lowered.values()), strict=True))
+        self.seconds += time.perf_counter() - begun
         if self.shelf:
             self.shelf.keep(form, compiled)
         return compiled

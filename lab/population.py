@@ -134,15 +134,17 @@ def train(
         done += len(group)
 
 
-def forms(trials: Sequence[Trial], corpus: Corpus, axis: str) -> list[Form]:
-    """What `train` compiles for these trials, in its order; nothing is put on a device."""
+def forms(trials: Sequence[Trial], corpus: Corpus, axis: str) -> dict[Form, list[Trial]]:
+    """What `train` compiles for these trials, in its order, each with the first that it trains;
+    nothing is put on a device.
+    """
     mapped = axis == "map"
-    over, data = _spread(mapped), Data(corpus.train, corpus.val)
-    found = []
+    over, data = _spread(mapped), (corpus.train, corpus.val)
+    found: dict[Form, list[Trial]] = {}
     for group, _, leaves in _waves(trials, mapped):
         numbers = stacked(group, mapped, over, len(corpus.train), any(leaves))
-        found.append(form_of(group, mapped, over, {}, numbers, data))
-    return list(dict.fromkeys(found))
+        found.setdefault(form_of(group, mapped, over, {}, numbers, data), group)
+    return found
 
 
 def _spread(mapped: bool) -> Mesh | None:

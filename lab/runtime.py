@@ -38,11 +38,14 @@ def start(cache: Path | None = None) -> None:
     os.environ["XLA_FLAGS"] = flags(os.environ.get("XLA_FLAGS", ""))
     import jax
 
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache or Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or base / "scalelab" / "xla")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_dir", str(cache or cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def cache_folder() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or base / "scalelab" / "xla")
 
 
 def flags(given: str) -> str:

@@ -4,6 +4,10 @@ compiles.
 JAX writes a compiled program with pickle, which runs what it reads. So the folder is this user's
 alone, never one that others may write (docs/security.md), and a name in it says all that the
 program was made from: what it does not answer to is not opened.
+
+JAX's own cache of compiled programs is off in a process that has a shelf: on a CPU, a program read
+from there cannot be written again (it loads, and then lacks its functions), and it would still be
+traced.
 """
 
 import functools
@@ -20,6 +24,7 @@ from typing import Any
 
 import jax
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
 
 from ground import InputError
 from ground.files import private, replace
@@ -48,8 +53,9 @@ class Shelf:
         for name in names:
             path = self._file(form, name)
             try:
+                payload, takes, gives = pickle.loads(path.read_bytes())
                 found[name] = serialize_executable.deserialize_and_load(
-                    *pickle.loads(path.read_bytes()), execution_devices=_devices(form)
+                    payload, takes, gives, execution_devices=_devices(form)
                 )
             except FileNotFoundError:
                 return None
@@ -70,15 +76,18 @@ class Shelf:
 
 def open_shelf(folder: Path, options: Mapping[str, Any] | None = None) -> Shelf | None:
     """None, with a word in the log, where others may write the folder; and where a program spans
-    several processes.
+    several processes. `options`: of the compiler.
     """
     if jax.process_count() > 1:
         return None
     try:
-        return Shelf(private(folder), repr(sorted((options or {}).items())))
+        shelf = Shelf(private(folder), repr(sorted((options or {}).items())))
     except (InputError, OSError) as error:
         log.warning("compiled programs are not kept: %s", line(str(error), 300))
         return None
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # it remembers that it was on
+    return shelf
 
 
 def _devices(form: Any) -> list[jax.Device]:

@@ -5,18 +5,18 @@ cost.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from lab.counts import flops
 from lab.prefix import family
 from lab.program import signature
 from lab.records import Trial
+from sweeps.pace import Pace
 
 MEMORY_SHARE = 0.9  # of the device: the rest is for the runtime's own buffers and for fragmentation
 
 STRETCH = 1.5  # longest over shortest run of a group: the most that a cohort makes idle
 
-# Bytes that the compiled program of a cohort of so many such trials needs at its peak
-# (sweeps/measure.py)
-Peak = Callable[[Trial, int], float]
+# Bytes that the compiled programs of a cohort need at their peak (sweeps/measure.py); they are then
+# ready to train it
+Peak = Callable[[Sequence[Trial]], float]
 
 
 @dataclass
@@ -29,21 +29,32 @@ class Limits:
     memory: float = float("inf")  # bytes of the device
     peak: Peak | None = None
     _most: dict[tuple[object, ...], int] = field(default_factory=dict)
-    _fits: dict[tuple[object, ...], int] = field(default_factory=dict)
+    # the largest that is known to fit, with its bytes
+    _fits: dict[tuple[object, ...], tuple[int, float]] = field(default_factory=dict)
 
     def of(self, trial: Trial, want: int) -> int:
-        """Up to `want` trials like this one. Where `want` fits, its program is the only one
-        compiled, and it is the one that runs.
+        """Up to `want` trials like this one, by what is known of others: a program's bytes grow
+        with its trials, and what they share counts in full. Compiles nothing.
         """
-        key, room = signature(trial), MEMORY_SHARE * self.memory
-        size = max(1, min(self.known(trial), want))
-        while self.peak is not None and size > self._fits.get(key, 1):
-            need = self.peak(trial, size)
-            if need <= room:
-                self._fits[key] = size
-            else:
-                size = self._most[key] = max(1, min(size - 1, int(size * room / need)))
-        return size
+        size = min(self.known(trial), want)
+        fits, need = self._fits.get(signature(trial), (0, 0.0))
+        if size > fits > 0:
+            size = min(size, max(fits, int(fits * MEMORY_SHARE * self.memory / need)))
+        return max(1, size)
+
+    def cut(self, cohort: list[Trial]) -> list[Trial]:
+        """As many of the cohort's first as fit, in even parts of it, by the account of their
+        program, which is then ready. One is always tried.
+        """
+        key, room = signature(cohort[0]), MEMORY_SHARE * self.memory
+        while self.peak is not None:
+            need, size = self.peak(cohort), len(cohort)
+            if need <= room or size == 1:
+                self._fits[key] = max(self._fits.get(key, (0, 0.0)), (size, need))
+                break
+            self._most[key] = max(1, min(size - 1, int(size * room / need)))
+            cohort = cohort[: even(size, self._most[key])]
+        return cohort
 
     def known(self, trial: Trial) -> int:
         """The most that is not known to be too many."""
@@ -51,9 +62,7 @@ class Limits:
 
     def ran_out(self, trial: Trial, size: int) -> None:
         """A cohort of `size` did not fit after all: half of it is the most from now on."""
-        key = signature(trial)
-        self._most[key] = max(1, size // 2)
-        self._fits[key] = min(self._fits.get(key, 1), self._most[key])
+        self._most[signature(trial)] = max(1, size // 2)
 
 
 def even(count: int, most: int) -> int:
@@ -63,9 +72,9 @@ def even(count: int, most: int) -> int:
     return -(-count // -(-count // most))
 
 
-def group(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials of equal signature and similar length together, the dearest group first (it decides
-    when a sweep ends), each sorted by length.
+def group(trials: Sequence[Trial], pace: Pace) -> list[list[Trial]]:
+    """Trials of equal signature and similar length together, the group that takes longest first (it
+    decides when a sweep ends), each sorted by length.
 
     A mapped cohort runs until its longest trial ends, whose lanes the others leave idle: trials
     shorter by more than STRETCH are a group of their own. Not so those that begin as longer ones do
@@ -85,13 +94,30 @@ def group(trials: Sequence[Trial]) -> list[list[Trial]]:
                 first = longest[name]
                 parts.append([])
             parts[-1].append(trial)
-    return sorted(parts, key=lambda g: (-max(flops(t) for t in g), g[0].run_id))
+    return sorted(parts, key=lambda g: (-seconds(g, pace), g[0].run_id))
 
 
-def form(trials: Sequence[Trial], limits: Limits) -> list[list[Trial]]:
-    """The cohorts that one worker would train, in its order."""
-    out = []
-    for members in group(trials):
-        size = even(len(members), limits.of(members[0], len(members)))
-        out += [members[i : i + size] for i in range(0, len(members), size)]
+def seconds(trials: Sequence[Trial], pace: Pace) -> float:
+    """Of trials of one signature, together or in turn."""
+    return pace.seconds(trials[0]) * sum(t.steps for t in trials)
+
+
+def share(members: Sequence[Trial], total: float, workers: int, pace: Pace) -> int:
+    """How many of a group one worker takes at once: no more than its share of the `total` seconds
+    that are left, else the others would end before it.
+    """
+    return max(1, -(-len(members) // max(1, round(seconds(members, pace) * workers / total))))
+
+
+def form(trials: Sequence[Trial], limits: Limits, workers: int = 1) -> list[list[Trial]]:
+    """The cohorts that the workers would train, in order."""
+    out, pace = [], Pace()
+    groups = group(trials, pace)
+    total = sum(seconds(members, pace) for members in groups)
+    for members in groups:
+        while members:
+            size = even(len(members), limits.of(members[0], share(members, total, workers, pace)))
+            cohort = limits.cut(members[:size])
+            out.append(cohort)
+            members = members[len(cohort) :]
     return out

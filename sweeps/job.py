@@ -7,6 +7,7 @@ import functools
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,18 +108,22 @@ def _stamped(train: Train, prediction_sha256: str) -> Train:
 
 def _lab(job: Job) -> tuple[Train, Limits]:
     """lab's training function on the job's corpus, and the limits of the device at hand."""
-    from lab import population, runtime
+    from lab import executables, population, runtime
     from lab.data import open_corpus
+    from lab.shelf import open_shelf
 
     runtime.start()
     from sweeps import measure
 
     corpus = open_corpus(job.corpus, Path(job.cache), job.vocab)
     axis = job.axis or population.default_axis()
-    train = functools.partial(population.train, corpus=corpus, axis=axis)
+    options = executables.untimed()
+    made = executables.Executables(open_shelf(runtime.cache_folder() / "shelf", options), options)
+    train = functools.partial(population.train, corpus=corpus, axis=axis, programs=made)
     if axis == "turn":
         return train, Limits(most=IN_TURN)
-    return train, Limits(memory=measure.device_memory(), peak=measure.Programs(axis, corpus).peak)
+    peak = measure.Programs(axis, corpus, made).peak
+    return train, Limits(memory=measure.device_memory(), peak=peak)
 
 
 def main(argv: list[str]) -> int:
@@ -136,4 +141,6 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    logging.shutdown()
+    os._exit(code)  # a program that is still being compiled is for nobody

@@ -5,23 +5,23 @@ its steps.
 import functools
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 
-from lab import dispatch
+from lab import mesh, population
 from lab.data import Corpus
-from lab.program import program_of, signature
+from lab.executables import Executables, Form, stacked
 from lab.records import Trial
-from lab.train import Inputs, inputs_of
+from lab.train import start
 
 STEPS = 4  # timed, after one that warms up
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a cohort: bytes at its peak, seconds of one step of all its trials."""
+    """Of a cohort: bytes at its peak, seconds of a step of one of its trials."""
 
     peak_bytes: float
     step_seconds: float
@@ -37,63 +37,39 @@ def device_memory() -> float:
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Programs:
-    """The programs of cohorts on this device, as `lab.dispatch` compiles them; kept by signature
-    and size where `keep`.
-    """
+    """What lab compiles for cohorts on this device, each once."""
 
     axis: str
     corpus: Corpus
-    keep: bool = False
-    _kept: dict[Any, Any] = field(default_factory=dict)
+    made: Executables = field(default_factory=Executables)
 
-    def _inputs(self, trial: Trial, trials: int) -> Inputs:
-        mapped = self.axis == "map"
-        return dispatch.stack(
-            [inputs_of(trial, len(self.corpus.train))] * (trials if mapped else 1), mapped
-        )
+    def forms(self, cohort: Sequence[Trial]) -> dict[Form, list[Trial]]:
+        return population.forms(cohort, self.corpus, self.axis)
 
-    def _compiled(self, trial: Trial, trials: int) -> Any:
-        """Nothing is put on the device: the state is known by its shapes."""
-        key = (signature(trial), trials)
-        if key in self._kept:
-            return self._kept[key]
-        program, inputs, mapped = program_of(trial), self._inputs(trial, trials), self.axis == "map"
-        state = jax.eval_shape(functools.partial(dispatch.begin, program, mapped), inputs)
-        tokens = jax.ShapeDtypeStruct(self.corpus.train.shape, self.corpus.train.dtype)
-        compiled = dispatch.advance.lower(program, mapped, inputs, tokens, state, 1).compile()
-        if self.keep:
-            self._kept[key] = compiled
-        return compiled
-
-    def peak(self, trial: Trial, trials: int) -> float:
-        """`sweeps.cohorts.Peak`: arguments, results and temporaries by the compiler's own
-        account.
+    def peak(self, cohort: Sequence[Trial]) -> float:
+        """`sweeps.cohorts.Peak`: of the most demanding of the programs that train it, which are now
+        ready.
         """
-        m = self._compiled(trial, trials).memory_analysis()
-        return float(
-            m.temp_size_in_bytes
-            + m.argument_size_in_bytes
-            + m.output_size_in_bytes
-            - m.alias_size_in_bytes
-        )
+        return max(map(self.made.peak, self.forms(cohort)))
 
-    def cost(self, trial: Trial, trials: int) -> Cost:
-        """Time a few steps of a cohort of `trials` such trials; in turn, a step of the cohort is
-        one of each.
-        """
-        compiled, inputs, mapped = (
-            self._compiled(trial, trials),
-            self._inputs(trial, trials),
-            self.axis == "map",
-        )
-        tokens_N = jax.device_put(self.corpus.train)
-        state = dispatch.begin(program_of(trial), mapped, inputs)
-        state, measured = compiled(inputs, tokens_N, state, 1)
+    def cost(self, cohort: Sequence[Trial], timed: bool = True) -> Cost:
+        """Of its first program; unless it is `timed`, a step counts 0 seconds."""
+        form, trials = next(iter(self.forms(cohort).items()))
+        return Cost(self.made.peak(form), self._step_seconds(form, trials) if timed else 0.0)
+
+    def _step_seconds(self, form: Form, trials: Sequence[Trial]) -> float:
+        compiled, corpus = self.made.of(form), self.corpus
+        tokens_N = mesh.replicate(form.over, corpus.train)
+        numbers = stacked(trials, form.mapped, form.over, len(corpus.train), form.rests)
+        if form.rests:
+            numbers = numbers._replace(until=numbers.steps)
+        inputs = mesh.put(form.over, numbers, form.mapped)
+        begin = compiled.get("begin") or functools.partial(start, form.program)
+        state, measured = compiled["advance"](inputs, tokens_N, begin(inputs), 1)
         jax.block_until_ready(measured)
         begun = time.perf_counter()
-        state, measured = compiled(inputs, tokens_N, state, STEPS)
+        state, measured = compiled["advance"](inputs, tokens_N, state, STEPS)
         jax.block_until_ready(measured)
-        seconds = (time.perf_counter() - begun) / STEPS
-        return Cost(self.peak(trial, trials), seconds if mapped else seconds * trials)
+        return (time.perf_counter() - begun) / STEPS / len(trials)

@@ -12,8 +12,10 @@ from typing import Any, Protocol
 
 from lab.program import signature
 from lab.records import Result, Trial
+from sweeps.ahead import COHORTS, Ahead
 from sweeps.claims import BEAT_SECONDS, Worker, given_back, tidy, tops
-from sweeps.cohorts import Limits, even, group
+from sweeps.cohorts import Limits, even, group, seconds, share
+from sweeps.pace import Pace
 from sweeps.record import head, make_record
 from sweeps.signals import stop_on_signals
 from sweeps.store import Store
@@ -78,6 +80,7 @@ class _Run:
     watchdog: Watchdog
     failed_before: dict[str, int] = field(default_factory=dict)
     last: tuple[object, ...] | None = None
+    pace: Pace = field(default_factory=Pace)
 
     def set_aside_damaged(self) -> None:
         """Files that cannot be trusted go to damaged/, with their names in the log; their trials
@@ -104,52 +107,73 @@ class _Run:
             if run_id not in published and tried(run_id) < ATTEMPTS
         ]
 
-    def claim(self, open_: list[Trial]) -> list[Trial]:
-        """A cohort of this worker's own, empty when other workers hold all that is left.
+    def taken(self, newest: dict[str, int]) -> set[str]:
+        """Trials that some worker is at, or was when it died."""
+        return {i for i, n in newest.items() if not given_back(self.store, i, n)}
 
-        First what this worker has compiled, then what nobody is at, then the rest, dearest first.
-        The last groups are shared out.
+    def choices(self, open_: list[Trial], taken: set[str]) -> Iterator[tuple[list[Trial], int]]:
+        """The groups to claim from, and how many of each.
+
+        First what this worker has compiled, then what nobody is at, then the rest, what takes
+        longest first. No cohort is longer than a worker's share of all that is left, so that all
+        end together.
         """
-        newest = tops(self.store)
-        # trials that some worker is at, or was when it died
-        taken = {i for i, n in newest.items() if not given_back(self.store, i, n)}
-        groups = group(open_)
+        groups = group(open_, self.pace)
+        total = sum(seconds(g, self.pace) for g in groups)
         groups.sort(key=lambda g: (signature(g[0]) != self.last, any(t.run_id in taken for t in g)))
         for members in groups:
-            size, mine = 1, list[Trial]()
+            free = max(1, sum(t.run_id not in taken for t in members))
+            most = min(free, share(members, total, self.workers, self.pace))
+            yield members, even(free, self.limits.of(members[0], most))
+
+    def claim(self, open_: list[Trial]) -> list[Trial]:
+        """A cohort of this worker's own, empty when other workers hold all that is left."""
+        newest = tops(self.store)
+        for members, size in self.choices(open_, self.taken(newest)):
+            mine = list[Trial]()
             for trial in members:
                 if len(mine) == size:
                     break
                 if self.worker.claim(trial.run_id, newest.get(trial.run_id)):
                     mine.append(trial)
-                    if len(mine) == 1:
-                        free = max(1, sum(t.run_id not in taken for t in members))
-                        size = self.size(
-                            trial,
-                            free,
-                            free if len(groups) >= self.workers else -(-free // self.workers),
-                        )
             if mine:
                 self.last = signature(mine[0])
                 return mine
         return []
 
-    def size(self, trial: Trial, free: int, share: int) -> int:
-        """Of the next cohort: what fits, and `free` trials in cohorts as equal as can be."""
-        while share > 1:
+    def look_ahead(self, ahead: Ahead, open_: list[Trial], cohort: list[Trial]) -> None:
+        """This cohort's programs and those of the next that this worker is likely to claim: it
+        claims none before it trains it.
+        """
+        taken = self.taken(tops(self.store)) | {t.run_id for t in cohort}
+        next_ = [cohort]
+        for members, size in self.choices(open_, taken):
+            free = [t for t in members if t.run_id not in taken]
+            next_ += [free[:size]] if free else []
+        ahead.look(next_[: 1 + COHORTS])
+
+    def cut(self, cohort: list[Trial]) -> list[Trial]:
+        """What of the cohort fits; its programs are ready then."""
+        while len(cohort) > 1:
             try:
-                return even(free, self.limits.of(trial, share))
+                return self.limits.cut(cohort)
             # its program does not compile: there is no memory for that, or training it alone will
             # say why
             except Exception as error:
                 reason = reason_of(error)
                 log.warning(
                     "cohort of %s: its memory cannot be measured (%s)",
-                    trial.run_id,
+                    cohort[0].run_id,
                     reason.splitlines()[0],
                 )
-                share = share // 2 if out_of_memory(reason) else 1
-        return 1
+                cohort = cohort[: len(cohort) // 2 if out_of_memory(reason) else 1]
+        return cohort
+
+    def give_back(self, trials: Iterable[Trial]) -> None:
+        """What this worker still holds of them."""
+        for trial in trials:
+            if trial.run_id in self.worker.claims:
+                self.worker.give_back(trial.run_id)
 
     def halt(self) -> bool:
         """To stop training: asked to, or away for so long that others may have taken over."""
@@ -222,6 +246,8 @@ class _Run:
                 return
             if first:
                 setattr(self.summary, result.status, getattr(self.summary, result.status) + 1)
+                if result.status == "done":
+                    self.pace.learn(trial, result.seconds)
             else:
                 log.warning(
                     "trials/%s.json was published by another worker first; this one's "
@@ -244,24 +270,32 @@ class _Run:
     def loop(self) -> None:
         self.set_aside_damaged()
         self.failed_before = self.store.failures()
-        while not self.stop():
-            self.watchdog.alive()
-            self.worker.renew()
-            with self.summary.spans.of("claim"):
-                open_ = self.open()
-                cohort = self.claim(open_) if open_ else []
-            if cohort:
-                self.train_cohort(cohort)
-                self.worker.note = {}
-                for trial in cohort:  # what was not finished
-                    if trial.run_id in self.worker.claims:
-                        self.worker.give_back(trial.run_id)
-            elif open_:
-                with self.summary.spans.of("wait"):
-                    time.sleep(min(POLL_SECONDS, self.worker.beat_seconds))
-            else:
-                break
+        with Ahead(self.cut) as ahead:
+            while not self.stop():
+                self.watchdog.alive()
+                self.worker.renew()
+                with self.summary.spans.of("claim"):
+                    open_ = self.open()
+                    cohort = self.claim(open_) if open_ else []
+                if cohort:
+                    self.train_claimed(cohort, open_, ahead)
+                elif open_:
+                    with self.summary.spans.of("wait"):
+                        time.sleep(min(POLL_SECONDS, self.worker.beat_seconds))
+                else:
+                    break
         self.summary.stopped = self.stop()
+
+    def train_claimed(self, cohort: list[Trial], open_: list[Trial], ahead: Ahead) -> None:
+        """As much of it as fits; the rest, and what was not finished, is anyone's."""
+        with self.summary.spans.of("compile"):
+            if self.limits.peak is not None:
+                self.look_ahead(ahead, open_, cohort)
+            fits = self.cut(cohort)
+        self.give_back(cohort[len(fits) :])
+        self.train_cohort(fits)
+        self.worker.note = {}
+        self.give_back(fits)
 
 
 def work(

@@ -11,6 +11,7 @@ class Spans:
     """Where a worker's time went, in seconds."""
 
     claim: float = 0.0
+    compile: float = 0.0  # waiting for programs, of cohorts that are mapped
     train: float = 0.0
     publish: float = 0.0
     wait: float = 0.0

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,8 @@ from scalelab.cli.sweep.status import WIDE, duration
 from scalelab.screen import console
 
 if TYPE_CHECKING:
-    from sweeps.plan import Row, Timing
+    from sweeps.pace import Pace
+    from sweeps.plan import Row
     from sweeps.studies import Study
 
 
@@ -23,8 +25,8 @@ class Plan(Source):
     """
 
     store: Path | None = None
-    """A store: what it holds is left out, and its trials give the step times once they cover twelve
-    shapes.
+    """A store: what it holds is left out, and its trials give the step times: by a law once they
+    cover twelve shapes.
     """
     workers: int = 1
     """How many workers will share the study."""
@@ -47,17 +49,13 @@ def main(args: list[str]) -> int:
 
     study, corpus = open_study(options)
     axis = population.default_axis() if options.axis == "auto" else options.axis
-    done, timing = _stored(options.store, study)
+    done, pace = _stored(options.store, study)
     left = [t for t in study.trials if t.run_id not in done]
     memory = measure.device_memory()
-    programs = measure.Programs(axis, corpus, keep=True)
+    programs = measure.Programs(axis, corpus)
     limits = Limits(most=IN_TURN) if axis == "turn" else Limits(memory=memory, peak=programs.peak)
-
-    def cost(trial: Any, trials: int) -> tuple[float, float]:
-        found = programs.cost(trial, trials)
-        return found.peak_bytes, found.step_seconds / trials
-
-    rows = plan.rows(form(left, limits), axis, cost, timing)
+    cost = partial(programs.cost, timed=pace is None)
+    rows = plan.rows(form(left, limits, options.workers), axis, cost, pace)
     document = {
         "study": study.name,
         "trials": len(study.trials),
@@ -70,9 +68,9 @@ def main(args: list[str]) -> int:
         "device": runtime.environment()["device"],
         "device_bytes": memory,
         "axis": axis,
-        "timing": timing.source
-        if timing
-        else f"{measure.STEPS} steps of each program, measured now",
+        "programs": programs.made.count,
+        "compile_seconds": programs.made.seconds,
+        "timing": pace.source if pace else f"{measure.STEPS} steps of each program, measured now",
         "rows": [dataclasses.asdict(r) for r in rows],
     }
     if options.json:
@@ -82,14 +80,14 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _stored(path: Path | None, study: "Study") -> "tuple[set[str], Timing | None]":
+def _stored(path: Path | None, study: "Study") -> "tuple[set[str], Pace | None]":
     if path is None or not path.exists():
         return set(), None
-    from sweeps import plan, table
+    from sweeps import pace, table
     from sweeps.store import open_store
 
     done = open_store(path).ids() & {t.run_id for t in study.trials}
-    return done, plan.from_table(table.store_table(path))
+    return done, pace.from_table(table.store_table(path))
 
 
 def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
@@ -133,6 +131,7 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
         f"{document['tokens']:,} tokens, "
         f"{document['flops']:.3g} FLOPs, {duration(3600 * document['hours'])} with "
         f"{document['workers']} workers on {document['device']} "
-        f"({document['device_bytes'] / 1e9:.1f} GB), axis {document['axis']}\ntimes: "
+        f"({document['device_bytes'] / 1e9:.1f} GB), axis {document['axis']}\n"
+        f"{document['programs']} programs, compiled in {document['compile_seconds']:.0f} s; times: "
         f"{document['timing']}"
     )

@@ -1,0 +1,94 @@
+"""How long a step of one trial takes: as measured where its program has trained, else by a law, else
+by FLOPs and bytes at rates of a current accelerator.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lab.counts import params, params_no_embed
+from lab.program import signature
+from lab.records import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHAPES = 12  # distinct shapes that the step-time law is fitted from (fits/engine/step_time.py)
+# of `fits.forms.step_time`: 400 TFLOP/s and 3 TB/s, what an H200 sustains on small models. Without
+# any measurement, they order cohorts
+ROOFLINE = {"c0": 0.0, "c1": 1 / 4e14, "c2": 1 / 3e12, "c3": 0.0}
+
+
+@dataclass
+class Pace:
+    """Seconds of one step of one trial, by the law `values` of `fits.forms.step_time`; `source`
+    says where they come from.
+    """
+
+    values: Mapping[str, float] = field(default_factory=lambda: ROOFLINE)
+    source: str = "FLOPs and bytes at the rates of an H200"
+    _law: dict[Any, float] = field(default_factory=dict)
+    _known: dict[Any, float] = field(default_factory=dict)
+
+    def seconds(self, trial: Trial) -> float:
+        """What others took, against the law, scales it."""
+        key = signature(trial)
+        if key in self._known:
+            return self._known[key]
+        return self._by_law(trial, key) * self._scale()
+
+    def learn(self, trial: Trial, seconds: float) -> None:
+        """A trial of its program took so long in all."""
+        if seconds > 0:
+            key = signature(trial)
+            self._by_law(trial, key)
+            self._known[key] = seconds / trial.steps
+
+    def _scale(self) -> float:
+        ratios = sorted(known / self._law[key] for key, known in self._known.items())
+        return ratios[len(ratios) // 2] if ratios else 1.0
+
+    def _by_law(self, trial: Trial, key: Any) -> float:
+        if key not in self._law:
+            from fits.forms.step_time import StepTime
+
+            x = {name: np.asarray(float(value)) for name, value in inputs_of(trial).items()}
+            self._law[key] = float(StepTime.predict(self.values, x))
+        return self._law[key]
+
+
+def inputs_of(trial: Trial) -> dict[str, Any]:
+    """Of the step-time law."""
+    names = ("width", "depth", "ff", "vocab", "sequence", "batch_tokens")
+    own = {name: getattr(trial, name) for name in names}
+    return {"params": params(trial), "params_no_embed": params_no_embed(trial), **own}
+
+
+def from_table(table: "pd.DataFrame") -> Pace | None:
+    """From trials that are done: the step-time law over every shape that they trained; over fewer
+    than `SHAPES` the roofline, scaled to them.
+
+    None where there are none, or more than one device or precision: then a few steps have to be
+    measured.
+    """
+    done = table[(table["status"] == "done") & (table["seconds"] > 0)]
+    if done["device"].nunique() != 1 or done["precision"].nunique() != 1:
+        return None
+    from fits.engine.step_time import fit_step_time
+    from fits.forms.step_time import StepTime
+
+    columns = {name: done[name].to_numpy(float) for name in StepTime.inputs}
+    took = (done["seconds"] / done["steps"]).to_numpy(float)
+    shapes, device = len(done[list(StepTime.inputs)].drop_duplicates()), str(done["device"].iloc[0])
+    if shapes < SHAPES:
+        ratio = StepTime.predict(ROOFLINE, columns) / took
+        scale = float(ratio.sum() / (ratio**2).sum())
+        error = float(np.median(np.abs(scale * ratio - 1)))
+        values = {name: scale * value for name, value in ROOFLINE.items()}
+        said = f"FLOPs and bytes, scaled to {len(done)} trials of {shapes} shapes on {device}"
+        return Pace(values, f"{said}, which are {error:.0%} off in the median")
+    fit = fit_step_time(columns, took, device)
+    said = f"step-time law over {len(done)} trials of {shapes} shapes on {fit.source}"
+    return Pace(fit.params, f"{said}, held-out error {fit.derived['median_ape']:.0%}")
