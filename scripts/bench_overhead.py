@@ -25,7 +25,7 @@ import numpy as np
 from lab import cohort, dispatch, population, runtime, train
 from lab.counts import params
 from lab.data import Corpus, open_corpus
-from lab.program import program_of
+from lab.executables import Executables
 from lab.records import Trial
 from sweeps import space
 from sweeps.cohorts import Limits
@@ -98,18 +98,19 @@ def bare(corpus: Corpus, trials: Sequence[Trial]) -> dict[str, float]:
     import jax
 
     data = train.Data(jax.device_put(corpus.train), jax.device_put(corpus.val))
-    program = program_of(trials[0])
+    (form,) = population.forms(trials[:1], corpus, "turn")
+    compiled = Executables().of(form)
     begun, cpu = time.perf_counter(), time.process_time()
     for trial in trials:
         inputs = dispatch.stack([train.inputs_of(trial, len(corpus.train))], False)
-        state = train.start(program, inputs)
+        state = train.start(form.program, inputs)
         done = 0
         while done < trial.steps:
             n = min(dispatch.CHUNK, trial.steps - done)
-            state, measured = dispatch.advance(program, False, inputs, data.train_N, state, n)
+            state, measured = compiled["advance"](inputs, data.train_N, state, n)
             np.asarray(measured["loss"])
             done += n
-        _, measured = dispatch.act("validate", program, False, inputs, data, True, state)
+        _, measured = compiled["validate"](inputs, data, np.array(True), state)
         np.asarray(measured["val_loss"])
     return {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - cpu}
 
@@ -125,8 +126,12 @@ def main(argv: list[str]) -> int:
     corpus = open_corpus("python", Path("runs/corpora"))
     trials = study(corpus, options.trials, options.steps)
     clock = Clock()
-    for module, name in ((dispatch, "advance"), (dispatch, "act"), (cohort, "start")):
-        setattr(module, name, clock.around(getattr(module, name)))
+    for module in (cohort, train):
+        module.start = clock.around(module.start)  # type: ignore[attr-defined]
+    of = Executables.of
+    Executables.of = lambda self, form: {  # type: ignore[method-assign]
+        name: clock.around(one) for name, one in of(self, form).items()
+    }
     bare(corpus, trials[:1])  # compiles
     rows, loops = [], []
     for _ in range(options.repeats):

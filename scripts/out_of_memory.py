@@ -13,7 +13,6 @@ what one ulp in the LR changes.
 
 import argparse
 import dataclasses
-import functools
 import json
 import logging
 import resource
@@ -127,9 +126,7 @@ def run(folder: Path, count: int, shape: dict[str, int], vocab: int, room: float
     memory = room / 2 if device == "cpu" else measure.device_memory()
     programs = measure.Programs("map", corpus)
     whole, of_whole = sweep(folder / "whole", trials, corpus, Limits())
-    cut, of_cut = sweep(
-        folder / "cut", trials, corpus, Limits(memory=memory, peak=functools.cache(programs.peak))
-    )
+    cut, of_cut = sweep(folder / "cut", trials, corpus, Limits(memory=memory, peak=programs.peak))
     ulp = apart(of_nudged, of_two)
     tolerance = {
         "first_steps": max(FIRST_TOLERANCE, ULPS * ulp["first_steps"]),
@@ -139,7 +136,7 @@ def run(folder: Path, count: int, shape: dict[str, int], vocab: int, room: float
     return {
         "trials": count,
         "memory_bytes": memory,
-        "whole_cohort_needs_bytes": programs.peak(trials[0], count),
+        "whole_cohort_needs_bytes": programs.peak(trials),
         "in_cohorts_of_two": two,
         "too_large": whole,
         "cut_by_measure": cut,

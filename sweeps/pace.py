@@ -1,5 +1,5 @@
-"""How long a step of one trial takes: as measured where its program has trained, else by a law, else
-by FLOPs and bytes at rates of a current accelerator.
+"""How long a step of one trial takes: as measured where its program has trained, else by a law,
+else by FLOPs and bytes at rates of a current accelerator.
 """
 
 from collections.abc import Mapping

@@ -11,6 +11,7 @@ import pytest
 
 from ground import InputError
 from lab import checkpoint, cohort, dispatch, events, population
+from lab.executables import Executables
 from lab.program import program_of
 from lab.records import Result, result_from_json, result_json
 from lab.train import Data, inputs_of, start
@@ -131,18 +132,19 @@ def ulp_spread(trial_, loss: float, draws: int = 6) -> float:
 @pytest.mark.parametrize("small_chunks", [False, True])
 def test_resumed_equals_uninterrupted_bit_for_bit(axis, small_chunks, tmp_path, monkeypatch):
     trials = [trial(lr=0.5, steps=40), trial(lr=1.0, steps=25), trial(steps=7)]
-    whole = train(trials, axis)
-    compiled = dispatch.advance._cache_size()
+    programs = Executables()
+    whole = train(trials, axis, programs=programs)
+    compiled = programs.count
     if small_chunks:  # chunks of another length change nothing
         monkeypatch.setattr(cohort, "CHUNK_SECONDS", 0.0)
-    done = train(trials, axis, checkpoints=tmp_path, stop=lambda: True)
+    done = train(trials, axis, checkpoints=tmp_path, stop=lambda: True, programs=programs)
     assert len(done) < 3 and len(list(tmp_path.iterdir())) == 1
     steps = checkpoint.load(tmp_path, [t.run_id for t in trials])
     assert any(0 < s.step < 40 for s in steps.values())
-    resumed = train(trials, axis, checkpoints=tmp_path)
+    resumed = train(trials, axis, checkpoints=tmp_path, programs=programs)
     assert [numbers(r) for r in resumed] == [numbers(r) for r in whole]
     assert not list(tmp_path.iterdir())  # nothing is left of what has ended
-    assert dispatch.advance._cache_size() == compiled
+    assert programs.count == compiled == 1
 
 
 def test_any_subset_resumes_in_any_cohort(tmp_path):
@@ -211,16 +213,18 @@ def test_sigterm_saves_and_stops(tmp_path):
 
 
 def test_one_compile_for_each_signature():
-    train([trial()], "turn")
-    compiled = dispatch.advance._cache_size()
-    train([trial(weight_decay=0.01, beta2=0.9, init_seed=3, steps=9, unique_tokens=1000)], "turn")
-    assert dispatch.advance._cache_size() == compiled
+    programs = Executables()
+    numbers_alone = {"weight_decay": 0.01, "beta2": 0.9, "init_seed": 3, "unique_tokens": 1000}
+    train([trial()], "turn", programs=programs)
+    train([trial(steps=9, **numbers_alone)], "turn", programs=programs)
+    assert programs.count == 1
     # plain ops instead of unit-scaled ones
-    train([trial(parametrization="sp", lr=2**-6, steps=5)], "turn")
-    assert dispatch.advance._cache_size() == compiled + 1
+    train([trial(parametrization="sp", lr=2**-6, steps=5)], "turn", programs=programs)
+    assert programs.count == 2
     # the same ops: the parametrization is numbers
-    train([trial(parametrization="mup", base_width=8, lr=2**-6, steps=9)], "turn")
-    assert dispatch.advance._cache_size() == compiled + 1
+    mup = trial(parametrization="mup", base_width=8, lr=2**-6, steps=9)
+    train([mup], "turn", programs=programs)
+    assert programs.count == 2
 
 
 def test_seeds_are_apart():

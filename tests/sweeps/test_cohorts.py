@@ -1,11 +1,12 @@
-"""Cohorts: one signature each, within memory by measurement, dearest first."""
+"""Cohorts: one signature each, within memory by measurement, the longest first."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from lab.counts import flops
 from lab.program import signature
 from lab.records import Trial
-from sweeps.cohorts import MEMORY_SHARE, Limits, even, form
+from sweeps.cohorts import MEMORY_SHARE, Limits, even, form, group, seconds, share
+from sweeps.pace import Pace
 from tests.sweeps import toy
 
 TRIALS = toy.trials(50)
@@ -15,10 +16,9 @@ def test_cohorts_hold_every_trial_once_and_one_signature_each() -> None:
     cohorts = form(TRIALS, Limits(most=8))
     assert sorted(t.run_id for c in cohorts for t in c) == sorted(t.run_id for t in TRIALS)
     assert all(len({signature(t) for t in c}) == 1 and len(c) <= 8 for c in cohorts)
-    costs = [max(flops(t) for t in c) for c in cohorts]
-    assert costs == sorted(costs, reverse=True) and {
-        c[0].width for c in cohorts[: len(cohorts) // 2]
-    } == {16}
+    groups = [seconds(g, Pace()) for g in group(TRIALS, Pace())]
+    assert groups == sorted(groups, reverse=True) and len(groups) > 1, "the longest first"
+    assert {c[0].width for c in cohorts[: len(cohorts) // 2]} == {16}
 
 
 def test_numbers_seeds_and_lengths_share_a_cohort_and_shapes_do_not() -> None:
@@ -77,33 +77,54 @@ def test_branches_of_one_trunk_stay_together() -> None:
 def test_a_cohort_is_cut_to_memory_by_what_is_measured() -> None:
     asked: list[int] = []
 
-    def peak(trial: Trial, trials: int) -> float:
-        asked.append(trials)
-        return 100.0 + 10.0 * trials
+    def peak(trials: Sequence[Trial]) -> float:
+        asked.append(len(trials))
+        return 100.0 + 10.0 * len(trials)
 
+    forty = [dataclasses.replace(TRIALS[0], init_seed=i) for i in range(40)]
     limits = Limits(memory=400.0, peak=peak)
-    size = limits.of(TRIALS[0], 40)
-    assert 100 + 10 * size <= MEMORY_SHARE * 400 and size >= 20, "most of the room is used"
-    before = list(asked)
-    assert (
-        limits.of(TRIALS[0], 40) == size
-        and limits.of(TRIALS[0], size - 3) == size - 3
-        and asked == before
-    ), "measured once"
+    assert limits.of(forty[0], 40) == 40 and not asked, "nothing is compiled to guess"
+    cohort = limits.cut(forty)
+    size = len(cohort)
+    assert cohort == forty[:size] and 100 + 10 * size <= MEMORY_SHARE * 400 and size >= 20
+    assert asked[-1] == size, "what is measured last is what trains"
     asked.clear()
-    assert Limits(memory=1e9, peak=peak).of(TRIALS[0], 40) == 40 and asked == [40], (
+    assert limits.of(forty[0], 40) < 40 and limits.of(forty[0], size - 3) == size - 3 and not asked
+    assert Limits(memory=1e9, peak=peak).cut(forty) == forty and asked == [40], (
         "what fits compiles one program only"
     )
-    assert Limits(memory=50.0, peak=peak).of(TRIALS[0], 40) == 1, "one is always tried"
+    assert len(Limits(memory=50.0, peak=peak).cut(forty)) == 1, "one is always tried"
+
+
+def test_a_size_that_was_measured_bounds_the_guess_at_others() -> None:
+    limits = Limits(memory=1000.0, peak=lambda trials: 10.0 + 40.0 * len(trials))
+    ten = [dataclasses.replace(TRIALS[0], init_seed=i) for i in range(10)]
+    assert limits.cut(ten) == ten
+    assert limits.of(ten[0], 1000) == int(10 * MEMORY_SHARE * 1000 / 410), "21 of the 22 that fit"
+    assert limits.of(TRIALS[1], 1000) == 1000, "of that signature alone"
 
 
 def test_a_device_that_ran_out_halves_the_most() -> None:
-    limits = Limits(memory=1e9, peak=lambda trial, trials: 1.0)
+    limits = Limits(memory=1e9, peak=lambda trials: 1.0)
     assert limits.of(TRIALS[0], 32) == 32
     limits.ran_out(TRIALS[0], 32)
     assert limits.of(TRIALS[0], 32) == 16 and limits.of(TRIALS[1], 32) == 32, (
         "for that signature alone"
     )
+
+
+def test_several_workers_take_shares_of_the_time() -> None:
+    """One long group is shared out; a short one is not, as the others are busy meanwhile."""
+    wide = [dataclasses.replace(TRIALS[0], width=64, init_seed=i) for i in range(12)]
+    narrow = [dataclasses.replace(TRIALS[0], init_seed=i) for i in range(12)]
+    pace = Pace()
+    pace.learn(wide[0], 9.0)
+    pace.learn(narrow[0], 1.0)
+    total = seconds(wide, pace) + seconds(narrow, pace)
+    assert [share(g, total, 1, pace) for g in (wide, narrow)] == [12, 12]
+    assert [share(g, total, 2, pace) for g in (wide, narrow)] == [6, 12]
+    assert [share(g, total, 4, pace) for g in (wide, narrow)] == [3, 12]
+    assert [len(c) for c in form([*wide, *narrow], Limits(), workers=1)] == [12, 12]
 
 
 def test_cohorts_of_a_group_are_even() -> None:

@@ -3,6 +3,7 @@ corrupted.
 """
 
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
@@ -60,12 +61,12 @@ def test_memory_that_runs_out_splits_a_mapped_cohort_and_it_finishes(
     """
     import jax
 
-    from lab import dispatch
+    from lab.executables import Executables, Form
 
     trials, sizes, held = tiny.trials(4), list[int](), list[weakref.ref[Any]]()
-    advance = dispatch.advance
+    of = Executables.of
 
-    def small(program: Any, mapped: bool, inputs: Any, tokens_N: Any, state: Any, n: int) -> Any:
+    def small(advance: Any, inputs: Any, tokens_N: Any, state: Any, n: int) -> Any:
         assert not any(ref() is not None for ref in held), (
             "what the cohort that ran out had on the device is free again"
         )
@@ -76,12 +77,16 @@ def test_memory_that_runs_out_splits_a_mapped_cohort_and_it_finishes(
             raise jax.errors.JaxRuntimeError(
                 "RESOURCE_EXHAUSTED: Out of memory allocating 42 bytes"
             )
-        return advance(program, mapped, inputs, tokens_N, state, n)
+        return advance(inputs, tokens_N, state, n)
+
+    def on_small(self: Executables, form: Form) -> Any:
+        compiled = of(self, form)
+        return {**compiled, "advance": functools.partial(small, compiled["advance"])}
 
     def mapped(trials: Sequence[Trial], **hooks: Any) -> Iterable[Result]:
         return tiny.train(trials, axis="map", **hooks)
 
-    monkeypatch.setattr(dispatch, "advance", small)
+    monkeypatch.setattr(Executables, "of", on_small)
     store = a_store(tmp_path / "store", trials)
     summary = work(store, "tiny", trials, mapped)
     assert sizes == [4, 2, 2] and (summary.split, summary.done, summary.failed) == (1, 4, 0)
@@ -95,16 +100,16 @@ def test_memory_that_runs_out_splits_a_mapped_cohort_and_it_finishes(
 
 
 def test_the_compiled_programs_own_account_of_memory_cuts_cohorts() -> None:
-    programs = Programs("map", tiny.corpus(), keep=True)
-    trial = tiny.trials(1)[0]
-    few, more = programs.peak(trial, 2), programs.peak(trial, 4)
+    programs, trials = Programs("map", tiny.corpus()), tiny.trials(4)
+    few, more = programs.peak(trials[:2]), programs.peak(trials)
     assert few > 4 * 3 * 2 * 500, (
         "weights and both moments of two trials of about 600 parameters are in it"
     )
     assert more > 1.3 * few, "it grows with the trials"
     limits = Limits(memory=few / 0.9 * 1.001, peak=programs.peak)
-    assert limits.of(trial, 4) == 2
-    assert programs.cost(trial, 2).step_seconds > 0
+    assert limits.cut(trials) == trials[:2] and limits.of(trials[0], 4) == 2
+    assert programs.made.count == 2, "what was measured is what trains"
+    assert programs.cost(trials[:2]).step_seconds > 0
 
 
 def test_killed_inside_a_checkpoint_three_times_then_finished_to_the_bit(
