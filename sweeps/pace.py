@@ -70,11 +70,11 @@ def from_table(table: "pd.DataFrame") -> Pace | None:
     """From trials that are done: the step-time law over every shape that they trained; over fewer
     than `SHAPES` the roofline, scaled to them.
 
-    None where there are none, or more than one device or precision: then a few steps have to be
+    None where there are none, or more than one device: then a few steps have to be
     measured.
     """
     done = table[(table["status"] == "done") & (table["seconds"] > 0)]
-    if done["device"].nunique() != 1 or done["precision"].nunique() != 1:
+    if done["device"].nunique() != 1:
         return None
     from fits.engine.step_time import fit_step_time
     from fits.forms.step_time import StepTime

@@ -81,6 +81,7 @@ class _Run:
     failed_before: dict[str, int] = field(default_factory=dict)
     last: tuple[object, ...] | None = None
     pace: Pace = field(default_factory=Pace)
+    begun: float = field(default_factory=time.perf_counter)
 
     def set_aside_damaged(self) -> None:
         """Files that cannot be trusted go to damaged/, with their names in the log; their trials
@@ -179,9 +180,14 @@ class _Run:
         """To stop training: asked to, or away for so long that others may have taken over."""
         return self.stop() or self.worker.lapsed()
 
+    def moved(self) -> None:
+        """A dispatch or a result is back."""
+        self.watchdog.alive()
+        self.summary.first = self.summary.first or time.perf_counter() - self.begun
+
     def progress(self, state: Any) -> None:
         """Into the next beat, for those who look at the store."""
-        self.watchdog.alive()
+        self.moved()
         self.worker.note = {"tokens_per_second": state.tokens_per_second}
 
     def train_cohort(self, cohort: list[Trial]) -> None:
@@ -226,6 +232,7 @@ class _Run:
                     self.watchdog.alive()
                     result = next(results)
                     trial = rest.pop(result.run_id)
+                    self.moved()
             except StopIteration:
                 return "the training function returned no result for it"
             # whatever a trial raises is its own failure, never the sweep's

@@ -39,4 +39,5 @@ class Summary:
     set_aside: int = 0
     stopped: bool = False
     seconds: float = 0.0
+    first: float = 0.0  # seconds until the first dispatch or result was back
     spans: Spans = field(default_factory=Spans)

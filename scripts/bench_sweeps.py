@@ -1,0 +1,187 @@
+"""Whole sweeps as a user runs them: the share of the wall time that is training, and where the rest
+goes.
+
+    python -m scripts.bench_sweeps --corpus DIR --out DIR --seconds 540
+
+Each study of `scripts/studies` runs through `scalelab sweep run` twice, with an empty cache of
+compiled programs and then, in a new store, with the one that the first run left. Rows go to
+DIR/sweeps.json as they are measured; those of this revision that are there already are not
+measured again, and no run begins that could not end in time. `--workers 2` on two cards.
+`--profile` runs a study's worker once more under Python's profiler: the functions of its main
+thread that take longest.
+"""
+
+import argparse
+import cProfile
+import json
+import os
+import pstats
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ground.files import replace
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ("ladder", "batch_33M", "batch_8M", "batch_134M")
+# training share that is asked for, cold and warm (None: not asked)
+ASKED = {
+    "ladder": (0.80, 0.92), "batch_134M": (0.80, 0.92), "batch_33M": (0.60, 0.80),
+    "batch_8M": (None, 0.50),
+}  # fmt: skip
+GRACE_SECONDS = 20.0  # for workers that are asked to end
+PROFILED = 30  # functions
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+
+
+def measure(study: str, options: argparse.Namespace, cache: Path, left: float) -> dict[str, Any]:
+    """One run in a new store; `whole` is whether it ended by itself within `left` seconds."""
+    store = options.out / "stores" / study
+    shutil.rmtree(store, ignore_errors=True)
+    command = [
+        *(sys.executable, "-m", "scalelab", "sweep", "run"),
+        *(str(ROOT / "scripts" / "studies" / f"{study}.yaml"), "--corpus", options.corpus),
+        *("--store", str(store), "--cache", str(options.out / "corpora")),
+        *("--workers", str(options.workers), "--axis", options.axis, "--json"),
+    ]
+    begun = time.perf_counter()
+    process = subprocess.Popen(command, env=environment(cache), stdout=subprocess.PIPE)
+    try:
+        said, _ = process.communicate(timeout=left)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate()
+    return row(store, time.perf_counter() - begun, process.returncode == 0, options.workers)
+
+
+def row(store: Path, wall: float, whole: bool, workers: int) -> dict[str, Any]:
+    from sweeps.record import head
+    from sweeps.store import open_store
+
+    trials = [found["row"] for found in open_store(store).scan(head)]
+    training = sum(one["seconds"] for one in trials)
+    summaries = [last_summary(path) for path in sorted((store / "logs").glob("worker-*.log"))]
+    return {
+        "trials": len(trials),
+        "whole": whole,
+        "wall_seconds": wall,
+        "training_seconds": training,
+        "training_share": training / wall / workers,
+        "tokens_per_second": sum(one["tokens"] for one in trials) / wall,
+        "workers": summaries,
+        # before and after the workers' own account: two Pythons, JAX, the device, the corpus
+        "around_workers_seconds": wall - max((w.get("seconds", 0.0) for w in summaries), default=0),
+        "losses": {one["run_id"]: one["loss"] for one in trials},
+    }
+
+
+def last_summary(log: Path) -> dict[str, Any]:
+    """What a worker says of itself at its end (`sweeps.summary.Summary`)."""
+    for line in reversed(log.read_text(errors="replace").splitlines()):
+        if '"spans"' in line:
+            found: dict[str, Any] = json.loads(line[line.index("{") :])
+            return found
+    return {}
+
+
+def profile(study: str, options: argparse.Namespace, cache: Path) -> list[dict[str, Any]]:
+    """Of a warm worker on a new store, in a process of its own; compiling ahead is in threads that
+    the profiler does not see.
+    """
+    store = options.out / "stores" / f"{study}-profile"
+    shutil.rmtree(store, ignore_errors=True)
+    out = options.out / f"{study}.pstats"
+    given = {"study": study, "store": str(store), "corpus": options.corpus, "axis": options.axis}
+    given |= {"cache": str(options.out / "corpora"), "out": str(out)}
+    command = [sys.executable, "-m", "scripts.bench_sweeps", "--worker", json.dumps(given)]
+    subprocess.run(command, env=environment(cache), cwd=ROOT, check=True)
+    stats: Any = pstats.Stats(str(out)).stats  # type: ignore[attr-defined]
+    found = [
+        {"function": f"{Path(file).name}:{line} {name}", "calls": calls, "own": own, "all": whole}
+        for (file, line, name), (_, calls, own, whole, _) in stats.items()
+    ]
+    return sorted(found, key=lambda one: -one["own"])[:PROFILED]
+
+
+def worker(given: dict[str, str]) -> None:
+    from lab.data import open_corpus
+    from sweeps.job import Job, run_job
+    from sweeps.store import create
+    from sweeps.studies import load
+
+    corpus = open_corpus(given["corpus"], Path(given["cache"]))
+    path = ROOT / "scripts" / "studies" / f"{given['study']}.yaml"
+    study = load(str(path), corpus.sha256, corpus.vocab)
+    create(given["store"]).declare(study.name, study.question, study.expectation, study.trials)
+    axis = "" if given["axis"] == "auto" else given["axis"]
+    job = Job(
+        store=given["store"], study=study.name, corpus=given["corpus"], cache=given["cache"],
+        axis=axis,
+    )  # fmt: skip
+    profiler = cProfile.Profile()
+    profiler.runcall(run_job, job)
+    profiler.dump_stats(given["out"])
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--corpus", default="python")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench_sweeps"))
+    parser.add_argument("--seconds", type=float, default=540.0)
+    parser.add_argument("--studies", nargs="*", default=list(STUDIES))
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--axis", default="auto")
+    parser.add_argument("--profile", default="", help="a study, after its runs")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.worker:
+        worker(json.loads(options.worker))
+        return 0
+    from lab.runtime import revision
+
+    end = time.monotonic() + options.seconds - GRACE_SECONDS
+    options.out = options.out.absolute()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "sweeps.json"
+    rows = json.loads(file.read_text())["rows"] if file.exists() else []
+    said = {"workers_asked": options.workers, "code": revision()}
+
+    def have(study: str, cache: str) -> dict[str, Any] | None:
+        key = {"study": study, "cache": cache, **said}
+        return next((r for r in rows if r["whole"] and key.items() <= r.items()), None)
+
+    def add(one: dict[str, Any]) -> None:
+        rows.append(one)
+        replace(file, json.dumps({"rows": rows}, indent=1) + "\n")
+        told = {k: v for k, v in one.items() if k not in ("losses", "functions")}
+        print(json.dumps(told), flush=True)
+
+    for study in options.studies:
+        cache = options.out / "caches" / f"{study}-{options.workers}"
+        for i, name in enumerate(("cold", "warm")):
+            before = have(study, "cold")
+            left = end - time.monotonic()
+            if have(study, name) or (name == "warm" and not before):
+                continue
+            if left < (before["wall_seconds"] if before else GRACE_SECONDS):
+                continue  # it could not end in time
+            if name == "cold":
+                shutil.rmtree(cache, ignore_errors=True)
+            found = measure(study, options, cache, left)
+            asked = ASKED.get(study, (None, None))[i]
+            add({"study": study, "cache": name, **said, "asked_share": asked, **found})
+        if options.profile == study and have(study, "warm") and time.monotonic() < end:
+            functions = profile(study, options, cache)
+            add({"study": study, "cache": "profile", **said, "whole": True, "functions": functions})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
