@@ -35,10 +35,12 @@ NO_JAX = [
     "lab.shape",
     "lab.program",
     "lab.diagnostics",
+    "lab.data",
     "lab.events",
     "lab.counts",
     "sweeps.space",
     "sweeps.cohorts",
+    "sweeps.pace",
     "sweeps.store",
 ]
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from ground import InputError
 from lab.parametrization.builtin import TABLES
 from lab.parametrization.monomial import Monomial
@@ -269,6 +267,8 @@ def numbers(trial: Trial) -> dict[str, Any]:
     `weight_decay`: the trial's, at the peak of the schedule. `branch`, `skip`: arrays of 2 x depth.
     `z_loss` weighs log^2 Z. Fields of `Scales` otherwise, `unit` left out.
     """
+    import numpy as np  # here: who only looks at trials does without
+
     named: Mapping[str, Any] = asdict(scales(trial))
     out = {name: value for name, value in named.items() if name != "unit"}
     out |= {"branch": np.asarray(named["branch"]), "skip": np.asarray(named["skip"])}

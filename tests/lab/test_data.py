@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ground import InputError
-from lab import data
+from lab import data, windows
 
 TEXTS = [
     (f"doc{i}", f"document {i}: " + "the quick brown fox jumps over the lazy dog. " * (i % 7 + 3))
@@ -104,13 +104,13 @@ def test_too_small_a_corpus_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000, 4097])
 def test_permute_is_a_bijection(size):
-    out = data.permute(jnp.arange(size), size, jnp.uint32(7))
+    out = windows.permute(jnp.arange(size), size, jnp.uint32(7))
     assert sorted(np.asarray(out).tolist()) == list(range(size))
 
 
 def test_an_epoch_visits_every_window_once_in_an_order_of_its_own():
     tokens, sequence, batch = 64 * 96 + 1, 64, 8
-    starts = jax.jit(lambda seed, step: data.batch_starts(seed, step, batch, sequence, tokens))
+    starts = jax.jit(lambda seed, step: windows.batch_starts(seed, step, batch, sequence, tokens))
     epochs = [np.concatenate([starts(3, e * 12 + i) for i in range(12)]) for e in range(3)]
     for order in epochs:
         assert sorted(order.tolist()) == list(range(0, 96 * 64, 64))
@@ -123,8 +123,8 @@ def test_an_epoch_visits_every_window_once_in_an_order_of_its_own():
 
 
 def test_batches_map_over_seeds_and_steps():
-    one = [np.asarray(data.batch_starts(s, k, 4, 16, 1601)) for s in (0, 5) for k in (0, 9)]
-    both = jax.vmap(lambda s, k: data.batch_starts(s, k, 4, 16, 1601))(
+    one = [np.asarray(windows.batch_starts(s, k, 4, 16, 1601)) for s in (0, 5) for k in (0, 9)]
+    both = jax.vmap(lambda s, k: windows.batch_starts(s, k, 4, 16, 1601))(
         jnp.array([0, 0, 5, 5]), jnp.array([0, 9, 0, 9])
     )
     np.testing.assert_array_equal(np.stack(one), both)

@@ -1,0 +1,60 @@
+"""Tokens to batches: batch = f(data_seed, step), with nothing to remember between steps."""
+
+import jax
+import jax.numpy as jnp
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """The finalizer of MurmurHash3, 32 bits: every input bit reaches every output bit."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def permute(index: jax.Array, size: jax.Array | int, key: jax.Array) -> jax.Array:
+    """A pseudo-random bijection of [0, size) onto itself, evaluated at `index` alone (uint32, any
+    shape).
+
+    A four-round Feistel network on the next even power of two, walked until it lands inside. No
+    table is kept, so a step addresses its own windows; `key` (uint32, broadcast against `index`)
+    picks the permutation. `size` is below 2**31.
+    """
+    size = jnp.asarray(size, jnp.uint32)
+    half = (jnp.uint32(33) - jax.lax.clz(size - 1)) // 2
+    half = jnp.maximum(half, 1)
+    mask = (jnp.uint32(1) << half) - 1
+
+    def rounds(x: jax.Array) -> jax.Array:
+        left, right = x >> half, x & mask
+        for r in range(4):
+            left, right = (
+                right,
+                left
+                ^ (_mix(right ^ _mix(key + jnp.uint32(0x9E3779B9) * jnp.uint32(r + 1))) & mask),
+            )
+        return (left << half) | right
+
+    def step(x: jax.Array) -> jax.Array:
+        return jnp.where(x < size, x, rounds(x))
+
+    return jax.lax.while_loop(lambda x: jnp.any(x >= size), step, rounds(index.astype(jnp.uint32)))
+
+
+def batch_starts(
+    data_seed: jax.Array | int,
+    step: jax.Array | int,
+    batch: int,
+    sequence: int,
+    n_tokens: jax.Array | int,
+) -> jax.Array:
+    """Where the windows of one batch begin: int32[batch], each window `sequence` + 1 tokens of a
+    stream of `n_tokens`.
+
+    Windows tile the stream and come in a new random order every epoch; `step` counts from 0.
+    Traceable in all but the two shapes.
+    """
+    windows = (jnp.asarray(n_tokens, jnp.uint32) - 1) // sequence
+    position = jnp.asarray(step, jnp.uint32) * batch + jnp.arange(batch, dtype=jnp.uint32)
+    epoch = position // windows
+    key = _mix(jnp.asarray(data_seed, jnp.uint32) * jnp.uint32(0x9E3779B9) + _mix(epoch + 1))
+    return (permute(position % windows, windows, key) * sequence).astype(jnp.int32)

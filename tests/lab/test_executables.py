@@ -1,0 +1,104 @@
+"""A cohort's programs: made once, by whoever asks first, and the ones that train; kept for the next
+process where nobody else writes.
+"""
+
+import threading
+import time
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from lab import population, shelf
+from lab.executables import Executables, Form
+from tests.lab.toy import CORPUS, trial
+
+FAST = {"xla_backend_optimization_level": 0}  # of the compiler: these tests are not about speed
+TRIALS = [trial(lr=lr, steps=6) for lr in (0.5, 1.0)]
+
+
+def forms(axis):
+    return list(population.forms(TRIALS, CORPUS, axis))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A shelf with the programs of both axes, and what they trained."""
+    folder = tmp_path_factory.mktemp("shelf") / "own"
+    programs = Executables(shelf.open_shelf(folder, FAST), FAST)
+    results = {axis: train(axis, programs) for axis in population.AXES}
+    assert programs.count == len(population.AXES), "what `forms` says is all that is compiled"
+    assert programs.seconds > 0
+    yield folder, results
+    jax.config.update("jax_enable_compilation_cache", True)  # for the tests of other files
+    compilation_cache.reset_cache()
+
+
+def train(axis, programs):
+    for form in forms(axis):
+        programs.of(form)
+    results = population.train(TRIALS, CORPUS, axis, programs=programs)
+    return [(r.loss, r.curves["loss"]) for r in results]
+
+
+def nothing_is_traced(form):
+    raise AssertionError(f"{form.names} is traced")
+
+
+@pytest.mark.parametrize("axis", population.AXES)
+def test_the_next_process_traces_nothing_and_gets_the_same_bits(axis, kept, monkeypatch):
+    folder, results = kept
+    monkeypatch.setattr(Form, "lower", nothing_is_traced)
+    programs = Executables(shelf.open_shelf(folder, FAST), FAST)
+    assert train(axis, programs) == results[axis] and programs.seconds == 0
+    assert programs.peak(forms(axis)[0]) > 4 * 1000, "it still says what memory it needs"
+    with pytest.raises(AssertionError, match="is traced"):  # other options: another program
+        Executables(shelf.open_shelf(folder, {"some": 1})).of(forms(axis)[0])
+
+
+def test_a_file_that_is_cut_off_is_made_again(kept, caplog, monkeypatch):
+    folder, _ = kept
+    found = shelf.open_shelf(folder, FAST)
+    (form,) = forms("turn")
+    path = found._file(form, "advance")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert found.load(form, form.names) is None and "cannot be loaded" in caplog.text
+    path.write_bytes(whole)
+    assert found.load(form, form.names) is not None
+    monkeypatch.setattr(shelf, "surroundings", lambda: "another version")
+    assert found.load(form, form.names) is None, "of other code it is another file"
+
+
+def test_a_folder_that_others_may_write_is_not_read(kept, caplog):
+    folder, _ = kept
+    folder.chmod(0o770)
+    assert shelf.open_shelf(folder) is None and "others may write" in caplog.text
+    folder.chmod(0o700)
+    assert shelf.open_shelf(folder) is not None
+
+
+def test_one_thread_makes_what_all_wait_for(monkeypatch):
+    made = []
+
+    def slow(self, form):
+        made.append(form)
+        time.sleep(0.2)
+        if len(made) == 1:
+            raise MemoryError("no room")
+        return {"advance": "compiled"}
+
+    monkeypatch.setattr(Executables, "_make", slow)
+    programs, (form,) = Executables(), forms("map")
+    with pytest.raises(MemoryError):
+        programs.of(form)
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(programs.of(form)["advance"]))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == ["compiled"] * 4 and len(made) == 2, "what failed is tried again, once"
