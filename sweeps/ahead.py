@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.records import Trial
 
-COHORTS = 3  # looked ahead at: more than are made while a short one trains
+COHORTS = 3  # looked ahead at: so that short ones too find theirs made
 THREADS = 2  # one traces (which holds Python), one compiles
 log = logging.getLogger("sweeps")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from ground import InputError, text
 from lab.records import Result, Trial
+from sweeps.ahead import COHORTS
 from sweeps.claims import BEAT_SECONDS
 from sweeps.cohorts import Limits
 from sweeps.run import Train, log, work
@@ -40,6 +41,7 @@ class Job:
     axis: str = ""  # "map" or "turn"; "" = map on an accelerator, turn on a CPU
     trainer: str = ""
     workers: int = 1
+    ahead: int = COHORTS  # cohorts whose programs are made while another trains
     most: int = 0  # trials of a cohort; 0 = as many as fit (IN_TURN in turn)
     # of a prediction that was written before the job; every result says so
     prediction_sha256: str = ""
@@ -50,7 +52,7 @@ class Job:
     parent: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 1), ("most", 0)):
+        for name, least in (("workers", 1), ("most", 0), ("ahead", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
         text.name("study", self.study)
@@ -90,6 +92,7 @@ def run_job(job: Job) -> Summary:
         train,
         workers=job.workers,
         limits=limits,
+        ahead=job.ahead,
         beat_seconds=job.beat_seconds,
         parent=job.parent,
         still_seconds=job.still_seconds,
@@ -108,22 +111,19 @@ def _stamped(train: Train, prediction_sha256: str) -> Train:
 
 def _lab(job: Job) -> tuple[Train, Limits]:
     """lab's training function on the job's corpus, and the limits of the device at hand."""
-    from lab import executables, population, runtime
+    from lab import population, runtime
     from lab.data import open_corpus
-    from lab.shelf import open_shelf
 
     runtime.start()
     from sweeps import measure
 
     corpus = open_corpus(job.corpus, Path(job.cache), job.vocab)
     axis = job.axis or population.default_axis()
-    options = executables.untimed()
-    made = executables.Executables(open_shelf(runtime.cache_folder() / "shelf", options), options)
-    train = functools.partial(population.train, corpus=corpus, axis=axis, programs=made)
+    programs = measure.Programs(axis, corpus, measure.kept())
+    train = functools.partial(population.train, corpus=corpus, axis=axis, programs=programs.made)
     if axis == "turn":
         return train, Limits(most=IN_TURN)
-    peak = measure.Programs(axis, corpus, made).peak
-    return train, Limits(memory=measure.device_memory(), peak=peak)
+    return train, Limits(memory=measure.device_memory(), peak=programs.peak)
 
 
 def main(argv: list[str]) -> int:

@@ -12,8 +12,10 @@ import jax
 
 from lab import mesh, population
 from lab.data import Corpus
-from lab.executables import Executables, Form, stacked
+from lab.executables import Executables, Form, stacked, untimed
 from lab.records import Trial
+from lab.runtime import cache_folder
+from lab.shelf import open_shelf
 from lab.train import start
 
 STEPS = 4  # timed, after one that warms up
@@ -35,6 +37,12 @@ def device_memory() -> float:
     return float(
         stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     )
+
+
+def kept() -> Executables:
+    """Those of sweeps on this machine: what an earlier process made is found again."""
+    options = untimed()
+    return Executables(open_shelf(cache_folder() / "shelf", options), options)
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,7 @@ class _Run:
     limits: Limits
     summary: Summary
     watchdog: Watchdog
+    ahead: int
     failed_before: dict[str, int] = field(default_factory=dict)
     last: tuple[object, ...] | None = None
     pace: Pace = field(default_factory=Pace)
@@ -151,16 +152,18 @@ class _Run:
         for members, size in self.choices(open_, taken):
             free = [t for t in members if t.run_id not in taken]
             next_ += [free[:size]] if free else []
-        ahead.look(next_[: 1 + COHORTS])
+        ahead.look(next_[: 1 + self.ahead])
 
     def cut(self, cohort: list[Trial]) -> list[Trial]:
         """What of the cohort fits; its programs are ready then."""
-        while len(cohort) > 1:
+        while True:
             try:
                 return self.limits.cut(cohort)
             # its program does not compile: there is no memory for that, or training it alone will
             # say why
             except Exception as error:
+                if len(cohort) == 1:
+                    return cohort
                 reason = reason_of(error)
                 log.warning(
                     "cohort of %s: its memory cannot be measured (%s)",
@@ -168,7 +171,6 @@ class _Run:
                     reason.splitlines()[0],
                 )
                 cohort = cohort[: len(cohort) // 2 if out_of_memory(reason) else 1]
-        return cohort
 
     def give_back(self, trials: Iterable[Trial]) -> None:
         """What this worker still holds of them."""
@@ -296,7 +298,7 @@ class _Run:
     def train_claimed(self, cohort: list[Trial], open_: list[Trial], ahead: Ahead) -> None:
         """As much of it as fits; the rest, and what was not finished, is anyone's."""
         with self.summary.spans.of("compile"):
-            if self.limits.peak is not None:
+            if self.limits.peak is not None and self.ahead:
                 self.look_ahead(ahead, open_, cohort)
             fits = self.cut(cohort)
         self.give_back(cohort[len(fits) :])
@@ -313,12 +315,13 @@ def work(
     *,
     workers: int = 1,
     limits: Limits | None = None,
+    ahead: int = COHORTS,
     beat_seconds: float = BEAT_SECONDS,
     parent: int = 0,
     still_seconds: float = 0.0,
 ) -> Summary:
     """Train what is missing of `trials`, with `workers` such workers on the store in all; skips
-    what is published.
+    what is published. While a cohort trains, the programs of the next `ahead` are made.
 
     Returns when nothing is left, when only trials are left that failed `ATTEMPTS` times, after
     SIGTERM, or once the process `parent` (when given) is no longer this one's parent: no worker
@@ -349,6 +352,7 @@ def work(
             limits or Limits(),
             summary,
             watchdog,
+            ahead,
         ).loop()
     tidy(store, store.ids())
     summary.seconds = time.perf_counter() - begun

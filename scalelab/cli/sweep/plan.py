@@ -52,7 +52,7 @@ def main(args: list[str]) -> int:
     done, pace = _stored(options.store, study)
     left = [t for t in study.trials if t.run_id not in done]
     memory = measure.device_memory()
-    programs = measure.Programs(axis, corpus)
+    programs = measure.Programs(axis, corpus, measure.kept())
     limits = Limits(most=IN_TURN) if axis == "turn" else Limits(memory=memory, peak=programs.peak)
     cost = partial(programs.cost, timed=pace is None)
     rows = plan.rows(form(left, limits, options.workers), axis, cost, pace)

@@ -16,6 +16,7 @@ from scalelab.cli.sweep import live
 from scalelab.cli.sweep.source import Source, open_study
 from scalelab.cli.sweep.status import WIDE, tell_problems, view
 from scalelab.screen import console
+from sweeps.ahead import COHORTS
 from sweeps.launch import local, ray, slurm
 from sweeps.launch.ray import Ray
 from sweeps.launch.slurm import Slurm
@@ -50,6 +51,8 @@ class Run(Source):
     """
     still_minutes: float = 60.0
     """A worker without a step or a result for so long is stuck, and ends; 0 = never."""
+    ahead: int = COHORTS
+    """Cohorts whose programs are made while another trains; 0 = none."""
     most: int = 0
     """Most trials of one cohort; 0 = what fits."""
     slurm: Annotated[Slurm, arg(name="")] = field(default_factory=Slurm)
@@ -93,8 +96,9 @@ def _job(options: Run, study: str) -> "Job":
     return Job(
         store=str(options.store.absolute()), study=study, corpus=options.corpus,
         vocab=options.vocab, cache=str(options.cache.absolute()), axis="" if options.axis == "auto"
-        else options.axis, trainer=options.trainer, most=options.most, workers=options.workers or
-        max(1, len(local.gpus())), still_seconds=60 * options.still_minutes,
+        else options.axis, trainer=options.trainer, most=options.most, ahead=options.ahead,
+        workers=options.workers or max(1, len(local.gpus())),
+        still_seconds=60 * options.still_minutes,
     )  # fmt: skip
 
 
