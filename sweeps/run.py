@@ -143,16 +143,14 @@ class _Run:
                 return mine
         return []
 
-    def look_ahead(self, ahead: Ahead, open_: list[Trial], cohort: list[Trial]) -> None:
-        """This cohort's programs and those of the next that this worker is likely to claim: it
-        claims none before it trains it.
-        """
+    def likely(self, open_: list[Trial], cohort: list[Trial]) -> list[list[Trial]]:
+        """What this worker is likely to claim after the cohort; it does so when it is free."""
         taken = self.taken(tops(self.store)) | {t.run_id for t in cohort}
-        next_ = [cohort]
+        next_ = []
         for members, size in self.choices(open_, taken):
             free = [t for t in members if t.run_id not in taken]
             next_ += [free[:size]] if free else []
-        ahead.look(next_[: 1 + self.ahead])
+        return next_[: self.ahead]
 
     def cut(self, cohort: list[Trial]) -> list[Trial]:
         """What of the cohort fits; its programs are ready then."""
@@ -297,10 +295,10 @@ class _Run:
 
     def train_claimed(self, cohort: list[Trial], open_: list[Trial], ahead: Ahead) -> None:
         """As much of it as fits; the rest, and what was not finished, is anyone's."""
-        with self.summary.spans.of("compile"):
-            if self.limits.peak is not None and self.ahead:
-                self.look_ahead(ahead, open_, cohort)
-            fits = self.cut(cohort)
+        fits = cohort
+        if self.limits.peak is not None:
+            with self.summary.spans.of("compile"):
+                fits = ahead.of(cohort, self.likely(open_, cohort), self.halt)
         self.give_back(cohort[len(fits) :])
         self.train_cohort(fits)
         self.worker.note = {}

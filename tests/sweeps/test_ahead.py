@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.program import signature
 from lab.records import Result, Trial
-from sweeps.ahead import Ahead
+from sweeps.ahead import THREADS, Ahead
 from sweeps.cohorts import Limits
 from sweeps.run import work
 from sweeps.store import create
@@ -46,22 +46,38 @@ def test_the_next_cohorts_are_ready_when_the_first_has_trained(tmp_path: Path) -
 
 def test_what_no_longer_comes_next_is_not_made_and_nobody_waits_for_the_rest() -> None:
     go, made = threading.Event(), list[str]()
-    cohorts = [[trial] for trial in toy.trials(8)]
+    now, *cohorts = [[trial] for trial in toy.trials(8)]
 
-    def make(cohort: list[Trial]) -> None:
-        go.wait(20.0)
+    def make(cohort: list[Trial]) -> list[Trial]:
+        if cohort != now:
+            go.wait(20.0)
         made.append(cohort[0].run_id)
+        return cohort
 
     with Ahead(make) as ahead:
-        ahead.look(cohorts[:5])
-        while sum(one.running() for one in ahead.busy) < 2:
+        assert ahead.of(now, cohorts[:5], lambda: False) == now
+        while sum(one.running() for one in ahead.next) < THREADS:
             time.sleep(0.01)
-        ahead.look(cohorts[6:7])
+        assert ahead.of(now, cohorts[5:6], lambda: False) == now, "no thread ahead is free"
         begun = time.monotonic()
-    assert time.monotonic() - begun < 5.0 and not made
+    assert time.monotonic() - begun < 5.0 and set(made) == {now[0].run_id}
     go.set()
-    ahead._pool.shutdown(wait=True)
-    assert sorted(made) == sorted(c[0].run_id for c in cohorts[:2])
+    ahead._ahead.shutdown(wait=True)
+    assert sorted(made[2:]) == sorted(c[0].run_id for c in cohorts[:THREADS])
+
+
+def test_a_stop_is_heard_while_the_first_is_made() -> None:
+    go, (cohort, next_) = threading.Event(), ([trial] for trial in toy.trials(2))
+
+    def make(cohort: list[Trial]) -> list[Trial]:
+        go.wait(20.0)
+        return []
+
+    with Ahead(make) as ahead:
+        begun = time.monotonic()
+        assert ahead.of(cohort, [next_], lambda: time.monotonic() - begun > 0.1) == cohort
+    assert time.monotonic() - begun < 5.0
+    go.set()
 
 
 def test_what_is_raised_ahead_is_raised_where_it_trains(tmp_path: Path) -> None:
