@@ -2,7 +2,7 @@
 cost.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
 from lab.prefix import family
@@ -107,6 +107,31 @@ def share(members: Sequence[Trial], total: float, workers: int, pace: Pace) -> i
     that are left, else the others would end before it.
     """
     return max(1, -(-len(members) // max(1, round(seconds(members, pace) * workers / total))))
+
+
+def choices(
+    open_: Sequence[Trial],
+    taken: Container[str],
+    last: object,
+    workers: int,
+    limits: Limits,
+    pace: Pace,
+) -> list[tuple[list[Trial], int]]:
+    """The groups that a worker claims from, and how many of each. `open_` have no result, `taken`
+    some worker is at; `last`: the signature of what this one trained last.
+
+    First what it has compiled, then what nobody is at, then the rest, what takes longest first. No
+    cohort is longer than a worker's share of all that is left, so that all end together.
+    """
+    groups = group(open_, pace)
+    total = sum(seconds(members, pace) for members in groups)
+    groups.sort(key=lambda g: (signature(g[0]) != last, any(t.run_id in taken for t in g)))
+    found = []
+    for members in groups:
+        free = max(1, sum(t.run_id not in taken for t in members))
+        most = min(free, share(members, total, workers, pace))
+        found.append((members, even(free, limits.of(members[0], most))))
+    return found
 
 
 def form(trials: Sequence[Trial], limits: Limits, workers: int = 1) -> list[list[Trial]]:

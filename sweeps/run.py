@@ -14,7 +14,7 @@ from lab.program import signature
 from lab.records import Result, Trial
 from sweeps.ahead import COHORTS, Ahead
 from sweeps.claims import BEAT_SECONDS, Worker, given_back, tidy, tops
-from sweeps.cohorts import Limits, even, group, seconds, share
+from sweeps.cohorts import Limits, choices
 from sweeps.pace import Pace
 from sweeps.record import head, make_record
 from sweeps.signals import stop_on_signals
@@ -113,20 +113,8 @@ class _Run:
         """Trials that some worker is at, or was when it died."""
         return {i for i, n in newest.items() if not given_back(self.store, i, n)}
 
-    def choices(self, open_: list[Trial], taken: set[str]) -> Iterator[tuple[list[Trial], int]]:
-        """The groups to claim from, and how many of each.
-
-        First what this worker has compiled, then what nobody is at, then the rest, what takes
-        longest first. No cohort is longer than a worker's share of all that is left, so that all
-        end together.
-        """
-        groups = group(open_, self.pace)
-        total = sum(seconds(g, self.pace) for g in groups)
-        groups.sort(key=lambda g: (signature(g[0]) != self.last, any(t.run_id in taken for t in g)))
-        for members in groups:
-            free = max(1, sum(t.run_id not in taken for t in members))
-            most = min(free, share(members, total, self.workers, self.pace))
-            yield members, even(free, self.limits.of(members[0], most))
+    def choices(self, open_: list[Trial], taken: set[str]) -> list[tuple[list[Trial], int]]:
+        return choices(open_, taken, self.last, self.workers, self.limits, self.pace)
 
     def claim(self, open_: list[Trial]) -> list[Trial]:
         """A cohort of this worker's own, empty when other workers hold all that is left."""

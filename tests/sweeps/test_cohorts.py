@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
+import pytest
+
 from lab.program import signature
 from lab.records import Trial
-from sweeps.cohorts import MEMORY_SHARE, Limits, even, form, group, seconds, share
+from sweeps.cohorts import MEMORY_SHARE, Limits, choices, even, form, group, seconds, share
 from sweeps.pace import Pace
 from tests.sweeps import toy
 
@@ -125,6 +127,46 @@ def test_several_workers_take_shares_of_the_time() -> None:
     assert [share(g, total, 2, pace) for g in (wide, narrow)] == [6, 12]
     assert [share(g, total, 4, pace) for g in (wide, narrow)] == [3, 12]
     assert [len(c) for c in form([*wide, *narrow], Limits(), workers=1)] == [12, 12]
+
+
+def busy(trials: Sequence[Trial], workers: int, told: int = 0) -> float:
+    """The share of their time that so many workers train, each claiming when it is free, until the
+    last ends; `told`: how many each believes they are.
+    """
+    pace = Pace()
+    clocks, last = [0.0] * workers, [None] * workers
+    ends: dict[str, float] = {}
+    while len(ends) < len(trials):
+        i = min(range(workers), key=lambda k: clocks[k])
+        open_ = [t for t in trials if ends.get(t.run_id, 1e99) > clocks[i]]
+        taken = {t.run_id for t in open_ if t.run_id in ends}
+        for members, size in choices(open_, taken, last[i], told or workers, Limits(), pace):
+            if mine := [t for t in members if t.run_id not in taken][:size]:
+                last[i] = signature(mine[0])  # type: ignore[call-overload]
+                clocks[i] += seconds(mine, pace)
+                ends |= {t.run_id: clocks[i] for t in mine}
+                break
+    return sum(seconds([t], pace) for t in trials) / workers / max(clocks)
+
+
+def test_workers_end_together() -> None:
+    """Widths, lengths and batches as in a study: no card idles while one long cohort runs."""
+    ladder = [
+        dataclasses.replace(TRIALS[0], width=w, ff=4 * w, steps=s, lr=lr)
+        for w in (64, 128, 192, 256)
+        for s in (1000, 2000, 4000)
+        for lr in (0.1, 0.2, 0.4)
+    ]
+    batches = [
+        dataclasses.replace(TRIALS[0], width=64, ff=256, batch=b, steps=8192 // b, lr=lr)
+        for b in (16, 32, 64, 128, 256)
+        for lr in (0.1, 0.2, 0.3, 0.4, 0.5)
+    ]
+    assert busy(ladder, 1) == pytest.approx(1.0)
+    assert busy(ladder, 2) > 0.95 and busy(batches, 2) > 0.85
+    assert busy(ladder, 4) > 0.8 and busy(batches, 4) > 0.7
+    assert busy(batches[:5], 2) > 0.8, "of five trials one worker has to train three"
+    assert busy(batches[:5], 2, told=1) < 0.55, "who believes to be alone takes them all"
 
 
 def test_cohorts_of_a_group_are_even() -> None:
