@@ -5,6 +5,9 @@ JAX writes a compiled program with pickle, which runs what it reads. So the fold
 alone, never one that others may write (docs/security.md), and a name in it says all that the
 program was made from: what it does not answer to is not opened.
 
+A program may call kernels that are known to the process only once their module is imported: who
+loads one has imported `lab.kernels` (`lab.train` does).
+
 JAX's own cache of compiled programs is off in a process that has a shelf: on a CPU, a program read
 from there cannot be written again (it loads, and then lacks its functions), and it would still be
 traced.
@@ -76,9 +79,11 @@ class Shelf:
 
 def open_shelf(folder: Path, options: Mapping[str, Any] | None = None) -> Shelf | None:
     """None, with a word in the log, where others may write the folder; and where a program spans
-    several processes. `options`: of the compiler.
+    several processes, or JAX_ENABLE_COMPILATION_CACHE says that nothing is to be kept. `options`:
+    of the compiler.
     """
-    if jax.process_count() > 1:
+    kept = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() not in ("0", "false")
+    if jax.process_count() > 1 or not kept:
         return None
     try:
         shelf = Shelf(private(folder), repr(sorted((options or {}).items())))

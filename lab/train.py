@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lab import mesh, model, optim
+from lab.kernels.choose import choose
 from lab.ops import UNIT
 from lab.parametrization import numbers
 from lab.program import Program
@@ -119,10 +120,6 @@ def starts(program: Program, inputs: Inputs, step: Number) -> jax.Array:
 
 def kernels(program: Program, tokens_BS: jax.Array) -> model.Kernels:
     """The model's functions for (B, T + 1) tokens, on the device and the mesh in scope."""
-    # here: its kernels' languages take long to import, and a program that is found compiled needs
-    # none
-    from lab.kernels.choose import choose
-
     sequences, tokens = tokens_BS.shape
     return choose(program.shape, sequences, tokens - 1)
 

@@ -70,12 +70,14 @@ def test_a_file_that_is_cut_off_is_made_again(kept, caplog, monkeypatch):
     assert found.load(form, form.names) is None, "of other code it is another file"
 
 
-def test_a_folder_that_others_may_write_is_not_read(kept, caplog):
+def test_a_folder_that_others_may_write_is_not_read(kept, caplog, monkeypatch):
     folder, _ = kept
     folder.chmod(0o770)
     assert shelf.open_shelf(folder) is None and "others may write" in caplog.text
     folder.chmod(0o700)
     assert shelf.open_shelf(folder) is not None
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "0")
+    assert shelf.open_shelf(folder) is None, "who wants nothing kept"
 
 
 def test_one_thread_makes_what_all_wait_for(monkeypatch):
