@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LAWS = {law.name: law for law in (Timescale, TimescaleSizeTokens)}
 SEEDS = ("init_seed", "data_seed")
+DECAYS = ("weight_decay", "weight_decay_coupled")  # what tau is made from, the first that is there
 AGREE = LABELS[1:]  # a law is of one parametrization and one optimizer
 
 
@@ -36,7 +37,7 @@ def with_tau(frame: "pd.DataFrame") -> "pd.DataFrame":
     """
     if "tau" in frame:
         return frame
-    decay = "weight_decay" if "weight_decay" in frame else "weight_decay_coupled"
+    decay = next((name for name in DECAYS if name in frame), DECAYS[-1])
     require(frame, (decay, "batch_tokens", "tokens"))
     per_step = frame[decay]
     if decay == "weight_decay_coupled":

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOISE = 2e-3  # sd of log loss between seeds, where the runs do not say: published ones are about it
-LEAST_SD = 0.05  # of an optimum in log2: a basin's shape is never known better
 SEED = 0
 
 
@@ -137,5 +136,5 @@ def _optimum(
     found = cells.fit(cell, sd, dof, level, rng)
     if found.censored:
         return f"cell whose optimum lies at or beyond the {found.censored} edge of its grid", None
-    se = np.log(2) * max(float(found.draws.std()), LEAST_SD)
+    se = np.log(2) * max(float(found.draws.std()), basin.SHAPE_SD)
     return "", (float(2**found.value), se)
