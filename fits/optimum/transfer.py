@@ -158,9 +158,10 @@ def _drift(fitted: list[tuple[Cell, Basin]], level: float) -> dict[str, Any] | N
 
     The slope's interval is what other seeds at these sizes would give: the optima need not lie on
     a line for it, since the slope of a given set of optima is a fixed weighted sum of them; each is
-    known to SHAPE_SD at best. The `line` is for other sizes. It passes through `log2` at `size`, the weighted mean of both;
-    `log2_sd` and the slope's `sd` do not depend on each other, count each optimum's sd as at least
-    MIN_SD, and are widened by scatter about the line beyond that (by the Birge ratio).
+    known to SHAPE_SD at best. The `line` is for other sizes. It passes through `log2` at `size`,
+    the weighted mean of both; `log2_sd` and the slope's `sd` do not depend on each other, count
+    each optimum's sd as at least MIN_SD, and are widened by scatter about the line beyond that (by
+    the Birge ratio).
 
     An optimum at an edge enters as it was fitted within its grid, so that the drift towards that
     edge is a lower bound: `censored` lists those sizes.
