@@ -120,9 +120,9 @@ def of_best_tau(options: Options, runs: Table) -> Fit:
     """A law of the best tau, from runs over decay rather than from rows that are optima already."""
     from fits.optimum.timescale import DECAYS, fit_timescale
 
-    own = ("data", "law", "where", "map", "params_kind", "noise", "level", "seed", "out", "json")
+    own = {"data", "law", "where", "map", "params_kind", "noise", "level", "seed", "out", "json"}
     if {*columns(options.best_over)} <= {"tau", *DECAYS}:  # what it does anyway
-        own += ("best_over",)
+        own.add("best_over")
     for field in dataclasses.fields(options):
         if field.name not in own and getattr(options, field.name) != field.default:
             raise InputError(
