@@ -184,7 +184,7 @@ def ask(
     columns, warnings = columns_for(source, at, kind)
     if fit.unit:
         warnings.append(f"{source.name}: its {source.target} is in {fit.unit}")
-    for i in range(len(at["params"])):
+    for i in _outermost(fit.range, columns):
         point = {name: float(values[i]) for name, values in columns.items()}
         for warning in [
             *published.reach(source.name, fit.range, point, extrapolate),
@@ -231,6 +231,18 @@ def columns_for(
             f"--{' and --'.join(m.replace('_', '-') for m in missing)}"
         )
     return columns, warnings
+
+
+def _outermost(fitted: Mapping[str, Any], columns: Mapping[str, Array]) -> list[int]:
+    """The rows that reach furthest in any input, compute or ratio, either way: what is said of how
+    far a law reaches is said of them.
+    """
+    rows = {0}
+    for key in {*fitted, "flops", "tokens_per_param"}:
+        values = published.value_of(key, columns)
+        if values is not None:
+            rows |= {int(np.argmin(values)), int(np.argmax(values))}
+    return sorted(rows)
 
 
 def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -> list[str]:

@@ -189,8 +189,12 @@ def pooled(params: "np.ndarray", tokens: "np.ndarray") -> tuple[int, int]:
     on an even grid. (0, 0) where they do not.
     """
     rows = sizes = 0
-    for size in np.unique(params):
-        seen = np.unique(tokens[params == size])
+    order = np.lexsort((tokens, params))
+    starts = np.flatnonzero(np.diff(params[order], prepend=np.nan))  # of each size
+    for own in np.split(order, starts[1:]):
+        if len(own) < MANY:
+            continue
+        seen = np.unique(tokens[own])
         steps = np.diff(seen)
         if len(seen) >= MANY and np.ptp(steps) <= EVEN * steps.mean():
             rows, sizes = rows + len(seen), sizes + 1
