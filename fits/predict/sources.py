@@ -225,6 +225,9 @@ def columns_for(
     columns.setdefault("unique_tokens", at["tokens"])
     columns.setdefault("sparsity", sparsity)
     missing = [name for name in source.fit.form.inputs if name not in columns]
+    if "schedule" in missing:
+        raise InputError(f"fit={source.name!r}: needs an LR schedule; give --at CSV with step, lr")
+    missing = [*dict.fromkeys("batch_tokens" if n == "steps" else n for n in missing)]
     if missing:
         raise InputError(
             f"fit={source.name!r}: needs {', '.join(missing)}; give "
