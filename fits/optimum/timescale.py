@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits.forms.hyper import Timescale, TimescaleSizeTokens, timescale
+from fits.forms.hyper import Timescale, TimescaleSizeTokens, independent, timescale
 from fits.optimum import basin, cells
 from fits.optimum.basin import Basin
 from fits.optimum.cells import HELD, Cell
@@ -43,7 +43,7 @@ def with_tau(frame: "pd.DataFrame") -> "pd.DataFrame":
     if decay == "weight_decay_coupled":
         lr = "lr_applied_hidden" if "lr_applied_hidden" in frame else "lr"
         require(frame, (lr,))
-        per_step = per_step * frame[lr]
+        per_step = independent(per_step, frame[lr])
     return frame.assign(
         tau=timescale(frame["batch_tokens"], per_step.where(per_step > 0), frame["tokens"])
     )
