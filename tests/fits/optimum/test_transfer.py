@@ -23,6 +23,11 @@ def skewed(d):
     return np.where(d < 0, 0.005, 0.015) * d**2
 
 
+def gentle(d):
+    """A flatter one, nearer to even."""
+    return np.where(d < 0, 0.004, 0.006) * d**2
+
+
 def sweep(optima, rng, grid=GRID, seeds=1, parametrization="mup", shape=skewed, noise=NOISE):
     """A table of runs: one width for each optimum (log2 LR), losses of `shape` around it with
     relative noise.
@@ -352,14 +357,14 @@ def test_the_interval_of_a_drift_is_that_of_these_optima():
     weight = np.linspace(-0.4, 0.4, 5)  # of each optimum in the total drift, where all count alike
     for bend in (0.0, 1.0):
         found = []
-        for _ in range(24):
+        for shape in [skewed, gentle] * 12:
             optima = -9.5 + rng.uniform(-0.5, 0.5) + np.array([0.0, 0.1, 0.2, 0.3, 0.4 + bend])
-            table = sweep(optima, rng, grid=np.arange(-14.0, -4.0), noise=2e-3)
+            table = sweep(optima, rng, np.arange(-14.0, -4.0), shape=shape, noise=2e-3)
             found.append(transfer.check(table)[0]["drift"])
             total = found[-1]["total"]
             holds.append(total["low"] <= weight @ optima * 2 <= total["high"])
         widths[bend] = np.mean([[d["high"] - d["low"], d["line"]["sd"]] for d in found], axis=0)
-    assert np.mean(holds) >= 0.8
+    assert np.mean(holds) >= 0.85
     slope, line = widths[1.0] / widths[0.0]
     assert 0.8 < slope < 1.25 and line > 1.4
 
