@@ -3,7 +3,6 @@ first and in whatever thread; what measured their memory is what trains. `lab.sh
 the next process.
 """
 
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -83,15 +82,6 @@ class Form:
         return lowered
 
 
-def untimed() -> dict[str, Any]:
-    """What a compiler chooses by timing depends on what else the card does, and programs are
-    compiled while others train: it is left to the libraries' own heuristics, and so the same in
-    every run. `--xla_gpu_autotune_level` in XLA_FLAGS wins.
-    """
-    named = "--xla_gpu_autotune_level" in os.environ.get("XLA_FLAGS", "")
-    return {"xla_gpu_autotune_level": 0} if jax.default_backend() == "gpu" and not named else {}
-
-
 def stacked(
     trials: Sequence[Trial], mapped: bool, over: Mesh | None, tokens: int, rests: bool
 ) -> Inputs:
@@ -127,7 +117,6 @@ class Executables:
     """`of` may be called from any thread: one makes a form's programs, the others wait for them."""
 
     shelf: Shelf | None = None
-    options: Mapping[str, Any] | None = None  # of the compiler
     seconds: float = 0.0  # of tracing and compiling
     _found: dict[Form, Future[dict[str, Compiled]]] = field(default_factory=dict)
     _finding: threading.Lock = field(default_factory=threading.Lock)
@@ -171,11 +160,9 @@ class Executables:
         with self._tracing:
             lowered = form.lower()
         with ThreadPoolExecutor(len(lowered)) as pool:
-            compiled = dict(zip(lowered, pool.map(self._compile, lowered.values()), strict=True))
+            made = pool.map(lambda one: one.compile(), lowered.values())
+            compiled = dict(zip(lowered, made, strict=True))
         self.seconds += time.perf_counter() - begun
         if self.shelf:
             self.shelf.keep(form, compiled)
         return compiled
-
-    def _compile(self, lowered: Lowered) -> Compiled:
-        return lowered.compile(self.options)

@@ -29,6 +29,7 @@ from lab.runtime import environment
 from lab.train import Data
 
 AXES = ("map", "turn")
+PROGRAMS = Executables()  # of this process, where a caller has none of its own
 log = logging.getLogger(__name__)
 
 
@@ -101,7 +102,7 @@ def train(
     axis = axis or default_axis()
     check(trials, corpus, axis)
     mapped = axis == "map"
-    over, programs = over or _spread(mapped), programs or Executables()
+    over, programs = over or _spread(mapped), programs or PROGRAMS
     data = Data(mesh.replicate(over, corpus.train), mesh.replicate(over, corpus.val))
     how = {"accumulate": accumulate, "remat": remat}
     total, done, steps_done, told = sum(t.steps for t in trials), 0, 0, False

@@ -41,13 +41,10 @@ OTHER = ("cache", "log", "dump", "traceback", "debug")
 
 @dataclass(frozen=True)
 class Shelf:
-    """`options`: of the compiler."""
-
     folder: Path
-    options: str = ""
 
     def _file(self, form: Any, name: str) -> Path:
-        made_from = "\0".join((name, repr(form), self.options, surroundings()))
+        made_from = "\0".join((name, repr(form), surroundings()))
         return self.folder / f"{hashlib.sha256(made_from.encode()).hexdigest()[:32]}.pickle"
 
     def load(self, form: Any, names: Iterable[str]) -> dict[str, Any] | None:
@@ -77,16 +74,15 @@ class Shelf:
             log.warning("no compiled program in %s (%s)", self.folder, line(str(error), 200))
 
 
-def open_shelf(folder: Path, options: Mapping[str, Any] | None = None) -> Shelf | None:
+def open_shelf(folder: Path) -> Shelf | None:
     """None, with a word in the log, where others may write the folder; and where a program spans
-    several processes, or JAX_ENABLE_COMPILATION_CACHE says that nothing is to be kept. `options`:
-    of the compiler.
+    several processes, or JAX_ENABLE_COMPILATION_CACHE says that nothing is to be kept.
     """
     kept = os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() not in ("0", "false")
     if jax.process_count() > 1 or not kept:
         return None
     try:
-        shelf = Shelf(private(folder), repr(sorted((options or {}).items())))
+        shelf = Shelf(private(folder))
     except (InputError, OSError) as error:
         log.warning("compiled programs are not kept: %s", line(str(error), 300))
         return None

@@ -12,7 +12,7 @@ import jax
 
 from lab import mesh, population
 from lab.data import Corpus
-from lab.executables import Executables, Form, stacked, untimed
+from lab.executables import Executables, Form, stacked
 from lab.records import Trial
 from lab.runtime import cache_folder
 from lab.shelf import open_shelf
@@ -41,8 +41,7 @@ def device_memory() -> float:
 
 def kept() -> Executables:
     """Those of sweeps on this machine: what an earlier process made is found again."""
-    options = untimed()
-    return Executables(open_shelf(cache_folder() / "shelf", options), options)
+    return Executables(open_shelf(cache_folder() / "shelf"))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 from ground import InputError
 from lab import checkpoint, cohort, dispatch, population
 from lab.events import due, events_of, interrupted, stretch_end
+from lab.executables import Executables
 from lab.records import result_json, trial_json
 from tests.lab.toy import CORPUS, trial
 
@@ -166,8 +167,8 @@ def test_events_keep_their_steps_where_a_dispatch_rounds_its_length_up(monkeypat
     (exact,) = train([trial(**same)], "turn")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     dispatch.advance.clear_cache()
-    told = []
-    (rounded,) = train([trial(**same)], "turn", progress=told.append)
+    told, own = [], {"programs": Executables()}
+    (rounded,) = train([trial(**same)], "turn", progress=told.append, **own)
     dispatch.advance.clear_cache()
     assert [p.steps_done for p in told][:4] == [5, 7, 10, 14]
     for name, curve in exact.curves.items():
@@ -175,6 +176,6 @@ def test_events_keep_their_steps_where_a_dispatch_rounds_its_length_up(monkeypat
         np.testing.assert_allclose(rounded.curves[name].values, curve.values, rtol=2e-5, atol=1e-9)
     # without events its steps are rounded up, as before
     told.clear()
-    train([trial(ff=24, steps=23)], "turn", progress=told.append)
+    train([trial(ff=24, steps=23)], "turn", progress=told.append, **own)
     dispatch.advance.clear_cache()
     assert [p.steps_done for p in told][0] == 8

@@ -13,7 +13,6 @@ from lab import population, shelf
 from lab.executables import Executables, Form
 from tests.lab.toy import CORPUS, trial
 
-FAST = {"xla_backend_optimization_level": 0}  # of the compiler: these tests are not about speed
 TRIALS = [trial(lr=lr, steps=6) for lr in (0.5, 1.0)]
 
 
@@ -25,7 +24,7 @@ def forms(axis):
 def kept(tmp_path_factory):
     """A shelf with the programs of both axes, and what they trained."""
     folder = tmp_path_factory.mktemp("shelf") / "own"
-    programs = Executables(shelf.open_shelf(folder, FAST), FAST)
+    programs = Executables(shelf.open_shelf(folder))
     results = {axis: train(axis, programs) for axis in population.AXES}
     assert programs.count == len(population.AXES), "what `forms` says is all that is compiled"
     assert programs.seconds > 0
@@ -49,16 +48,17 @@ def nothing_is_traced(form):
 def test_the_next_process_traces_nothing_and_gets_the_same_bits(axis, kept, monkeypatch):
     folder, results = kept
     monkeypatch.setattr(Form, "lower", nothing_is_traced)
-    programs = Executables(shelf.open_shelf(folder, FAST), FAST)
+    programs = Executables(shelf.open_shelf(folder))
     assert train(axis, programs) == results[axis] and programs.seconds == 0
     assert programs.peak(forms(axis)[0]) > 4 * 1000, "it still says what memory it needs"
-    with pytest.raises(AssertionError, match="is traced"):  # other options: another program
-        Executables(shelf.open_shelf(folder, {"some": 1})).of(forms(axis)[0])
+    monkeypatch.setattr(shelf, "surroundings", lambda: "other flags of the compiler")
+    with pytest.raises(AssertionError, match="is traced"):  # another program
+        Executables(shelf.open_shelf(folder)).of(forms(axis)[0])
 
 
 def test_a_file_that_is_cut_off_is_made_again(kept, caplog, monkeypatch):
     folder, _ = kept
-    found = shelf.open_shelf(folder, FAST)
+    found = shelf.open_shelf(folder)
     (form,) = forms("turn")
     path = found._file(form, "advance")
     whole = path.read_bytes()
