@@ -108,15 +108,15 @@ def test_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"parametrization": "u-mup", "sequence": 16, "head_dim": 4, "schedule": "wsd"}
     monkeypatch.setattr(batch, "COMMON", small)
     monkeypatch.setattr(batch, "SIZES", {"small": (8, 1), "large": (12, 1)})
-    monkeypatch.setattr(batch, "BATCHES", (32, 64))
+    monkeypatch.setattr(batch, "BATCHES", (64,))
     monkeypatch.setattr(batch, "TOKENS", (2048, 4096))
     monkeypatch.setattr(batch, "LR_BATCH", 2048)
     monkeypatch.setattr(batch, "WARMUP_TOKENS", 64)
-    monkeypatch.setattr(batch, "VALIDATE_TOKENS", 512)
+    monkeypatch.setattr(batch, "VALIDATE_TOKENS", 2048)
     study = batch.study(tiny.corpus().sha256, 16, ("small",))
     store = create(tmp_path / "store")
     store.declare(study.name, study.question, study.expectation, study.trials)
-    assert work(store, study.name, study.trials, tiny.train).done == len(study.trials) == 12
+    assert work(store, study.name, study.trials, tiny.train).done == len(study.trials) == 6
     for record in store.records():
         assert record.result.loss is not None and record.result.loss_init is not None
         assert record.result.loss < record.result.loss_init
