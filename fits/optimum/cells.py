@@ -30,6 +30,7 @@ SEED_MOST = 0.25
 # seeds count towards the pooled noise where the log loss is within this of the size's best
 SEED_NEAR = 0.1
 CURVE_POINTS = 97  # of a basin as it is drawn
+SEEDS = ("init_seed", "data_seed")
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,25 @@ def cell_of(
     )
 
 
+def levelled(runs: "pd.DataFrame", over: Sequence[str]) -> "tuple[pd.DataFrame, int]":
+    """The runs of one cell with each seed's at the mean of the seeds' levels, and how many degrees
+    of freedom of the noise that took. A seed moves a whole sweep by more than it moves the optimum:
+    its level is taken over the values of `over` that all seeds have and that come near the best.
+    """
+    named = [c for c in SEEDS if c in runs]
+    if not named or len(seeds := runs[named].drop_duplicates()) < 2:
+        return runs, 0
+    log_loss = np.log(runs["loss"])
+    each = log_loss.groupby([runs[c] for c in over])
+    shared = each.transform("size").eq(len(seeds)) & each.transform("count").eq(len(seeds))
+    near = shared & (each.transform("mean") < each.mean().min() + SEED_NEAR)
+    if not near.any():
+        return runs, 0
+    level = log_loss[near].groupby([runs[c][near] for c in named]).mean()
+    off = runs.set_index(named).index.map(level - level.mean()).to_numpy(float)
+    return runs.assign(loss=runs["loss"] * np.exp(-off)), len(seeds) - 1
+
+
 def _loss_init(runs: "pd.DataFrame") -> float | None:
     if "loss_init" in runs and np.isfinite(runs["loss_init"].to_numpy(float)).any():
         return float(np.nanmean(runs["loss_init"].to_numpy(float)))
@@ -231,12 +251,19 @@ def pooled_noise(cells: list[Cell], given: float | None) -> tuple[float, float, 
     return sd, rest, "residuals of the basins (no repeated seeds), pooled over all sizes and groups"
 
 
-def fit(cell: Cell, sd: float, dof: float, level: float, rng: np.random.Generator) -> Basin:
+def fit(
+    cell: Cell,
+    sd: float,
+    dof: float,
+    level: float,
+    rng: np.random.Generator,
+    draws: int = basin.DRAWS,
+) -> Basin:
     """The cell's basin under seed noise `sd` (of one run's log loss) known to `dof` degrees of
     freedom.
     """
     x, y, runs = points(cell)
-    return basin.fit(x, y, sd / np.sqrt(runs), rng, cell.ceiling, dof, level)
+    return basin.fit(x, y, sd / np.sqrt(runs), rng, cell.ceiling, dof, level, draws)
 
 
 def row(cell: Cell, found: Basin) -> dict[str, Any]:
