@@ -17,7 +17,7 @@ from fits.forms.hyper import BatchSizeTokens, BatchTokens, LrSizeTokensBatch
 from fits.forms.powers import PowerSum
 from fits.optimum import basin, cells
 from fits.optimum.basin import Basin
-from fits.optimum.cells import HELD, SEEDS, Cell
+from fits.optimum.cells import HELD, Cell
 from fits.optimum.optima import fit_optima
 from fits.optimum.sweeps import one_of_each
 from fits.record import Fit

@@ -17,7 +17,6 @@ from fits.table.points import Points
 from fits.table.rows import Table, require
 from ground import InputError
 
-
 LEAST_BATCHES, LEAST_RUNS = 3, 3  # at a loss; of a batch
 LEAST_SD = 0.01  # of log tokens: a curve between lengths is not known better
 FINE = 400  # points of a batch's curve where it is inverted
@@ -88,10 +87,11 @@ def iso_loss(
 
     1. log(L - E) of each batch is a parabola in log D, E shared over the batches of this size.
     2. `targets` losses (None: as many as there are lengths, so that each stands for runs of its
-    own), inside the range that three batches at least observed, inverted to the tokens each batch
-    needs that observed them. 3. The hyperbola at each, through the batches above the one that needs
-    the fewest, where that is not the smallest of all: towards small ones tokens rise again, which
-    the hyperbola has no term for. Tokens are off by what they scatter about all hyperbolas, LEAST_SD at least. Batches with under 3 runs are not used. Errors:
+    own), between the least that all batches reached and the greatest that most observed, inverted
+    to the tokens each batch needs that observed them. 3. The hyperbola at each, through the batches
+    above the one that needs the fewest, where that is not the smallest of all: towards small ones
+    tokens rise again, which the hyperbola has no term for. Tokens are off by what they scatter
+    about all hyperbolas, LEAST_SD at least. Batches with under 3 runs are not used. Errors:
     InputError when fewer than three batches are left or no loss is common to them.
     """
     b, d, y = (np.asarray(column, float) for column in (batch_tokens, tokens, loss))
@@ -112,9 +112,7 @@ def iso_loss(
         )
     floor = _shared_floor(groups)
     count = len(np.unique(d)) if targets is None else targets
-    levels = (
-        np.exp(np.linspace(np.log(low - floor), np.log(high - floor), count + 2)[1:-1]) + floor
-    )
+    levels = np.exp(np.linspace(np.log(low - floor), np.log(high - floor), count + 2)[1:-1]) + floor
     needed = np.array([_tokens_for(levels, *group, floor) for group in groups])  # [batches, levels]
     found, why = [], ""
     for level, column in zip(levels, needed.T, strict=True):

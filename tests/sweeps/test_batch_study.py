@@ -104,7 +104,7 @@ def test_ids_stay() -> None:
 
 
 def test_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred-thousandth of it: every run has its loss, its trunk's curve and both gradient norms."""
+    """A little of it: every run has its loss, its trunk's curve and both gradient norms."""
     small = {"parametrization": "u-mup", "sequence": 16, "head_dim": 4, "schedule": "wsd"}
     monkeypatch.setattr(batch, "COMMON", small)
     monkeypatch.setattr(batch, "SIZES", {"small": (8, 1), "large": (12, 1)})
