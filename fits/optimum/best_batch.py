@@ -16,7 +16,7 @@ import numpy as np
 from fits.forms.hyper import BatchSizeTokens, BatchTokens, LrSizeTokensBatch
 from fits.forms.powers import PowerSum
 from fits.optimum import basin, cells
-from fits.optimum.basin import Basin
+from fits.optimum.basin import Array, Basin
 from fits.optimum.cells import HELD, Cell
 from fits.optimum.optima import fit_optima
 from fits.optimum.sweeps import one_of_each
@@ -84,14 +84,13 @@ class Sweeps:
         runs as its error is worth.
         """
         found = []
-        for (params, tokens), part in self.floors().groupby(["params", "tokens"], sort=True):
+        for _, part in self.floors().groupby(["params", "tokens"], sort=True):
             part = part.sort_values("batch_tokens")
-            x, loss = np.log2(part["batch_tokens"].to_numpy(float)), part["loss"].to_numpy(float)
-            runs = (self.noise / part["log_se"].to_numpy(float)) ** 2
-            none = np.zeros(len(x), int)
-            cell = Cell(1.0, x, loss, runs, none, 0.0, 0, None)
-            if len(x) >= basin.MIN_POINTS:
-                found.append((params, tokens, cell))
+            batch, loss, se = (part[c].to_numpy(float) for c in ("batch_tokens", "loss", "log_se"))
+            none = np.zeros(len(part), int)
+            cell = Cell(1.0, np.log2(batch), loss, (self.noise / se) ** 2, none, 0.0, 0, None)
+            if len(part) >= basin.MIN_POINTS:
+                found.append((float(part["params"].iloc[0]), float(part["tokens"].iloc[0]), cell))
         return found
 
 
@@ -122,18 +121,20 @@ def sweeps(
     left = {reason: list(rows) for reason, rows in table.left.items()}
     groups = _groups(frame, count, left)
     found, taken = _cells(groups, count)
-    at = [tuple(float(g[c].iloc[0]) for c in (count, "tokens", "batch_tokens")) for g in groups]
+    at = [g.iloc[0][[count, "tokens", "batch_tokens"]].to_numpy(float) for g in groups]
     names = [name for runs in groups for name in runs["_name"]]
-
     sd, dof, said = _noise(found, at, taken, noise)
     rng = np.random.default_rng(seed)
     basins = [cells.fit(cell, sd, dof, level, rng, DRAWS) for cell in found]
-    over_lr = [Sweep(*a, c, b) for a, c, b in zip(at, found, basins, strict=True)]
+    over_lr = [
+        Sweep(float(n), float(d), float(b), cell, one)
+        for (n, d, b), cell, one in zip(at, found, basins, strict=True)
+    ]
     return Sweeps(over_lr, sd, dof, said, names, left, table.source, params_kind, level)
 
 
 def _noise(
-    found: list[Cell], at: list[tuple[float, ...]], taken: int, given: float | None
+    found: list[Cell], at: list[Array], taken: int, given: float | None
 ) -> tuple[float, float, str]:
     """(sd of log loss of one run, degrees of freedom, where from)."""
     if given is not None:
@@ -142,9 +143,9 @@ def _noise(
     if dof >= cells.SEED_DOF:
         spread = sum(cell.spread for cell in found)
         return (spread / dof) ** 0.5, dof, "seeds, pooled over all sizes and lengths"
-    over_batch: dict[tuple[float, ...], list[tuple[float, float]]] = {}
-    for (*cell_at, batch_tokens), cell in zip(at, found, strict=True):
-        over_batch.setdefault(tuple(cell_at), []).append((np.log2(batch_tokens), _bottom(cell)))
+    over_batch: dict[tuple[float, float], list[tuple[float, float]]] = {}
+    for (n, d, batch_tokens), cell in zip(at, found, strict=True):
+        over_batch.setdefault((n, d), []).append((np.log2(batch_tokens), _bottom(cell)))
     each = [np.array(sorted(part)).T for part in over_batch.values()]
     one = [np.ones(len(x), int) for x, _ in each]
     sd, rest = basin.residual_noise(
@@ -233,8 +234,13 @@ def fit_batch(found: Sweeps, law: str = BatchSizeTokens.name, seed: int = 0) -> 
     x = {"params": np.array([n for n, *_ in at]), "tokens": np.array([d for _, d, _ in at])}
     swept = [cell for *_, cell in at]
     basins = [cells.fit(cell, found.noise, found.dof, found.level, rng) for cell in swept]
+    trained = [
+        sum(s.cell.total for s in found.over_lr if (s.params, s.tokens) == (n, d)) for n, d, _ in at
+    ]
     rows = [
-        {name: float(v[i]) for name, v in x.items()} | _row(cell, one, "batch_tokens")
+        {name: float(v[i]) for name, v in x.items()}
+        | _row(cell, one, "batch_tokens")
+        | {"runs": trained[i]}
         for i, (cell, one) in enumerate(zip(swept, basins, strict=True))
     ]
     return _fit(LAWS[law], found, x, swept, basins, rows, seed)

@@ -36,13 +36,13 @@ SEEDS = ("init_seed", "data_seed")
 @dataclass(frozen=True)
 class Cell:
     """The runs of one size: `x` = log2 of the hyperparameter, increasing; `loss` means over the
-    `runs` that ended, NaN where most `diverged`.
+    `runs` that ended (or as many as a point's error is worth), NaN where most `diverged`.
     """
 
     size: float
     x: Array
     loss: Array
-    runs: Ints
+    runs: Ints | Array
     diverged: Ints
     spread: float  # sum of squared deviations of log loss between seeds, near the best
     spread_dof: int
@@ -218,7 +218,7 @@ def _loss_init(runs: "pd.DataFrame") -> float | None:
     return float(np.log(runs["vocab"].iloc[0])) if "vocab" in runs else None
 
 
-def points(cell: Cell) -> tuple[Array, Array, Ints]:
+def points(cell: Cell) -> tuple[Array, Array, Ints | Array]:
     """(log2 hyperparameter, log loss, runs) where the loss is finite."""
     keep = cell.finite
     return cell.x[keep], np.log(cell.loss[keep]), cell.runs[keep]
