@@ -21,6 +21,7 @@ from fits.optimum import best_batch, critical_batch
 from fits.optimum.hours import useful_tokens
 from fits.record import Fit
 from fits.table.rows import Table, table_of
+from ground import InputError
 from ground.files import replace
 from lab.counts import params_no_embed
 from sweeps.studies import load as load_study
@@ -30,7 +31,8 @@ from sweeps.studies import load as load_study
 NOISE, BATCH_CURVATURE, LR_CURVATURE = 0.0015, 0.004, 0.012
 ROUGH = 0.07  # of a wall's height
 BEST = {"c": 0.82, "params": 0.0, "tokens": 0.571}  # Step Law's, a little higher
-LOW = {**BEST, "c": 0.16}  # so that the best batch of short runs lies at or below the grid's edge
+# the best batch of the shortest runs lies about the grid's edge
+LOW = {**BEST, "c": 0.25}
 LR = {"c": 2.0**-7.6, "params": 0.0, "tokens": -0.05, "batch_tokens": 0.6}
 CRITICAL = {"c": 2.0**4.04, "tokens": 0.46}  # 2^16 tokens at 2^26
 SMALL = {"c": 0.3, "params": 0.0, "tokens": 0.571}  # below it batches lose what no hyperbola says
@@ -116,19 +118,31 @@ def _told(fits: Sequence[Fit], truth: dict[str, float]) -> dict[str, Any]:
 def coverage(draws: int) -> dict[str, Any]:
     """What comes back of each law: the share of 90 % intervals that hold it, and the errors."""
     inside = [best_fits(valley(draw), draw) for draw in range(draws)]
-    edge = [best_fits(valley(draw, LOW), draw)["batch"] for draw in range(draws)]
+    edge = at_the_edge(draws // 4)
     return {
         "draws": draws,
         "batch": _told([f["batch"] for f in inside], BEST),
         "lr": _told([f["lr"] for f in inside], LR),
-        "batch_at_the_edge": _told(edge, LOW)
-        | {
-            "censored": float(
-                np.mean([sum(c["censored"] is not None for c in f.cells) for f in edge])
-            )
-        },
+        "batch_at_the_edge": {"draws": draws // 4, "refused": draws // 4 - len(edge)}
+        | _told(edge, LOW)
+        | {"censored_of_10": float(np.mean([_censored(f) for f in edge]))},
         "critical": _told([critical_fit(hyperbola(draw)) for draw in range(draws)], CRITICAL),
     }
+
+
+def at_the_edge(draws: int) -> list[Fit]:
+    """Fits where short runs' optima are censored; a draw with too few inside is refused."""
+    fits = []
+    for draw in range(draws):
+        try:
+            fits.append(best_fits(valley(draw, LOW), draw)["batch"])
+        except InputError:
+            continue
+    return fits
+
+
+def _censored(fit: Fit) -> int:
+    return sum(cell["censored"] is not None for cell in fit.cells)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ FINE = 400  # points of a batch's curve where it is inverted
 @dataclass(frozen=True)
 class Critical:
     """What the hyperbola gives at one loss: least tokens, critical batch, their covariance in logs
-    [2, 2], the batches used.
+    [2, 2], the batches used and what each needed.
     """
 
     loss: float
@@ -33,6 +33,7 @@ class Critical:
     critical_batch: float
     log_covariance: tuple[tuple[float, float], tuple[float, float]]
     batches: int
+    needed: tuple[tuple[float, float], ...] = ()  # (batch, tokens)
 
     @property
     def steps_min(self) -> float:
@@ -76,7 +77,10 @@ def hyperbola(
         (float(log_covariance[0, 0]), float(log_covariance[0, 1])),
         (float(log_covariance[1, 0]), float(log_covariance[1, 1])),
     )
-    return Critical(float(loss), float(tokens_min), float(tokens_min / steps_min), pairs, len(b))
+    needed = tuple(zip(b.tolist(), d.tolist(), strict=True))
+    return Critical(
+        float(loss), float(tokens_min), float(tokens_min / steps_min), pairs, len(b), needed
+    )
 
 
 def iso_loss(

@@ -11,7 +11,6 @@ import numpy as np
 
 from fits.forms.law import Array
 from fits.optimum.critical_batch import gradient_noise
-from fits.table.points import PARAMS_KINDS
 from fits.table.rows import require
 from ground import InputError
 
@@ -58,11 +57,9 @@ def _curve(run: Any, name: str) -> tuple[Array, Array]:
     return np.array([]), np.array([])
 
 
-def along(
-    frame: "pd.DataFrame", params_kind: str = "no_embed", warm: float = 1.0
-) -> "pd.DataFrame":
-    """run_id, params (of that kind), batch_tokens, steps and validation loss along the best trunk
-    of each size and batch, from `warm` times its warm-up on.
+def along(frame: "pd.DataFrame", warm: float = 1.0) -> "pd.DataFrame":
+    """run_id, both counts of parameters, batch_tokens, steps and validation loss along the best
+    trunk of each size and batch, from `warm` times its warm-up on.
     """
     import pandas as pd
 
@@ -73,7 +70,8 @@ def along(
         rows += [
             {
                 "run_id": str(run["run_id"]),
-                "params": float(run[PARAMS_KINDS[params_kind]]),
+                "params": float(run["params"]),
+                "params_no_embed": float(run["params_no_embed"]),
                 "batch_tokens": float(run["batch_tokens"]),
                 "steps": step,
                 "loss": loss,
@@ -102,7 +100,7 @@ def noise_scales(frame: "pd.DataFrame") -> "pd.DataFrame":
                 continue
             rows.append(
                 {
-                    "params": float(run["params"]),
+                    "params_no_embed": float(run["params_no_embed"]),
                     "batch_tokens": float(run["batch_tokens"]),
                     "tokens": float(2 ** (one + 0.5)),
                     "points": int(here.sum()),

@@ -12,7 +12,7 @@ from typing import Any
 
 from ground import InputError
 from lab.records import Trial
-from sweeps.space import Point, cross, product, trials
+from sweeps.space import Point, cross, trials
 from sweeps.studies import Study
 
 COMMON: dict[str, Any] = {
@@ -23,6 +23,7 @@ COMMON: dict[str, Any] = {
     "schedule": "wsd",
 }
 SIZES = {"small": (128, 4), "large": (256, 6)}  # 0.85M and 5.1M parameters without embeddings
+MORE_SIZES = ((192, 5), (320, 8))  # 2.4M and 10.6M, that a law of the loss has four
 BATCHES = tuple(2**k for k in range(11, 19))  # tokens
 TOKENS = tuple(2**k for k in range(24, 29))  # 16.8M to 268M
 # of a run: where it would take more, published laws put the best batch 4 to 30 times higher, and a
@@ -33,9 +34,8 @@ SIDES = (0.5, 1.0, 2.0)  # times the rule's LR
 # of all runs alike, or they would not share a trunk: an eighth of the shortest
 WARMUP_TOKENS = 2**21
 VALIDATE_TOKENS = 2**22  # between points of a trunk's curve
-BETAS_TOKENS, BETAS_BATCHES = 2**26, tuple(2**k for k in (11, 12, 13, 16))
-BETA_HALF_LIFE_TOKENS = 221_404.0  # beta2's, 0.95 a step of 2^14 tokens: 13.5 steps
-PARTS = ("small", "large", "betas", "seed")
+SIZES_BATCH = 2**15  # tokens
+PARTS = ("small", "large", "seed", "sizes")
 
 
 def shape(width: int, depth: int) -> Point:
@@ -73,18 +73,17 @@ def grid(batches: Sequence[int], tokens: Sequence[int]) -> list[Point]:
 
 
 def points(part: str) -> list[Point]:
-    """small, large: the grid at a size. betas: the small size, one length, betas with the memory in
-    tokens that they have at 2^14. seed: the grid at the small size once more, batches 4 apart.
+    """small, large: the grid at a size. seed: the small size once more, batches a factor 4 apart,
+    up to 67M tokens. sizes: other sizes at one batch and the rule's LR.
     """
-    size = [shape(*SIZES["large" if part == "large" else "small"])]
     if part in ("small", "large"):
-        return cross(size, grid(BATCHES, TOKENS))
-    if part == "betas":
-        halved = product(beta_half_life_tokens=[BETA_HALF_LIFE_TOKENS])
-        return cross(size, halved, grid(BETAS_BATCHES, [BETAS_TOKENS]))
+        return cross([shape(*SIZES[part])], grid(BATCHES, TOKENS))
     if part == "seed":
         again = [{"init_seed": 1, "data_seed": 1}]
-        return cross(size, again, grid(BATCHES[1::2], TOKENS[:3]))
+        return cross([shape(*SIZES["small"])], again, grid(BATCHES[1::2], TOKENS[:3]))
+    if part == "sizes":
+        at_rule = [trunk(SIZES_BATCH, d, rule(SIZES_BATCH)) for d in TOKENS]
+        return cross([shape(*one) for one in MORE_SIZES], at_rule)
     raise InputError(f"part={part!r}: must be one of {', '.join(PARTS)}")
 
 

@@ -58,12 +58,15 @@ def test_a_trunk_is_trained_once() -> None:
 
 def test_its_other_parts_change_one_thing_each() -> None:
     grid = {(t.batch, t.steps, t.lr) for t in planned("small")}
-    betas, seed = planned("betas"), planned("seed")
+    betas, seed = load("batch_betas", "0" * 64, 8192).trials, planned("seed")
     assert {(t.batch, t.steps, t.lr) for t in (*betas, *seed)} <= grid
     assert {round(half_life_tokens(t)["beta2"]) for t in betas} == {221_404}
     per_step = {round(half_life_tokens(t)["beta2"]) for t in seed if t.batch_tokens == 2**14}
     assert per_step == {221_404}, "as the rule's batch has it"
     assert {t.init_seed for t in seed} == {1}
+    sizes = planned("sizes")
+    assert {millions(t) for t in sizes} == {2.4, 10.6} and len(sizes) == 10
+    assert {(t.batch, t.steps, t.lr) for t in sizes} <= grid
     short = planned("small", batches=[2**14], most_tokens=2**25)
     assert {(t.batch_tokens, t.tokens) for t in short} == {(2**14, 2**24), (2**14, 2**25)}
     with pytest.raises(InputError, match="part='x': must be one of small, large"):
@@ -95,11 +98,13 @@ def test_ratios_span_a_factor_500() -> None:
 def test_ids_stay() -> None:
     """A table of finished runs holds them."""
     ids = {part: sorted(t.run_id for t in planned(part)) for part in batch.PARTS}
+    ids["betas"] = sorted(t.run_id for t in load("batch_betas", "0" * 64, 8192).trials)
     assert {k: hashlib.sha256(" ".join(v).encode()).hexdigest()[:16] for k, v in ids.items()} == {
         "small": "d8c9b0116d272042",
         "large": "bf269278f37fcf74",
-        "betas": "71b530855be61e86",
         "seed": "ae3173932ca31e71",
+        "sizes": "b640f85dd6e24614",
+        "betas": "71b530855be61e86",
     }
 
 
