@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 LAWS = {law.name: law for law in (BatchSizeTokens, BatchTokens)}
 DRAWS = 64  # of a sweep of the LR: of it a bottom and its error are used
-LEAST_LRS = 3  # of a sweep: a bottom and both sides
+# of a sweep: a bottom and both sides, of which one may have diverged
+LEAST_LRS, LEAST_TRAINED = 3, 2
 
 
 @dataclass(frozen=True)
@@ -170,16 +171,17 @@ def _bottom(cell: Cell) -> float:
 
 def _groups(frame: "pd.DataFrame", count: str, left: dict[str, list[Row]]) -> "list[pd.DataFrame]":
     """The runs of each sweep of the LR, smallest, shortest and of the least batch first; those with
-    too few LRs that trained, and failed ones, go to `left`.
+    too few LRs, and failed ones, go to `left`.
     """
     good = np.ones(len(frame), bool) if "status" not in frame else frame["status"] != "failed"
     if not np.all(good):
         left.setdefault("failed", []).extend(frame["_name"][~good])
     held = [c for c in HELD if c in frame and c not in (count, "lr", "batch_tokens", "steps")]
-    few, found = f"sweep of fewer than {LEAST_LRS} LRs that trained", []
+    few, found = f"sweep of fewer than {LEAST_LRS} LRs, or {LEAST_TRAINED} that trained", []
     keys = [count, "tokens", "batch_tokens", *held]
     for _, runs in frame[good].groupby(keys, dropna=False, sort=True):
-        if runs["lr"][np.isfinite(runs["loss"])].nunique() >= LEAST_LRS:
+        trained = runs["lr"][np.isfinite(runs["loss"])].nunique()
+        if runs["lr"].nunique() >= LEAST_LRS and trained >= LEAST_TRAINED:
             found.append(runs)
         else:
             left.setdefault(few, []).extend(runs["_name"])
