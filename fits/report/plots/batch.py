@@ -160,4 +160,6 @@ def _noise(noise: "pd.DataFrame", ax: "Axes") -> None:
     ax.set(
         xscale="log", yscale="log", xlabel="critical batch, tokens", ylabel="noise scale, tokens"
     )
-    ax.set_title("gradient noise beside the critical batch")
+    ax.set_title("gradient noise")
+    count_ticks(ax.xaxis, count)
+    count_ticks(ax.yaxis, count)
