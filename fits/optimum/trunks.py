@@ -109,7 +109,8 @@ def noise_scales(frame: "pd.DataFrame") -> "pd.DataFrame":
             )
     if not rows:
         raise InputError("curves: no trunk has measured gradient_noise")
-    return pd.DataFrame(rows)
+    order = ["params_no_embed", "batch_tokens", "tokens"]
+    return pd.DataFrame(rows).sort_values(order, ignore_index=True)
 
 
 def _noise(half: Array, whole: Array, batch_tokens: float) -> float:
