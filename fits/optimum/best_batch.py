@@ -17,7 +17,7 @@ from fits.forms.hyper import BatchSizeTokens, BatchTokens, LrSizeTokensBatch
 from fits.forms.powers import PowerSum
 from fits.optimum import basin, cells
 from fits.optimum.basin import Array, Basin
-from fits.optimum.cells import HELD, Cell
+from fits.optimum.cells import HELD, TEXT, Cell
 from fits.optimum.optima import fit_optima
 from fits.optimum.sweeps import one_of_each
 from fits.record import Fit
@@ -176,7 +176,8 @@ def _groups(frame: "pd.DataFrame", count: str, left: dict[str, list[Row]]) -> "l
     good = np.ones(len(frame), bool) if "status" not in frame else frame["status"] != "failed"
     if not np.all(good):
         left.setdefault("failed", []).extend(frame["_name"][~good])
-    held = [c for c in HELD if c in frame and c not in (count, "lr", "batch_tokens", "steps")]
+    swept = (count, "lr", "batch_tokens", "steps")
+    held = [c for c in (*HELD, TEXT) if c in frame and c not in swept]
     few, found = f"sweep of fewer than {LEAST_LRS} LRs, or {LEAST_TRAINED} that trained", []
     keys = [count, "tokens", "batch_tokens", *held]
     for _, runs in frame[good].groupby(keys, dropna=False, sort=True):

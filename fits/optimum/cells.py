@@ -31,6 +31,7 @@ SEED_MOST = 0.25
 SEED_NEAR = 0.1
 CURVE_POINTS = 97  # of a basin as it is drawn
 SEEDS = ("init_seed", "data_seed")
+TEXT = "unique_tokens"  # runs that repeat their text are no others
 
 
 @dataclass(frozen=True)
