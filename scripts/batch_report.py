@@ -18,7 +18,6 @@ from fits.forms.loss import ThreeTerm
 from fits.forms.trajectory import Trajectory
 from fits.optimum import best_batch, critical_batch, trunks
 from fits.optimum.critical_batch import Critical
-from fits.optimum.hours import useful_tokens
 from fits.predict.against import against
 from fits.record import Fit
 from fits.report.plots import batch as plots
@@ -91,11 +90,9 @@ def noise_table(runs: Table, critical: Fit | None) -> pd.DataFrame | None:
     if noise is None or critical is None:
         return noise
     # a trunk's tokens at that batch, in the fewest that would have come as far
-    least = [
-        useful_tokens(d, b, critical.params)
-        for d, b in zip(noise["tokens"], noise["batch_tokens"], strict=True)
-    ]
-    there = CriticalBatch.predict(critical.params, {"tokens": np.array(least)})
+    tokens, batch = (noise[c].to_numpy(float) for c in ("tokens", "batch_tokens"))
+    least = critical_batch.useful_tokens(tokens, batch, critical.params)
+    there = CriticalBatch.predict(critical.params, {"tokens": least})
     return noise.assign(critical_batch=there, ratio=noise["noise_scale"] / there)
 
 

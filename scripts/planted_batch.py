@@ -18,7 +18,6 @@ from fits.fit import fit as fit_law
 from fits.forms.critical_batch import CriticalBatch
 from fits.forms.hyper import BatchSizeTokens, LrSizeTokensBatch
 from fits.optimum import best_batch, critical_batch
-from fits.optimum.hours import useful_tokens
 from fits.record import Fit
 from fits.table.rows import Table, table_of
 from ground import InputError
@@ -85,11 +84,9 @@ def hyperbola(seed: int, small: float = BATCH_CURVATURE, noise: float = NOISE) -
     """A run of D tokens is worth D_min, D = D_min (1 + B/B_crit(D_min)); and batches below a law of
     their own lose by the square of how far (`small`), which is no part of that.
     """
-    useful = [
-        useful_tokens(d, b, CRITICAL) for d, b in zip(X["tokens"], X["batch_tokens"], strict=True)
-    ]
+    useful = critical_batch.useful_tokens(X["tokens"], X["batch_tokens"], CRITICAL)
     below = np.log2(BatchSizeTokens.predict(SMALL, X) / X["batch_tokens"])
-    return runs(_loss(np.array(useful)), small * np.maximum(below, 0) ** 2, seed, noise)
+    return runs(_loss(useful), small * np.maximum(below, 0) ** 2, seed, noise)
 
 
 def best_fits(table: Table, seed: int) -> dict[str, Fit]:

@@ -49,8 +49,7 @@ def mixture(
     `scale` multiplies what lies between the runs and the new one, not the noise.
     """
     weight = np.array([w for w, _ in chosen])[:, None]
-    parts = [kriging.predict(m, params, tokens) for _, m in chosen]
-    means, variances = np.stack([p[0] for p in parts]), np.stack([p[1] for p in parts])
+    means, variances = kriging.predict([m for _, m in chosen], params, tokens)
     mean = np.sum(weight * means, axis=0)
     between = np.sum(weight * (variances + (means - mean) ** 2), axis=0)
     own = sum(w * m.sigma**2 for w, m in chosen) if noise else 0.0

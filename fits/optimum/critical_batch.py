@@ -6,11 +6,12 @@ tokens and S = S_min (1 + B_crit/B) steps, D_min = B_crit S_min. Both costs are 
 B = B_crit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fits.forms.critical_batch import CriticalBatch
 from fits.forms.law import Array, Law
 from fits.table.cells import numbers
 from fits.table.points import Points
@@ -19,6 +20,7 @@ from ground import InputError
 
 LEAST_BATCHES, LEAST_RUNS = 3, 3  # at a loss; of a batch
 LEAST_SD = 0.01  # of log tokens: a curve between lengths is not known better
+HALVINGS = 60  # of the range of log tokens
 FINE = 400  # points of a batch's curve where it is inverted
 
 
@@ -211,6 +213,20 @@ def points(table: Table, law: type[Law], targets: int | None = None) -> Points:
         {name: x[name] for name in law.inputs}, batch, left, [*table.notes, said], {}, "total", [],
         table.source, log_se=np.maximum([se for _, se in found], 1e-9),
     )  # fmt: skip
+
+
+def useful_tokens(tokens: Array, batch_tokens: Array, critical: Mapping[str, float]) -> Array:
+    """D_min [n] with D_min (1 + B / B_crit(D_min)) = tokens [n], by bisection in logs: the left
+    side rises with D_min at exponents below 1. `critical`: c and tokens of `critical-batch`.
+    """
+    goal, batch = np.log(np.asarray(tokens, float)), np.asarray(batch_tokens, float)
+    low, high = np.zeros_like(goal), goal
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        b_crit = CriticalBatch.predict(critical, {"tokens": np.exp(middle)})
+        short = middle + np.log1p(batch / b_crit) < goal
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.exp(low)
 
 
 def gradient_noise(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,6 +88,7 @@ def main(args: list[str]) -> int:
 def run(options: Options) -> Fit:
     from fits.fit import fit
     from fits.forms import catalogue
+    from fits.forms.schedules import ScheduleLaw
 
     form, a_set = catalogue.reading(options.law), options.law in catalogue.SETS
     if a_set and options.bootstrap:
@@ -101,6 +103,11 @@ def run(options: Options) -> Fit:
         runs = table(options, every_status=True)
         if "loss" in runs.frame:
             return through_optima(options, runs, form)
+    if issubclass(form, ScheduleLaw):
+        from fits.engine.schedules import fit_curves
+
+        only(options, ("seed", "level"), "from the histories of runs: it is fitted to whole curves")
+        return fit_curves(form, table(options, checkpoints="all"))
     points = chosen_points(options, form)
     found = fit(
         points,
@@ -121,21 +128,30 @@ def through_optima(options: Options, runs: Table, form: type[Law]) -> Fit:
     """A law of the best tau or batch, from runs over decay, or over LR and batch, rather than from
     rows that are optima already.
     """
-    own = ("data", "law", "where", "map", "params_kind", "noise", "level", "seed", "out", "json")
-    for field in dataclasses.fields(options):
-        if field.name not in own and getattr(options, field.name) != field.default:
-            raise InputError(
-                f"{field.name.replace('_', '-')}={getattr(options, field.name)!r}: does not apply "
-                f"to {options.law} from runs: it takes the best of each cell, with intervals"
-            )
+    from fits.optimum.timescale import DECAYS, fit_timescale
+
+    over = {"tau", *DECAYS} if form.target == "tau" else {"lr", "batch_tokens"}
+    own = ["params_kind", "noise", "level", "seed"]
+    if {*columns(options.best_over)} <= over:  # what it does anyway
+        own.append("best_over")
+    only(options, own, "from runs: it takes the best of each cell, with intervals")
     how: dict[str, Any] = {"noise": options.noise, "level": options.level, "seed": options.seed}
     if form.target == "tau":
-        from fits.optimum.timescale import fit_timescale
-
         return fit_timescale(runs, options.law, options.params_kind, **how)
     from fits.optimum.best_batch import fit_batch, sweeps
 
     return fit_batch(sweeps(runs, options.params_kind, **how), options.law, options.seed)
+
+
+def only(options: Options, own: Sequence[str], why: str) -> None:
+    """Refuses options that a law does not take, beside those of every fit."""
+    every = {"data", "law", "where", "map", "out", "json", *own}
+    for field in dataclasses.fields(options):
+        if field.name not in every and getattr(options, field.name) != field.default:
+            raise InputError(
+                f"{field.name.replace('_', '-')}={getattr(options, field.name)!r}: does not apply "
+                f"to {options.law} {why}"
+            )
 
 
 def chosen_points(options: Options, form: type[Law]) -> Points:
