@@ -158,7 +158,6 @@ class _Cell(TypedDict):
     tokens: reading.Positive
     log2: _Ends
     runs: int
-    tau: float
     censored: str | None
     loss: _Value
 
@@ -188,6 +187,9 @@ def _consistent(fit: Fit) -> None:
     if fit.starts and not {"tried", "agree"} <= fit.starts.keys():
         reading.refuse("starts", fit.starts, "tried and agree")
     reading.read(list[_Cell], fit.cells, "cells")
+    if fit.cells:
+        best = [one.get(fit.form.target) for one in fit.cells]
+        reading.read(list[reading.Positive], best, f"cells.{fit.form.target}")
     if fit.mixture is not None:
         _check_mixture(fit.mixture)
 

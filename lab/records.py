@@ -124,6 +124,11 @@ class Trial:
     """Decay of the optimizer's first moment."""
     beta2: float = 0.95
     """Decay of the optimizer's second moment."""
+    beta_half_life_tokens: float = 0.0
+    """Half-life of the second moment in tokens, the same at every batch: both betas are taken to
+    the power that gives beta2 this one, and eps of a mean gradient goes with it (2205.10287). 0:
+    beta1, beta2 and eps are of one step, whatever its batch.
+    """
     eps: float = 1e-12
     """What the optimizer adds to the root of its second moment."""
     schedule: str = "linear"
@@ -232,9 +237,9 @@ _POSITIVE = (
     "alpha_loss",
 )
 _NOT_NEGATIVE = (
-    "weight_decay", "eps", "z_loss", "unique_tokens", "warmup_steps", "base_width", "base_depth",
-    "base_head_dim", "base_batch", "base_steps", "init_seed", "data_seed",
-    "measure_steps", "validate_steps",
+    "weight_decay", "eps", "z_loss", "beta_half_life_tokens", "unique_tokens", "warmup_steps",
+    "base_width", "base_depth", "base_head_dim", "base_batch", "base_steps", "init_seed",
+    "data_seed", "measure_steps", "validate_steps",
 )  # fmt: skip
 
 
@@ -260,6 +265,8 @@ def check_trial(trial: Trial) -> None:
     for name in ("beta1", "beta2", "ema_decay"):
         if not 0 <= getattr(trial, name) < 1:
             _refuse(name, getattr(trial, name), "must be in [0, 1)")
+    if trial.beta_half_life_tokens and not trial.beta2:
+        _refuse("beta2", trial.beta2, "must be above 0 where beta_half_life_tokens is given")
     if trial.vocab < 2:
         _refuse("vocab", trial.vocab, "must be at least 2")
     if trial.width % trial.head_dim:

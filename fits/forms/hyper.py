@@ -76,6 +76,17 @@ class BatchSize(PowerLaw):
     citation, params_kind = "2406.19146", "no_embed"
 
 
+class BatchSizeTokens(PowerLaw):
+    """Does the best batch depend on the size? Published: N^0 (2505.13738, 2503.04715), N^0.145
+    (2608.28308).
+    """
+
+    name, formula = "batch-size-tokens", "batch_tokens = c N^params D^tokens"
+    target, inputs = "batch_tokens", ("params", "tokens")
+    parameters = _power(*inputs)
+    citation, params_kind = "2608.28308 (OpenEuroLLM)", "no_embed"
+
+
 class BatchCompute(PowerLaw):
     name, formula, target = "batch-compute", "batch_tokens = c C^flops", "batch_tokens"
     inputs = ("flops",)
@@ -200,6 +211,7 @@ LAWS: tuple[type[Law], ...] = (
     LrCompute,
     BatchTokens,
     BatchSize,
+    BatchSizeTokens,
     BatchCompute,
     ParamsCompute,
     IsoFlop,

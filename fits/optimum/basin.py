@@ -14,6 +14,7 @@ how well they explain the points, noise drawn anew, the whole estimate repeated;
 give bias and interval.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -220,7 +221,7 @@ def fit(
 
 
 def residual_noise(
-    cells: list[tuple[Array, Array, Ints]], near: float = 0.08
+    cells: Sequence[tuple[Array, Array, Ints | Array]], near: float = 0.08
 ) -> tuple[float, float]:
     """Seed noise where no seed was repeated: sd of the log loss of one run, and its degrees of
     freedom, pooled over cells.
@@ -245,7 +246,7 @@ def residual_noise(
     return np.nan, 0.0
 
 
-def _parabola_rss(x: Array, y: Array, runs: Ints, share: Array) -> float:
+def _parabola_rss(x: Array, y: Array, runs: Ints | Array, share: Array) -> float:
     shapes = candidates(float(x[y.argmin()]), float(x[0]), float(x[-1]), bends=False)
     rss, _, _ = Projector(shapes, shapes.height(x[None, :]), np.sqrt(runs * share)).solve(y[None])
     return float(rss.min())

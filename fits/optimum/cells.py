@@ -30,18 +30,20 @@ SEED_MOST = 0.25
 # seeds count towards the pooled noise where the log loss is within this of the size's best
 SEED_NEAR = 0.1
 CURVE_POINTS = 97  # of a basin as it is drawn
+SEEDS = ("init_seed", "data_seed")
+TEXT = "unique_tokens"  # runs that repeat their text are no others
 
 
 @dataclass(frozen=True)
 class Cell:
     """The runs of one size: `x` = log2 of the hyperparameter, increasing; `loss` means over the
-    `runs` that ended, NaN where most `diverged`.
+    `runs` that ended (or as many as a point's error is worth), NaN where most `diverged`.
     """
 
     size: float
     x: Array
     loss: Array
-    runs: Ints
+    runs: Ints | Array
     diverged: Ints
     spread: float  # sum of squared deviations of log loss between seeds, near the best
     spread_dof: int
@@ -192,13 +194,32 @@ def cell_of(
     )
 
 
+def levelled(runs: "pd.DataFrame", over: Sequence[str]) -> "tuple[pd.DataFrame, int]":
+    """The runs of one cell with each seed's at the mean of the seeds' levels, and how many degrees
+    of freedom of the noise that took. A seed moves a whole sweep by more than it moves the optimum:
+    its level is taken over the values of `over` that all seeds have and that come near the best.
+    """
+    named = [c for c in SEEDS if c in runs]
+    if not named or len(seeds := runs[named].drop_duplicates()) < 2:
+        return runs, 0
+    log_loss = np.log(runs["loss"])
+    each = log_loss.groupby([runs[c] for c in over])
+    shared = each.transform("size").eq(len(seeds)) & each.transform("count").eq(len(seeds))
+    near = shared & (each.transform("mean") < each.mean().min() + SEED_NEAR)
+    if not near.any():
+        return runs, 0
+    level = log_loss[near].groupby([runs[c][near] for c in named]).mean()
+    off = runs.set_index(named).index.map(level - level.mean()).to_numpy(float)
+    return runs.assign(loss=runs["loss"] * np.exp(-off)), len(seeds) - 1
+
+
 def _loss_init(runs: "pd.DataFrame") -> float | None:
     if "loss_init" in runs and np.isfinite(runs["loss_init"].to_numpy(float)).any():
         return float(np.nanmean(runs["loss_init"].to_numpy(float)))
     return float(np.log(runs["vocab"].iloc[0])) if "vocab" in runs else None
 
 
-def points(cell: Cell) -> tuple[Array, Array, Ints]:
+def points(cell: Cell) -> tuple[Array, Array, Ints | Array]:
     """(log2 hyperparameter, log loss, runs) where the loss is finite."""
     keep = cell.finite
     return cell.x[keep], np.log(cell.loss[keep]), cell.runs[keep]
@@ -231,12 +252,19 @@ def pooled_noise(cells: list[Cell], given: float | None) -> tuple[float, float, 
     return sd, rest, "residuals of the basins (no repeated seeds), pooled over all sizes and groups"
 
 
-def fit(cell: Cell, sd: float, dof: float, level: float, rng: np.random.Generator) -> Basin:
+def fit(
+    cell: Cell,
+    sd: float,
+    dof: float,
+    level: float,
+    rng: np.random.Generator,
+    draws: int = basin.DRAWS,
+) -> Basin:
     """The cell's basin under seed noise `sd` (of one run's log loss) known to `dof` degrees of
     freedom.
     """
     x, y, runs = points(cell)
-    return basin.fit(x, y, sd / np.sqrt(runs), rng, cell.ceiling, dof, level)
+    return basin.fit(x, y, sd / np.sqrt(runs), rng, cell.ceiling, dof, level, draws)
 
 
 def row(cell: Cell, found: Basin) -> dict[str, Any]:

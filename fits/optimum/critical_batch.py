@@ -6,22 +6,28 @@ tokens and S = S_min (1 + B_crit/B) steps, D_min = B_crit S_min. Both costs are 
 B = B_crit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fits.forms.critical_batch import CriticalBatch
 from fits.forms.law import Array, Law
 from fits.table.cells import numbers
 from fits.table.points import Points
 from fits.table.rows import Table, require
 from ground import InputError
 
+LEAST_BATCHES, LEAST_RUNS = 3, 3  # at a loss; of a batch
+LEAST_SD = 0.01  # of log tokens: a curve between lengths is not known better
+HALVINGS = 60  # of the range of log tokens
+FINE = 400  # points of a batch's curve where it is inverted
+
 
 @dataclass(frozen=True)
 class Critical:
     """What the hyperbola gives at one loss: least tokens, critical batch, their covariance in logs
-    [2, 2], the batches used.
+    [2, 2], the batches used and what each needed.
     """
 
     loss: float
@@ -29,24 +35,28 @@ class Critical:
     critical_batch: float
     log_covariance: tuple[tuple[float, float], tuple[float, float]]
     batches: int
+    needed: tuple[tuple[float, float], ...] = ()  # (batch, tokens)
 
     @property
     def steps_min(self) -> float:
         return self.tokens_min / self.critical_batch
 
 
-def hyperbola(batch_tokens: Array, tokens: Array, loss: float = float("nan")) -> Critical:
+def hyperbola(
+    batch_tokens: Array, tokens: Array, loss: float = float("nan"), sd: float | None = None
+) -> Critical:
     """D_min and B_crit from the tokens [n] that each batch [n] needs for one loss.
 
     D = D_min + S_min B is linear in B: least squares with weights 1/D^2 (equal relative errors).
-    Errors: InputError below three batches or when tokens do not grow with the batch (all batches
-    below the critical one, or noise).
+    `sd`: relative error of the tokens; None: from their scatter about the line. Errors: InputError
+    below three batches or when tokens do not grow with the batch (all batches below the critical
+    one, or noise).
     """
     b, d = np.asarray(batch_tokens, float), np.asarray(tokens, float)
-    if len(np.unique(b)) < 3:
+    if len(np.unique(b)) < LEAST_BATCHES:
         raise InputError(
             f"batch_tokens: {len(np.unique(b))} distinct batches reach the loss; at "
-            "least 3 are needed for a critical batch"
+            f"least {LEAST_BATCHES} are needed for a critical batch"
         )
     design = np.column_stack([np.ones_like(b), b]) / d[:, None]
     scale = np.linalg.norm(design, axis=0)
@@ -58,7 +68,7 @@ def hyperbola(batch_tokens: Array, tokens: Array, loss: float = float("nan")) ->
             f"{tokens_min:.3g}, S_min {steps_min:.3g}; "
             "both must be positive (batches that straddle the critical one are needed)"
         )
-    variance = np.sum((design @ solution - 1) ** 2) / max(len(b) - 2, 1)
+    variance = np.sum((design @ solution - 1) ** 2) / max(len(b) - 2, 1) if sd is None else sd**2
     covariance = (
         variance * np.linalg.inv((design / scale).T @ (design / scale)) / np.outer(scale, scale)
     )
@@ -69,88 +79,106 @@ def hyperbola(batch_tokens: Array, tokens: Array, loss: float = float("nan")) ->
         (float(log_covariance[0, 0]), float(log_covariance[0, 1])),
         (float(log_covariance[1, 0]), float(log_covariance[1, 1])),
     )
-    return Critical(float(loss), float(tokens_min), float(tokens_min / steps_min), pairs, len(b))
+    needed = tuple(zip(b.tolist(), d.tolist(), strict=True))
+    return Critical(
+        float(loss), float(tokens_min), float(tokens_min / steps_min), pairs, len(b), needed
+    )
 
 
-def iso_loss(batch_tokens: Array, tokens: Array, loss: Array, targets: int = 8) -> list[Critical]:
+def iso_loss(
+    batch_tokens: Array, tokens: Array, loss: Array, targets: int | None = None
+) -> list[Critical]:
     """Critical batches of one model size by the procedure of 2505.13738: each run has its own full
     schedule.
 
-    1. L_B(D) = E + c_B D^-beta_B for each batch, E shared over the batches of this size. 2.
-    `targets` losses inside the range that every used batch observed, inverted to the tokens each
-    batch needs. 3. The hyperbola at each. Batches with under 3 runs are not used. Errors:
-    InputError when fewer than three batches are left or no loss is common to all.
+    1. log(L - E) of each batch is a parabola in log D, E shared over the batches of this size.
+    2. `targets` losses (None: as many as there are lengths, so that each stands for runs of its
+    own), between the least that all batches reached and the greatest that most observed, inverted
+    to the tokens each batch needs that observed them. 3. The hyperbola at each, through the batches
+    above the one that needs the fewest, where that is not the smallest of all: towards small ones
+    tokens rise again, which the hyperbola has no term for. Tokens are off by what they scatter
+    about all hyperbolas, LEAST_SD at least. Batches with under 3 runs are not used. Errors:
+    InputError when fewer than three batches are left or no loss is common to them.
     """
     b, d, y = (np.asarray(column, float) for column in (batch_tokens, tokens, loss))
-    groups = {
-        value: (d[b == value], y[b == value]) for value in np.unique(b) if np.sum(b == value) >= 3
-    }
-    if len(groups) < 3:
+    sizes = [value for value in np.unique(b) if np.sum(b == value) >= LEAST_RUNS]
+    if len(sizes) < LEAST_BATCHES:
         raise InputError(
-            f"batch_tokens: {len(groups)} batches have 3 runs or more; at least 3 "
-            "such batches are needed"
+            f"batch_tokens: {len(sizes)} batches have {LEAST_RUNS} runs or more; at least "
+            f"{LEAST_BATCHES} such batches are needed"
         )
-    low, high = (
-        max(np.min(g[1]) for g in groups.values()),
-        min(np.max(g[1]) for g in groups.values()),
-    )
+    groups = [(d[b == value], y[b == value]) for value in sizes]
+    most = max(LEAST_BATCHES, len(groups) // 2 + 1)
+    low = max(np.min(g[1]) for g in groups)
+    high = sorted(np.max(g[1]) for g in groups)[-most]
     if low >= high:
         raise InputError(
-            "loss: no loss was reached by every batch (highest least loss "
+            f"loss: no loss was reached by every batch (highest least loss "
             f"{low:.4g}, lowest greatest loss {high:.4g})"
         )
-    floor, curves = _shared_floor(list(groups.values()))
-    levels = (
-        np.exp(np.linspace(np.log(low - floor), np.log(high - floor), targets + 2)[1:-1]) + floor
-    )
-    sizes = np.array(list(groups))
-    return [
-        hyperbola(
-            sizes,
-            np.array([np.exp((log_c - np.log(level - floor)) / beta) for log_c, beta in curves]),
-            float(level),
-        )
-        for level in levels
-    ]
+    floor = _shared_floor(groups)
+    count = len(np.unique(d)) if targets is None else targets
+    levels = np.exp(np.linspace(np.log(low - floor), np.log(high - floor), count + 2)[1:-1]) + floor
+    needed = np.array([_tokens_for(levels, *group, floor) for group in groups])  # [batches, levels]
+    found, why = [], ""
+    for level, column in zip(levels, needed.T, strict=True):
+        used = np.isfinite(column)
+        if fewest := int(np.argmin(np.where(used, column, np.inf))):
+            used[: fewest + 1] = False
+        try:
+            one = hyperbola(np.array(sizes)[used], column[used], float(level))
+            found.append((one, np.array(sizes)[used], column[used]))
+        except InputError as error:
+            why = str(error)
+    if not found:
+        raise InputError(why)
+    off = [np.log(c / (one.tokens_min * (1 + b / one.critical_batch))) for one, b, c in found]
+    free = sum(len(rest) - 2 for rest in off)
+    sd = max(float(np.sqrt(sum(float(rest @ rest) for rest in off) / max(free, 1))), LEAST_SD)
+    return [hyperbola(b, c, one.loss, sd) for one, b, c in found]
 
 
-def _shared_floor(groups: Sequence[tuple[Array, Array]]) -> tuple[float, list[tuple[float, float]]]:
-    """E and (log c, beta) of each batch: log(L - E) is linear in log D, E minimises the summed
-    squares of relative errors of L.
+def _tokens_for(levels: Array, d: Array, y: Array, floor: float) -> Array:
+    """Tokens at which one batch reaches each loss; NaN for those that it did not observe."""
+    order = np.argsort(d)
+    log_d, excess = np.log(d[order]), np.log(y[order] - floor)
+    curve = np.polyfit(log_d, excess, 2 if len(d) > LEAST_RUNS else 1)
+    fine = np.linspace(log_d[0], log_d[-1], FINE)
+    height = np.minimum.accumulate(np.polyval(curve, fine))
+    at = np.interp(-np.log(levels - floor), -height, fine)
+    seen = (levels >= y.min()) & (levels <= y.max())
+    return np.where(seen, np.exp(at), np.nan)
+
+
+def _shared_floor(groups: Sequence[tuple[Array, Array]]) -> float:
+    """E at which log(L - E) is nearest to linear in log D for each batch, by the summed squares of
+    relative errors of L.
     """
     least = min(float(np.min(y)) for _, y in groups)
 
-    def curves(floor: float) -> tuple[float, list[tuple[float, float]]]:
-        total, out = 0.0, []
+    def misfit(floor: float) -> float:
+        total = 0.0
         for d, y in groups:
             weight = (y - floor) / y  # an error of log(L - E) is one of log L times L / (L - E)
             slope, intercept = np.polyfit(np.log(d), np.log(y - floor), 1, w=weight)
-            total += float(
-                np.sum((weight * (np.log(y - floor) - intercept - slope * np.log(d))) ** 2)
-            )
-            out.append((float(intercept), float(-slope)))
-        return total, out
+            rest = np.log(y - floor) - intercept - slope * np.log(d)
+            total += float(np.sum((weight * rest) ** 2))
+        return total
 
     from scipy.optimize import minimize_scalar
 
     grid = least * (1 - np.geomspace(0.002, 1.0, 60))
-    at = int(np.argmin([curves(e)[0] for e in grid]))
+    at = int(np.argmin([misfit(e) for e in grid]))
     bounds = (float(grid[min(at + 1, 59)]), float(grid[max(at - 1, 0)]))
-    floor = float(
-        minimize_scalar(
-            lambda e: curves(e)[0],
-            bounds=bounds,
-            method="bounded",
-            options={"xatol": 1e-10 * least},
-        ).x
+    found = minimize_scalar(
+        misfit, bounds=bounds, method="bounded", options={"xatol": 1e-10 * least}
     )
-    return floor, curves(floor)[1]
+    return float(found.x)
 
 
-def points(table: Table, law: type[Law], targets: int = 8) -> Points:
+def points(table: Table, law: type[Law], targets: int | None = None) -> Points:
     """What a law of the critical batch is fitted to, off a table of runs over batches and tokens:
-    `iso_loss` at each size. The losses of one size share its runs, so their errors are widened by
-    sqrt(number of losses): a size counts once. Raises InputError where no size has such runs.
+    `iso_loss` at each size. Raises InputError where no size has such runs.
     """
     require(table.frame, ("batch_tokens", "tokens", "loss"))
     frame = table.frame.assign(
@@ -170,7 +198,7 @@ def points(table: Table, law: type[Law], targets: int = 8) -> Points:
                 [f"params={size:g}" if isinstance(size, (int, float)) else str(size)] * len(runs)
             )
             continue
-        found += [(one, np.sqrt(one.log_covariance[1][1] * len(of_size))) for one in of_size]
+        found += [(one, np.sqrt(one.log_covariance[1][1])) for one in of_size]
     if not found:
         raise InputError(
             f"critical_batch: not in the table, nor can it be told from its runs: {why}"
@@ -185,6 +213,20 @@ def points(table: Table, law: type[Law], targets: int = 8) -> Points:
         {name: x[name] for name in law.inputs}, batch, left, [*table.notes, said], {}, "total", [],
         table.source, log_se=np.maximum([se for _, se in found], 1e-9),
     )  # fmt: skip
+
+
+def useful_tokens(tokens: Array, batch_tokens: Array, critical: Mapping[str, float]) -> Array:
+    """D_min [n] with D_min (1 + B / B_crit(D_min)) = tokens [n], by bisection in logs: the left
+    side rises with D_min at exponents below 1. `critical`: c and tokens of `critical-batch`.
+    """
+    goal, batch = np.log(np.asarray(tokens, float)), np.asarray(batch_tokens, float)
+    low, high = np.zeros_like(goal), goal
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        b_crit = CriticalBatch.predict(critical, {"tokens": np.exp(middle)})
+        short = middle + np.log1p(batch / b_crit) < goal
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.exp(low)
 
 
 def gradient_noise(

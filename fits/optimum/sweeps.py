@@ -41,6 +41,15 @@ def sweeps(
     return sorted((_swept(p, column, hyperparameter) for p in found), key=len, reverse=True)
 
 
+def one_of_each(frame: "pd.DataFrame") -> None:
+    """A law is of one parametrization and one optimizer. Raises InputError where there are more."""
+    for name in LABELS[1:]:
+        if name in frame and len(values := sorted(map(str, frame[name].unique()))) > 1:
+            raise InputError(
+                f"{name}={', '.join(values)}: must take one value; select one (--where {name}=...)"
+            )
+
+
 def split(table: "pd.DataFrame", by: list[str]) -> "Iterator[pd.DataFrame]":
     if not by:
         yield table

@@ -20,9 +20,9 @@ from fits.forms.hyper import (
 )
 from fits.optimum import basin, cells
 from fits.optimum.basin import Basin
-from fits.optimum.cells import HELD, Cell
+from fits.optimum.cells import HELD, TEXT, Cell
 from fits.optimum.optima import fit_optima
-from fits.optimum.sweeps import LABELS
+from fits.optimum.sweeps import one_of_each
 from fits.record import Fit
 from fits.table.points import PARAMS_KINDS
 from fits.table.rows import Row, Table, counts, require
@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LAWS = {law.name: law for law in (Timescale, TimescaleSizeTokens, TimescaleRepeats)}
-SEEDS = ("init_seed", "data_seed")
 DECAYS = ("weight_decay", "weight_decay_coupled")  # what tau is made from, the first that is there
-AGREE = LABELS[1:]  # a law is of one parametrization and one optimizer
-TEXT = "unique_tokens"  # runs that repeat their text are no others
 
 
 def with_tau(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -130,11 +127,7 @@ def _groups(frame: "pd.DataFrame", count: str, left: dict[str, list[Row]]) -> "l
     """The runs of each cell, smallest and shortest first; those of a cell with too few values of
     tau go to `left`.
     """
-    for name in AGREE:
-        if name in frame and len(values := sorted(map(str, frame[name].unique()))) > 1:
-            raise InputError(
-                f"{name}={', '.join(values)}: must take one value; select one (--where {name}=...)"
-            )
+    one_of_each(frame)
     held = [c for c in (*HELD, TEXT) if c in frame and c not in (count, "weight_decay")]
     few = f"cell of fewer than {basin.MIN_POINTS} values of tau"
     found = []
@@ -152,23 +145,10 @@ def _groups(frame: "pd.DataFrame", count: str, left: dict[str, list[Row]]) -> "l
 
 
 def _cell(runs: "pd.DataFrame") -> Cell:
-    """The cell over 1 / tau. A seed moves a whole sweep by more than it moves the optimum: each is
-    taken at the mean of their levels, over the values of tau that all have and that come near the
-    best, and those levels are not among the noise's degrees of freedom.
-    """
-    named = [c for c in SEEDS if c in runs]
-    runs = runs.assign(decay=1 / runs["tau"], log_loss=np.log(runs["loss"]))
-    if not named or len(seeds := runs[named].drop_duplicates()) < 2:
-        return cells.cell_of(1.0, runs, "decay")
-    each = runs.groupby("tau")["log_loss"]
-    shared = each.transform("size").eq(len(seeds)) & each.transform("count").eq(len(seeds))
-    near = shared & (each.transform("mean") < each.mean().min() + cells.SEED_NEAR)
-    if not near.any():
-        return cells.cell_of(1.0, runs, "decay")
-    level = runs[near].groupby(named)["log_loss"].mean()
-    off = runs.set_index(named).index.map(level - level.mean()).to_numpy(float)
-    cell = cells.cell_of(1.0, runs.assign(loss=runs["loss"] * np.exp(-off)), "decay")
-    return replace(cell, spread_dof=cell.spread_dof - len(seeds) + 1)
+    """The cell over 1 / tau, its seeds at one level."""
+    runs, taken = cells.levelled(runs.assign(decay=1 / runs["tau"]), ["tau"])
+    cell = cells.cell_of(1.0, runs, "decay")
+    return replace(cell, spread_dof=cell.spread_dof - taken)
 
 
 def _row(runs: "pd.DataFrame", count: str, cell: Cell, found: Basin) -> dict[str, Any]:

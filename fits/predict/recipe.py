@@ -195,11 +195,12 @@ def quantities(
         batch = columns["batch_tokens"]
         if "batch_tokens" in given:
             out["batch_tokens"] = (batch, unknown, unknown, "given")
+        value, low, high, source = out["batch_tokens"]
         out["steps"] = (
-            np.round(tokens / batch),
-            unknown,
-            unknown,
-            f"tokens / batch_tokens ({out['batch_tokens'][3]})",
+            np.round(tokens / value),
+            np.round(tokens / high),
+            np.round(tokens / low),
+            f"tokens / batch_tokens ({source})",
         )
         if "tau" in out and "weight_decay" not in out:
             value, low, high, source = out["tau"]
@@ -218,12 +219,16 @@ def quantities(
             "weight_decay / lr",
         )
     warmup = np.minimum(WARMUP_SHARE * tokens, WARMUP_TOKENS)
-    out["warmup_tokens"] = (
-        warmup,
-        unknown,
-        unknown,
-        f"min(10 % of the run, 375M tokens): {MARK} (2509.25087)",
-    )
+    said = f"min(10 % of the run, 375M tokens): {MARK} (2509.25087)"
+    out["warmup_tokens"] = (warmup, unknown, unknown, said)
+    if "batch_tokens" in out:
+        value, low, high, source = out["batch_tokens"]
+        out["warmup_steps"] = (
+            np.ceil(warmup / value),
+            np.ceil(warmup / high),
+            np.ceil(warmup / low),
+            f"warmup_tokens / batch_tokens ({source})",
+        )
     return out
 
 

@@ -175,6 +175,20 @@ def _update(table: Table, row: Row, role: str, trial: Trial) -> Update:
     return update
 
 
+def horizon(trial: Trial) -> float:
+    """The power that the betas are taken to: 1, or what gives beta2 its half-life in tokens."""
+    if not trial.beta_half_life_tokens:
+        return 1.0
+    return trial.batch_tokens / trial.beta_half_life_tokens * math.log(2) / -math.log(trial.beta2)
+
+
+def _eps(trial: Trial, table: Table) -> float:
+    """A batch k times as large has a mean gradient of 1/sqrt(k) the noise, and so is eps
+    (2205.10287). Unit-scaled gradients are sums over the root of their count: theirs stays.
+    """
+    return trial.eps if table.unit else trial.eps / math.sqrt(horizon(trial))
+
+
 def _rule(trial: Trial, table: Table, tensor: Tensor) -> Rule:
     row = table.rows[tensor.role]
     update = _update(table, row, tensor.role, trial)
@@ -190,7 +204,7 @@ def _rule(trial: Trial, table: Table, tensor: Tensor) -> Rule:
         number(row.multiplier),
         number(update.lr),
         number(decay),
-        trial.eps * number(update.eps),
+        _eps(trial, table) * number(update.eps),
     )
 
 
@@ -234,9 +248,9 @@ def scales(trial: Trial) -> Scales:
             values | _fans(trial, TENSORS["unembed"].axes)
         )
     factor = table.one_minus_beta.value(values)
-    betas = [
-        1 - (1 - beta) * factor if factor != 1 else beta for beta in (trial.beta1, trial.beta2)
-    ]
+    power = horizon(trial)
+    own = [beta**power if power != 1 else beta for beta in (trial.beta1, trial.beta2)]
+    betas = [1 - (1 - beta) * factor if factor != 1 else beta for beta in own]
     for field, beta in zip(("beta1", "beta2"), betas, strict=True):
         if beta < 0:
             raise InputError(

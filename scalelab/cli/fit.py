@@ -96,12 +96,13 @@ def run(options: Options) -> Fit:
             f"bootstrap={options.bootstrap!r}: does not apply to {options.law}, whose forms are "
             "weighted by evidence, with intervals"
         )
-    if options.noise is not None and form.target != "tau":
+    of_optima = form.target == "tau" or form.name == "batch-size-tokens"
+    if options.noise is not None and not of_optima:
         raise InputError(f"noise={options.noise!r}: does not apply to {options.law}")
-    if form.target == "tau":
+    if of_optima:
         runs = table(options, every_status=True)
         if "loss" in runs.frame:
-            return of_best_tau(options, runs)
+            return through_optima(options, runs, form)
     if issubclass(form, ScheduleLaw):
         from fits.engine.schedules import fit_curves
 
@@ -123,22 +124,23 @@ def run(options: Options) -> Fit:
     return bootstrap(points, found, options.bootstrap, options.seed, options.level, options.scheme)
 
 
-def of_best_tau(options: Options, runs: Table) -> Fit:
-    """A law of the best tau, from runs over decay rather than from rows that are optima already."""
+def through_optima(options: Options, runs: Table, form: type[Law]) -> Fit:
+    """A law of the best tau or batch, from runs over decay, or over LR and batch, rather than from
+    rows that are optima already.
+    """
     from fits.optimum.timescale import DECAYS, fit_timescale
 
+    over = {"tau", *DECAYS} if form.target == "tau" else {"lr", "batch_tokens"}
     own = ["params_kind", "noise", "level", "seed"]
-    if {*columns(options.best_over)} <= {"tau", *DECAYS}:  # what it does anyway
+    if {*columns(options.best_over)} <= over:  # what it does anyway
         own.append("best_over")
     only(options, own, "from runs: it takes the best of each cell, with intervals")
-    return fit_timescale(
-        runs,
-        options.law,
-        options.params_kind,
-        noise=options.noise,
-        level=options.level,
-        seed=options.seed,
-    )
+    how: dict[str, Any] = {"noise": options.noise, "level": options.level, "seed": options.seed}
+    if form.target == "tau":
+        return fit_timescale(runs, options.law, options.params_kind, **how)
+    from fits.optimum.best_batch import fit_batch, sweeps
+
+    return fit_batch(sweeps(runs, options.params_kind, **how), options.law, options.seed)
 
 
 def only(options: Options, own: Sequence[str], why: str) -> None:
@@ -296,7 +298,8 @@ def show_cells(fit: Fit) -> None:
     from fits.predict.against import against
 
     grid = Grid(box=None, pad_edge=False, header_style="dim")
-    names = ("params", "tokens", "D/N", "batch", "lr", "runs", "best tau", "interval", "loss")
+    best = fit.form.target
+    names = ("params", "tokens", "D/N", "batch", "lr", "runs", f"best {best}", "interval", "loss")
     for name in names:
         grid.add_column(name, justify="right", no_wrap=True)
     for cell in fit.cells:
@@ -305,9 +308,9 @@ def show_cells(fit: Fit) -> None:
         grid.add_row(
             *(f"{cell[name]:.4g}" for name in ("params", "tokens")),
             f"{cell['tokens'] / cell['params']:.4g}",
-            *(f"{cell[name]:.4g}" if name in cell else "" for name in ("batch_tokens", "lr")),
+            *(f"{cell[c]:.4g}" if c in cell and c != best else "" for c in ("batch_tokens", "lr")),
             str(cell["runs"]),
-            f"{cell['tau']:.3g}" + (f" or {cell['censored']}er" if cell["censored"] else ""),
+            f"{cell[best]:.3g}" + (f" or {cell['censored']}er" if cell["censored"] else ""),
             f"{low} to {high}",
             f"{cell['loss']['value']:.4f}",
         )

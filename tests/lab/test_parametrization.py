@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ground import InputError
+from lab.counts import half_life_tokens
 from lab.parametrization import (
     TABLES,
     explain,
@@ -539,3 +540,24 @@ def test_a_cell_that_overflows_is_named():
     table = to_data(TABLES["mup"]) | {"name": "mine", "attention": "head_dim^100 head_dim^-1"}
     with pytest.raises(InputError, match="no finite number"):
         from_json(json.dumps(table)).attention.value({"head_dim": 1e6})
+
+
+def test_betas_of_one_half_life_in_tokens():
+    """beta2's half-life is the one given at every batch, beta1's keeps its ratio to it; eps goes
+    with the noise of a mean gradient, and stays where gradients are unit-scaled. Without, the betas
+    are of a step: at a quarter of the batch their memory is a quarter as long.
+    """
+    base = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "sequence": 8}
+    plain = [half_life_tokens(trial("u-mup", batch=batch, **base)) for batch in (4, 16)]
+    assert plain[1]["beta2"] == pytest.approx(4 * plain[0]["beta2"])
+    for batch in (4, 16):
+        t = trial("u-mup", batch=batch, beta_half_life_tokens=plain[1]["beta2"], **base)
+        assert half_life_tokens(t) == pytest.approx(plain[1])
+        assert rules(t)["q"].eps / rules(trial("u-mup", batch=batch, **base))[
+            "q"
+        ].eps == pytest.approx(1)
+    sp = {"beta_half_life_tokens": plain[1]["beta2"], **base}
+    assert rules(trial("sp", batch=4, **sp))["q"].eps == pytest.approx(2e-8)
+    assert rules(trial("sp", batch=16, **sp))["q"].eps == pytest.approx(1e-8)
+    with pytest.raises(InputError, match="beta2=0.0: must be above 0"):
+        trial("u-mup", beta2=0.0, beta_half_life_tokens=100.0)

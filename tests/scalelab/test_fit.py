@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -281,3 +282,40 @@ def test_the_best_weight_decay_from_runs_over_it(tmp_path: Path, capsys) -> None
     assert unsure["high"] / unsure["low"] > 2 * sure["high"] / sure["low"]
     assert main(["fit", asked[0], "--law", "power-c", "--noise", "0.1"]) == 2
     assert "noise=0.1: does not apply to power-c" in capsys.readouterr().err
+
+
+def test_the_best_batch_from_runs_over_it_and_the_lr(tmp_path: Path, capsys) -> None:
+    """A planted law, three LRs a batch, and the prediction it makes with its interval beside a
+    published one's.
+    """
+    rng, rows = np.random.default_rng(1), []
+    for params, tokens, batch, side in itertools.product(
+        (1e6, 4e6), (2e7, 8e7, 3.2e8), 2.0 ** np.arange(11, 19), (-1, 0, 1)
+    ):
+        off = np.log2(batch / (0.6 * tokens**0.55))
+        lr = 2.0**side * (batch / 2**14) ** 0.5
+        height = 0.004 * off**2 + 0.01 * (side + 0.1) ** 2
+        loss = np.exp(1.0 - 0.05 * np.log(tokens) + height + 1e-3 * rng.standard_normal())
+        rows.append((params, params, tokens, batch, lr, loss))
+    names = ["params_no_embed", "params", "tokens", "batch_tokens", "lr", "loss"]
+    pd.DataFrame(rows, columns=names).to_csv(tmp_path / "runs.csv", index=False)
+    asked = (str(tmp_path / "runs.csv"), "--law", "batch-size-tokens", "--params-kind", "no_embed")
+    found = answer(capsys, *asked, "--out", str(tmp_path / "batch.json"))
+    assert found["n"] == len(found["cells"]) == 6
+    for name, value in (("params", 0.0), ("tokens", 0.55)):
+        ends = found["params"][name]
+        assert ends["low"] < value < ends["high"] and ends["high"] - ends["low"] < 0.2
+    assert [one["name"] for one in found["published"]] == ["openeurollm-batch"]
+    assert main(["fit", *asked]) == 0
+    assert "best batch_tokens" in capsys.readouterr().out
+    target = ("--params", "2e7", "--params-kind", "no_embed", "--tokens", "6.4e8")
+    fits = ("--fit", str(tmp_path / "batch.json"), "--fit", "openeurollm", "--extrapolate")
+    assert main(["predict", *target, *fits, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    batch = said["batch_tokens"]
+    assert batch["source"] == "batch.json" and batch["low"] < 0.6 * 6.4e8**0.55 < batch["high"]
+    steps = [round(6.4e8 / batch[end]) for end in ("high", "value", "low")]
+    assert [said["steps"][end] for end in ("low", "value", "high")] == steps
+    assert said["warmup_steps"]["value"] == np.ceil(6.4e7 / batch["value"])
+    assert said["warmup_steps"]["low"] <= said["warmup_steps"]["value"]
+    assert set(said["disagreement"]["batch_tokens"]["laws"]) == {"batch.json", "openeurollm-batch"}

@@ -32,6 +32,17 @@ def timescale_figure(fit: Fit) -> "Figure":
     return make([lambda ax: _losses(fit, ax), lambda ax: _optima(fit, ax)])
 
 
+def excess(cell: dict[str, Any], ax: "Axes", style: dict[str, Any]) -> None:
+    """One cell's runs and its basin, in per cent above its best loss."""
+    basin, best = cell["basin"], cell["loss"]["value"]
+    points = [(2**x, y) for x, y in zip(basin["log2"], basin["loss"], strict=True) if y]
+    at, loss = np.array(points).T
+    ax.plot(at, 100 * (loss / best - 1), ls="", ms=4, **style)
+    curve = 2.0 ** np.array(basin["curve_log2"])
+    height = 100 * (np.array(basin["curve_loss"]) / best - 1)
+    ax.plot(curve, height, lw=1.2, color=style["color"])
+
+
 def _per(fit: Fit) -> str:
     """What the colour shows the tokens by."""
     return "unique_tokens" if "unique_tokens" in fit.form.inputs else "params"
@@ -47,13 +58,7 @@ def _style(fit: Fit, cell: dict[str, Any]) -> dict[str, Any]:
 def _losses(fit: Fit, ax: "Axes") -> None:
     """Loss above each cell's best, in per cent, over tau."""
     for cell in fit.cells:
-        basin, best, style = cell["basin"], cell["loss"]["value"], _style(fit, cell)
-        points = [(2**x, y) for x, y in zip(basin["log2"], basin["loss"], strict=True) if y]
-        tau, loss = np.array(points).T
-        ax.plot(tau, 100 * (loss / best - 1), ls="", ms=4, **style)
-        curve = 2.0 ** np.array(basin["curve_log2"])
-        excess = 100 * (np.array(basin["curve_loss"]) / best - 1)
-        ax.plot(curve, excess, lw=1.2, color=style["color"])
+        excess(cell, ax, _style(fit, cell))
     ax.set(xscale="log", ylim=(-0.3, TOP), xlabel="tau, share of the run")
     ax.set_ylabel("loss above the best, %")
     count_ticks(ax.xaxis, "{:g}".format)

@@ -1,0 +1,121 @@
+"""What the curves of runs say that end points do not: the loss along trunks, and the gradient's
+noise scale. From a Parquet that holds curves (`scalelab sweep export`).
+
+A trunk is the part of a run at constant LR, after warm-up and before a cooldown. Runs that differ
+in their length alone share it: the longest counts.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fits.forms.law import Array
+from fits.optimum.critical_batch import gradient_noise
+from fits.table.rows import require
+from ground import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOSS, NOISE = "val_loss", ("grad_sq_norm_half", "grad_sq_norm")
+ALIKE = (
+    "params", "params_no_embed", "width", "depth", "sequence", "parametrization", "optimizer",
+    "batch_tokens", "lr", "weight_decay", "warmup_tokens", "schedule", "init_seed", "data_seed",
+)  # fmt: skip
+LEAST_POINTS = 8  # of a curve in an octave of tokens
+
+
+def trunks(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The longest run of each trunk that did not diverge, with `flat_steps`: where it ends."""
+    require(frame, ("curves", "schedule", "steps", "warmup_tokens", "batch_tokens", "lr", "loss"))
+    from lab.records import WSD_DECAY  # here: a CSV of anyone's needs no lab
+
+    flat = frame["schedule"].map({"constant": 1.0, "wsd": 1 - WSD_DECAY})
+    good = flat.notna() & np.isfinite(frame["loss"].to_numpy(float))
+    if not good.any():
+        raise InputError("schedule: no run that trained has a stretch of constant LR")
+    kept = frame[good].assign(flat_steps=flat[good] * frame["steps"][good])
+    alike = [c for c in ALIKE if c in kept]
+    return kept.sort_values("steps").drop_duplicates(alike, keep="last").sort_index()
+
+
+def best_lr(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Of the trunks of one size and batch the one whose longest run ended lowest."""
+    found = trunks(frame).sort_values("loss", kind="stable")
+    return found.drop_duplicates(["params", "batch_tokens"]).sort_index()
+
+
+def _curve(run: Any, name: str) -> tuple[Array, Array]:
+    """Steps and values of one curve inside the trunk; empty where it was not measured."""
+    for curve in run["curves"]:
+        if curve["name"] == name:
+            steps, values = (np.asarray(curve[k], float) for k in ("steps", "values"))
+            inside = (steps > run["warmup_tokens"] / run["batch_tokens"]) & (
+                steps <= run["flat_steps"]
+            )
+            return steps[inside], values[inside]
+    return np.array([]), np.array([])
+
+
+def along(frame: "pd.DataFrame", warm: float = 1.0) -> "pd.DataFrame":
+    """run_id, both counts of parameters, batch_tokens, steps and validation loss along the best
+    trunk of each size and batch, from `warm` times its warm-up on.
+    """
+    import pandas as pd
+
+    rows = []
+    for _, run in best_lr(frame).iterrows():
+        steps, losses = _curve(run, LOSS)
+        late = steps * run["batch_tokens"] > warm * run["warmup_tokens"]
+        rows += [
+            {
+                "run_id": str(run["run_id"]),
+                "params": float(run["params"]),
+                "params_no_embed": float(run["params_no_embed"]),
+                "batch_tokens": float(run["batch_tokens"]),
+                "steps": step,
+                "loss": loss,
+            }
+            for step, loss in zip(steps[late], losses[late], strict=True)
+        ]
+    if not rows:
+        raise InputError(f"curves: no trunk has a curve {LOSS} (validate_steps was 0)")
+    return pd.DataFrame(rows)
+
+
+def noise_scales(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The gradient's noise scale in tokens (1812.06162: B_simple = tr Sigma / |G|^2) by octaves of
+    tokens along the best trunk of each size and batch: the ratio of means over the octave.
+    `noise_scale` is missing where the draws do not resolve it (a mean below 0).
+    """
+    import pandas as pd
+
+    rows = []
+    for _, run in best_lr(frame).iterrows():
+        (steps, half), (_, whole) = (_curve(run, name) for name in NOISE)
+        octave = np.floor(np.log2(np.maximum(steps * run["batch_tokens"], 1)))
+        for one in np.unique(octave):
+            here = octave == one
+            if here.sum() < LEAST_POINTS:
+                continue
+            rows.append(
+                {
+                    "params_no_embed": float(run["params_no_embed"]),
+                    "batch_tokens": float(run["batch_tokens"]),
+                    "tokens": float(2 ** (one + 0.5)),
+                    "points": int(here.sum()),
+                    "noise_scale": _noise(half[here], whole[here], float(run["batch_tokens"])),
+                }
+            )
+    if not rows:
+        raise InputError("curves: no trunk has measured gradient_noise")
+    order = ["params_no_embed", "batch_tokens", "tokens"]
+    return pd.DataFrame(rows).sort_values(order, ignore_index=True)
+
+
+def _noise(half: Array, whole: Array, batch_tokens: float) -> float:
+    try:
+        scale = gradient_noise(half, whole, batch_tokens / 2, batch_tokens)[2]
+    except InputError:
+        return float("nan")
+    return scale if np.isfinite(scale) else float("nan")

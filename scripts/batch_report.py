@@ -1,0 +1,168 @@
+"""Tables, plots and fits of results/batch from the trials of the study `batch`.
+
+python -m scripts.batch_report results/batch/trials.parquet --out results/batch
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from fits.engine.bootstrap import bootstrap
+from fits.fit import fit as fit_law
+from fits.forms.critical_batch import CriticalBatch, CriticalBatchLoss
+from fits.forms.loss import ThreeTerm
+from fits.forms.trajectory import Trajectory
+from fits.optimum import best_batch, critical_batch, trunks
+from fits.optimum.critical_batch import Critical
+from fits.predict.against import against
+from fits.record import Fit
+from fits.report.plots import batch as plots
+from fits.table.points import select
+from fits.table.rows import Table, read, table_of
+from ground import InputError
+from ground.files import replace, replacing
+from scripts.timescale_report import interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KIND, REFITS = "no_embed", 200
+
+
+def tried(what: str, made: Callable[[], Any]) -> Any:
+    """What the runs support; what they do not is said, and is None."""
+    try:
+        return made()
+    except InputError as error:
+        print(f"{what}: not from these runs: {error}")
+        return None
+
+
+def all_fits(runs: Table, found: best_batch.Sweeps) -> dict[str, Fit | None]:
+    """Every law by the name of its file."""
+    floors = table_of(found.floors())
+
+    def critical(law: Any) -> Fit:
+        return fit_law(critical_batch.points(floors, law), law)
+
+    def resampled(points: Any, law: Any) -> Fit:
+        return bootstrap(points, fit_law(points, law, objective="log-mse"), REFITS)
+
+    def loss() -> Fit:
+        best = runs.frame[np.isfinite(runs.frame["loss"])].sort_values("loss", kind="stable")
+        cells = best.drop_duplicates(["params", "tokens", "batch_tokens"])
+        return resampled(select(table_of(cells), ThreeTerm, KIND), ThreeTerm)
+
+    def trajectory() -> Fit:
+        rows = table_of(trunks.along(runs.frame))
+        return resampled(select(rows, Trajectory, KIND), Trajectory)
+
+    return {
+        "batch": tried("best batch", lambda: best_batch.fit_batch(found)),
+        "batch-tokens": tried("best batch", lambda: best_batch.fit_batch(found, "batch-tokens")),
+        "lr": tried("best LR", lambda: best_batch.fit_lr(found)),
+        "critical": tried("critical batch over tokens", lambda: critical(CriticalBatch)),
+        "critical-loss": tried("critical batch over loss", lambda: critical(CriticalBatchLoss)),
+        "loss": tried("three-term law", loss),
+        "trajectory": tried("trajectory", trajectory),
+    }
+
+
+def by_size(found: best_batch.Sweeps) -> dict[float, list[Critical]]:
+    """The hyperbolas of each size that has them."""
+    out = {}
+    for params, part in found.floors().groupby("params"):
+        columns = (part[c].to_numpy(float) for c in ("batch_tokens", "tokens", "loss"))
+        if ones := tried(
+            f"N {params:g}: hyperbolas", lambda c=columns: critical_batch.iso_loss(*c)
+        ):
+            out[float(str(params))] = ones
+    return out
+
+
+def noise_table(runs: Table, critical: Fit | None) -> pd.DataFrame | None:
+    """The noise scale by octaves, with the critical batch there and their ratio."""
+    noise = tried("noise scale", lambda: trunks.noise_scales(runs.frame))
+    if noise is None or critical is None:
+        return noise
+    # a trunk's tokens at that batch, in the fewest that would have come as far
+    tokens, batch = (noise[c].to_numpy(float) for c in ("tokens", "batch_tokens"))
+    least = critical_batch.useful_tokens(tokens, batch, critical.params)
+    there = CriticalBatch.predict(critical.params, {"tokens": least})
+    return noise.assign(critical_batch=there, ratio=noise["noise_scale"] / there)
+
+
+def told(name: str, fit: Fit) -> str:
+    """A law's numbers, each with its interval, and what was published of it."""
+    lines = [f"\n### {name}: {fit.form.formula}\n"]
+    for key, value in {**fit.params, **fit.derived}.items():
+        ends = fit.interval.get(key)
+        said = f" {interval(ends['low'], ends['high'], '{:.4g}')}" if ends else ""
+        lines.append(f"- {key} {value:.4g}{said}")
+    lines += [f"- {fit.n} points; {'; '.join(fit.warnings)}"]
+    for one in against(fit) if fit.replicates else []:
+        lines.append(f"- {one['name']}: {one['params']}, inside ours: {one['inside']}")
+    return "\n".join(lines)
+
+
+def cell_table(fit: Fit) -> str:
+    rows = ["| N | tokens | runs | best batch | loss |", "|---|---|---|---|---|"]
+    for cell in fit.cells:
+        low, high = (
+            None if cell["log2"][e] is None else 2 ** cell["log2"][e] for e in ("low", "high")
+        )
+        edge = f", at the {cell['censored']} edge" if cell["censored"] else ""
+        best = f"{cell['batch_tokens']:.3g} {interval(low, high)}{edge}"
+        size = f"{cell['params'] / 1e6:.2f}M | {cell['tokens'] / 1e6:.0f}M | {cell['runs']}"
+        rows.append(f"| {size} | {best} | {cell['loss']['value']:.4f} |")
+    return "\n".join(rows)
+
+
+def table_text(frame: pd.DataFrame) -> str:
+    rows = [list(frame), ["---"] * len(frame.columns)]
+    rows += [[f"{v:.4g}" for v in row] for row in frame.to_numpy(float)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    with replacing(path) as plot:
+        figure.savefig(plot, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("trials", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--noise", type=float, help="sd of log loss of one run, if known")
+    options = parser.parse_args()
+    runs = read(options.trials, every_status=True)
+    found = best_batch.sweeps(runs, KIND, noise=options.noise)
+    fits, hyperbolas = all_fits(runs, found), by_size(found)
+    noise = noise_table(runs, fits["critical"])
+    (options.out / "fits").mkdir(parents=True, exist_ok=True)
+    parts = []
+    for name, fit in fits.items():
+        if fit is not None:
+            fit.save(options.out / "fits" / f"{name}.json")
+            parts.append(told(name, fit))
+    if (best := fits["batch"]) is not None:
+        parts.insert(0, cell_table(best))
+        save(plots.loss_figure(best), options.out / "loss.png")
+        save(plots.batches_figure(best, fits["critical"], hyperbolas), options.out / "batches.png")
+    if hyperbolas:
+        save(plots.iso_loss_figure(hyperbolas), options.out / "iso_loss.png")
+    if noise is not None:
+        parts.append(f"\n### noise scale\n\n{table_text(noise)}")
+        if "critical_batch" in noise:
+            save(plots.noise_figure(noise), options.out / "noise.png")
+    text = "\n".join(parts) + "\n"
+    print(text)
+    replace(options.out / "tables.md", text)
+
+
+if __name__ == "__main__":
+    main()
