@@ -53,6 +53,8 @@ class Fit:
     interval: dict[str, dict[str, float]] = field(default_factory=dict)
     replicates: dict[str, list[float]] = field(default_factory=dict)
     bootstrap: dict[str, Any] = field(default_factory=dict)  # tried, failed, seed, scheme
+    # what multiplies the deviations of `replicates` wherever an interval is read off them
+    calibration: reading.Positive = 1.0
     fixed: dict[str, float] = field(default_factory=dict)  # parameters that were held, not fitted
     # parameter -> mean, sd (of its log where scale is log), source
     priors: dict[str, dict[str, Any]] = field(default_factory=dict)
