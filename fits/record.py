@@ -23,7 +23,7 @@ class Mixture:
     members: list[dict[str, Any]]  # law, params, weight, length, ratio, wide, sigma
     # params, tokens, loss, noise: what the discrepancy is conditioned on
     runs: dict[str, list[float]]
-    # one row a cut: share, flops, n, tested, reach, error, bias, coverage, miss
+    # one row a cut: share, flops, n, tested, reach, error, bias, coverage
     holdout: list[dict[str, float]]
     scale: float  # of the intervals
     weights: dict[str, float]  # by form, and of the law alone

@@ -24,7 +24,7 @@ def predict(fit: Fit, x: Columns, level: float, noise: bool = True) -> tuple[Arr
     """
     mixed = fit.mixture
     assert mixed is not None
-    mean, sd = mixture(_restore(_key(fit)), x["params"], x["tokens"], mixed.scale, noise)
+    mean, sd = mixture(members(fit), x["params"], x["tokens"], mixed.scale, noise)
     half = quantile(len(mixed.runs["loss"]), level) * sd
     return np.exp(mean), np.exp(mean - half), np.exp(mean + half)
 
@@ -84,6 +84,11 @@ def reach(runs: Runs, params: Array, tokens: Array) -> Array:
         beyond(tokens / params, runs.tokens / runs.params, True),
     ]
     return np.maximum(np.max(far, axis=0), LEAST_REACH)
+
+
+def members(fit: Fit) -> list[tuple[float, Member]]:
+    """The weighted members of a fit of `auto`."""
+    return _restore(_key(fit))
 
 
 _Key = tuple[tuple[tuple[float, ...], ...], tuple[tuple[Any, ...], ...]]
