@@ -61,8 +61,8 @@ def pooled(fits: Sequence[Fit], x: Columns, level: float = LEVEL, noise: bool = 
 
 
 def draws(fit: Fit, x: Columns, noise: bool = True, seed: int = 0) -> Array:
-    """What each replicate predicts at columns x, [R, n], its deviation from the fit calibrated, each
-    with the noise of a run of its own if `noise`.
+    """What each replicate predicts at columns x, [R, n], calibrated about the fit, each with the
+    noise of a run of its own if `noise`.
     """
     if not fit.replicates:
         raise InputError(

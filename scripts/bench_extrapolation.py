@@ -6,9 +6,9 @@ dearest.
 
 DIR/sets.json (or FILE) lists the sets: `file`, `where` ([column, operator, value]; "@name" is
 another column; isnull takes true or false), `best_over`, `columns` (without flops: 6 params
-tokens), `family` (whose tables; else the file's name). Test: runs with flops at least 0.8 x the
-88th percentile. Train: runs with flops at most (cheapest test run)/K, K = 4 and 32; a split needs 6
-train and 2 test runs. Nothing is set per set. Errors are mean |predicted/measured - 1|; intervals:
+tokens), `times` (a unit, by our column), `family` (whose tables; else the file's name). Test: runs
+with flops at least 0.8 x the 88th percentile. Train: runs with flops at most (cheapest test
+run)/K, K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean |predicted/measured - 1|; intervals:
 90 %. With three families or more, `auto` is also told the width of each family's intervals by the
 other families alone (`extrapolation_widths.py`): the committed file is
 
@@ -54,6 +54,8 @@ def read_set(folder: Path, entry: dict[str, Any]):
     for column, compare, value in entry.get("where", []):
         frame = frame[_matches(frame, column, compare, value)]
     frame = frame.assign(**{ours: frame[theirs] for ours, theirs in entry["columns"].items()})
+    for column, times in entry.get("times", {}).items():
+        frame = frame.assign(**{column: frame[column] * times})
     if entry.get("best_over"):
         frame = frame.loc[frame.groupby(entry["best_over"])["loss"].idxmin()]
     if "flops" not in entry["columns"]:

@@ -1,5 +1,5 @@
-"""Do the intervals of a bootstrap hold what they should? Tables made from a known law, refitted; the
-share of tables whose 90 % interval holds the planted value, of every quantity.
+"""Do the intervals of a bootstrap hold what they should? Tables made from a known law, refitted: of
+every quantity the share of tables whose 90 % interval holds the planted value.
 
 python -m scripts.interval_coverage --out results/intervals/coverage.json
 """
@@ -101,7 +101,12 @@ def main() -> None:
     parser.add_argument("--tables", type=int, default=400)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    document: dict[str, Any] = {"tables": options.tables, "refits": REFITS, "level": 0.9, "first": 10_000}
+    document: dict[str, Any] = {
+        "tables": options.tables,
+        "refits": REFITS,
+        "level": 0.9,
+        "first": 10_000,
+    }
     for name, kind in KINDS.items():
         document[name] = coverage(kind, options.tables)
         print(name, {k: round(v, 3) for k, v in document[name].items()}, flush=True)

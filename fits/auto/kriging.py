@@ -288,9 +288,9 @@ def _solve(
         q = np.sum(residual * weighted, axis=-1) + NOISE[1] * NOISE[0] ** 2
         value = count / 2 * np.log(q) + 0.5 * np.sum(pulled * off, axis=-1)
         gradient = (count / q)[:, None] * (slopes @ weighted[..., None])[..., 0] + pulled
-        metric = (count / q)[:, None, None] * (
-            slopes @ w @ np.swapaxes(slopes, 1, 2)
-        ) + precision[rows]
+        metric = (count / q)[:, None, None] * (slopes @ w @ np.swapaxes(slopes, 1, 2)) + precision[
+            rows
+        ]
         return value, gradient, metric, metric
 
     # far outside every prior: only keeps a wild step finite

@@ -13,8 +13,8 @@ PRIORS: dict[str, tuple[float, float, str]] = {
     "alpha": (
         float(np.log(0.6)),
         0.45,
-        "inside an outer exponent of 0.5: alpha gamma 0.3; 0.18 to 0.72 in fits and refits of public "
-        "sweeps without one: Chinchilla, Muennighoff, Gadre, MiniCPM, OLMo, Llama 3, Marin",
+        "0.3 times an outer exponent of 0.5; 0.18 to 0.72 in fits and refits of public sweeps "
+        "without one: Chinchilla, Muennighoff, Gadre, MiniCPM, OLMo, Llama 3, Marin",
     ),
     "beta": (float(np.log(0.6)), 0.45, "the same, 0.12 to 0.71"),
     "gamma": (

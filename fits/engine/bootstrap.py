@@ -30,8 +30,9 @@ def bootstrap(
     parameter and derived quantity, and counts.
 
     `scheme` run: all rows of a run are drawn together; hierarchical: sizes are drawn, then runs
-    (seeds) within each size (Ivgi, Carmon and Berant 2022), uncalibrated. Every replicate is optimised to
-    convergence from the fit's optimum; one that does not converge is left out and counted.
+    (seeds) within each size (Ivgi, Carmon and Berant 2022), uncalibrated. Every replicate is
+    optimised to convergence from the fit's optimum; one that does not converge is left out and
+    counted.
     """
     if replicates < 2:
         raise InputError(f"bootstrap={replicates}: must be at least 2 replicates")
@@ -111,8 +112,8 @@ def _size_warning(residual: Array, points: Points) -> list[str]:
     if share is None:
         return []
     return [
-        f"bootstrap: runs of one size share {share:.0%} of the residuals' variance, so drawing runs "
-        "makes the intervals too narrow; --scheme hierarchical draws sizes first"
+        f"bootstrap: runs of one size share {share:.0%} of the residuals' variance, so drawing "
+        "runs makes the intervals too narrow; --scheme hierarchical draws sizes first"
     ]
 
 

@@ -7,6 +7,7 @@ for all quantities of a fit.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fits.engine.problem import Problem
 from fits.forms.law import Array
@@ -46,12 +47,13 @@ def factor(problem: Problem, z: Array, run: Labels, level: float) -> float:
 
 def calibrated(values: Array, best: Array | float, by: float) -> Array:
     """Refits' values with their deviations from the fit's multiplied, in logs where all are
-    positive; none leaves the sign that all have.
+    positive; where none is negative, none becomes so.
     """
     values, best = np.asarray(values, float), np.asarray(best, float)
     if np.all(values > 0) and np.all(best > 0):
         return np.asarray(best * (values / best) ** by)
-    return np.asarray(np.maximum(best + by * (values - best), min(0.0, float(values.min()))))
+    floor = 0.0 if values.min() >= 0 else -np.inf
+    return np.asarray(np.maximum(best + by * (values - best), floor))
 
 
 def shared_by_size(residual: Array, size: Labels) -> float | None:
@@ -76,7 +78,7 @@ def shared_by_size(residual: Array, size: Labels) -> float | None:
     return float(part / (part + within))
 
 
-def _leverage(problem: Problem, z: Array, free: Array) -> Array:
+def _leverage(problem: Problem, z: Array, free: NDArray[np.bool_]) -> Array:
     """Of each row, [n]: the diagonal of the hat matrix of the linearised fit."""
     level, slopes = problem.law.jet(problem._broadcast(z[None]), problem.x)
     rows = (slopes[0] / (level[0] if problem.objective.log else 1.0))[free].T

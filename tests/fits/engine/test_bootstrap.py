@@ -5,6 +5,7 @@ judge.
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,34 +143,41 @@ def test_runs_are_drawn_whole_and_sizes_first_when_hierarchical() -> None:
         resample(points, 2, 0, "rows")
 
 
+def _long_run() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (ROOT / "results" / "intervals" / "coverage.json").read_text()
+    )
+    return found
+
+
 def test_intervals_cover() -> None:
-    """90 % intervals of all quantities over 48 made tables: uncalibrated squares hold less, and the
+    """90 % intervals of all quantities over 40 made tables: uncalibrated squares hold less, and the
     400 tables of `results/intervals` hold 88 to 92 %.
     """
     squares = interval_coverage.Kind(objective="log-mse")
-    found = interval_coverage.coverage(squares, 48, first=1000)
+    found = interval_coverage.coverage(squares, 40, first=1000)
     assert 0.85 <= found["mean"] <= 0.95 and min(found[q] for q in ("E", "beta", "a")) >= 0.8, found
-    long = json.loads((ROOT / "results" / "intervals" / "coverage.json").read_text())
+    long = _long_run()
     assert long["tables"] == 400
     for kind in ("default", "least squares"):
         assert 0.88 <= long[kind]["mean"] <= 0.92
 
 
 def test_a_new_run_lies_in_its_interval() -> None:
-    """Prediction intervals at 10x the compute, over 40 synthetic sweeps, are those of the law with
+    """Prediction intervals at 10x the compute, over 20 synthetic sweeps, are those of the law with
     a run's noise on top.
     """
     inside = 0
     target = {"params": np.array([5e10]), "tokens": np.array([1e12])}
     loss = catalogue.law("chinchilla").predict(EPOCH, target)[0]
-    for seed in range(40):
+    for seed in range(20):
         points = surface("chinchilla", EPOCH, seed=100 + seed, n=100)
         found = bootstrap(points, fit(points, "chinchilla", objective="log-mse"), 200, seed=seed)
         law_only, run = (evaluate(found, target, noise=noise) for noise in (False, True))
         new = loss * np.exp(0.003 * np.random.default_rng(seed).standard_normal())
         inside += run.low[0] <= new <= run.high[0]
         assert run.high - run.low > law_only.high - law_only.low
-    assert 0.8 <= inside / 40 < 1
+    assert 0.75 <= inside / 20
 
 
 def test_calibration_widens_squares_and_narrows_medians() -> None:
@@ -193,19 +201,31 @@ def test_calibrated_values_keep_their_sign_and_middle() -> None:
 
 
 def test_sizes_that_share_their_noise_are_said_and_drawn() -> None:
-    """Runs drawn hold the planted exponent in half of the tables; sizes drawn first, in most."""
+    """Drawing runs is said to be wrong, and drawing sizes first is wider by the factor that the 400
+    tables of `results/intervals` miss: they hold alpha in under half, and in over 88 %.
+    """
     shared = interval_coverage.KINDS["sizes share noise, runs drawn"]
-    runs = interval_coverage.coverage(shared, 12)
-    sizes = interval_coverage.coverage(replace(shared, scheme="hierarchical"), 12)
-    assert runs["said shared"] == 1 and runs["alpha"] < 0.75 < 0.83 <= sizes["alpha"]
-    independent = [interval_coverage.made(interval_coverage.Kind(), seed) for seed in range(200)]
-    said = [
-        calibration.shared_by_size(
-            np.random.default_rng(seed).standard_normal(100), p.groups["size"]
-        )
-        for seed, p in enumerate(independent)
-    ]
-    assert sum(s is not None for s in said) <= 2
+    wider = []
+    for seed in range(4):
+        points = interval_coverage.made(shared, seed)
+        plain = fit(points, "chinchilla")
+        runs, sizes = (bootstrap(points, plain, 100, scheme=s) for s in ("run", "hierarchical"))
+        assert any("hierarchical" in w for w in runs.warnings) and sizes.calibration == 1
+        widths = [f.interval["alpha"]["high"] - f.interval["alpha"]["low"] for f in (sizes, runs)]
+        wider.append(widths[0] / widths[1])
+    assert np.median(wider) > 2
+    long = _long_run()
+    assert long["sizes share noise, runs drawn"]["alpha"] < 0.5
+    assert long["sizes share noise, hierarchical"]["alpha"] > 0.88
+
+
+def test_runs_that_share_nothing_are_not_said_to() -> None:
+    size = np.repeat(np.arange(10), 10)
+    noise = np.random.default_rng(0).standard_normal((400, 100))
+    assert sum(calibration.shared_by_size(r, size) is not None for r in noise) <= 3
+    shared = np.random.default_rng(1).standard_normal(10)[size]
+    assert calibration.shared_by_size(noise[0] + 2 * shared, size) > 0.5
+    assert calibration.shared_by_size(noise[0] + 2 * shared, np.arange(100)) is None
 
 
 def test_profiles_agree_with_the_bootstrap_where_the_model_holds() -> None:
