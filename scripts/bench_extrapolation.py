@@ -8,12 +8,13 @@ DIR/sets.json (or FILE) lists the sets: `file`, `where` ([column, operator, valu
 another column; isnull takes true or false), `best_over`, `columns` (without flops: 6 params
 tokens), `times` (a unit, by our column), `family` (whose tables; else the file's name). Test: runs
 with flops at least 0.8 x the 88th percentile. Train: runs with flops at most (cheapest test
-run)/K, K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean |predicted/measured - 1|; intervals:
-90 %. With three families or more, `auto` is also told the width of each family's intervals by the
-other families alone (`extrapolation_widths.py`): the committed file is
+run)/K, K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean
+|predicted/measured - 1|; intervals: 90 %. With three families or more, `auto` is also told the
+width of each family's intervals by the other families alone (`extrapolation_widths.py`): the
+committed file is
 
-    python -m scripts.bench_extrapolation DIR --sets results/bench/calibration_sets.json --ratios 2
-    4 8 16 32 64 --out results/bench/extrapolation.json
+    python -m scripts.bench_extrapolation DIR --sets results/bench/calibration_sets.json
+        --ratios 2 4 8 16 32 64 --out results/bench/extrapolation.json
 """
 
 import argparse
@@ -143,20 +144,21 @@ def _split(found, test, family: str, ratio: float):
 
 
 def told_by_others(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Adds to each row what its intervals hold when only other families set their width; that width
-    by family.
+    """Adds to each row what its intervals hold when only other families set their width; the doubt
+    that sets it, by the family left out, and that of all.
     """
     import numpy as np
 
-    from scripts.extrapolation_widths import out_of_family
+    from scripts.extrapolation_widths import out_of_family, set_doubt
 
-    by = out_of_family([row["split"] for row in rows])
+    splits = [row["split"] for row in rows]
+    by = out_of_family(splits)
     for row in rows:
         split = row["split"]
         half = split.half(by[row["family"]])
         row["covered_out"] = int(np.sum(np.abs(split.miss) <= half))
         row["half_width_out"] = 100 * float(np.mean(half))
-    return {family: list(doubt) for family, doubt in by.items()}
+    return {"all": list(set_doubt(splits)), **{f: list(doubt) for f, doubt in by.items()}}
 
 
 def families(rows: list[dict[str, Any]], ratio: float) -> dict[str, dict[str, float]]:

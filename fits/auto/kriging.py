@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from fits.auto.priors import (
-    ALIKE,
     DECAY,
     LENGTH_PRIOR,
     LENGTHS,
@@ -136,7 +135,7 @@ def members(law: type[Law], runs: Runs) -> list[Member]:
         problem,
         np.tile(weights, (len(kept), 1, 1)),
         mean,
-        np.tile(precision, (len(kept), 1, 1)),
+        np.tile(precision, (len(kept), 1)),
         np.repeat(kept, len(grid), axis=0),
     )
     value = found.value.reshape(len(kept), len(grid))
@@ -155,12 +154,10 @@ def member(law: type[Law], runs: Runs, u: Array, length: float, ratio: float, wi
     residual, slopes = level[0] - np.log(problem.y), slopes[0]
     count, q = len(runs) + NOISE[1], float(residual @ weights @ residual) + NOISE[1] * NOISE[0] ** 2
     sigma = float(np.sqrt(q / count))
-    curvature = slopes @ weights @ slopes.T / sigma**2 + precision
+    curvature = slopes @ weights @ slopes.T / sigma**2 + np.diag(precision)
     evidence = -count / 2 * np.log(q) - 0.5 * log_det
     evidence += 0.5 * (
-        np.linalg.slogdet(precision)[1]
-        - (u - mean) @ precision @ (u - mean)
-        - np.linalg.slogdet(curvature)[1]
+        np.sum(np.log(precision)) - precision @ (u - mean) ** 2 - np.linalg.slogdet(curvature)[1]
     )
     evidence += np.log(WIDE[1] if wide else 1 - WIDE[1]) - 0.5 * (ratio * sigma / SIZE) ** 2
     if ratio > 0:
@@ -221,15 +218,11 @@ def _problem(law: type[Law], runs: Runs) -> Problem:
 
 
 def _prior(problem: Problem, runs: Runs, wide: bool) -> tuple[Array, Array]:
-    """Mean [k] and precision [k, k] of u."""
+    """Mean and precision of u."""
     names = problem.law.names()
     relative = np.log(runs.loss.min()) * np.isin(names, ("E", "A", "B"))
-    sd = np.array([WIDE[0] if wide and name == "E" else PRIORS[name][1] for name in names])
-    alike = np.isin(names, ("alpha", "beta"))
-    correlation = np.where(np.outer(alike, alike), ALIKE, 0.0)
-    np.fill_diagonal(correlation, 1.0)
-    mean = np.array([PRIORS[name][0] for name in names]) + relative
-    return mean, _inverse(correlation * np.outer(sd, sd))
+    sd = [WIDE[0] if wide and name == "E" else PRIORS[name][1] for name in names]
+    return np.array([PRIORS[name][0] for name in names]) + relative, np.array(sd) ** -2
 
 
 def _place(params: Array, tokens: Array) -> Array:
@@ -282,15 +275,14 @@ def _solve(
 
     def evaluate(z: Array, rows: newton.Rows) -> tuple[Array, Array, Array, Array]:
         level, slopes = _log_law(problem, z, problem.x)
-        residual, w, off = level - target, weights[rows], z - mean
-        pulled = (precision[rows] @ off[..., None])[..., 0]
+        residual, w, off, prior = level - target, weights[rows], z - mean, precision[rows]
         weighted = (w @ residual[..., None])[..., 0]
         q = np.sum(residual * weighted, axis=-1) + NOISE[1] * NOISE[0] ** 2
-        value = count / 2 * np.log(q) + 0.5 * np.sum(pulled * off, axis=-1)
-        gradient = (count / q)[:, None] * (slopes @ weighted[..., None])[..., 0] + pulled
-        metric = (count / q)[:, None, None] * (slopes @ w @ np.swapaxes(slopes, 1, 2)) + precision[
-            rows
-        ]
+        value = count / 2 * np.log(q) + 0.5 * np.sum(prior * off**2, axis=-1)
+        gradient = (count / q)[:, None] * (slopes @ weighted[..., None])[..., 0] + prior * off
+        metric = (count / q)[:, None, None] * (slopes @ w @ np.swapaxes(slopes, 1, 2)) + prior[
+            :, :, None
+        ] * np.eye(prior.shape[1])
         return value, gradient, metric, metric
 
     # far outside every prior: only keeps a wild step finite

@@ -30,9 +30,6 @@ PRIORS: dict[str, tuple[float, float, str]] = {
     "A": (float(np.log(0.3)), 10.0, "flat: inside an outer exponent it has no unit of its own"),
     "B": (float(np.log(0.3)), 10.0, "the same"),
 }
-# correlation of log alpha and log beta: tied in 2403.08540 and 2305.16264, within 20 % of each
-# other in 2203.15556 and 2404.10102
-ALIKE = 0.8
 # of the discrepancy, in e-folds of N or D: half, once and twice the usual span of a sweep (2 to 3
 # decades)
 LENGTHS = (3.0, 6.0, 12.0)
