@@ -51,19 +51,20 @@ def planted(
     law: Any = Timescale,
     numbers: dict[str, float] = PLANTED,
     noise: float = NOISE,
+    grid: pd.DataFrame = GRID,
     **more: Any,
 ) -> Table:
     """Runs whose loss has its minimum over tau where the law has it."""
     rng = np.random.default_rng(seed)
-    best = law.predict(numbers, {n: GRID[n].to_numpy(float) for n in law.inputs})
-    point = GRID.groupby(["params", "tokens", "tau"]).ngroup()
+    best = law.predict(numbers, {n: grid[n].to_numpy(float) for n in law.inputs})
+    point = grid.groupby(["params", "tokens", "tau"]).ngroup()
     rough = 1 + ROUGH * (noise > 1e-4) * rng.standard_normal(point.max() + 1)[point]
-    height = CURVATURE * wall(np.log2(best / GRID["tau"])) * rough
-    log_loss = 1.2 - 0.1 * np.log(GRID["tokens"] / 1e7) + height
-    sweep = GRID.groupby(["params", "tokens", "init_seed"]).ngroup()
+    height = CURVATURE * wall(np.log2(best / grid["tau"])) * rough
+    log_loss = 1.2 - 0.1 * np.log(grid["tokens"] / 1e7) + height
+    sweep = grid.groupby(["params", "tokens", "init_seed"]).ngroup()
     level = LEVEL * rng.standard_normal(sweep.max() + 1)[sweep]
-    loss = np.exp(log_loss + level + noise * rng.standard_normal(len(GRID)))
-    return table_of(GRID.assign(loss=loss, vocab=8192, **more))
+    loss = np.exp(log_loss + level + noise * rng.standard_normal(len(grid)))
+    return table_of(grid.assign(loss=loss, vocab=8192, **more))
 
 
 def coverage(draws: int) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """The plot and the table of results/timescale from a saved fit.
 
-scalelab fit results/timescale/trials.parquet --law timescale --where
-parametrization=u-mup --out results/timescale/fits/u-mup.json
+scalelab fit results/timescale/trials.parquet --law timescale-repeats --where
+parametrization=u-mup --out results/timescale/fits/u-mup-repeats.json
 
-python -m scripts.timescale_report results/timescale/fits/u-mup.json --out results/timescale
+python -m scripts.timescale_report results/timescale/fits/u-mup-repeats.json --out results/timescale
 """
 
 import argparse
@@ -30,6 +30,7 @@ def row(cell: dict[str, Any]) -> str:
         f"{cell['params'] / 1e6:.2f}M",
         f"{cell['tokens'] / 1e6:.0f}M",
         f"{cell['tokens'] / cell['params']:.3g}",
+        f"{cell['tokens'] / cell.get('unique_tokens', cell['tokens']):.2g}",
         str(cell["runs"]),
         f"{cell['tau']:.3g} {interval(low, high)}{edge}",
         f"{cell['loss']['value']:.4f}",
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     fit = load(options.fit)
-    print("| N | tokens | D/N | runs | best tau | loss |\n|---|---|---|---|---|---|")
+    print("| N | tokens | D/N | passes | runs | best tau | loss |\n|---|---|---|---|---|---|---|")
     print("\n".join(map(row, fit.cells)))
     for name, value in fit.params.items():
         ends = fit.interval[name]

@@ -150,6 +150,36 @@ class TimescaleSizeTokens(PowerLaw):
     citation = "Power Lines, 2505.13738, with N and D left free"
 
 
+class TimescaleRepeats(PowerLaw):
+    """As `Timescale`, with the tokens a parameter taken apart into distinct ones and passes: is it
+    the length of a run that wants less decay, or seeing the same text again?
+    """
+
+    name, formula, target = (
+        "timescale-repeats",
+        "tau = B / (lr wd D) = c (U/N)^unique_per_param (D/U)^passes",
+        "tau",
+    )
+    inputs = ("params", "tokens", "unique_tokens")
+    parameters = (
+        Parameter(
+            "c",
+            0.0,
+            scale="log",
+            linear=True,
+            powers=(
+                ("unique_tokens", "unique_per_param", -1.0),
+                ("params", "unique_per_param", 1.0),
+                ("tokens", "passes", -1.0),
+                ("unique_tokens", "passes", 1.0),
+            ),
+        ),
+        _exponent("unique_per_param"),
+        _exponent("passes"),
+    )
+    citation = "Power Lines, 2505.13738, with D/N = (U/N) (D/U)"
+
+
 class ParamsTotal(Law):
     """All parameters from those without embeddings, along Chinchilla's shapes."""
 
@@ -177,6 +207,7 @@ LAWS: tuple[type[Law], ...] = (
     FlopsPerTokenCompute,
     Timescale,
     TimescaleSizeTokens,
+    TimescaleRepeats,
     ParamsTotal,
 )
 

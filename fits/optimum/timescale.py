@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits.forms.hyper import Timescale, TimescaleSizeTokens, timescale
+from fits.forms.hyper import Timescale, TimescaleRepeats, TimescaleSizeTokens, timescale
 from fits.optimum import basin, cells
 from fits.optimum.basin import Basin
 from fits.optimum.cells import HELD, Cell
@@ -25,9 +25,10 @@ from ground import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-LAWS = {law.name: law for law in (Timescale, TimescaleSizeTokens)}
+LAWS = {law.name: law for law in (Timescale, TimescaleSizeTokens, TimescaleRepeats)}
 SEEDS = ("init_seed", "data_seed")
 AGREE = LABELS[1:]  # a law is of one parametrization and one optimizer
+TEXT = "unique_tokens"  # runs that repeat their text are no others
 
 
 def with_tau(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -66,7 +67,8 @@ def fit_timescale(
         raise InputError(f"params-kind={params_kind!r}: must be one of {', '.join(PARAMS_KINDS)}")
     count = PARAMS_KINDS[params_kind]
     frame = with_tau(table.frame).assign(_name=table.names)
-    require(frame, (count, "tokens", "loss"))
+    columns = tuple(count if name == "params" else name for name in LAWS[law].inputs)
+    require(frame, (*columns, "loss"))
     left = {reason: list(rows) for reason, rows in table.left.items()}
     groups = _groups(_usable(frame, left), count, left)
     found = [_cell(runs) for runs in groups]
@@ -76,7 +78,7 @@ def fit_timescale(
     rows = [
         _row(runs, count, cell, one) for runs, cell, one in zip(groups, found, basins, strict=True)
     ]
-    x = {name: np.array([row[name] for row in rows]) for name in ("params", "tokens")}
+    x = {name: np.array([row[name] for row in rows]) for name in LAWS[law].inputs}
     fit = fit_optima(
         LAWS[law],
         x,
@@ -126,7 +128,7 @@ def _groups(frame: "pd.DataFrame", count: str, left: dict[str, list[Row]]) -> "l
             raise InputError(
                 f"{name}={', '.join(values)}: must take one value; select one (--where {name}=...)"
             )
-    held = [c for c in HELD if c in frame and c not in (count, "weight_decay")]
+    held = [c for c in (*HELD, TEXT) if c in frame and c not in (count, "weight_decay")]
     few = f"cell of fewer than {basin.MIN_POINTS} values of tau"
     found = []
     for _, runs in frame.groupby([count, "tokens", *held], dropna=False, sort=True):
@@ -172,7 +174,7 @@ def _row(runs: "pd.DataFrame", count: str, cell: Cell, found: Basin) -> dict[str
     return {
         "params": float(first[count]),
         "tokens": float(first["tokens"]),
-        **{c: float(first[c]) for c in ("width", "depth", "batch_tokens", "lr") if c in runs},
+        **{c: float(first[c]) for c in ("width", "depth", "batch_tokens", "lr", TEXT) if c in runs},
         **{k: of_decay[k] for k in ("points", "runs", "diverged")},
         "log2": cells.number(-found.value, low, high, found.level),
         "tau": 2.0**-found.value,

@@ -1,5 +1,6 @@
 """The study of weight decay: its grid as planned, ids that stay, and that it trains."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -40,7 +41,10 @@ def test_the_grid() -> None:
 
 def test_its_other_parts_change_one_thing_each() -> None:
     grid = {(t.width, t.depth, t.steps, t.batch, round(t.weight_decay, 9)) for t in planned("grid")}
-    mup, batch, lr, width = (planned(p) for p in timescale.PARTS[1:])
+    mup, repeats, batch, lr, width = (planned(p) for p in timescale.PARTS[1:])
+    whole = {dataclasses.replace(t, unique_tokens=0) for t in repeats}
+    assert whole < set(planned("grid")) and len(whole) == 14
+    assert {t.tokens / t.unique_tokens for t in repeats} == {4.0}
     assert {(t.width, t.depth, t.steps, t.batch, round(t.weight_decay, 9)) for t in mup} <= grid
     assert {t.tokens for t in batch} == {2080 * 64 * 256} and len(batch) == 35
     assert {(t.width, t.depth, t.steps, t.batch, round(t.weight_decay, 9)) for t in lr} <= grid
@@ -50,6 +54,15 @@ def test_its_other_parts_change_one_thing_each() -> None:
     assert by_width[256] == by_width[512], "the same decay per step"
     with pytest.raises(InputError, match="part='x': must be one of grid, mup"):
         planned("x")
+
+
+def test_a_lease_takes_a_piece_of_it() -> None:
+    """By width, tokens in millions and seed: what is left are trials of the whole."""
+    grid = {"parts": ("grid",)}
+    some = load("timescale", "0" * 64, 8192, **grid, widths=(128,), tokens=(136, 273), seeds=(0,))
+    assert len(some.trials) == 14 and set(some.trials) < set(planned("grid"))
+    assert {round(t.tokens / 1e6) for t in some.trials} == {136, 273}
+    assert {(t.width, t.init_seed) for t in some.trials} == {(128, 0)}
 
 
 def test_the_larger_size() -> None:
@@ -64,6 +77,7 @@ def test_ids_stay() -> None:
     assert {k: hashlib.sha256(" ".join(v).encode()).hexdigest()[:16] for k, v in ids.items()} == {
         "grid": "1305bc033742da5b",
         "mup": "5bf8b23d21be392a",
+        "repeats": "f0e4faf62162926f",
         "batch": "e2e34cc3976d1592",
         "lr": "3938c1ac93ad5a0c",
         "width": "3012af3cb1c074ee",

@@ -1,5 +1,6 @@
 """The law of the best weight decay as its fit keeps it: loss over tau in each cell, and the best
-tau over tokens per parameter beside what was published.
+tau over tokens per parameter beside what was published. Of a law that knows passes over the text
+they are the colour.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,15 @@ def timescale_figure(fit: Fit) -> "Figure":
     return make([lambda ax: _losses(fit, ax), lambda ax: _optima(fit, ax)])
 
 
+def _per(fit: Fit) -> str:
+    """What the colour shows the tokens by."""
+    return "unique_tokens" if "unique_tokens" in fit.form.inputs else "params"
+
+
 def _style(fit: Fit, cell: dict[str, Any]) -> dict[str, Any]:
-    sizes = sorted({one["params"] for one in fit.cells})
-    ratios = [one["tokens"] / one["params"] for one in fit.cells]
-    colour = colour_of((min(ratios), max(ratios) * 1.001))(cell["tokens"] / cell["params"])
+    sizes, per = sorted({one["params"] for one in fit.cells}), _per(fit)
+    ratios = [one["tokens"] / one[per] for one in fit.cells]
+    colour = colour_of((min(ratios), max(ratios) * 1.001))(cell["tokens"] / cell[per])
     return {"color": colour, "marker": MARKERS[sizes.index(cell["params"]) % len(MARKERS)]}
 
 
@@ -51,7 +57,8 @@ def _losses(fit: Fit, ax: "Axes") -> None:
     ax.set(xscale="log", ylim=(-0.3, TOP), xlabel="tau, share of the run")
     ax.set_ylabel("loss above the best, %")
     count_ticks(ax.xaxis, "{:g}".format)
-    ax.set_title("each cell")
+    by = {"params": "tokens per parameter", "unique_tokens": "passes over the text"}[_per(fit)]
+    ax.set_title(f"each cell, dark to light by {by}")
 
 
 def _optima(fit: Fit, ax: "Axes") -> None:
@@ -67,7 +74,8 @@ def _optima(fit: Fit, ax: "Axes") -> None:
     ratios = [one["tokens"] / one["params"] for one in fit.cells]
     reach = np.geomspace(min(ratios), max(ratios), 40)
     params = float(np.exp(np.mean(np.log([one["params"] for one in fit.cells]))))
-    at = {"params": np.full(40, params), "tokens": reach * params}
+    at = {"params": np.full(40, params), "tokens": reach * params, "unique_tokens": reach * params}
+    at = {name: at[name] for name in {*fit.form.inputs, "params", "tokens"}}
     band = evaluate(fit, at, noise=False)
     ax.plot(reach, band.value, color=INK, lw=1.6, label="our law")
     ax.fill_between(reach, band.low, band.high, color=INK, alpha=0.12, lw=0)

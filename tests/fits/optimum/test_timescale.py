@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from fits.forms.hyper import Timescale, TimescaleSizeTokens
+from fits.forms.hyper import Timescale, TimescaleRepeats, TimescaleSizeTokens
 from fits.optimum import optima
 from fits.optimum.timescale import fit_timescale, with_tau
 from fits.predict.against import against
@@ -47,6 +48,21 @@ def test_size_and_tokens_apart():
     for name, value in numbers.items():
         assert fit.interval[name]["low"] <= value <= fit.interval[name]["high"]
     assert fit.interval["params"]["high"] < 0.3, "a law of D/N would have 0.3"
+
+
+def test_repeats_are_told_from_length():
+    """Half the cells on a quarter of their text: each exponent comes back, and the cells of equal
+    length and different text stay apart.
+    """
+    numbers = {"c": 0.6, "unique_per_param": -0.1, "passes": -0.8}
+    once = GRID.assign(unique_tokens=GRID["tokens"])
+    grid = pd.concat([once, once.assign(unique_tokens=once["tokens"] / 4)], ignore_index=True)
+    table = planted(3, TimescaleRepeats, numbers, grid=grid)
+    fit = fit_timescale(table, "timescale-repeats")
+    for name, value in numbers.items():
+        assert fit.interval[name]["low"] <= value <= fit.interval[name]["high"]
+    assert fit.interval["passes"]["high"] < -0.6 < -0.3 < fit.interval["unique_per_param"]["low"]
+    assert len(fit.cells) == 2 * len({(c["params"], c["tokens"]) for c in fit.cells})
 
 
 def test_optima_on_the_edge_are_censored_and_do_not_bend_the_law():
