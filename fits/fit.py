@@ -12,9 +12,11 @@ from fits.engine.pose import pose
 from fits.engine.power_law import fit_power
 from fits.engine.problem import Problem
 from fits.engine.solve import solve
+from fits.engine.step_time import fit_step_time
 from fits.forms import catalogue
 from fits.forms.law import Array, Law
 from fits.forms.powers import PowerSum
+from fits.forms.step_time import StepTime
 from fits.record import Fit
 from fits.table.points import Points, select
 from fits.table.rows import Table
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 # standard deviations: Huber's threshold that keeps 95 % of least squares' efficiency
 ROBUST = 1.345
 LEVEL = 0.9  # of the intervals that a closed fit has
+WEIGHTED = "whose forms are weighted by evidence, with intervals"
+MEASURED = "which is non-negative least squares of relative errors"
 
 
 def fit(
@@ -66,6 +70,10 @@ def fit(
         from fits.auto.choice import fit_auto  # here: a single form is fitted without SciPy
 
         return fit_auto(points)
+    if form is StepTime:
+        given = {"objective": (objective, "mse"), "delta": (delta, None)}
+        _refuse(form.name, {**given, "fixed": (fixed, None), "prior": (priors, None)}, MEASURED)
+        return _as(fit_step_time(points.x, points.y), points)
     objective = objective or form.objective
     power = issubclass(form, PowerSum) and form.is_power() and form.target != "loss"
     plain = closed(form, points, level) if power and first is None else None
@@ -88,6 +96,11 @@ def closed(form: type[Law], points: Points, level: float = LEVEL) -> Fit:
     """A power law through points by least squares in logs."""
     assert issubclass(form, PowerSum)
     found = fit_power(form, points.x, points.y, points.log_se, level, points.params_kind)
+    return _as(found, points)
+
+
+def _as(found: Fit, points: Points) -> Fit:
+    """A fit with the rows that it is of, and those left out."""
     return replace(
         found, left_out=points.left_out, left_out_rows=points.left, rows=points.rows,
         source=points.source, warnings=points.warnings,
@@ -117,10 +130,7 @@ def _solved(problem: Problem, first: Array | None) -> "tuple[Solution, list[str]
     ]
 
 
-def _refuse(law: Any, choices: Mapping[str, tuple[Any, Any]]) -> None:
+def _refuse(law: Any, choices: Mapping[str, tuple[Any, Any]], why: str = WEIGHTED) -> None:
     for name, (value, default) in choices.items():
         if value and value != default:
-            raise InputError(
-                f"{name}={value!r}: does not apply to {law}, whose forms are weighted by evidence, "
-                "with intervals"
-            )
+            raise InputError(f"{name}={value!r}: does not apply to {law}, {why}")

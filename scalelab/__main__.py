@@ -40,6 +40,10 @@ COMMANDS = {
 }
 
 
+# whose matrices have some hundred rows: on a busy machine threads of BLAS wait for each other for
+# several times as long as one alone computes
+ONE_THREAD = ("fit", "audit", "predict", "report")
+
 # exit codes as shells report them: 128 + SIGINT, 128 + SIGTERM
 INTERRUPTED, STOPPED = 130, 143
 
@@ -99,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
             f"scalelab: command={args[0]!r}: must be one of {', '.join(COMMANDS)}", file=sys.stderr
         )
         return 2
+    if args[0] in ONE_THREAD:  # before numpy is imported
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     check_packages()
     from scalelab.screen import plain_streams
 

@@ -10,7 +10,7 @@ probability it gave the runs beforehand. Far from the runs a member returns to i
 variance grows. All of it is on log loss, so nothing depends on the loss's unit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,6 +34,7 @@ from fits.forms.law import Array, Law
 from ground.flops import training
 
 STARTS = 24
+BLOCK = 1_000  # points predicted at a time: what they share with the runs stays in cache
 KEPT = 2  # distinct starts carried from the law alone to the grid
 
 
@@ -61,7 +62,8 @@ class Runs:
         """
         if (length, ratio) not in self._known:
             spread = _spread(self, length, ratio)
-            self._known[length, ratio] = _inverse(spread), float(np.linalg.slogdet(spread)[1])
+            root = np.diag(np.linalg.cholesky(spread))
+            self._known[length, ratio] = _inverse(spread), float(2 * np.log(root).sum())
         return self._known[length, ratio]
 
     @cached_property
@@ -191,24 +193,43 @@ def from_params(
     return member(law, runs, u, length, ratio, wide)
 
 
-def predict(m: Member, params: Array, tokens: Array) -> tuple[Array, Array]:
-    """Mean and variance of the log loss at new points [m], a run's noise left out: the parameters'
-    and the discrepancy's variance.
+def predict(chosen: Sequence[Member], params: Array, tokens: Array) -> tuple[Array, Array]:
+    """Mean and variance [members, m] of the log loss at new points [m] by members of the same runs,
+    a run's noise left out: the parameters' and the discrepancy's variance.
+    """
+    starts = range(0, max(len(params), 1), BLOCK)
+    blocks = [(params[i : i + BLOCK], tokens[i : i + BLOCK]) for i in starts]
+    parts = [_predict(chosen, *block) for block in blocks]
+    return np.concatenate([p[0] for p in parts], 1), np.concatenate([p[1] for p in parts], 1)
+
+
+def _predict(chosen: Sequence[Member], params: Array, tokens: Array) -> tuple[Array, Array]:
+    known: dict[tuple[float, float], tuple[Array, Array]] = {}
+    means, variances = [], []
+    for m in chosen:
+        if (m.length, m.ratio) not in known:
+            known[m.length, m.ratio] = _carried(m, params, tokens)
+        gain, spread = known[m.length, m.ratio]
+        x = {
+            "params": params / m.problem.center["params"],
+            "tokens": tokens / m.problem.center["tokens"],
+        }
+        level, slopes = _log_law(m.problem, m.u[None], x)
+        left = slopes[0].T - gain @ m.slopes.T
+        means.append(level[0] - gain @ m.residual)
+        variances.append(np.sum((left @ m.covariance) * left, axis=1) + m.sigma**2 * spread)
+    return np.stack(means), np.stack(variances)
+
+
+def _carried(m: Member, params: Array, tokens: Array) -> tuple[Array, Array]:
+    """How the discrepancy at the runs is carried to new points [m, n], and its variance there over
+    sigma^2 [m]: alike for every form.
     """
     own, at = _place(m.runs.params, m.runs.tokens), _place(params, tokens)
-    x = {
-        "params": params / m.problem.center["params"],
-        "tokens": tokens / m.problem.center["tokens"],
-    }
-    level, slopes = _log_law(m.problem, m.u[None], x)
     size = _size(at, own)
     cross = m.ratio**2 * _correlation(at, own, m.length) * np.outer(size, _size(own, own))
     gain = cross @ m.weights
-    left = slopes[0].T - gain @ m.slopes.T
-    law = np.einsum("mk,kj,mj->m", left, m.covariance, left)
-    return level[0] - gain @ m.residual, law + m.sigma**2 * (
-        m.ratio**2 * size**2 - np.einsum("mn,mn->m", gain, cross)
-    )
+    return gain, m.ratio**2 * size**2 - np.einsum("mn,mn->m", gain, cross)
 
 
 def _problem(law: type[Law], runs: Runs) -> Problem:
@@ -236,7 +257,8 @@ def _size(at: Array, own: Array) -> Array:
 
 def _correlation(a: Array, b: Array, length: float) -> Array:
     """Matern 5/2 between points a [m, 2] and b [n, 2]."""
-    d = np.sqrt(5.0) / length * np.linalg.norm(a[:, None] - b[None], axis=-1)
+    across, along = (np.subtract.outer(a[:, i], b[:, i]) for i in (0, 1))
+    d = np.sqrt(5.0) / length * np.sqrt(across**2 + along**2)
     return (1 + d + d * d / 3) * np.exp(-d)
 
 
@@ -287,7 +309,8 @@ def _solve(
 
     # far outside every prior: only keeps a wild step finite
     low, high = np.full(u.shape[1], -12.0), np.full(u.shape[1], 8.0)
-    return newton.minimise(evaluate, u, low, high, steps=80, tolerance=1e-9)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # a wild step fails
+        return newton.minimise(evaluate, u, low, high, steps=80, tolerance=1e-9)
 
 
 def _distinct(found: newton.Solution) -> Array:

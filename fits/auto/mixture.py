@@ -58,8 +58,7 @@ def parts(
 ) -> tuple[Array, Array, float]:
     """Mean [m] and variance [m] of log loss over the members, and the variance of a run's noise."""
     weight = np.array([w for w, _ in chosen])[:, None]
-    each = [kriging.predict(m, params, tokens) for _, m in chosen]
-    means, variances = np.stack([p[0] for p in each]), np.stack([p[1] for p in each])
+    means, variances = kriging.predict([m for _, m in chosen], params, tokens)
     mean = np.sum(weight * means, axis=0)
     between = np.sum(weight * (variances + (means - mean) ** 2), axis=0)
     return mean, between, sum(w * m.sigma**2 for w, m in chosen)

@@ -1,14 +1,20 @@
 """The laws of whole curves under any LR schedule, fitted to several curves at once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fits.forms.law import Array
 from fits.forms.schedules import ScheduleLaw
 from fits.record import Fit
+from fits.table.cells import numbers
+from fits.table.rows import Table, require
 from ground import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DELTA = 1e-3  # Huber's threshold on log loss, both papers
 
@@ -22,6 +28,58 @@ class Curve:
     schedule: Array
     steps: Array
     loss: Array
+
+
+STEPS = ("step", "_step", "steps")  # the column of a history that counts them, the first there is
+
+
+def fit_curves(law: type[ScheduleLaw], table: Table) -> Fit:
+    """`law` on the histories of a table: rows of run_id (without it: one run), step, lr and loss;
+    the LR between rows is on a line, and a row without a loss says only its LR.
+    """
+    require(table.frame, ("loss",))
+    names = dict(zip(table.frame.index, table.names, strict=True))
+    curves, used = [], []
+    for frame, schedule, steps in _runs(table.frame):
+        loss = numbers(frame["loss"], "loss")
+        there = np.isfinite(loss) & (steps >= 1)
+        curves.append(Curve(schedule, steps[there], loss[there]))
+        used += [names[i] for i in frame.index[there]]
+    found = fit_schedule(law, curves)
+    return replace(
+        found, left_out=table.left_out, left_out_rows=table.left, rows=used, source=table.source
+    )
+
+
+def along(fit: Fit, frame: "pd.DataFrame") -> Array:
+    """The loss [n] that a schedule law says at each row of histories, as `fit_curves` reads them;
+    NaN at step 0.
+    """
+    out = np.full(len(frame), np.nan)
+    place = {row: i for i, row in enumerate(frame.index)}
+    for run, schedule, steps in _runs(frame):
+        there = steps >= 1
+        said = fit.form.predict(fit.params, {"schedule": schedule, "steps": steps[there]})
+        out[[place[row] for row in run.index[there]]] = said
+    return out
+
+
+def _runs(frame: "pd.DataFrame") -> "list[tuple[pd.DataFrame, Array, Array]]":
+    """Each run's rows by step, its LR at steps 1 to the last, and the rows' steps."""
+    column = next((name for name in STEPS if name in frame), STEPS[0])
+    require(frame, (column, "lr"))
+    frame = frame.assign(**{name: numbers(frame[name], name) for name in (column, "lr")})
+    found = []
+    groups = frame.groupby("run_id", sort=False) if "run_id" in frame else [("", frame)]
+    for name, rows in groups:
+        rows = rows.sort_values(column, kind="stable")
+        steps, lr = rows[column].to_numpy(float), rows["lr"].to_numpy(float)
+        if not (np.isfinite(steps).all() and steps.max() >= 1 and np.isfinite(lr).any()):
+            raise InputError(f"{column}, lr: run {name!r} needs a step in every row, and an LR")
+        said = np.isfinite(lr)
+        every = np.interp(np.arange(1, int(steps.max()) + 1), steps[said], lr[said])
+        found.append((rows, every, steps))
+    return found
 
 
 def fit_schedule(law: type[ScheduleLaw], curves: Sequence[Curve], delta: float = DELTA) -> Fit:

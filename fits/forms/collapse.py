@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from fits.forms.law import Array, Columns, Law, Parameter
-from ground import InputError
 
 # 2509.25087: eps1, eps2 and m of the surrogate
 EPSILON_PROGRESS, EPSILON_LR, POWER = 1e-3, 0.1, 0.05
@@ -28,11 +27,12 @@ class Collapse(Law):
         ("progress", "lr_fraction", "lr_fraction_end", "tau", "tokens_per_param"),
         "loss_normalized",
     )
+    steady = ("lr_fraction_end", "tau", "tokens_per_param")
     parameters = (
-        Parameter("b_c", 0.0, 10.0),
-        Parameter("b_e", -2.0, 2.0),
-        Parameter("q_c", 0.0, 20.0),
-        Parameter("q_e", -2.0, 2.0),
+        Parameter("b_c", 0.0, 10.0, grid=(0.1, 0.3, 1.0)),
+        Parameter("b_e", -2.0, 2.0, grid=(-0.5, 0.0, 0.5)),
+        Parameter("q_c", 0.0, 20.0, grid=(0.5, 1.0, 2.0)),
+        Parameter("q_e", -2.0, 2.0, grid=(-0.3, 0.0, 0.3)),
     )
     citation = "2509.25087"
     units = {
@@ -63,31 +63,3 @@ def constant_lr_shape(progress: Array, overtraining: float, exponent: float) -> 
     """
     v = overtraining**-exponent
     return (1 + v * np.asarray(progress, float) ** -exponent) / (1 + v)
-
-
-def noisy_quadratic(
-    progress: Array, tau: float, curvature: float = 1.0, noise: float = 1.0, start: float = 1.0
-) -> Array:
-    """Expected loss of one mode at constant LR: (h sigma^2 / 4 tau)(1 - e^(-2t/tau)) + (h/2)
-    e^(-2t/tau) E theta_0^2 (2509.25087).
-
-    `noise` is sigma^2, `start` E theta_0^2. A small tau falls fast to a high floor.
-    """
-    decay = np.exp(-2 * np.asarray(progress, float) / tau)
-    return curvature * noise / (4 * tau) * (1 - decay) + curvature / 2 * decay * start
-
-
-def compression(size_ratio: float, exponent: float) -> tuple[float, float]:
-    """(tokens ratio, compute ratio) to keep the loss of the optimum with `size_ratio` of its
-    parameters, equal exponents (2509.25087).
-
-    k_D = (2 - k_N^-a)^(-1/a). Errors: InputError where no amount of data suffices (k_N^-a >= 2).
-    """
-    rest = 2 - size_ratio**-exponent
-    if rest <= 0:
-        raise InputError(
-            f"size_ratio={size_ratio!r}: must exceed {2 ** (-1 / exponent):.4g}, below which no "
-            "amount of data reaches the loss"
-        )
-    tokens = rest ** (-1 / exponent)
-    return tokens, size_ratio * tokens

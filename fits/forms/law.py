@@ -63,6 +63,8 @@ class Law:
     params_kind: ClassVar[str] = "total"  # the N its authors used: total | no_embed | active
     # inputs in [0, 1): zero is allowed, and they are never rescaled
     fractions: ClassVar[tuple[str, ...]] = ()
+    # inputs that may keep one value in every row and the law still be told
+    steady: ClassVar[tuple[str, ...]] = ()
     objective: ClassVar[str] = "log-huber"  # its own, where no other is asked for
     # what its rows are optimised over where they are runs: the fit goes through the optima
     over: ClassVar[tuple[str, ...]] = ()

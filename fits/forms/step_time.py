@@ -35,6 +35,7 @@ class StepTime(Law):
         "batch_tokens",
     )
     target = "seconds_per_step"
+    steady = inputs[2:]
     parameters = tuple(Parameter(name, 0.0, linear=True) for name in ("c0", "c1", "c2", "c3"))
     citation = (
         "2406.18922 (that memory traffic predicts step time); features and coefficients by "

@@ -33,6 +33,7 @@ BENDS_HIGH = np.array([-0.8, 0.0, 0.8, 1.6])
 BEND_SD = 1.0
 REACH, STEP = 1.5, 0.1  # grid of x* around the best point, in log2
 DRAWS = 200
+SHAPE_SD = 0.05  # of an optimum in log2: a basin's shape is never known better
 MIN_POINTS = 4  # l0, x* and a wall to either side
 NEGLIGIBLE = 1e-9  # share of a candidate below which new noise will not revive it
 LEAST_DOF = 1.0  # of the residuals that seed noise is read from

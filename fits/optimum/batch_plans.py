@@ -14,8 +14,8 @@ from ground.flops import training
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to reach a loss: size, batch, tokens, steps, compute (FLOP) and serial time (`steps`
-    x seconds a step).
+    """One way to reach a loss: size, batch, tokens, steps, compute (FLOP), serial `time` (`steps` x
+    that of one).
     """
 
     params: float
@@ -23,21 +23,21 @@ class Plan:
     tokens: float
     steps: float
     flops: float
-    seconds: float
+    time: float
 
 
 def pareto(
     params: Array,
     tokens_min: Array,
     critical: Mapping[str, float],
-    step_seconds: Callable[[float, float], float] | None = None,
+    step_time: Callable[[float, float], float],
     ratios: Array | None = None,
 ) -> list[Plan]:
     """The plans that reach one loss and are not beaten in both compute and time, by rising compute.
 
     `params` [n] and `tokens_min` [n] (tokens each size needs at a small batch, from a loss law);
-    `critical`: c and tokens of `critical-batch`; `step_seconds(params, batch_tokens)`: 1 when None,
-    so that time counts steps; `ratios`: the B/B_crit tried.
+    `critical`: c and tokens of `critical-batch`; `step_time(params, batch_tokens)`, in any unit;
+    `ratios`: the B/B_crit tried.
     """
     kappas = np.geomspace(1 / 32, 32, 61) if ratios is None else np.asarray(ratios, float)
     plans = []
@@ -45,7 +45,7 @@ def pareto(
         b_crit = float(CriticalBatch.predict(critical, {"tokens": np.array([least])})[0])
         for kappa in kappas:
             batch, tokens = kappa * b_crit, least * (1 + kappa)
-            seconds = tokens / batch * (1.0 if step_seconds is None else step_seconds(size, batch))
+            time = tokens / batch * step_time(size, batch)
             plans.append(
                 Plan(
                     float(size),
@@ -53,12 +53,12 @@ def pareto(
                     float(tokens),
                     float(tokens / batch),
                     float(training(size, tokens)),
-                    float(seconds),
+                    float(time),
                 )
             )
-    plans.sort(key=lambda plan: (plan.flops, plan.seconds))
+    plans.sort(key=lambda plan: (plan.flops, plan.time))
     front: list[Plan] = []
     for plan in plans:
-        if not front or plan.seconds < front[-1].seconds:
+        if not front or plan.time < front[-1].time:
             front.append(plan)
     return front

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits.forms.hyper import Timescale, TimescaleRepeats, TimescaleSizeTokens, timescale
+from fits.forms.hyper import (
+    Timescale,
+    TimescaleRepeats,
+    TimescaleSizeTokens,
+    independent,
+    timescale,
+)
 from fits.optimum import basin, cells
 from fits.optimum.basin import Basin
 from fits.optimum.cells import HELD, Cell
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
 
 LAWS = {law.name: law for law in (Timescale, TimescaleSizeTokens, TimescaleRepeats)}
 SEEDS = ("init_seed", "data_seed")
+DECAYS = ("weight_decay", "weight_decay_coupled")  # what tau is made from, the first that is there
 AGREE = LABELS[1:]  # a law is of one parametrization and one optimizer
 TEXT = "unique_tokens"  # runs that repeat their text are no others
 
@@ -37,13 +44,13 @@ def with_tau(frame: "pd.DataFrame") -> "pd.DataFrame":
     """
     if "tau" in frame:
         return frame
-    decay = "weight_decay" if "weight_decay" in frame else "weight_decay_coupled"
+    decay = next((name for name in DECAYS if name in frame), DECAYS[-1])
     require(frame, (decay, "batch_tokens", "tokens"))
     per_step = frame[decay]
     if decay == "weight_decay_coupled":
         lr = "lr_applied_hidden" if "lr_applied_hidden" in frame else "lr"
         require(frame, (lr,))
-        per_step = per_step * frame[lr]
+        per_step = independent(per_step, frame[lr])
     return frame.assign(
         tau=timescale(frame["batch_tokens"], per_step.where(per_step > 0), frame["tokens"])
     )

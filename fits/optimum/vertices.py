@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fits.forms.law import Law
+from fits.forms.law import Array, Law
 from fits.optimum import basin, cells
 from fits.optimum.cells import HELD, Cell
-from fits.optimum.isoflop import budgets
 from fits.table.cells import numbers
 from fits.table.points import PARAMS_KINDS, Points
 from fits.table.rows import Table, require, told
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOISE = 2e-3  # sd of log loss between seeds, where the runs do not say: published ones are about it
-LEAST_SD = 0.05  # of an optimum in log2: a basin's shape is never known better
 SEED = 0
+SAME_BUDGET = 0.1  # rows whose log FLOP differ less than this share a budget
 
 
 def vertices(
@@ -93,7 +92,7 @@ def _complete(
 
 
 def _labels(rows: "pd.DataFrame", columns: list[str]) -> "pd.Series":
-    """The number of each row's cell: equal inputs, budgets as near as `isoflop` takes them."""
+    """The number of each row's cell: equal inputs, compute by its budget."""
     keys = rows[columns].assign(
         **{c: budgets(rows[c].to_numpy(float)) for c in columns if c == "flops"}
     )
@@ -137,5 +136,16 @@ def _optimum(
     found = cells.fit(cell, sd, dof, level, rng)
     if found.censored:
         return f"cell whose optimum lies at or beyond the {found.censored} edge of its grid", None
-    se = np.log(2) * max(float(found.draws.std()), LEAST_SD)
+    se = np.log(2) * max(float(found.draws.std()), basin.SHAPE_SD)
     return "", (float(2**found.value), se)
+
+
+def budgets(flops: Array) -> Array:
+    """The number of each row's budget: rows in order of compute, split where the logarithm
+    jumps.
+    """
+    order = np.argsort(flops)
+    jumps = np.concatenate([[0], np.cumsum(np.diff(np.log(flops[order])) > SAME_BUDGET)])
+    label = np.empty(len(flops), int)
+    label[order] = jumps
+    return label

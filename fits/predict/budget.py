@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fits.evaluate import evaluate
+from fits.forms.law import Array
 from fits.predict.recipe import fill
 from fits.predict.sources import Source, columns_for
 from ground import InputError
@@ -20,21 +21,13 @@ def compute_optimal(
     """(params, tokens, whose law) of least loss at `flops` = 6 params tokens, by the first law of
     the loss in both. Raises InputError where there is none, or its loss falls to the end of RATIOS.
     """
-    wanted = {"params", "tokens"}
-    source = next(
-        (s for s in found if s.target == "loss" and s.fit and wanted <= {*s.fit.form.inputs}), None
-    )
-    if source is None or source.fit is None:
-        raise InputError(f"flops={flops:g}: needs a law of the loss in params and tokens (--fit)")
+    source = law_of_loss(found, f"flops={flops:g}")
     ends = [0.5 * np.log(flops / 6 / ratio) for ratio in reversed(RATIOS)]
     low, high = ends
     for _ in range(ZOOMS):
         grid = np.linspace(low, high, GRID)
         n = np.exp(grid)
-        at, _ = fill({"params": n, "tokens": tokens_of(flops, n)}, kind)
-        columns, _ = columns_for(source, at, kind)
-        loss = evaluate(source.fit, {c: columns[c] for c in source.fit.form.inputs}).value
-        best = int(np.argmin(loss))
+        best = int(np.argmin(losses(source, n, tokens_of(flops, n), kind)))
         low, high = grid[max(best - 1, 0)], grid[min(best + 1, GRID - 1)]
     if min(grid[best] - ends[0], ends[1] - grid[best]) < 1e-3:
         raise InputError(
@@ -43,3 +36,20 @@ def compute_optimal(
         )
     params = float(n[best])
     return params, float(tokens_of(flops, params)), source.name
+
+
+def law_of_loss(found: Sequence[Source], asked: str) -> Source:
+    """The first law of the loss in params and tokens. Raises InputError where there is none."""
+    wanted = {"params", "tokens"}
+    for source in found:
+        if source.target == "loss" and source.fit and wanted <= {*source.fit.form.inputs}:
+            return source
+    raise InputError(f"{asked}: needs a law of the loss in params and tokens (--fit)")
+
+
+def losses(source: Source, params: Array, tokens: Array, kind: str) -> Array:
+    """What a law of the loss says at points [n], `params` of `kind`."""
+    assert source.fit is not None
+    at, _ = fill({"params": params, "tokens": tokens}, kind)
+    columns, _ = columns_for(source, at, kind)
+    return evaluate(source.fit, {c: columns[c] for c in source.fit.form.inputs}).value

@@ -120,19 +120,19 @@ def get(name: str) -> tuple[Published, ...]:
         ) from None
 
 
-def value_of(key: str, at: Mapping[str, float]) -> float | None:
-    """What a range's `key` is at the point `at`: a column of it, or what follows from its columns;
-    None when it cannot be known.
+def value_of(key: str, at: Mapping[str, Any]) -> Any:
+    """What a range's `key` is at the point `at`, or at columns [n]: a column of it, or what follows
+    from its columns; None when it cannot be known.
     """
     if at.get(key) is not None:
-        return float(at[key])
-    params, tokens = at.get("params"), at.get("tokens")
-    if key == "flops" and params and tokens:
-        return float(training(params, tokens))
-    if key == "tokens_per_param" and params and tokens:
+        return at[key]
+    params, tokens, unique = (at.get(name) for name in ("params", "tokens", "unique_tokens"))
+    if key == "flops" and params is not None and tokens is not None:
+        return training(params, tokens)
+    if key == "tokens_per_param" and params is not None and tokens is not None:
         return tokens / params
-    if key == "epochs" and tokens and at.get("unique_tokens"):
-        return tokens / at["unique_tokens"]
+    if key == "epochs" and tokens is not None and unique is not None:
+        return tokens / unique
     return None
 
 

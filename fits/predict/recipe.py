@@ -109,6 +109,8 @@ def ask_all(
     rank = {"batch_tokens": 0, "loss": 1}
     answers: dict[str, list[Answers]] = {}
     for source in sorted(found, key=lambda s: (rank.get(s.target, 2), not s.ours)):
+        if "batch_tokens" in columns:
+            columns.setdefault("steps", columns["tokens"] / columns["batch_tokens"])
         reply = ask(source, columns, kind, extrapolate, level)
         if source.target == "lr" and "batch_tokens" in at:
             reply.warnings.extend(
@@ -116,8 +118,6 @@ def ask_all(
             )
         answers.setdefault(source.target, []).append(reply)
         columns.setdefault(source.target, reply.value)
-        if "batch_tokens" in columns:
-            columns.setdefault("steps", columns["tokens"] / columns["batch_tokens"])
     return columns, made, answers
 
 

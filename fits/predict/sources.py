@@ -184,7 +184,7 @@ def ask(
     columns, warnings = columns_for(source, at, kind)
     if fit.unit:
         warnings.append(f"{source.name}: its {source.target} is in {fit.unit}")
-    for i in range(len(at["params"])):
+    for i in _outermost(fit.range, columns):
         point = {name: float(values[i]) for name, values in columns.items()}
         for warning in [
             *published.reach(source.name, fit.range, point, extrapolate),
@@ -225,12 +225,27 @@ def columns_for(
     columns.setdefault("unique_tokens", at["tokens"])
     columns.setdefault("sparsity", sparsity)
     missing = [name for name in source.fit.form.inputs if name not in columns]
+    if "schedule" in missing:
+        raise InputError(f"fit={source.name!r}: needs an LR schedule; give --at CSV with step, lr")
+    missing = [*dict.fromkeys("batch_tokens" if n == "steps" else n for n in missing)]
     if missing:
         raise InputError(
             f"fit={source.name!r}: needs {', '.join(missing)}; give "
             f"--{' and --'.join(m.replace('_', '-') for m in missing)}"
         )
     return columns, warnings
+
+
+def _outermost(fitted: Mapping[str, Any], columns: Mapping[str, Array]) -> list[int]:
+    """The rows that reach furthest in any input, compute or ratio, either way: what is said of how
+    far a law reaches is said of them.
+    """
+    rows = {0}
+    for key in {*fitted, "flops", "tokens_per_param"}:
+        values = published.value_of(key, columns)
+        if values is not None:
+            rows |= {int(np.argmin(values)), int(np.argmax(values))}
+    return sorted(rows)
 
 
 def _open_floor(source: Source, point: Mapping[str, float], extrapolate: bool) -> list[str]:

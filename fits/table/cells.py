@@ -72,7 +72,7 @@ def made_numbers(frame: "pd.DataFrame", words: bool = True) -> "pd.DataFrame":
             continue
         if not words and truths.isin(NOT_FINITE).any():
             continue
-        values, odd = _parsed(frame[name], str(name))
+        values, odd = _parsed(frame[name], str(name), whole=False)
         if not odd.any() and (name in NUMBERS or np.isfinite(values).any()):
             whole = np.isfinite(values).all() and (values == np.round(values)).all()
             exact = whole and np.abs(values).max(initial=0) < 2**53
@@ -82,19 +82,22 @@ def made_numbers(frame: "pd.DataFrame", words: bool = True) -> "pd.DataFrame":
     return frame.assign(**made) if made else frame
 
 
-def _parsed(cells: "pd.Series", column: str) -> tuple[Array, Array]:
-    """Values, and which cells are no numbers."""
+def _parsed(cells: "pd.Series", column: str, whole: bool = True) -> tuple[Array, Array]:
+    """Values, and which cells are no numbers; unless `whole`, only up to the first such cell."""
     import pandas as pd
 
     values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     rest = np.flatnonzero(np.isnan(values) & cells.notna().to_numpy())
     odd = np.zeros(len(values), bool)
-    said: dict[str, float | None] = {}
     values = values.copy()
-    for i in rest:
-        text = str(cells.iloc[i])
-        if text not in said:
-            said[text] = number(text, column)
-        found = said[text]
-        values[i], odd[i] = (np.nan, True) if found is None else (found, False)
+    word, texts = pd.factorize(cells.iloc[rest].astype(str))  # in order of appearance
+    said = []
+    for text in texts:
+        said.append(number(str(text), column))
+        if said[-1] is None and not whole:
+            break
+    known = word < len(said)
+    found = np.array([np.nan if v is None else v for v in said])
+    none = np.array([v is None for v in said], bool)
+    values[rest[known]], odd[rest[known]] = found[word[known]], none[word[known]]
     return values, odd

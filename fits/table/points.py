@@ -176,7 +176,7 @@ def _check_enough(
             f"{free + 1} usable rows{left}"
         )
     for name, values in {**columns, law.target: y}.items():
-        if np.ptp(values) == 0:
+        if np.ptp(values) == 0 and name not in law.steady:
             raise InputError(
                 f"{name}={values[0]:g} in every row: {law.name} needs it to vary{left}"
             )

@@ -84,7 +84,7 @@ def renamed(
     """The table as it was written, under our names; numbers where its cells are numbers, but for a
     loss in words.
     """
-    frame, source = opened(path, option)
+    frame, source = opened(path, option, as_written=True)
     frame = _rename(exports(frame), map or {})
     if "loss" not in frame:
         return made_numbers(frame), source

@@ -13,11 +13,12 @@ from ground import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-# Words of W&B, MLflow, Optuna, Ray, SLURM, Kubernetes and cloud schedulers beside the table's own
-# three; a run with any other status is not over.
+# Words of W&B, MLflow, Optuna, Ray, SLURM, Kubernetes, ClearML, Neptune and cloud schedulers beside
+# the table's own three; a run with any other status is not over.
 STATUSES = {
     **dict.fromkeys(
-        ("done", "finished", "completed", "complete", "success", "succeeded", "terminated", "ok"),
+        ("done", "finished", "completed", "complete", "success", "succeeded", "terminated", "ok")
+        + ("passed", "published", "inactive"),  # ClearML's, and Neptune's, which has no other word
         "done",
     ),
     **dict.fromkeys(
@@ -34,15 +35,20 @@ STATUSES = {
 }
 UNFINISHED = frozenset(
     ("running", "pending", "queued", "waiting", "scheduled", "suspended", "paused", "starting")
+    + ("active", "in_progress", "inprogress", "in progress")
 )
 # columns of yes and no: what yes, and what no, says of a run
+YES, NO = frozenset(("true", "yes", "y", "1")), frozenset(("false", "no", "n", "0"))
 FLAGS = {
     **dict.fromkeys(("diverged", "is_diverged"), ("diverged", "done")),
-    **dict.fromkeys(("failed", "crashed", "killed", "preempted", "pruned"), ("failed", "done")),
+    **dict.fromkeys(
+        ("failed", "sys_failed", "crashed", "killed", "preempted", "pruned"), ("failed", "done")
+    ),
     **dict.fromkeys(("finished", "completed", "complete", "done"), ("done", "failed")),
 }
 IDENTITIES = (
-    "run_id", "id", "run_uuid", "uuid", "trial_id", "trial_uuid", "run_hash", "job_id", "wandb_id"
+    "run_id", "id", "run_uuid", "uuid", "trial_id", "trial_uuid", "run_hash", "job_id", "wandb_id",
+    "sys_id", "experiment_key",
 )  # fmt: skip
 # one value each within a run
 SETTINGS = (
@@ -127,24 +133,30 @@ def ended(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[str, list[int]]]":
 
 def _tells(frame: "pd.DataFrame", column: str) -> bool:
     """Does the column say how a run ended: by its name, or because all of its words are such."""
-    name, cells = plain(column), frame[column].dropna()
+    name = plain(column)
+    if frame[column].dtype.kind in "iufb" and name not in FLAGS:
+        return False
+    cells = _said(frame[column].dropna().drop_duplicates())
     if cells.empty:
         return False
-    if cells.dtype.kind == "b":
-        return name in FLAGS
-    if cells.dtype.kind in "iuf":
-        return False
-    known = cells.astype(str).str.strip().str.lower().isin(STATUSES.keys() | UNFINISHED)
+    if name in FLAGS and cells.isin(YES | NO).all():
+        return True
+    known = cells.isin(STATUSES.keys() | UNFINISHED)
     by_name = name.rpartition("_")[2] in ("status", "state")
     return name == "status" or bool(known.any() if by_name else known.all() and name != "loss")
 
 
 def _words(frame: "pd.DataFrame", column: str) -> "pd.Series":
-    if frame[column].dtype.kind == "b":
-        yes, no = FLAGS[plain(column)]
-        return frame[column].map({True: yes, False: no})
-    words = frame[column].fillna("done").astype(str).str.strip().str.lower()
+    words = _said(frame[column].fillna("done"))
+    yes, no = FLAGS.get(plain(column), ("", ""))
+    if yes and words.isin(YES | NO | {"done"}).all():
+        return words.map(lambda word: yes if word in YES else no if word in NO else "done")
     return words.map(lambda word: STATUSES.get(word, word))
+
+
+def _said(cells: "pd.Series") -> "pd.Series":
+    """Cells as words in small letters; a whole number without its point."""
+    return cells.astype(str).str.strip().str.lower().str.removesuffix(".0")
 
 
 def _rank(status: str) -> int:
@@ -177,8 +189,12 @@ def pooled(params: "np.ndarray", tokens: "np.ndarray") -> tuple[int, int]:
     on an even grid. (0, 0) where they do not.
     """
     rows = sizes = 0
-    for size in np.unique(params):
-        seen = np.unique(tokens[params == size])
+    order = np.lexsort((tokens, params))
+    starts = np.flatnonzero(np.diff(params[order], prepend=np.nan))  # of each size
+    for own in np.split(order, starts[1:]):
+        if len(own) < MANY:
+            continue
+        seen = np.unique(tokens[own])
         steps = np.diff(seen)
         if len(seen) >= MANY and np.ptp(steps) <= EVEN * steps.mean():
             rows, sizes = rows + len(seen), sizes + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -87,6 +88,7 @@ def main(args: list[str]) -> int:
 def run(options: Options) -> Fit:
     from fits.fit import fit
     from fits.forms import catalogue
+    from fits.forms.schedules import ScheduleLaw
 
     form, a_set = catalogue.reading(options.law), options.law in catalogue.SETS
     if a_set and options.bootstrap:
@@ -100,6 +102,11 @@ def run(options: Options) -> Fit:
         runs = table(options, every_status=True)
         if "loss" in runs.frame:
             return of_best_tau(options, runs)
+    if issubclass(form, ScheduleLaw):
+        from fits.engine.schedules import fit_curves
+
+        only(options, ("seed", "level"), "from the histories of runs: it is fitted to whole curves")
+        return fit_curves(form, table(options, checkpoints="all"))
     points = chosen_points(options, form)
     found = fit(
         points,
@@ -118,15 +125,12 @@ def run(options: Options) -> Fit:
 
 def of_best_tau(options: Options, runs: Table) -> Fit:
     """A law of the best tau, from runs over decay rather than from rows that are optima already."""
-    from fits.optimum.timescale import fit_timescale
+    from fits.optimum.timescale import DECAYS, fit_timescale
 
-    own = ("data", "law", "where", "map", "params_kind", "noise", "level", "seed", "out", "json")
-    for field in dataclasses.fields(options):
-        if field.name not in own and getattr(options, field.name) != field.default:
-            raise InputError(
-                f"{field.name.replace('_', '-')}={getattr(options, field.name)!r}: does not apply "
-                f"to {options.law} from runs: it takes the best of each cell, with intervals"
-            )
+    own = ["params_kind", "noise", "level", "seed"]
+    if {*columns(options.best_over)} <= {"tau", *DECAYS}:  # what it does anyway
+        own.append("best_over")
+    only(options, own, "from runs: it takes the best of each cell, with intervals")
     return fit_timescale(
         runs,
         options.law,
@@ -135,6 +139,17 @@ def of_best_tau(options: Options, runs: Table) -> Fit:
         level=options.level,
         seed=options.seed,
     )
+
+
+def only(options: Options, own: Sequence[str], why: str) -> None:
+    """Refuses options that a law does not take, beside those of every fit."""
+    every = {"data", "law", "where", "map", "out", "json", *own}
+    for field in dataclasses.fields(options):
+        if field.name not in every and getattr(options, field.name) != field.default:
+            raise InputError(
+                f"{field.name.replace('_', '-')}={getattr(options, field.name)!r}: does not apply "
+                f"to {options.law} {why}"
+            )
 
 
 def chosen_points(options: Options, form: type[Law]) -> Points:

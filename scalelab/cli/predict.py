@@ -1,5 +1,6 @@
 """scalelab predict: the large run from fits and published laws; works with no training at all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,12 +59,18 @@ class Predict:
     """Fraction of weights that are zero."""
     loss: float | None = None
     """Loss to be reached, for laws that ask for it (the critical batch's)."""
+    front: bool = False
+    """How to reach --loss instead: the sizes, batches and tokens that no others beat in both
+    compute and time, by a law of the loss and one of the critical batch.
+    """
     level: float = 0.9
     """Level of the intervals."""
     extrapolate: bool = False
     """Answer however far the laws have to reach."""
     at: Path | None = None
-    """A table with columns params and tokens (and any of the above): predict for every row."""
+    """A table with columns params and tokens (and any of the above): predict for every row. For a
+    law of curves under an LR schedule: with columns step and lr (and run_id).
+    """
     out: Path | None = None
     """Save the recipe as JSON; with --at, the table as CSV with columns loss, loss_low, loss_high,
     lr, ... added. A measured column of such a name stays, and loss_predicted, ... and loss_residual
@@ -75,6 +82,7 @@ class Predict:
     """One JSON document on stdout."""
 
 
+SHOWN = 12  # plans of a front in the text
 GIVEN = (
     "params",
     "tokens",
@@ -100,6 +108,8 @@ def main(args: list[str]) -> int:
     found, warnings = sources(options.fit, options.parametrization)
     if options.at is not None:
         return _rows(options, found)
+    if options.front:
+        return _front(options, found)
     at = {name: value for name in GIVEN if (value := getattr(options, name)) is not None}
     for name, value in at.items():
         if value < 0 or (value == 0 and name != "sparsity"):
@@ -141,9 +151,28 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def _rows(options: Predict, found: "list[Source]") -> int:
-    import sys
+def _front(options: Predict, found: "list[Source]") -> int:
+    from dataclasses import asdict
 
+    from fits.predict.front import front
+
+    if options.loss is None or not options.loss > 0:
+        raise InputError("loss: --front needs --loss, the loss to be reached")
+    plans = front(found, options.loss, options.params_kind)
+    rows = [{**asdict(plan), "time": plan.time / plans[0].time} for plan in plans]
+    if options.json:
+        print_json({"loss": options.loss, "plans": rows})
+        return 0
+    print(f"{len(rows)} ways to loss {options.loss:g}; time: steps x params, of the first 1")
+    print("".join(f"{name:>14}" for name in rows[0]))
+    shown = {round(i * (len(rows) - 1) / (SHOWN - 1)) for i in range(SHOWN)}
+    for i in sorted(shown):
+        print("".join(f"{value:>14.4g}" for value in rows[i].values()))
+    return 0
+
+
+def _rows(options: Predict, found: "list[Source]") -> int:
+    from fits.forms.schedules import ScheduleLaw
     from fits.predict.recipe import rows
     from fits.table.cells import numbers
     from fits.table.opening import opened
@@ -152,12 +181,31 @@ def _rows(options: Predict, found: "list[Source]") -> int:
     if options.out is None:
         raise InputError("out: --at needs --out CSV")
     table, _ = opened(options.at, "at", as_written=True)
+    curves = [s.fit for s in found if s.fit is not None and issubclass(s.fit.form, ScheduleLaw)]
+    if curves:
+        if len(found) > 1:
+            raise InputError("fit: a law of curves under an LR schedule is asked alone")
+        from fits.engine.schedules import along
+
+        return _write(options, table, {"loss": along(curves[0], table)}, [])
     at = {
         name: _given(numbers(table[name], name), name)
         for name in (*GIVEN, "params_no_embed", "params_active", "steps")
         if name in table and name != "loss"
     }
     predicted, warnings = rows(found, at, options.params_kind, options.extrapolate, options.level)
+    return _write(options, table, predicted, warnings)
+
+
+def _write(
+    options: Predict,
+    table: "pd.DataFrame",
+    predicted: "dict[str, Array]",
+    warnings: Sequence[str],
+) -> int:
+    import sys
+
+    assert options.out is not None
     added = _beside(table, predicted)
     with replacing(options.out) as written:
         safe = table.map(lambda value: cell(value) if isinstance(value, str) else value)

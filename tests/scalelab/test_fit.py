@@ -274,8 +274,9 @@ def test_the_best_weight_decay_from_runs_over_it(tmp_path: Path, capsys) -> None
     assert main(["fit", *asked]) == 0
     told = capsys.readouterr().out
     assert "4 cells of decay.csv" in told and "powerlines-tau (2505.13738; N total" in told
-    assert main(["fit", *asked, "--best-over", "weight_decay"]) == 2
-    assert "best-over='weight_decay': does not apply to timescale" in capsys.readouterr().err
+    assert answer(capsys, *asked, "--best-over", "weight_decay")["params"] == found["params"]
+    assert main(["fit", *asked, "--best-over", "lr"]) == 2
+    assert "best-over='lr': does not apply to timescale" in capsys.readouterr().err
     sure, unsure = (answer(capsys, *asked, "--noise", n)["params"]["c"] for n in ("1e-3", "1e-2"))
     assert unsure["high"] / unsure["low"] > 2 * sure["high"] / sure["low"]
     assert main(["fit", asked[0], "--law", "power-c", "--noise", "0.1"]) == 2

@@ -1,13 +1,12 @@
 """Step time from shape, and the loss law in hours."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fits.engine.step_time import fit_step_time
+from fits.fit import fit
 from fits.forms import step_time
-from fits.forms.loss import Chinchilla, optimum
-from fits.optimum.hours import loss_in_hours, useful_tokens
-from fits.predict.published import get
 from ground import InputError
 
 # a fast accelerator with a launch cost a layer
@@ -85,46 +84,12 @@ def test_too_few_shapes_or_a_bad_time_are_refused():
         fit_step_time(x, np.where(np.arange(48) == 3, np.nan, seconds))
 
 
-SHAPES = [shape(width, max(2, width // 96), batch=2**18) for width in range(192, 2049, 64)]
-
-
-def test_loss_in_hours_prefers_larger_models_given_longer():
-    p = get("epoch")[0].params
-    best = [loss_in_hours(hours, SHAPES, TRUE, Chinchilla, p)[0] for hours in (0.5, 5.0, 50.0)]
-    assert best[0].shape["params"] < best[1].shape["params"] < best[2].shape["params"]
-    assert best[0].loss > best[1].loss > best[2].loss
-    for hours, budget in zip((0.5, 5.0, 50.0), best, strict=True):
-        assert budget.tokens == pytest.approx(3600 * hours * 2**18 / budget.seconds_per_step)
-
-
-def test_wide_and_shallow_wins_at_a_fixed_time_when_layers_cost():
-    """Equal parameters at equal hours: with a launch cost a layer the shallow net sees more tokens
-    (2406.18922).
-    """
-    p, wide, deep = get("epoch")[0].params, shape(512, 4, batch=2**13), shape(256, 16, batch=2**13)
-    assert wide["params_no_embed"] == pytest.approx(deep["params_no_embed"], rel=0.05)
-    slow_layers = loss_in_hours(
-        1.0, [deep, wide], {**TRUE, "c3": 1e-3}, Chinchilla, p, params_kind="no_embed"
-    )
-    assert (
-        slow_layers[0].shape["width"] == 512 and slow_layers[0].tokens > 1.5 * slow_layers[1].tokens
-    )
-
-
-def test_best_size_in_hours_equals_the_compute_optimum_when_time_is_flops():
-    p, rate = get("epoch")[0].params, 1e14
-    flops_only = {"c0": 0.0, "c1": 1 / rate, "c2": 0.0, "c3": 0.0}
-    best = loss_in_hours(20.0, SHAPES, flops_only, Chinchilla, p)[0]
-    assert abs(np.log2(best.shape["params"] / optimum(p, 20 * 3600 * rate)["params"])) < 0.5
-
-
-def test_a_batch_beyond_the_critical_one_wastes_tokens():
-    critical = {"c": 3.0, "tokens": 0.5}
-    useful = useful_tokens(1e10, 3e5, critical)
-    assert useful * (1 + 3e5 / (3 * useful**0.5)) == pytest.approx(1e10, rel=1e-9)
-    p = get("epoch")[0].params
-    plain = loss_in_hours(1.0, SHAPES[:3], TRUE, Chinchilla, p)
-    discounted = loss_in_hours(1.0, SHAPES[:3], TRUE, Chinchilla, p, critical)
-    assert all(a.loss < b.loss for a, b in zip(plain, discounted, strict=True))
-    with pytest.raises(InputError, match="hours"):
-        loss_in_hours(0.0, SHAPES, TRUE, Chinchilla, p)
+def test_a_table_of_measured_steps_is_fitted_as_any_other():
+    """One vocabulary, batch or width in every row is no hindrance; another objective is refused."""
+    x, seconds = measured(np.random.default_rng(3))
+    table = pd.DataFrame({**x, "seconds_per_step": seconds})
+    assert table["vocab"].nunique() == 1
+    found = fit(table, "step-time")
+    assert found.params == fit_step_time(x, seconds).params and found.n == len(found.rows) == 48
+    with pytest.raises(InputError, match="objective='lad': does not apply to step-time"):
+        fit(table, "step-time", objective="lad")

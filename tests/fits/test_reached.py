@@ -1,0 +1,73 @@
+"""What `fits` can do, a command does: nothing is defined that none of them reaches by name."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# For Python alone, with why.
+LIBRARY = {
+    "solve_many": "scripts/bench_fits.py: thousand tables at once",
+    "timescale_figure": "scripts/timescale_report.py",
+    "law_figure": "both panels of the page's figure in one",
+    "load_recipe": "reads what predict --out saved",
+    "of_fit": "profiles of a fit that is at hand",
+    "gradient_noise": "from two batches' gradient norms, which no table holds",
+    "normalize": "a run in flight: its curve, which no table of runs holds",
+    "predict_final": "likewise",
+    "constant_lr_shape": "likewise",
+    "dense_cost": "how sparse to train: a decision about a sweep that is not run yet",
+    "dense_equivalent": "likewise",
+    "effective_params": "likewise",
+    "optimal_idle": "likewise",
+    "optimal_sparsity": "likewise",
+    "pays_from": "likewise",
+    "ramp_cost": "likewise",
+}
+
+
+def names(node: ast.AST) -> set[str]:
+    """Every name that a tree mentions."""
+    found = set()
+    for n in ast.walk(node):
+        if isinstance(n, ast.Name):
+            found.add(n.id)
+        elif isinstance(n, ast.Attribute):
+            found.add(n.attr)
+        elif isinstance(n, ast.alias):
+            found.add(n.name.rpartition(".")[2])
+    return found
+
+
+def unreached(fits: list[ast.Module], others: list[ast.AST], words: str = "") -> set[str]:
+    """Public functions and classes of `fits` that neither `others`, nor what those reach, mention,
+    nor `words` (a template).
+    """
+    defined: dict[str, list[ast.AST]] = {}
+    todo = set().union(*map(names, others))
+    for module in fits:
+        for node in module.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                defined.setdefault(node.name, []).append(node)
+            elif not isinstance(node, ast.Import | ast.ImportFrom):
+                todo |= names(node)  # tables at the top of a module, such as a family's LAWS
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        todo |= set().union(*map(names, defined.get(name, []))) - seen
+    return {n for n in defined if n not in seen and not n.startswith("_") and n not in words}
+
+
+def trees(*folders: str) -> list[ast.Module]:
+    return [ast.parse(p.read_text()) for f in folders for p in sorted((ROOT / f).rglob("*.py"))]
+
+
+def test_no_law_and_no_function_is_out_of_every_commands_reach():
+    page = (ROOT / "fits/report/page.html.j2").read_text()
+    assert unreached(trees("fits"), trees("scalelab", "sweeps"), page) == {*LIBRARY}
+
+
+def test_what_nothing_calls_is_found():
+    """The control: a function that only another such one calls."""
+    fits = ast.parse("def used(): pass\ndef lost(): return gone()\ndef gone(): pass\nT = (law,)")
+    assert unreached([fits], [ast.parse("import fits\nfits.used()")]) == {"lost", "gone"}
