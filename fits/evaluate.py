@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fits.engine.calibration import calibrated
 from fits.forms import catalogue
 from fits.forms.law import Array, Columns
 from fits.record import Fit
@@ -60,15 +61,18 @@ def pooled(fits: Sequence[Fit], x: Columns, level: float = LEVEL, noise: bool = 
 
 
 def draws(fit: Fit, x: Columns, noise: bool = True, seed: int = 0) -> Array:
-    """What each replicate predicts at columns x, [R, n], each with the noise of a run of its own if
-    `noise`.
+    """What each replicate predicts at columns x, [R, n], calibrated about the fit, each with the
+    noise of a run of its own if `noise`.
     """
     if not fit.replicates:
         raise InputError(
             f"fit of {fit.law}: has no bootstrap replicates, so no interval; fit with --bootstrap"
         )
     stacked = {name: np.asarray(v, float)[:, None] for name, v in fit.replicates.items()}
-    found = fit.form.predict(stacked, _floats(x))
+    x = _floats(x)
+    found = calibrated(
+        fit.form.predict(stacked, x), fit.form.predict(fit.params, x), fit.calibration
+    )
     if noise and fit.residual_sd:
         found = found * np.exp(
             fit.residual_sd * np.random.default_rng(seed).standard_normal(found.shape)

@@ -23,7 +23,7 @@ class Mixture:
     members: list[dict[str, Any]]  # law, params, weight, length, ratio, wide, sigma
     # params, tokens, loss, noise: what the discrepancy is conditioned on
     runs: dict[str, list[float]]
-    # one row a cut: share, flops, n, tested, reach, error, bias, coverage, miss
+    # one row a cut: share, flops, n, tested, reach, error, bias, coverage
     holdout: list[dict[str, float]]
     scale: float  # of the intervals
     weights: dict[str, float]  # by form, and of the law alone
@@ -53,6 +53,8 @@ class Fit:
     interval: dict[str, dict[str, float]] = field(default_factory=dict)
     replicates: dict[str, list[float]] = field(default_factory=dict)
     bootstrap: dict[str, Any] = field(default_factory=dict)  # tried, failed, seed, scheme
+    # what multiplies the deviations of `replicates` wherever an interval is read off them
+    calibration: reading.Positive = 1.0
     fixed: dict[str, float] = field(default_factory=dict)  # parameters that were held, not fitted
     # parameter -> mean, sd (of its log where scale is log), source
     priors: dict[str, dict[str, Any]] = field(default_factory=dict)

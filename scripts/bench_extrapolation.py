@@ -6,9 +6,15 @@ dearest.
 
 DIR/sets.json (or FILE) lists the sets: `file`, `where` ([column, operator, value]; "@name" is
 another column; isnull takes true or false), `best_over`, `columns` (without flops: 6 params
-tokens). Test: runs with flops at least 0.8 x the 88th percentile. Train: runs with flops at most
-(cheapest test run)/K, K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set.
-Errors are mean |predicted/measured - 1|; intervals: 90 %.
+tokens), `times` (a unit, by our column), `family` (whose tables; else the file's name). Test: runs
+with flops at least 0.8 x the 88th percentile. Train: runs with flops at most (cheapest test
+run)/K, K = 4 and 32; a split needs 6 train and 2 test runs. Nothing is set per set. Errors are mean
+|predicted/measured - 1|; intervals: 90 %. With three families or more, `auto` is also told the
+width of each family's intervals by the other families alone (`extrapolation_widths.py`): the
+committed file is
+
+    python -m scripts.bench_extrapolation DIR --sets results/bench/calibration_sets.json
+        --ratios 2 4 8 16 32 64 --out results/bench/extrapolation.json
 """
 
 import argparse
@@ -29,6 +35,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 TOP, SHARE = 88, 0.8
 RATIOS = (4, 32)
 TRAIN, TEST = 6, 2
+FAMILIES = 3  # of which one can be left out
 LEVEL = 0.9
 COMPARE = {
     "==": operator.eq,
@@ -48,6 +55,8 @@ def read_set(folder: Path, entry: dict[str, Any]):
     for column, compare, value in entry.get("where", []):
         frame = frame[_matches(frame, column, compare, value)]
     frame = frame.assign(**{ours: frame[theirs] for ours, theirs in entry["columns"].items()})
+    for column, times in entry.get("times", {}).items():
+        frame = frame.assign(**{column: frame[column] * times})
     if entry.get("best_over"):
         frame = frame.loc[frame.groupby(entry["best_over"])["loss"].idxmin()]
     if "flops" not in entry["columns"]:
@@ -78,7 +87,7 @@ def split(frame, ratio: float):
 
 
 def predicted(train, test, law: str):
-    """`value`, `low`, `high` of the test runs' loss."""
+    """`value`, `low`, `high` of the test runs' loss, and the fit."""
     from fits.engine.bootstrap import bootstrap
     from fits.evaluate import evaluate
     from fits.fit import fit
@@ -90,10 +99,11 @@ def predicted(train, test, law: str):
     found = fit(points, law)
     if found.mixture is None:
         found = bootstrap(points, found, 200, level=LEVEL)
-    return evaluate(found, x, LEVEL)
+    return evaluate(found, x, LEVEL), found
 
 
-def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
+def measure(name: str, family: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
+    """A row of the document; of `auto` with its `split`."""
     import numpy as np
 
     parts = split(frame, ratio)
@@ -101,10 +111,11 @@ def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
         return None
     train, test = parts
     started = time.process_time()
-    p = predicted(train, test, law)
+    p, found = predicted(train, test, law)
     loss = test["loss"].to_numpy()
-    return {
+    row = {
         "set": name,
+        "family": family,
         "ratio": ratio,
         "train": len(train),
         "test": len(test),
@@ -113,6 +124,71 @@ def measure(name: str, frame, ratio: float, law: str) -> dict[str, Any] | None:
         "covered": int(np.sum((p.low <= loss) & (loss <= p.high))),
         "half_width": 100 * float(np.mean((p.high - p.low) / (2 * p.value))),
         "seconds": time.process_time() - started,
+    }
+    if found.mixture is not None:
+        row["split"] = _split(found, test, family, ratio)
+    return row
+
+
+def _split(found, test, family: str, ratio: float):
+    import numpy as np
+
+    from fits.auto import mixture
+    from scripts.extrapolation_widths import Split
+
+    chosen, at = mixture.members(found), (test["params"].to_numpy(), test["tokens"].to_numpy())
+    mean, between, own = mixture.parts(chosen, *at)
+    runs = chosen[0][1].runs
+    miss = mean - np.log(test["loss"].to_numpy())
+    return Split(family, ratio, len(runs), miss, between, own, mixture.reach(runs, *at))
+
+
+def told_by_others(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Adds to each row what its intervals hold when only other families set their width; the doubt
+    that sets it, by the family left out, and that of all.
+    """
+    import numpy as np
+
+    from scripts.extrapolation_widths import out_of_family, set_doubt
+
+    splits = [row["split"] for row in rows]
+    by = out_of_family(splits)
+    for row in rows:
+        split = row["split"]
+        half = split.half(by[row["family"]])
+        row["covered_out"] = int(np.sum(np.abs(split.miss) <= half))
+        row["half_width_out"] = 100 * float(np.mean(half))
+    return {"all": list(set_doubt(splits)), **{f: list(doubt) for f, doubt in by.items()}}
+
+
+def families(rows: list[dict[str, Any]], ratio: float) -> dict[str, dict[str, float]]:
+    """Means over the sets of each family at one ratio, widths set by the other families."""
+    out: dict[str, dict[str, float]] = {}
+    for family in sorted({r["family"] for r in rows}):
+        here = [r for r in rows if r["family"] == family and r["ratio"] == ratio]
+        if here:
+            out[family] = {
+                "sets": len(here),
+                "error": sum(r["error"] for r in here) / len(here),
+                "coverage": sum(r["covered_out"] / r["test"] for r in here) / len(here),
+                "half_width": sum(r["half_width_out"] for r in here) / len(here),
+            }
+    return out
+
+
+def unseen(rows: list[dict[str, Any]], ratio: float) -> dict[str, Any]:
+    """Means over families at one ratio, each family counted once."""
+    each = families(rows, ratio)
+    error, coverage, half = (
+        sum(f[k] for f in each.values()) / len(each) for k in ("error", "coverage", "half_width")
+    )
+    return {
+        "ratio": ratio,
+        "error": error,
+        "coverage": coverage,
+        "half_width": half,
+        "half_width_over_error": half / error,
+        "families": each,
     }
 
 
@@ -135,22 +211,28 @@ def run(
     folder: Path, law: str, listing: Path | None = None, ratios: Sequence[int] = RATIOS
 ) -> dict[str, Any]:
     sets = json.loads((listing or folder / "sets.json").read_text())["sets"]
-    frames = {entry["name"]: read_set(folder, entry) for entry in sets}
+    frames = [
+        (entry["name"], entry.get("family", Path(entry["file"]).stem), read_set(folder, entry))
+        for entry in sets
+    ]
     rows = [
         row
         for ratio in ratios
-        for name, frame in frames.items()
-        if (row := measure(name, frame, ratio, law)) is not None
+        for name, family, frame in frames
+        if (row := measure(name, family, frame, ratio, law)) is not None
     ]
     ratios = [ratio for ratio in ratios if any(r["ratio"] == ratio for r in rows)]
     pooled = sum(r["covered"] for r in rows) / max(sum(r["test"] for r in rows), 1)
-    return {
+    document = {
         "law": law,
         "level": LEVEL,
         "summary": [summary(rows, ratio) for ratio in ratios],
         "coverage": pooled,
-        "rows": rows,
     }
+    if len({r["family"] for r in rows if "split" in r}) >= FAMILIES:
+        document["doubt"] = told_by_others(rows)
+        document["unseen"] = [unseen(rows, ratio) for ratio in ratios]
+    return {**document, "rows": [{k: v for k, v in r.items() if k != "split"} for r in rows]}
 
 
 def table(document: dict[str, Any]) -> str:
@@ -171,6 +253,17 @@ def table(document: dict[str, Any]) -> str:
             f" mean half-width {s['half_width']:.2f} % = {s['half_width_over_error']:.2f} x the "
             "error"
         )
+    for u in document.get("unseen", []):
+        lines.append(
+            f"families unseen at {u['ratio']}x: error {u['error']:.2f} %, coverage "
+            f"{u['coverage']:.1%}, mean half-width {u['half_width']:.2f} % = "
+            f"{u['half_width_over_error']:.2f} x the error"
+        )
+        lines += [
+            f"  {name:20s} {f['sets']:3d} sets {f['error']:6.2f} % {f['coverage']:7.1%} "
+            f"+- {f['half_width']:.2f} %"
+            for name, f in u["families"].items()
+        ]
     lines.append(
         f"law {document['law']}, {document['level']:.0%} intervals, coverage of both "
         f"together {document['coverage']:.1%}"

@@ -87,10 +87,7 @@ def _measured(cheap: Points, dear: Points, form: type[Law]) -> dict[str, Any]:
 
 def set_rows(whole: Fit) -> list[dict[str, Any]]:
     assert whole.mixture is not None
-    return [
-        {"form": whole.law, **{k: v for k, v in row.items() if k != "miss"}, "params": {}}
-        for row in whole.mixture.holdout
-    ]
+    return [{"form": whole.law, **row, "params": {}} for row in whole.mixture.holdout]
 
 
 def _errors(held: list[dict[str, Any]], name: str) -> dict[float, float]:

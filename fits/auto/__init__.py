@@ -1,3 +1,3 @@
-"""`--law auto`: the loss of larger runs from a weighted set of forms, each with a
-smooth discrepancy.
+"""`--law auto`: the loss of larger runs from one form with a weighted set of smooth
+discrepancies.
 """

@@ -1,12 +1,12 @@
-"""`--law auto`: the loss of larger runs from a weighted set of forms, with intervals whose width
-public sweeps have set.
+"""`--law auto`: the loss of larger runs from a weighted set of discrepancies about one form, with
+intervals whose width public sweeps have set.
 
 How it chooses. Each of `FORMS` is fitted with and without a smooth discrepancy (`kriging.py`),
 over a grid of the discrepancy's length and size; a member's weight is its evidence, the product of
-the predictive densities of the runs in turn, so a form that predicts dearer runs badly from cheaper
+the predictive densities of the runs in turn, so one that predicts dearer runs badly from cheaper
 ones gets little. Then the largest runs are left out at several cuts and the whole procedure is
-repeated on the cheap ones; how far the last cut's predictions missed, in its own standard
-deviations, moves the width of the interval (`scale`).
+repeated on the cheap ones, to say how far it missed; the interval's width is not the set's own
+matter: how far cuts missed hardly goes with how far dearer runs are missed.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from fits.auto import kriging
 from fits.auto.kriging import Member, Runs
 from fits.auto.mixture import FORMS, mixture, quantile
-from fits.auto.priors import PRIORS
+from fits.auto.priors import PRIORS, SCALE
 from fits.forms import catalogue
 from fits.record import Fit, Mixture
 from fits.table.points import Points
@@ -25,15 +25,6 @@ LEAST_WEIGHT = 1e-3  # members below it are left out
 CUTS = (0.4, 0.6, 0.8)  # share of the runs, cheapest first, that a leave-largest-out fit sees
 GAP = 2.0  # compute of the runs it is tested on, over its dearest run, at least
 FEWEST = 12  # runs of a leave-largest-out fit; twice the parameters of the largest form
-# The standard deviation of what lies between the runs and a new one (not of its noise) is
-# multiplied by SCALE. Over 41 tables of eleven families of public sweeps, each cut at K = 2 to 64
-# and each family counted once, 0.70 gives the least interval score (Gneiting and Raftery 2007),
-# 0.79 a mean coverage of 90 %; without any one family 0.60 to 0.74 and 0.76 to 0.84. The last cut's
-# own miss counts as one in SCALE_CUTS + 1 (geometrically): that lowered the score by 1 %; the
-# earlier cuts', whose misses do not go with the test runs' (correlation -0.1 against 0.3), raised
-# it.
-SCALE, SCALE_CUTS = 0.75, 4.0
-LEAST_MISS = 0.1  # of a cut: a lucky one does not close the interval
 LEVEL = 0.9  # of the coverage that a cut is reported with
 # standard deviations of a run from what the others say of it, beyond which its noise is taken as
 # larger
@@ -84,20 +75,9 @@ def fit_auto(points: Points) -> Fit:
                 for name in ("params", "tokens", "loss", "noise")
             },
             holdout=holdout,
-            scale=_scale(holdout),
+            scale=SCALE,
             weights=weights,
         ),
-    )
-
-
-def _scale(holdout: list[dict[str, float]]) -> float:
-    if not holdout:
-        return SCALE
-    return float(
-        np.exp(
-            (SCALE_CUTS * np.log(SCALE) + np.log(max(holdout[-1]["miss"], LEAST_MISS)))
-            / (SCALE_CUTS + 1)
-        )
     )
 
 
@@ -141,8 +121,7 @@ def _left_out(runs: Runs, share: float) -> dict[str, float] | None:
         return None
     chosen, _ = _choose(runs.take(seen))
     at = runs.params[tested], runs.tokens[tested]
-    mean, sd = mixture(chosen, *at)
-    half = quantile(int(seen.sum()), LEVEL) * mixture(chosen, *at, SCALE)[1]
+    mean, sd = mixture(chosen, *at, SCALE)
     miss = mean - np.log(runs.loss[tested])
     return {
         "share": share,
@@ -152,8 +131,7 @@ def _left_out(runs: Runs, share: float) -> dict[str, float] | None:
         "reach": float(flops.max() / cut),
         "error": float(np.mean(np.abs(np.expm1(miss)))),
         "bias": float(np.mean(np.expm1(miss))),
-        "coverage": float(np.mean(np.abs(miss) <= half)),
-        "miss": float(np.sqrt(np.mean((miss / sd) ** 2))),
+        "coverage": float(np.mean(np.abs(miss) <= quantile(int(seen.sum()), LEVEL) * sd)),
     }
 
 

@@ -10,12 +10,12 @@ from scipy.special import stdtrit
 
 from fits.auto import kriging
 from fits.auto.kriging import Member, Runs
-from fits.auto.priors import NOISE
+from fits.auto.priors import DOUBT, LEAST_REACH, NOISE
 from fits.forms import catalogue
 from fits.forms.law import Array, Columns
 from fits.record import Fit
 
-FORMS = ("chinchilla", "chinchilla-outer")
+FORMS = ("chinchilla-outer",)  # Chinchilla's own is its gamma = 1
 
 
 def predict(fit: Fit, x: Columns, level: float, noise: bool = True) -> tuple[Array, Array, Array]:
@@ -24,16 +24,16 @@ def predict(fit: Fit, x: Columns, level: float, noise: bool = True) -> tuple[Arr
     """
     mixed = fit.mixture
     assert mixed is not None
-    mean, sd = mixture(_restore(_key(fit)), x["params"], x["tokens"], mixed.scale, noise)
+    mean, sd = mixture(members(fit), x["params"], x["tokens"], mixed.scale, noise)
     half = quantile(len(mixed.runs["loss"]), level) * sd
     return np.exp(mean), np.exp(mean - half), np.exp(mean + half)
 
 
 def quantile(runs: int, level: float) -> float:
     """Student's, since the noise is known only from the runs: they and the prior's, less the
-    parameters of the smaller form.
+    parameters without the outer exponent, which is mostly its prior's.
     """
-    free = len(catalogue.law(FORMS[0]).parameters)
+    free = len(catalogue.reading("auto").parameters)
     return float(stdtrit(runs + NOISE[1] - free, 0.5 + level / 2))
 
 
@@ -48,12 +48,46 @@ def mixture(
 
     `scale` multiplies what lies between the runs and the new one, not the noise.
     """
+    mean, between, own = parts(chosen, params, tokens)
+    doubted = doubt(between, reach(chosen[0][1].runs, params, tokens))
+    return mean, np.sqrt(scale**2 * doubted + (own if noise else 0.0))
+
+
+def parts(
+    chosen: list[tuple[float, Member]], params: Array, tokens: Array
+) -> tuple[Array, Array, float]:
+    """Mean [m] and variance [m] of log loss over the members, and the variance of a run's noise."""
     weight = np.array([w for w, _ in chosen])[:, None]
     means, variances = kriging.predict([m for _, m in chosen], params, tokens)
     mean = np.sum(weight * means, axis=0)
     between = np.sum(weight * (variances + (means - mean) ** 2), axis=0)
-    own = sum(w * m.sigma**2 for w, m in chosen) if noise else 0.0
-    return mean, np.sqrt(scale**2 * between + own)
+    return mean, between, sum(w * m.sigma**2 for w, m in chosen)
+
+
+def doubt(between: Array, reach: Array, by: tuple[float, float] = DOUBT) -> Array:
+    """The members' variance [m] shrunk towards what is not known of any form at that reach."""
+    return np.asarray(between ** (1 - by[1]) * (by[0] * reach) ** (2 * by[1]))
+
+
+def reach(runs: Runs, params: Array, tokens: Array) -> Array:
+    """E-folds between the runs and new ones [m]: of compute, N, D or D/N, the most of them."""
+
+    def beyond(new: Array, old: Array, both: bool) -> Array:
+        above = np.log(new / old.max())
+        return np.asarray(np.maximum(above, np.log(old.min() / new)) if both else above)
+
+    far = [
+        beyond(params * tokens, runs.params * runs.tokens, False),
+        beyond(params, runs.params, True),
+        beyond(tokens, runs.tokens, True),
+        beyond(tokens / params, runs.tokens / runs.params, True),
+    ]
+    return np.maximum(np.max(far, axis=0), LEAST_REACH)
+
+
+def members(fit: Fit) -> list[tuple[float, Member]]:
+    """The weighted members of a fit of `auto`."""
+    return _restore(_key(fit))
 
 
 _Key = tuple[tuple[tuple[float, ...], ...], tuple[tuple[Any, ...], ...]]

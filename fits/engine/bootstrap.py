@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from fits.engine.calibration import calibrated, factor, shared_by_size
 from fits.engine.pose import problem_of
 from fits.engine.solve import CHUNK, minimise
 from fits.forms import catalogue
 from fits.forms.law import Array
 from fits.record import Fit
-from fits.table.points import Points
+from fits.table.points import Labels, Points
 from ground import InputError
 
 SCHEMES = ("run", "hierarchical")
@@ -25,12 +26,13 @@ def bootstrap(
     level: float = 0.9,
     scheme: str = "run",
 ) -> Fit:
-    """The fit with `replicates` refits on resampled runs, percentile intervals of every parameter
-    and derived quantity, and counts.
+    """The fit with `replicates` refits on resampled runs, calibrated percentile intervals of every
+    parameter and derived quantity, and counts.
 
     `scheme` run: all rows of a run are drawn together; hierarchical: sizes are drawn, then runs
-    (seeds) within each size (Ivgi, Carmon and Berant 2022). Every replicate is optimised to
-    convergence from the fit's optimum; one that does not converge is left out and counted.
+    (seeds) within each size (Ivgi, Carmon and Berant 2022), uncalibrated. Every replicate is
+    optimised to convergence from the fit's optimum; one that does not converge is left out and
+    counted.
     """
     if replicates < 2:
         raise InputError(f"bootstrap={replicates}: must be at least 2 replicates")
@@ -61,10 +63,19 @@ def bootstrap(
             f"bootstrap: {failed} of {replicates} refits did not converge and are "
             "left out of the intervals"
         )
+    run, by = _runs(points), 1.0
+    if scheme == "run":
+        by = factor(problem, z, run, level)
+        warnings += _size_warning(problem.residual(z[None])[0], points)
+    best = {**fit.params, **fit.derived}
     return replace(
         fit,
         replicates={name: [float(v) for v in values] for name, values in found.items()},
-        interval={name: percentiles(values, level) for name, values in quantities.items()},
+        interval={
+            name: percentiles(calibrated(values, best[name], by), level)
+            for name, values in quantities.items()
+        },
+        calibration=by,
         bootstrap={"tried": replicates, "failed": failed, "seed": seed, "scheme": scheme},
         warnings=warnings,
     )
@@ -75,7 +86,7 @@ def resample(points: Points, replicates: int, seed: int, scheme: str = "run") ->
     if scheme not in SCHEMES:
         raise InputError(f"bootstrap scheme={scheme!r}: must be one of {', '.join(SCHEMES)}")
     rng = np.random.default_rng(seed)
-    run = points.groups["run"] if "run" in points.groups else np.arange(len(points.y))
+    run = _runs(points)
     first = np.unique(run, return_index=True)[1]  # a row of each run
     size = (
         points.groups["size"][first]
@@ -90,6 +101,20 @@ def resample(points: Points, replicates: int, seed: int, scheme: str = "run") ->
             drawn[:, s] * len(runs), np.full(len(runs), 1 / len(runs))
         )
     return counts[:, run]
+
+
+def _runs(points: Points) -> Labels:
+    return points.groups["run"] if "run" in points.groups else np.arange(len(points.y))
+
+
+def _size_warning(residual: Array, points: Points) -> list[str]:
+    share = shared_by_size(residual, points.groups["size"]) if "size" in points.groups else None
+    if share is None:
+        return []
+    return [
+        f"bootstrap: runs of one size share {share:.0%} of the residuals' variance, so drawing "
+        "runs makes the intervals too narrow; --scheme hierarchical draws sizes first"
+    ]
 
 
 def percentiles(values: Array, level: float) -> dict[str, float]:

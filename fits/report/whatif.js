@@ -30,7 +30,7 @@
   function ends(logN, logD, loss) { // the interval, or null for a fit without one
     if (law.grid) return law.grid.low ? [interpolate(law.grid.low, logN, logD), interpolate(law.grid.high, logN, logD)] : null;
     if (law.rows.length < 2) return null;
-    const drawn = law.rows.slice(1).map((row, i) => evaluate(row, logN, logD) * law.noise[i]).sort((a, b) => a - b);
+    const drawn = law.rows.slice(1).map((row, i) => loss * (evaluate(row, logN, logD) / loss) ** law.calibration * law.noise[i]).sort((a, b) => a - b);
     const tail = (1 - law.level) / 2;
     return [Math.min(quantile(drawn, tail), loss), Math.max(quantile(drawn, 1 - tail), loss)];
   }

@@ -114,6 +114,7 @@ def _powers(fit: Fit) -> dict[str, Any] | None:
     return {
         "rows": [[_short(v) for v in row] for row in [*rows, *draws]],
         "noise": [_short(v) for v in noise],
+        "calibration": fit.calibration,
     }
 
 

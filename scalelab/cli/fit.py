@@ -30,7 +30,7 @@ class Options(Runs):
     """
 
     law: str = "chinchilla"
-    """The form; `scalelab laws` lists all. auto: a set of forms, weighted by how well dearer runs
+    """The form; `scalelab laws` lists all. auto: a weighted set, by how well dearer runs
     are predicted.
     """
     objective: Literal["log-huber", "log-mse", "lad", "huber", "mse"] | None = None

@@ -111,3 +111,18 @@ def test_targets_on_the_published_sets():
         and far["coverage"] >= 0.85
         and 0.85 <= document["coverage"] <= 0.97
     )
+
+
+def test_families_are_told_their_width_by_the_others(tmp_path):
+    where = folder(tmp_path)
+    listing = json.loads((where / "sets.json").read_text())
+    listing["sets"].append({**listing["sets"][0], "name": "again", "family": "third"})
+    (where / "sets.json").write_text(json.dumps(listing))
+    document = bench.run(where, "auto", ratios=(4,))
+    assert set(document["doubt"]) == {"all", "0", "1", "third"}
+    (unseen,) = document["unseen"]
+    assert {f: v["sets"] for f, v in unseen["families"].items()} == {"0": 1, "1": 1, "third": 1}
+    errors = [row["error"] for row in document["rows"]]
+    assert unseen["error"] == pytest.approx(np.mean(errors)) and "split" not in document["rows"][0]
+    assert "families unseen at 4x" in bench.table(document)
+    assert "unseen" not in bench.run(where, "chinchilla", ratios=(4,))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fits import record
-from fits.auto import choice, kriging, mixture
+from fits.auto import choice, kriging, mixture, priors
 from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.forms import catalogue
@@ -80,14 +80,25 @@ def test_intervals_widen_with_reach_and_level():
         evaluate(found, {"params": params, "tokens": tokens}, 1.0)
 
 
-def test_fewer_runs_widen_the_interval_and_a_bad_last_cut_too():
+def test_fewer_runs_widen_the_interval() -> None:
     assert mixture.quantile(6, 0.9) > mixture.quantile(12, 0.9) > mixture.quantile(400, 0.9) > 1.64
-    # only the last cut counts
-    good, bad = ([{"miss": 9.0}, {"miss": miss}] for miss in (choice.SCALE, 3.0))
-    assert (
-        choice._scale(good) == pytest.approx(choice.SCALE)
-        and choice._scale(bad) > 1.2 * choice.SCALE
-    )
+
+
+def test_doubt_about_the_form_grows_with_reach_whatever_the_runs_say():
+    near, far = np.array([0.5, 5.0])
+    for between in (1e-8, 1e-4):  # members that agree to 0.01 %, to 1 %
+        grown = mixture.doubt(np.array([between]), np.array([near, far]))
+        assert grown[1] / grown[0] == pytest.approx(10 ** (2 * priors.DOUBT[1]))
+    sure, unsure = (mixture.doubt(np.array(b), np.array(far)) for b in (1e-8, 1e-4))
+    assert 1e-8 < sure < unsure  # shrunk towards each other, in order
+
+
+def test_reach_is_the_farthest_of_compute_size_tokens_and_ratio():
+    one = np.ones(2)
+    runs = kriging.Runs(1e8 * np.array([1, 10]), 1e10 * np.array([1, 10]), one, one)
+    at = 1e8 * np.array([10, 20, 5, 1, 100]), 1e10 * np.array([10, 10, 50, 1, 10])
+    expected = [priors.LEAST_REACH, np.log(2), np.log(10), priors.LEAST_REACH, np.log(10)]
+    np.testing.assert_allclose(mixture.reach(runs, *at), expected)
 
 
 def test_says_how_it_chose_and_survives_json(tmp_path):
@@ -134,7 +145,7 @@ def test_losses_in_another_unit_give_the_same_answer():
 def test_few_runs_are_predicted_with_a_warning_and_fewer_are_refused():
     points = surface("chinchilla", EPOCH, n=6)
     found = fit(points, "auto")
-    assert found.mixture.scale == choice.SCALE and any("not tested" in w for w in found.warnings)
+    assert found.mixture.scale == priors.SCALE and any("not tested" in w for w in found.warnings)
     import pandas as pd
 
     with pytest.raises(InputError, match="rows=5"):
