@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fits.optimum import cells, joint, sweeps, transfer
+from fits.optimum import cells, sweeps, transfer
 from fits.table.rows import read
 from ground import InputError
 from tests.fits import runs
@@ -244,41 +244,6 @@ def test_bad_tables_are_refused_in_one_line(change, options, names):
     with pytest.raises(InputError, match=names) as error:
         transfer.check(change(sweep([-10, -10], np.random.default_rng(9))), **options)
     assert "\n" not in str(error.value)
-
-
-def grid_sweep(best, rng, exponent=0.5):
-    """LR x batch: skewed basins in both, the best LR moving as batch^exponent around the joint
-    optimum `best` (log2 LR, log2 batch).
-    """
-    x, z = np.meshgrid(GRID, np.arange(14.0, 21.0), indexing="ij")
-    excess = skewed(x - best[0] - exponent * (z - best[1])) + skewed(z - best[1])
-    loss = 3 * (1 + excess) * (1 + NOISE * rng.standard_normal(x.shape))
-    return pd.DataFrame(
-        {"lr": 2.0 ** x.ravel(), "batch_tokens": 2.0 ** z.ravel(), "loss": loss.ravel()}
-    )
-
-
-def test_learning_rate_and_batch_together():
-    rng = np.random.default_rng(10)
-    errors, holds, regrets, claimed = [], [], [], []
-    for _ in range(200):
-        best = np.array([-10.0, 17.0]) + rng.uniform(-0.5, 0.5, 2)
-        answer = joint.optimum(grid_sweep(best, rng))
-        found = [answer["first"], answer["second"]]
-        off = np.array([f["value"] for f in found]) - best
-        errors.append(off)
-        holds.append([f["low"] <= b <= f["high"] for f, b in zip(found, best, strict=True)])
-        regrets.append(float(skewed(off[0] - 0.5 * off[1]) + skewed(off[1])))
-        claimed.append(answer["regret"] / 3)
-    bias, coverage = np.mean(errors, 0), np.mean(holds, 0)
-    rmse = np.sqrt(np.mean(np.square(errors), 0))
-    print(
-        f"bias {bias} rmse {rmse} coverage {coverage} regret {np.mean(regrets):.5f} claimed "
-        f"{np.mean(claimed):.5f}"
-    )
-    assert (abs(bias) < 0.1).all() and (rmse < 0.3).all()
-    assert ((coverage >= 0.85) & (coverage <= 0.95)).all()
-    assert np.mean(regrets) < 1e-3 and np.mean(claimed) == pytest.approx(np.mean(regrets), rel=1.0)
 
 
 def test_weight_decay_is_a_hyperparameter_like_any_other():
