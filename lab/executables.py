@@ -154,8 +154,16 @@ class Executables:
         )
 
     def _make(self, form: Form) -> dict[str, Compiled]:
-        if self.shelf and (kept := self.shelf.load(form, form.names)):
-            return kept
+        if self.shelf is None:
+            return self._compile(form)
+        with self.shelf.alone(form):
+            if kept := self.shelf.load(form, form.names):
+                return kept
+            compiled = self._compile(form)
+            self.shelf.keep(form, compiled)
+            return compiled
+
+    def _compile(self, form: Form) -> dict[str, Compiled]:
         begun = time.perf_counter()
         with self._tracing:
             lowered = form.lower()
@@ -163,6 +171,4 @@ class Executables:
             made = pool.map(lambda one: one.compile(), lowered.values())
             compiled = dict(zip(lowered, made, strict=True))
         self.seconds += time.perf_counter() - begun
-        if self.shelf:
-            self.shelf.keep(form, compiled)
         return compiled

@@ -13,13 +13,15 @@ from there cannot be written again (it loads, and then lacks its functions), and
 traced.
 """
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import logging
 import os
 import pickle
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +48,16 @@ class Shelf:
     def _file(self, form: Any, name: str) -> Path:
         made_from = "\0".join((name, repr(form), surroundings()))
         return self.folder / f"{hashlib.sha256(made_from.encode()).hexdigest()[:32]}.pickle"
+
+    @contextlib.contextmanager
+    def alone(self, form: Any) -> Iterator[None]:
+        """One process at a time makes a form's programs: the others find them when it is their
+        turn. Whoever dies gives its turn up; where files cannot be locked, each makes its own.
+        """
+        with open(self._file(form, "alone").with_suffix(".lock"), "ab") as file:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def load(self, form: Any, names: Iterable[str]) -> dict[str, Any] | None:
         """The compiled programs of those names; None unless all are here and whole."""

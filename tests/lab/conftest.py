@@ -9,6 +9,9 @@ import jax
 import pytest
 from jax._src.pallas.mosaic.interpret import thread_map  # not public
 
+from lab import population
+from lab.executables import Executables
+
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 compiling, compiled = threading.Lock(), {}
@@ -27,9 +30,13 @@ assert hasattr(thread_map, "_run_jaxpr")  # else all this is out of date
 thread_map._run_jaxpr = run
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
 def quick_compiler():
-    """For tests whose time is the compiler's, and whose programs run once."""
+    """These tests' time is the compiler's: their programs run once, on little. Those of other
+    folders are their own.
+    """
+    of_others, population.PROGRAMS = population.PROGRAMS, Executables()
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    population.PROGRAMS = of_others

@@ -16,7 +16,6 @@ from lab.executables import Executables
 from lab.records import result_json, trial_json
 from tests.lab.toy import CORPUS, trial
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 ASKED = {"diagnostics": "rms,log_z,attention_logit", "measure_steps": 5, "validate_steps": 7}
 SEEN = trial(steps=23, **ASKED)
 NAMES = {"loss", "val_loss", "log_z", "attention_logit"}

@@ -137,7 +137,6 @@ def trial(parametrization, **fields):
     )
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize("parametrization", ["sp", "completep", "u-mup"])
 def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrization):
     """Two trials with numbers of their own; the mapped fused model against each of them alone and

@@ -90,7 +90,6 @@ def test_rotate_pair():
     assert worst(ours(0.4), expected) > 1e-2
 
 
-@pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.parametrize(
     ("fields", "kernels"), [({}, 12), ({"qk_norm": True, "norm_gains": True}, 4)]
 )

@@ -16,8 +16,6 @@ from lab.program import shape_of
 from lab.records import Trial
 from tests.lab.kernels.test_chains import draw, wide, with_gradients, worst
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def plain(qkv, scale):
     return causal_attention(rotate(qkv[:, :, 0], scale), rotate(qkv[:, :, 1], 1.0), qkv[:, :, 2])

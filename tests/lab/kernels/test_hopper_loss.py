@@ -18,7 +18,6 @@ from lab.records import Trial
 from lab.xent import cross_entropy
 from tests.lab.kernels.test_chains import SEED, draw, worst
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 N, V, D = 256, 256, 128
 KEPT = 128, 256, 64  # where exponentials are kept
 FACTORS = hopper_loss.Factors(logits=0.7, input=0.3, weight=0.2, gradient=3.0)

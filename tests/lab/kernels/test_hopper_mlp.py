@@ -11,7 +11,6 @@ import pytest
 from lab.kernels import hopper_mlp
 from tests.lab.kernels.test_chains import draw, wide, with_gradients, worst
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 D, F = 128, 256
 
 

@@ -22,7 +22,6 @@ SHOWN_BY = {
     "mlp": ("ffn_act",),
     "mean_cross_entropy": ("readout", "readout_backward"),
 }
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 WIDE = {"mlp": (256, 128), "mean_cross_entropy": (256, 128)}  # what the kernels are given first
 # queries, keys and values are one product
 NARROW = {"attention": (1, 256, 3, 1, 64), "mean_cross_entropy": (256, 64)}
