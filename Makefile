@@ -12,7 +12,7 @@ demo-publish: $(VENV)/.demo-ready
 	$(BIN)/scalelab demo --out runs/demo --publish results/demo
 
 test: $(VENV)/.test-ready
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .

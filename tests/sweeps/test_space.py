@@ -279,7 +279,12 @@ def test_a_users_bad_file_is_one_clear_line(tmp_path: Path, text: str, message: 
 
 @pytest.mark.parametrize("name", studies.names())
 def test_every_built_in_study_loads(name: str) -> None:
-    study = studies.load(name, "0" * 64, 256)
+    """One asks for what was predicted, and says so."""
+    told = {"batch_tokens": 65536, "lr": 1.0} if name == "batch_target" else {}
+    if told:
+        with pytest.raises(InputError, match="give the saved prediction, or batch_tokens and lr"):
+            studies.load(name, "0" * 64, 256)
+    study = studies.load(name, "0" * 64, 256, **told)
     assert (
         study.question
         and study.expectation
