@@ -2,6 +2,7 @@
 and what is sent behind it may wait for each other without an end; and each kernel compiled once,
 where JAX compiles it anew in every thread of every program."""
 
+import contextlib
 import threading
 from functools import partial
 
@@ -30,13 +31,28 @@ assert hasattr(thread_map, "_run_jaxpr")  # else all this is out of date
 thread_map._run_jaxpr = run
 
 
+@contextlib.contextmanager
+def compiler(quick):
+    """Programs compiled so, and none of them found by other tests."""
+    of_others, population.PROGRAMS = population.PROGRAMS, Executables()
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
+    population.PROGRAMS = of_others
+
+
 @pytest.fixture(scope="module", autouse=True)
 def quick_compiler():
-    """These tests' time is the compiler's: their programs run once, on little. Those of other
-    folders are their own.
-    """
-    of_others, population.PROGRAMS = population.PROGRAMS, Executables()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    population.PROGRAMS = of_others
+    """These tests' time is the compiler's: their programs run once, on little."""
+    with compiler(quick=True):
+        yield
+
+
+@pytest.fixture
+def users_compiler():
+    """For what holds of different programs as they are compiled elsewhere."""
+    with compiler(quick=False):
+        yield

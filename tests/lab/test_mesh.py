@@ -49,7 +49,8 @@ def output(child: subprocess.Popen) -> dict:
 
 @pytest.fixture(scope="module")
 def found():
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags += " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     return output(start("layouts", XLA_FLAGS=flags, JAX_PLATFORMS="cpu"))
 
 

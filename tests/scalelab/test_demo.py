@@ -43,12 +43,10 @@ def published(out):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer),
-    under XLA's own settings.
-    """
+    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer)."""
     root = tmp_path_factory.mktemp("demo")
     killed, alone = root / "killed", root / "alone"
-    env = {**os.environ, "XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
     process = subprocess.Popen(
         command(killed), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
