@@ -43,7 +43,7 @@ def published(out):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """(folder killed and resumed, what it had when it was killed, folder left alone, its answer)."""
+    """(folder killed and resumed, what it had when killed, folder left alone, its answer)."""
     root = tmp_path_factory.mktemp("demo")
     killed, alone = root / "killed", root / "alone"
     env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
