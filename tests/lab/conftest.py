@@ -31,12 +31,14 @@ assert hasattr(thread_map, "_run_jaxpr")  # else all this is out of date
 thread_map._run_jaxpr = run
 
 
+PROGRAMS = {quick: Executables() for quick in (True, False)}
+
+
 @contextlib.contextmanager
 def compiler(quick):
-    """Programs compiled so, and none of them found by other tests."""
-    of_others, population.PROGRAMS = population.PROGRAMS, Executables()
+    """Programs compiled so, none of them found by other folders' tests."""
+    of_others, population.PROGRAMS = population.PROGRAMS, PROGRAMS[quick]
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
