@@ -310,6 +310,8 @@ def load(folder: Path) -> Corpus:
         for path in sorted(folder.glob(f"{name}-*.u16.zst")):
             # no more than a shard holds: a damaged one may say that it holds anything
             try:
+                if not path.is_file():  # a pipe would be waited for
+                    raise OSError("not a regular file")
                 with pa.CompressedInputStream(str(path), "zstd") as stream:
                     parts.append(stream.read(2 * SHARD_TOKENS + 2))
             except (OSError, ValueError) as error:

@@ -81,6 +81,8 @@ def records_of(parquet: Path) -> Iterable[Record]:
     import pyarrow.parquet as pq
 
     try:
+        if parquet.exists() and not parquet.is_file():  # a pipe would be waited for
+            raise OSError("not a regular file")
         table = pq.ParquetFile(parquet)
     except (OSError, ValueError) as error:
         raise InputError(f"parquet={str(parquet)!r}: cannot be read ({error})") from None

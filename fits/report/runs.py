@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fits.report.words import count
+from fits.table.cells import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +31,7 @@ def runs(table: "pd.DataFrame") -> list[dict[str, Any]]:
             **{s: int((of == s).sum()) for s in ("done", "diverged", "failed")},
         }
         row |= {
-            name: float(part[name].astype(float).sum()) if name in part else None
+            name: float(np.nansum(numbers(part[name], name))) if name in part else None
             for name in ("tokens", "flops", "seconds")
         }
         out.append(row)
@@ -65,10 +68,11 @@ def facts(table: "pd.DataFrame") -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:
-    values: list[float] = table[name].dropna().astype(float).tolist() if name in table else []
+    values = numbers(table[name], name) if name in table else np.array([])
+    values = values[~np.isnan(values)]
     if not len(values):
         return ""
-    low, high = min(values), max(values)
+    low, high = values.min(), values.max()
     return count(low) if low == high else f"{count(low)} to {count(high)}"
 
 

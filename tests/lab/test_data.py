@@ -2,6 +2,8 @@
 function of (seed, step).
 """
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,3 +130,13 @@ def test_batches_map_over_seeds_and_steps():
         jnp.array([0, 0, 5, 5]), jnp.array([0, 9, 0, 9])
     )
     np.testing.assert_array_equal(np.stack(one), both)
+
+
+def test_a_pipe_among_the_shards_is_refused_at_once(tmp_path):
+    """Reading one would wait for whoever writes into it."""
+    corpus = data.prepare("python", tmp_path / "own")
+    (tmp_path / "own" / "val-00000.u16.zst").unlink()
+    os.mkfifo(tmp_path / "own" / "val-00000.u16.zst")
+    with pytest.raises(InputError, match="val-00000.u16.zst cannot be read .not a regular file"):
+        data.load(tmp_path / "own")
+    assert len(corpus.val)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -232,3 +233,9 @@ def test_no_cell_of_a_csv_is_a_formula(tmp_path: Path) -> None:
     store.publish(make_record("toy", trial, result))
     assert table.export(store.path, tmp_path / "out.csv") == 1
     assert "'=1+1" in (tmp_path / "out.csv").read_text().splitlines()[1].split(",")
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "runs.parquet")
+    with pytest.raises(InputError, match="cannot be read .not a regular file"):
+        list(table.records_of(tmp_path / "runs.parquet"))

@@ -20,6 +20,7 @@ from fits.report.plots import style
 from fits.report.plots.law import law_figure
 from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
 from fits.table.rows import read
+from ground import InputError
 from tests.fits import study
 from tests.fits.runs import EPOCH, surface
 
@@ -461,3 +462,9 @@ def test_data_for_the_sliders_is_json_and_cannot_end_its_script(runs, law) -> No
         r'<script type="application/json" id="law-data">(.*?)</script>', page, re.S
     ).group(1)
     assert json.loads(data)["kind"].startswith("</script>")
+
+
+def test_a_word_among_the_sizes_is_named(runs) -> None:
+    table = runs.assign(width=["J.5"] + ["32"] * (len(runs) - 1))
+    with pytest.raises(InputError, match=r"width='J.5' in row 1: must be a number"):
+        render("t", table, [], [])
