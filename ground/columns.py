@@ -58,6 +58,8 @@ TABLE = (
     Column("code", str, "", "git revision"),
     Column("semantics", int, "", "version of the training numerics"),
 )
+# of schedule: wsd's cooldown over the last fifth of a run, 2405.18392, section 4
+WSD_DECAY = 0.2
 COLUMNS = tuple(column.name for column in TABLE)
 TEXT = frozenset(column.name for column in TABLE if column.kind is str)
 WHOLE = frozenset(column.name for column in TABLE if column.kind is int)

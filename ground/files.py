@@ -10,6 +10,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ground import InputError
 
@@ -21,6 +22,28 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+class NotRegular(OSError):
+    """A folder, a pipe, a device: reading it may never end."""
+
+    def __init__(self) -> None:
+        super().__init__("not a regular file")
+
+
+def regular(path: Path | str) -> BinaryIO:
+    """A file to read from; what is none is refused at once. Errors: OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer does not block
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotRegular
+    return open(fd, "rb")
+
+
+def content(path: Path | str, most: int = -1) -> bytes:
+    """The (first `most`) bytes of a regular file. Errors: OSError."""
+    with regular(path) as file:
+        return file.read(most)
 
 
 def writable(path: Path | None) -> None:

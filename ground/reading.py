@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
-from ground import InputError, text
+from ground import InputError, files, text
 
 LARGEST = 1 << 28  # bytes of a document
 FAR = 1e100  # of a positive number: its products stay finite
@@ -41,11 +41,12 @@ def content_of(path: Path | str, field: str, largest: int = LARGEST) -> bytes:
     """The bytes of a regular file: a pipe or a device may never end."""
     where = f"{field}={str(path)!r}"
     try:
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise InputError(f"{where}: must be a regular file")
-        if (size := os.path.getsize(path)) > largest:
-            raise InputError(f"{where}: {size:,} bytes; at most {largest:,} are read")
-        return Path(path).read_bytes()
+        with files.regular(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > largest:
+                raise InputError(f"{where}: {size:,} bytes; at most {largest:,} are read")
+            return file.read()
+    except files.NotRegular:
+        raise InputError(f"{where}: must be a regular file") from None
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         if isinstance(error, InputError):
             raise

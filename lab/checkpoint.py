@@ -6,6 +6,7 @@ Several processes may share the folder. A checkpoint that cannot be read, or who
 those that were saved, is logged and passed over.
 """
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -13,7 +14,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -102,21 +103,21 @@ def save(
     }
     path = (folder / f"{max(steps):09d}-{uuid.uuid4().hex[:12]}").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    loud = logging.getLogger("absl")  # a traceback from each of orbax's threads
-    loud.disabled = True
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            parts = ocp.args.Composite(
-                arrays=ocp.args.PyTreeSave(dict(arrays)), about=ocp.args.JsonSave(about)
-            )
-            checkpointer.save(path, parts)
-    except Exception as error:  # a full disk has many names: OSError, ValueError, XlaRuntimeError
-        _remove(path)
-        # which of orbax's threads is heard first is chance, and what it says may be of its own end
-        full = shutil.disk_usage(folder).free < sum(array.nbytes for array in arrays.values())
-        raise NotSaved(os.strerror(errno.ENOSPC) if full else str(error)) from error
-    finally:
-        loud.disabled = False
+    with _quiet():
+        try:
+            with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+                parts = ocp.args.Composite(
+                    arrays=ocp.args.PyTreeSave(dict(arrays)), about=ocp.args.JsonSave(about)
+                )
+                checkpointer.save(path, parts)
+        except (
+            Exception
+        ) as error:  # a full disk has many names: OSError, ValueError, XlaRuntimeError
+            _remove(path)
+            # which of orbax's threads is heard first is chance, what it says may be of its own
+            # end
+            full = shutil.disk_usage(folder).free < sum(array.nbytes for array in arrays.values())
+            raise NotSaved(os.strerror(errno.ENOSPC) if full else str(error)) from error
     same = [
         p
         for p, a in _complete(folder)
@@ -125,6 +126,17 @@ def save(
     for old in sorted(same)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a traceback from each of orbax's threads."""
+    loud = logging.getLogger("absl")
+    loud.disabled = True
+    try:
+        yield
+    finally:
+        loud.disabled = False
 
 
 def _remove(path: Path) -> None:
@@ -234,10 +246,8 @@ def _arrays(path: Path, about: dict[str, Any]) -> Mapping[str, NDArray[Any]] | N
     import orbax.checkpoint as ocp
 
     wanted = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in about["arrays"]}
-    loud = logging.getLogger("absl")  # a traceback from each of orbax's threads
-    loud.disabled = True
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with _quiet(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             parts = ocp.args.Composite(arrays=ocp.args.PyTreeRestore(restore_args=wanted))
             arrays = checkpointer.restore(path, parts).arrays
     except (OSError, ValueError, KeyError, TypeError) as error:

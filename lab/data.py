@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ground import InputError, reading
-from ground.files import replace
+from ground.files import regular, replace
 from ground.text import label
 
 SHARD_TOKENS = 1 << 25
@@ -310,9 +310,7 @@ def load(folder: Path) -> Corpus:
         for path in sorted(folder.glob(f"{name}-*.u16.zst")):
             # no more than a shard holds: a damaged one may say that it holds anything
             try:
-                if not path.is_file():  # a pipe would be waited for
-                    raise OSError("not a regular file")
-                with pa.CompressedInputStream(str(path), "zstd") as stream:
+                with regular(path) as file, pa.CompressedInputStream(file, "zstd") as stream:
                     parts.append(stream.read(2 * SHARD_TOKENS + 2))
             except (OSError, ValueError) as error:
                 raise InputError(f"{where}: {path.name} cannot be read ({error})") from None

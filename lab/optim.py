@@ -12,7 +12,8 @@ import optax
 import optax.contrib
 
 from ground import InputError
-from lab.records import WSD_DECAY, Trial
+from ground.columns import WSD_DECAY
+from lab.records import Trial
 
 Tree = Any  # a pytree of arrays with the structure of the parameters
 Number = jax.Array | float

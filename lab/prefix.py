@@ -6,7 +6,8 @@ began to cool down. Nothing but time depends on it. No JAX.
 
 from collections.abc import Iterable, Sequence
 
-from lab.records import WSD_DECAY, Trial, canonical_json, trial_json
+from ground.columns import WSD_DECAY
+from lab.records import Trial, canonical_json, trial_json
 
 # of the steps before a cooldown: there, in float32, the schedule may be an ulp below its peak
 ROUNDING = 1e-6

@@ -29,7 +29,6 @@ OPTIMIZERS = (
     "prodigy",
 )
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
-WSD_DECAY = 0.2  # wsd's cooldown over the last fifth of a run: 2405.18392, section 4
 PRECISIONS = ("float32", "bfloat16", "float8")
 STATUSES = ("done", "diverged", "failed")
 

@@ -5,10 +5,7 @@ and the LR over the batch.
 python -m scripts.planted_batch --out results/batch/planted.json
 """
 
-import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +18,8 @@ from fits.optimum import best_batch, critical_batch
 from fits.record import Fit
 from fits.table.rows import Table, table_of
 from ground import InputError
-from ground.files import replace
 from lab.counts import params_no_embed
+from scripts.planted import prove
 from sweeps.studies import load as load_study
 
 # of log loss: of a run, half of its variance its trunk's and so shared with the other lengths; in
@@ -142,16 +139,5 @@ def _censored(fit: Fit) -> int:
     return sum(cell["censored"] is not None for cell in fit.cells)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    found = json.dumps(coverage(options.draws), indent=1)
-    print(found)
-    if options.out:
-        replace(options.out, found + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    prove(__doc__ or "", coverage)

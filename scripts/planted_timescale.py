@@ -4,9 +4,6 @@ the study `timescale`, with a noise like its own, refitted 200 times.
 python -m scripts.planted_timescale --out results/timescale/planted.json
 """
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +12,8 @@ import pandas as pd
 from fits.forms.hyper import Timescale
 from fits.optimum.timescale import fit_timescale, with_tau
 from fits.table.rows import Table, table_of
-from ground.files import replace
 from lab.counts import params_no_embed
+from scripts.planted import prove
 from sweeps.studies import load as load_study
 
 # of log loss: of a run, of all runs of a seed and size together, in log2(tau) squared
@@ -81,16 +78,5 @@ def coverage(draws: int) -> dict[str, Any]:
     return {"draws": draws, "planted": PLANTED, "held": held, "error_tokens_per_param": error}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    found = json.dumps(coverage(options.draws), indent=1)
-    print(found)
-    if options.out:
-        replace(options.out, found + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    prove(__doc__ or "", coverage)

@@ -8,7 +8,10 @@ python -m scripts.timescale_report results/timescale/fits/u-mup-repeats.json --o
 
 import argparse
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
+
+import numpy as np
 
 from fits.predict.against import against
 from fits.record import load
@@ -38,6 +41,32 @@ def row(cell: dict[str, Any]) -> str:
     return f"| {' | '.join(fields)} |"
 
 
+def over_width(cells: list[dict[str, Any]]) -> list[str]:
+    """The slope of log tau over log width of cells that agree in all but width, weighted by their
+    errors, with its interval: 0 where one decay per step serves all widths.
+    """
+    alike: dict[tuple[float, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        key = tuple(cell[name] for name in ("tokens", "depth", "batch_tokens", "lr"))
+        if cell["censored"] is None:
+            alike.setdefault(key, []).append(cell)
+    return [
+        f"log tau over log width, {key[0] / 1e6:.0f}M tokens, depth {key[1]:g}: {slope(part)}"
+        for key, part in alike.items()
+        if len({cell["width"] for cell in part}) > 2
+    ]
+
+
+def slope(cells: list[dict[str, Any]]) -> str:
+    x, y = (np.array(v) for v in ([np.log2(c["width"]) for c in cells], [c["log2"] for c in cells]))
+    value, low, high = (np.array([one[end] for one in y]) for end in ("value", "low", "high"))
+    tail = NormalDist().inv_cdf((1 + y[0]["level"]) / 2)
+    weight = (2 * tail / (high - low)) ** 2
+    off = x - np.average(x, weights=weight)
+    found, sd = (weight * off) @ value / (weight @ off**2), (weight @ off**2) ** -0.5
+    return f"{found:.2f} {interval(found - tail * sd, found + tail * sd, '{:.2f}')}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("fit", type=Path)
@@ -46,6 +75,7 @@ def main() -> None:
     fit = load(options.fit)
     print("| N | tokens | D/N | passes | runs | best tau | loss |\n|---|---|---|---|---|---|---|")
     print("\n".join(map(row, fit.cells)))
+    print("\n".join(over_width(fit.cells)))
     for name, value in fit.params.items():
         ends = fit.interval[name]
         print(f"{name} {value:.4g} {interval(ends['low'], ends['high'], '{:.4g}')}")

@@ -19,7 +19,7 @@ import pandas as pd
 
 from fits.evaluate import evaluate
 from fits.forms.hyper import weight_decay
-from fits.optimum import cells
+from fits.optimum import cells, timescale
 from fits.optimum.basin import Basin
 from fits.predict import published
 from fits.record import load
@@ -60,19 +60,18 @@ def judged(prediction: Path, trials: Path) -> dict[str, Any]:
     told = json.loads(prediction.read_text())
     frame = pd.read_parquet(trials)
     runs = frame[(frame["width"] == SHAPE[0]) & (frame["depth"] == SHAPE[1])]
-    found = cells.cell_of(1.0, runs.assign(decay=1 / runs["tau"]), "decay")
-    sd = float(told["noise"])
-    basin = cells.fit(found, sd, np.inf, LEVEL, np.random.default_rng(0))
+    cell, sd = timescale.cell_of(runs), float(told["noise"])
+    basin = cells.fit(cell, sd, np.inf, LEVEL, np.random.default_rng(0))
+    found = timescale.row_of(runs, "params", cell, basin)
     rows = sorted((float(t), float(v)) for t, v in zip(runs["tau"], runs["loss"], strict=True))
     return {
         "prediction_sha256": hashlib.sha256(prediction.read_bytes()).hexdigest(),
         "runs": [{"tau": tau, "loss": loss} for tau, loss in rows],
         "noise": sd,
         "tau": {
-            "value": 2**-basin.value,
-            "low": None if basin.high is None else 2**-basin.high,
-            "high": None if basin.low is None else 2**-basin.low,
-            "censored": {None: None, "low": "high", "high": "low"}[basin.censored],
+            "value": found["tau"],
+            **{e: None if (v := found["log2"][e]) is None else 2**v for e in ("low", "high")},
+            "censored": found["censored"],
         },
         "answers": [verdict(one, basin) for one in told["answers"]],
         "published": {

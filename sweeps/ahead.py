@@ -5,7 +5,6 @@ worker waits with an eye on being stopped, and of the next ones while it trains.
 import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from types import TracebackType
 
 from lab.records import Trial
 
@@ -27,12 +26,7 @@ class Ahead:
         self._ahead = ThreadPoolExecutor(THREADS, "ahead")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """What has not begun never does; nobody waits for what has."""
         for pool in (self._first, self._ahead):
             pool.shutdown(wait=False, cancel_futures=True)

@@ -18,10 +18,10 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import NotRequired, TypedDict
 
 from ground import InputError, reading
+from ground.files import content
 from sweeps import files
 from sweeps.store import Store
 
@@ -130,7 +130,7 @@ def _elapsed() -> float:
 
 def _read(path: Path) -> bytes:
     try:
-        return files.content(path, _SIZE)
+        return content(path, _SIZE)
     except OSError:  # it is gone, or no file
         return b""
 
@@ -158,12 +158,7 @@ class Worker:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         self._thread.join()
         try:

@@ -3,11 +3,9 @@ half-written.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 import socket
-import stat
 import uuid
 from pathlib import Path
 from typing import BinaryIO
@@ -79,15 +77,6 @@ def sweep_temporary(folder: Path) -> None:
 def appending(path: Path) -> BinaryIO:
     """A log to add to; one that is a link is refused."""
     return open(path, "ab", opener=lambda p, flags: os.open(p, flags | os.O_NOFOLLOW, 0o666))
-
-
-def content(path: Path | str, most: int = -1) -> bytes:
-    """The (first `most`) bytes of a regular file; OSError for a folder, a pipe, a device."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe without a writer does not block
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        return file.read(most)
 
 
 def remove(path: Path) -> None:

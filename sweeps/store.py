@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from ground import InputError, reading, text
-from ground.files import replace, sync
+from ground.files import content, replace, sync
 from lab.records import Trial, trial_from_json, trial_json
 from sweeps import files
 from sweeps.record import SCHEMA, Damaged, Record, decode, dump, encode, head, newer
@@ -92,7 +92,7 @@ class Store:
 
     def read(self, run_id: str) -> Record:
         """Raises `Damaged`, or FileNotFoundError."""
-        return _named(run_id, decode(files.content(self.file(run_id))))
+        return _named(run_id, decode(content(self.file(run_id))))
 
     def scan(
         self,
@@ -107,7 +107,7 @@ class Store:
         """
         for run_id in sorted(k for k in self.ids() if k not in skip):
             try:
-                found = _named(run_id, parse(files.content(f"{self.path}/trials/{run_id}.json")))
+                found = _named(run_id, parse(content(f"{self.path}/trials/{run_id}.json")))
             except FileNotFoundError:  # set aside meanwhile
                 continue
             except (Damaged, OSError) as reason:
@@ -127,14 +127,14 @@ class Store:
         source = self.path / "trials" / f"{run_id}.json"
         target = self.path / "damaged" / f"{run_id}.{uuid.uuid4().hex[:8]}.json"
         with contextlib.suppress(Damaged, OSError):
-            if newer(files.content(source)):
+            if newer(content(source)):
                 return ""
         try:
             os.rename(source, target)
         except FileNotFoundError:  # another worker was faster
             return ""
         try:
-            _named(run_id, decode(files.content(target)))
+            _named(run_id, decode(content(target)))
         except (Damaged, OSError) as reason:
             sync(source.parent)
             return _why(reason)
@@ -172,7 +172,7 @@ class Store:
             if attempt < out.get(run_id, (-1, ""))[0]:
                 continue
             try:
-                out[run_id] = (attempt, str(head(files.content(path))["result"].get("reason", "")))
+                out[run_id] = (attempt, str(head(content(path))["result"].get("reason", "")))
             except (Damaged, OSError) as reason:
                 out[run_id] = (attempt, f"{path.name}: {_why(reason)}")
         return {run_id: reason for run_id, (_, reason) in out.items()}
@@ -221,7 +221,7 @@ class Store:
 
     def _declared(self, path: Path) -> dict[str, dict[str, Any]]:
         try:
-            found = reading.read(_Declared, reading.parse(files.content(path), "it"), "it")
+            found = reading.read(_Declared, reading.parse(content(path), "it"), "it")
         except FileNotFoundError:
             raise InputError(f"study={path.stem!r}: {self.path} has none of that name") from None
         except (InputError, OSError, Damaged) as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ground import InputError, reading, text
 from ground.columns import COLUMNS, TEXT, WHOLE
-from ground.files import replace, replacing
+from ground.files import regular, replace, replacing
 from lab.records import result_from_json, trial_from_json
 from sweeps.record import Record, checked_row, document, dump, head
 from sweeps.store import Store, open_store
@@ -81,9 +81,7 @@ def records_of(parquet: Path) -> Iterable[Record]:
     import pyarrow.parquet as pq
 
     try:
-        if parquet.exists() and not parquet.is_file():  # a pipe would be waited for
-            raise OSError("not a regular file")
-        table = pq.ParquetFile(parquet)
+        table = pq.ParquetFile(regular(parquet))
     except (OSError, ValueError) as error:
         raise InputError(f"parquet={str(parquet)!r}: cannot be read ({error})") from None
     names = table.schema_arrow.names

@@ -6,7 +6,6 @@ are free.
 import faulthandler
 import os
 import threading
-from types import TracebackType
 
 STILL_SECONDS = 3600.0  # without a step, a result or a look at the store; longer than any compiling
 GRACE_SECONDS = 60.0  # to save what is unfinished once the parent is gone
@@ -49,12 +48,7 @@ class Watchdog:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         if self.still_seconds > 0:
             faulthandler.cancel_dump_traceback_later()

@@ -25,7 +25,7 @@ MAY = {
     "scalelab": set(PACKAGES),
 }
 # inside a function only: a fit may open a store, whose reader is sweeps'
-LAZY = {("fits", "sweeps"), ("fits", "lab")}
+LAZY = {("fits", "sweeps")}
 NO_JAX = [
     ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for p in sorted((ROOT / "fits").rglob("*.py"))

@@ -75,12 +75,13 @@ def fit_timescale(
     require(frame, (*columns, "loss"))
     left = {reason: list(rows) for reason, rows in table.left.items()}
     groups = _groups(_usable(frame, left), count, left)
-    found = [_cell(runs) for runs in groups]
+    found = [cell_of(runs) for runs in groups]
     sd, dof, source = cells.pooled_noise(found, noise)
     rng = np.random.default_rng(seed)
     basins = [cells.fit(cell, sd, dof, level, rng) for cell in found]
     rows = [
-        _row(runs, count, cell, one) for runs, cell, one in zip(groups, found, basins, strict=True)
+        row_of(runs, count, cell, one)
+        for runs, cell, one in zip(groups, found, basins, strict=True)
     ]
     x = {name: np.array([row[name] for row in rows]) for name in LAWS[law].inputs}
     fit = fit_optima(
@@ -144,14 +145,14 @@ def _groups(frame: "pd.DataFrame", count: str, left: dict[str, list[Row]]) -> "l
     return found
 
 
-def _cell(runs: "pd.DataFrame") -> Cell:
+def cell_of(runs: "pd.DataFrame") -> Cell:
     """The cell over 1 / tau, its seeds at one level."""
     runs, taken = cells.levelled(runs.assign(decay=1 / runs["tau"]), ["tau"])
     cell = cells.cell_of(1.0, runs, "decay")
     return replace(cell, spread_dof=cell.spread_dof - taken)
 
 
-def _row(runs: "pd.DataFrame", count: str, cell: Cell, found: Basin) -> dict[str, Any]:
+def row_of(runs: "pd.DataFrame", count: str, cell: Cell, found: Basin) -> dict[str, Any]:
     """The answer for one cell: its tau in place of the decay that the basin is over."""
     of_decay = cells.row(cell, found)
     low, high = (None if v is None else -v for v in (found.high, found.low))

@@ -13,6 +13,7 @@ from fits.forms.law import Array
 from fits.optimum.critical_batch import gradient_noise
 from fits.table.rows import require
 from ground import InputError
+from ground.columns import WSD_DECAY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +29,6 @@ LEAST_POINTS = 8  # of a curve in an octave of tokens
 def trunks(frame: "pd.DataFrame") -> "pd.DataFrame":
     """The longest run of each trunk that did not diverge, with `flat_steps`: where it ends."""
     require(frame, ("curves", "schedule", "steps", "warmup_tokens", "batch_tokens", "lr", "loss"))
-    from lab.records import WSD_DECAY  # here: a CSV of anyone's needs no lab
-
     flat = frame["schedule"].map({"constant": 1.0, "wsd": 1 - WSD_DECAY})
     good = flat.notna() & np.isfinite(frame["loss"].to_numpy(float))
     if not good.any():

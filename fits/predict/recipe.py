@@ -6,7 +6,7 @@ disagree (`sources.py`).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,13 +195,7 @@ def quantities(
         batch = columns["batch_tokens"]
         if "batch_tokens" in given:
             out["batch_tokens"] = (batch, unknown, unknown, "given")
-        value, low, high, source = out["batch_tokens"]
-        out["steps"] = (
-            np.round(tokens / value),
-            np.round(tokens / high),
-            np.round(tokens / low),
-            f"tokens / batch_tokens ({source})",
-        )
+        out["steps"] = _steps("tokens", tokens, out["batch_tokens"], np.round)
         if "tau" in out and "weight_decay" not in out:
             value, low, high, source = out["tau"]
             ends = (hyper.weight_decay(high, batch, tokens), hyper.weight_decay(low, batch, tokens))
@@ -222,14 +216,15 @@ def quantities(
     said = f"min(10 % of the run, 375M tokens): {MARK} (2509.25087)"
     out["warmup_tokens"] = (warmup, unknown, unknown, said)
     if "batch_tokens" in out:
-        value, low, high, source = out["batch_tokens"]
-        out["warmup_steps"] = (
-            np.ceil(warmup / value),
-            np.ceil(warmup / high),
-            np.ceil(warmup / low),
-            f"warmup_tokens / batch_tokens ({source})",
-        )
+        out["warmup_steps"] = _steps("warmup_tokens", warmup, out["batch_tokens"], np.ceil)
     return out
+
+
+def _steps(name: str, tokens: Array, batch: Values, whole: Callable[[Array], Array]) -> Values:
+    """Steps that so many tokens take, more of them at the batch's low end."""
+    value, low, high, source = batch
+    said = f"{name} / batch_tokens ({source})"
+    return whole(tokens / value), whole(tokens / high), whole(tokens / low), said
 
 
 def _number(values: Values, level: float) -> Number:

@@ -12,26 +12,14 @@ from lab.records import Result, Trial
 from tests.sweeps import toy
 
 
-def asleep(
-    trials: Sequence[Trial],
-    *,
-    stop: Callable[[], bool],
-    checkpoints: Path,
-    progress: Callable[[Any], None],
-) -> Iterable[Result]:
+def asleep(trials: Sequence[Trial], *, checkpoints: Path, **_: Any) -> Iterable[Result]:
     toy.trace("begin", trials[0], checkpoints)
     while True:
         time.sleep(60)
     yield
 
 
-def holding(
-    trials: Sequence[Trial],
-    *,
-    stop: Callable[[], bool],
-    checkpoints: Path,
-    progress: Callable[[Any], None],
-) -> Iterable[Result]:
+def holding(trials: Sequence[Trial], *, checkpoints: Path, **_: Any) -> Iterable[Result]:
     """No other thread of Python runs beside a match that backtracks for ever."""
     toy.trace("begin", trials[0], checkpoints)
     re.match("(a+)+b", "a" * 64)
@@ -39,11 +27,7 @@ def holding(
 
 
 def slow_to_save(
-    trials: Sequence[Trial],
-    *,
-    stop: Callable[[], bool],
-    checkpoints: Path,
-    progress: Callable[[Any], None],
+    trials: Sequence[Trial], *, stop: Callable[[], bool], checkpoints: Path, **_: Any
 ) -> Iterable[Result]:
     """Once asked to stop it takes seconds to write what it has."""
     toy.trace("begin", trials[0], checkpoints)
