@@ -283,6 +283,8 @@ def _fit(
         params_kind=found.params_kind, level=found.level, seed=seed,
     )  # fmt: skip
     said = f"noise: sd of log loss {found.noise:.2g} ({found.said}, {found.dof:.3g} degrees of "
+    edge = sum(one.censored is not None for one in basins)
+    beyond = [f"optima: {edge} of {len(basins)} lie at an edge of their grids"] if edge else []
     return replace(
         fit,
         left_out=counts(found.left),
@@ -290,5 +292,5 @@ def _fit(
         rows=found.rows,
         source=found.source,
         cells=rows,
-        warnings=[f"{said}freedom)", *fit.warnings],
+        warnings=[f"{said}freedom)", *beyond, *fit.warnings],
     )

@@ -93,11 +93,11 @@ def iso_loss(
     1. log(L - E) of each batch is linear in log D from length to length, E shared over the batches
     of this size. 2. `targets` losses (None: as many as there are lengths, so that each stands for
     runs of its own), between the least that most batches reached and the greatest that most
-    observed, inverted to the tokens each batch needs that observed them. 3. The hyperbola at each, through the batches
-    above the one that needs the fewest, where that is not the smallest of all: towards small ones
-    tokens rise again, which the hyperbola has no term for. Tokens are off by what they scatter
-    about all hyperbolas, LEAST_SD at least. Batches with under 3 runs are not used. Errors:
-    InputError when fewer than three batches are left or no loss is common to them.
+    observed, inverted to the tokens each batch needs that observed them. 3. The hyperbola at each,
+    through the batches above the one that needs the fewest, where that is not the smallest of all:
+    towards small ones tokens rise again, which the hyperbola has no term for. Tokens are off by
+    what they scatter about all hyperbolas, LEAST_SD at least. Batches with under 3 runs are not
+    used. Errors: InputError when fewer than three batches are left or no loss is common to them.
     """
     b, d, y = (np.asarray(column, float) for column in (batch_tokens, tokens, loss))
     sizes = [value for value in np.unique(b) if np.sum(b == value) >= LEAST_RUNS]
