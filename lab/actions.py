@@ -21,7 +21,7 @@ Action = Callable[[Program, Inputs, Data, State], tuple[State, Measured]]
 
 def prune(program: Program, inputs: Inputs, data: Data, state: State) -> tuple[State, Measured]:
     """New masks, held by all that is kept of a weight: itself, its moments, its moving average."""
-    assert program.pruning is not None and inputs.ramp is not None
+    assert program.pruning and inputs.ramp
     masks = pruning.refreshed(
         program.pruning, state.params, state.masks, inputs.init_seed, inputs.ramp, state.step
     )

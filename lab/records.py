@@ -73,7 +73,7 @@ class Trial:
     """Weight of the squared log of the softmax's sum in the loss."""
     # parametrization
     parametrization: str = "u-mup"
-    """sp | sp-constant | mup | u-mup | ..., or the name of `table`."""
+    """sp | sp-constant | mup | u-mup | supar | ..., or the name of `table`."""
     table: str = ""
     """A parametrization of your own: a table of exponents, as canonical JSON; "": the built-in one
     of that name.

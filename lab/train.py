@@ -105,7 +105,7 @@ def start(program: Program, inputs: Inputs) -> State:
     """Parameters drawn from `init_seed` alone, and an optimizer that has seen nothing."""
     params = model.init(program.shape, jax.random.key(inputs.init_seed), inputs.numbers)
     masks = None
-    if program.pruning:
+    if program.pruning and inputs.ramp:
         masks = pruning.first(program.pruning, params, inputs.init_seed, inputs.ramp)
         params = pruning.masked(params, masks)
     opt = _optimizer(program, inputs, params).init(params)

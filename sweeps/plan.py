@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.counts import flops_exact
+from lab.counts import flops_exact, flops_nonzero
 from lab.program import signature
 from lab.records import Trial
+from lab.sparsity import level
 from sweeps.measure import Cost
 from sweeps.pace import Pace
 
@@ -24,7 +25,9 @@ class Row:
     batch_tokens: int
     steps: int  # of its longest trial
     tokens: int
+    pruned: str  # how, and the levels at the end: "gradual 0.5, 0.75"; "": dense
     flops: float  # exact count (lab.counts.flops_exact)
+    flops_nonzero: float  # of what is not pruned alone, as 6 N D (lab.counts.flops_nonzero)
     seconds: float
     peak_bytes: float
 
@@ -47,10 +50,18 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
         batch_tokens=first.batch_tokens,
         steps=max(t.steps for t in cohort),
         tokens=sum(t.tokens for t in cohort),
+        pruned=pruned(cohort),
         flops=sum(flops_exact(t) for t in cohort),
+        flops_nonzero=sum(flops_nonzero(t) for t in cohort),
         seconds=steps * step_seconds,
         peak_bytes=peak_bytes,
     )
+
+
+def pruned(cohort: Sequence[Trial]) -> str:
+    """Of trials of one program."""
+    how = cohort[0].pruning
+    return how and f"{how} {', '.join(f'{s:g}' for s in sorted({level(t) for t in cohort}))}"
 
 
 def rows(
