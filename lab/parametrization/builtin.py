@@ -303,9 +303,9 @@ COMPLETED_P: dict[str, Any] = {
 }
 
 # muP in the fan-in that masks leave, density x fan_in, on what is pruned. It is derived for random
-# static masks; under magnitude pruning and dynamic masks its authors find that it corrects too much
-# (section 4.4). They give no eps (a gradient's size stays, so muP's), no rule for coupled decay, and
-# none for Muon.
+# static masks; under magnitude pruning and dynamic masks its authors find that it corrects too
+# much (section 4.4). They give no eps (a gradient keeps its size: muP's), no rule for coupled decay
+# and none for Muon.
 SUPAR: dict[str, Any] = {
     "name": "supar",
     "source": "2405.15743, Table 1; SGD by appendix D.3.1",
