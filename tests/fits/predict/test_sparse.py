@@ -6,7 +6,7 @@ import pytest
 from fits.engine.bootstrap import bootstrap
 from fits.fit import fit
 from fits.forms.sparse_weights import SparseDensity, SparseWeights
-from fits.optimum.sparsity import ramp_cost
+from fits.optimum.sparsity import optimal_sparsity, ramp_cost
 from fits.predict.sources import from_fit, sources
 from fits.predict.sparse import choose
 from fits.table.points import Points
@@ -58,14 +58,17 @@ def test_the_interval_is_that_of_the_refits():
     runs = {"run": np.arange(48), "size": np.arange(48)}
     points = Points(x, y, {}, [], runs)
     found = bootstrap(points, fit(points, SparseWeights, objective="log-mse"), 60)
-    at = {"params": 1e8, "tokens": 1e11}
     wide, narrow = (
-        choose([from_fit(found, "ours")], at, "no_embed", "dense", level).numbers["sparsity"]
-        for level in (0.9, 0.5)
+        choose([from_fit(found, "ours")], AT, "no_embed", "dense", level).numbers["sparsity"]
+        for level in (0.98, 0.5)
     )
     truth = chosen("frantar-t5-refit", "dense").at["sparsity"]
     assert wide.low <= truth <= wide.high and wide.low < wide.value < wide.high
-    assert wide.high - wide.low > narrow.high - narrow.low and wide.level == 0.9
+    assert wide.high - wide.low > narrow.high - narrow.low and wide.level == 0.98
+    refits = [{name: values[i] for name, values in found.replicates.items()} for i in range(60)]
+    best = [optimal_sparsity(p, 1e8, 1e11) for p in refits]
+    low, high = np.percentile(best, [1, 99])
+    assert found.calibration == pytest.approx((wide.high - wide.low) / (high - low), rel=0.1)
 
 
 def test_without_a_law_of_sparse_weights_there_is_no_answer():
