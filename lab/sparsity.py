@@ -85,10 +85,11 @@ def refreshes(trial: "Trial") -> Sequence[int]:
 
 def shared(trial: "Trial") -> int:
     """Steps from the start for which the masks are also those of a longer trial, else alike."""
+    (start, end), every = window(trial), trial.prune_steps
     if trial.pruning in RAMPED:
-        return max(0, min([*refreshes(trial)[:1], window(trial)[1]]) - 1)
+        return max(0, start - int(start == end))
     if trial.pruning == "set":  # the first refresh that a longer one has and this one has not
-        return max(0, -(-window(trial)[1] // trial.prune_steps) * trial.prune_steps - 1)
+        return max(0, -(-end // every) * every - 1)
     return trial.steps
 
 

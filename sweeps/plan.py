@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.counts import flops_exact, flops_nonzero
+from lab.prefix import begins
 from lab.program import signature
 from lab.records import Trial
 from lab.sparsity import level
@@ -24,23 +25,26 @@ class Row:
     depth: int
     batch_tokens: int
     steps: int  # of its longest trial
-    tokens: int
     pruned: str  # how, and the levels at the end: "gradual 0.5, 0.75"; "": dense
-    flops: float  # exact count (lab.counts.flops_exact)
-    flops_nonzero: float  # of what is not pruned alone, as 6 N D (lab.counts.flops_nonzero)
+    tokens: int  # trained: those that runs have in common once
+    flops: float  # of these, exact count (lab.counts.flops_exact)
+    flops_nonzero: float  # of these, 6 N D of what is not pruned (lab.counts.flops_nonzero)
     seconds: float
     peak_bytes: float
 
 
 def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: float) -> Row:
     """`step_seconds`: of one trial. In turn a cohort takes the sum of its trials' steps; mapped, as
-    many steps as its longest trial.
+    many steps as its longest trial. What runs have in common (`lab.prefix`) is trained and counted
+    once.
     """
-    first = cohort[0]
+    first, mapped = cohort[0], axis == "map"
+    waves = [[(t, t.steps - begin) for t, begin in w] for w in begins(cohort, mapped)]
+    trained = [one for wave in waves for one in wave]
     steps = (
-        max(t.steps for t in cohort) * len(cohort)
-        if axis == "map"
-        else sum(t.steps for t in cohort)
+        sum(max(n for _, n in wave) * len(wave) for wave in waves)
+        if mapped
+        else sum(n for _, n in trained)
     )
     return Row(
         trials=len(cohort),
@@ -49,10 +53,10 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
         depth=first.depth,
         batch_tokens=first.batch_tokens,
         steps=max(t.steps for t in cohort),
-        tokens=sum(t.tokens for t in cohort),
         pruned=pruned(cohort),
-        flops=sum(flops_exact(t) for t in cohort),
-        flops_nonzero=sum(flops_nonzero(t) for t in cohort),
+        tokens=sum(n * t.batch_tokens for t, n in trained),
+        flops=sum(flops_exact(t) * n / t.steps for t, n in trained),
+        flops_nonzero=sum(flops_nonzero(t) * n / t.steps for t, n in trained),
         seconds=steps * step_seconds,
         peak_bytes=peak_bytes,
     )

@@ -311,5 +311,17 @@ def test_runs_of_different_length_share_what_their_masks_have_in_common(base):
     trials = [dataclasses.replace(base, steps=n) for n in (24, 40)]
     alone = [numbers(r) for t in trials for r in run([t])]
     assert [numbers(r) for r in run(trials)] == alone
-    assert prefix_of(trials[0]) == {"gradual": 9, "set": 19}[base.pruning]
+    assert prefix_of(trials[0]) == {"gradual": 6, "set": 19}[base.pruning]
     assert prefix_of(dataclasses.replace(STATIC, schedule="constant")) == 29
+
+
+@pytest.mark.parametrize("how", ["gradual", "set"])
+@pytest.mark.parametrize("every", [1, 4, 25, 60])
+def test_before_a_run_leaves_its_masks_no_longer_one_has_others(how, every):
+    short = trial(steps=100, pruning=how, sparsity=0.5, prune_steps=every, schedule="constant")
+    for steps in (101, 104, 130, 400):
+        long = dataclasses.replace(short, steps=steps)
+        common = [
+            [s for s in sparsity.refreshes(t) if s <= prefix_of(short)] for t in (short, long)
+        ]
+        assert common[0] == common[1]
