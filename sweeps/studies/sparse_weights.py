@@ -46,9 +46,9 @@ def ramped(size: int, tokens: float, sparsity: float) -> Point:
 
 def points(part: str) -> list[Point]:
     """grid: sizes by tokens by sparsity, but for the cell that is held out, the largest in both:
-    target. second: constant density, random static masks and n of m at every length of one size;
-    and LRs on either side under muP and SuPar, for static masks (which SuPar is derived for) and
-    along the ramp.
+    target. second, at one size: constant density and random static masks by LR, n of m; LRs under
+    muP and SuPar for static masks (which SuPar is derived for) and along the ramp, and on either
+    side of u-muP's.
     """
     held = (SIZES[-1], TOKENS[-1])
     if part == "target":
@@ -62,21 +62,23 @@ def points(part: str) -> list[Point]:
 
 
 def _other_masks() -> list[Point]:
+    """Masks from the start want a larger LR (results/LOG.md), which u-muP has no rule for."""
     out: list[Point] = []
-    for tokens in TOKENS:
+    kept = product(pruning=["static", "set"], lr=[1.0, 2.0, 4.0])
+    for tokens in TOKENS[:2]:
         for sparsity in (0.75, 0.875):
             base = cell(ONE[0], tokens, sparsity) | U_MUP | {"sparsity": sparsity}
-            out += [base | {"pruning": "static"}]
-            out += [base | {"pruning": "set", "prune_steps": REFRESH}]
-        half = cell(ONE[0], tokens, 0.5) | U_MUP
-        out += [half | RAMP | {"pruning": "nm", "prune_pattern": "2:4"}]
-    return out
+            out += [base | way for way in kept]
+    out = [p | {"prune_steps": REFRESH} if p["pruning"] == "set" else p for p in out]
+    half = RAMP | {"pruning": "nm", "prune_pattern": "2:4"}
+    return out + [cell(ONE[0], tokens, 0.5) | U_MUP | half for tokens in TOKENS]
 
 
 def _rates() -> list[Point]:
-    lrs = product(lr=[0.0125 * side for side in (0.5, 1.0, 2.0)])
+    lrs = product(lr=[0.0125 * side for side in (0.5, 1.0, 2.0, 4.0)])
     tables = product(parametrization=["mup", "supar"], base_width=[128], sparsity=[0.75])
-    return cross([cell(*ONE, 0.75)], tables, lrs, [{"pruning": "static"}, RAMP])
+    both = cross([cell(*ONE, 0.75)], tables, lrs, [{"pruning": "static"}, RAMP])
+    return both + [ramped(*ONE, 0.75) | {"lr": lr} for lr in (0.5, 2.0)]
 
 
 def study(
