@@ -24,7 +24,7 @@ def test_sizes_are_matched_by_what_is_left() -> None:
         sizes = [left(t) for t in same]
         assert max(sizes) / min(sizes) < 1.01
         dense = [params_no_embed(t) / left(t) for t in same]
-        assert all(abs(d / (1 - level(t)) - 1) < 0.01 for d, t in zip(dense, same, strict=True))
+        assert all(abs(d * (1 - level(t)) - 1) < 0.01 for d, t in zip(dense, same, strict=True))
     assert [level(t) for t in planned("target")] == [0.0, 0.5, 0.75, 0.875]
     assert not set(planned("target")) & set(planned("grid", "second"))
 
