@@ -10,6 +10,7 @@ from zlib import crc32
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lab import sparsity
 from lab.draws import normals
@@ -73,11 +74,28 @@ def _hidden(params: Tree) -> Tree:
     }
 
 
+def _cut(key: jax.Array, keep: Number) -> jax.Array:
+    """The largest uint32 that at least `keep` keys reach, bit by bit from the highest: 32 counts,
+    where a sort takes ten times as long and has to have all of an array on one device.
+    """
+
+    def bit(i: jax.Array, cut: jax.Array) -> jax.Array:
+        higher = cut | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+        return jnp.where(jnp.count_nonzero(key >= higher) >= keep, higher, cut)
+
+    return jax.lax.fori_loop(0, 32, bit, jnp.uint32(0))
+
+
 def _largest(score: jax.Array, keep: Number) -> jax.Array:
     """True at the `keep` largest entries, exactly so many; of equal ones the first."""
-    order_N = jnp.argsort(score.reshape(-1), descending=True, stable=True)
-    ranked_N = jnp.arange(order_N.size) < keep
-    return jnp.zeros(order_N.size, bool).at[order_N].set(ranked_N).reshape(score.shape)
+    bits = jax.lax.bitcast_convert_type(score.astype(jnp.float32), jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    key = jnp.where(bits < sign, bits | sign, ~bits)  # in the order of the floats
+    cut = _cut(key, keep)
+    above, size = key > cut, score.size
+    backwards = size - jax.lax.iota(jnp.uint32, size).reshape(score.shape)
+    order = jnp.where(key == cut, backwards, jnp.uint32(0))
+    return above | (order >= _cut(order, keep - jnp.count_nonzero(above)))
 
 
 def _kept(level: Number, size: int) -> jax.Array:
@@ -106,10 +124,12 @@ def _magnitude(weights: Tree, masks: Tree) -> Tree:
 
 
 def _survivors(score: jax.Array, n: int, m: int) -> jax.Array:
-    """True at the n largest of each m along the in axis."""
+    """True at the n largest of each m along the in axis; of equal ones the first."""
     groups = score.reshape(*score.shape[:-2], -1, m, score.shape[-1])
-    order = jnp.argsort(groups, axis=-2, descending=True, stable=True)
-    return (jnp.argsort(order, axis=-2) < n).reshape(score.shape)
+    mine, other = groups[..., :, None, :], groups[..., None, :, :]
+    before = np.tri(m, k=-1, dtype=bool)[..., None]
+    rank = ((other > mine) | ((other == mine) & before)).sum(-2)
+    return (rank < n).reshape(score.shape)
 
 
 def _random(like: Tree, seed: Number, step: Number) -> Tree:
