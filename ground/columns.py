@@ -22,6 +22,7 @@ TABLE = (
     Column("params_head", int, _PARAMS, "of the readout"),
     Column("params_active", int, _PARAMS, "that one token passes through or looks up"),
     Column("params_nonzero", int, _PARAMS, "that are not pruned at the end of the run"),
+    Column("params_nonzero_mean", float, _PARAMS, "that are not pruned, mean over the run's steps"),
     Column("width", int, "entries", "of the residual stream"),
     Column("depth", int, "layers", "of attention and MLP"),
     Column("heads", int, "heads", "of attention"),

@@ -11,12 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lab import model, optim, train
+from lab import model, optim, pruning, train
 from lab.attention import attention_logits
 from lab.program import Program
 from lab.train import Data, Inputs, Measured, State
 
 Action = Callable[[Program, Inputs, Data, State], tuple[State, Measured]]
+
+
+def prune(program: Program, inputs: Inputs, data: Data, state: State) -> tuple[State, Measured]:
+    """New masks, held by all that is kept of a weight: itself, its moments, its moving average."""
+    assert program.pruning and inputs.ramp
+    masks = pruning.refreshed(
+        program.pruning, state.params, state.masks, inputs.init_seed, inputs.ramp, state.step
+    )
+    params, opt, ema = (pruning.masked(x, masks) for x in (state.params, state.opt, state.ema))
+    return state._replace(params=params, opt=opt, ema=ema, masks=masks), {}
 
 
 def validate(program: Program, inputs: Inputs, data: Data, state: State) -> tuple[State, Measured]:
@@ -37,13 +47,15 @@ def measure(program: Program, inputs: Inputs, data: Data, state: State) -> tuple
     measured: Measured = {}
     if "rms" in program.diagnostics:
         measured |= rms(program, inputs, data, state)
+    if "sparsity" in program.diagnostics:
+        measured |= sparsity(state.masks)
     if wanted := {"log_z", "attention_logit"} & set(program.diagnostics):
         seen = softmaxes(program, inputs, data, state)
         measured |= {name: seen[name] for name in sorted(wanted)}
     return state, measured
 
 
-ACTIONS: dict[str, Action] = {"validate": validate, "measure": measure}
+ACTIONS: dict[str, Action] = {"prune": prune, "validate": validate, "measure": measure}
 
 
 def tensor_paths(tree: model.Tree) -> dict[str, jax.Array]:
@@ -64,6 +76,15 @@ def rms(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:
         for name, tree in (("weight_rms", state.params), ("update_rms", updates))
         for path, leaf in tensor_paths(tree).items()
     }
+
+
+def sparsity(masks: model.Tree) -> Measured:
+    """Share that is pruned, of all hidden matrices and of each."""
+    each = tensor_paths(masks)
+    pruned = {path: mask.size - jnp.count_nonzero(mask) for path, mask in each.items()}
+    total = sum(mask.size for mask in each.values())
+    measured: Measured = {f"sparsity/{path}": pruned[path] / each[path].size for path in each}
+    return measured | {"sparsity": jnp.asarray(sum(pruned.values())) / total}
 
 
 def softmaxes(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:

@@ -9,6 +9,7 @@ from typing import Any
 from ground import InputError
 from ground import flops as conventions
 from ground.columns import COLUMNS
+from lab import sparsity
 from lab.parametrization import Rule, rules, scales
 from lab.records import Result, Trial
 from lab.shape import FP8, entries, gated, tensors
@@ -31,9 +32,26 @@ def params_no_embed(trial: Trial) -> int:
     return sum(size for name, size in entries(trial).items() if name not in ("embed", "unembed"))
 
 
+def params_nonzero(trial: Trial) -> int:
+    """All that are not pruned at the end; embedding, readout and gains never are."""
+    return params(trial) - sparsity.zeros(trial, sparsity.level(trial))
+
+
+def params_nonzero_mean(trial: Trial) -> float:
+    """All that are not pruned, averaged over the steps of the run (2501.12486)."""
+    return params(trial) - sparsity.mean_zeros(trial)
+
+
 def flops(trial: Trial) -> float:
-    """6 N D, N all parameters (2203.15556, section 3.3)."""
+    """6 N D, N all parameters (2203.15556, section 3.3). Pruned weights are among them: masked
+    training multiplies by its zeros.
+    """
     return float(conventions.training(params(trial), trial.tokens))
+
+
+def flops_nonzero(trial: Trial) -> float:
+    """6 N D, N the mean of what is not pruned: what hardware that skips zeros would do."""
+    return float(conventions.training(params_nonzero_mean(trial), trial.tokens))
 
 
 def flops_per_token(trial: Trial) -> float:
@@ -53,15 +71,16 @@ _COPIES = {"sgd": 2, "lion": 2, "schedule_free_adamw": 4, "prodigy": 5}
 
 def state_bytes(trial: Trial) -> int:
     """What stays in memory between steps: float32 master weights, the optimizer's state, a moving
-    average.
+    average, masks of a byte a weight.
     """
+    masks = sparsity.prunable(trial) if trial.pruning else []
     hidden = 2 if trial.optimizer == "muon" else 3  # Muon's momentum alone
     copies = {
         name: hidden if tensor.role == "hidden" else 3 for name, tensor in tensors(trial).items()
     }
     ema = int(trial.ema_decay > 0)
     return sum(
-        4 * (_COPIES.get(trial.optimizer, copies[name]) + ema) * size
+        (4 * (_COPIES.get(trial.optimizer, copies[name]) + ema) + (name in masks)) * size
         for name, size in entries(trial).items()
     )
 
@@ -223,7 +242,8 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "params_no_embed": params_no_embed(trial),
         "params_head": params_head(trial),
         "params_active": total,
-        "params_nonzero": total,
+        "params_nonzero": params_nonzero(trial),
+        "params_nonzero_mean": params_nonzero_mean(trial),
         "unique_tokens": unique,
         "epochs": trial.tokens / unique if unique else None,
         "flops": flops(trial),
@@ -232,7 +252,7 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "weight_decay": decay_per_step(trial, rule),
         "tau": tau(trial, rule),
         "warmup_tokens": trial.warmup_steps * trial.batch_tokens,
-        "sparsity": 0.0,
+        "sparsity": sparsity.level(trial),
         "experts": 1,
     }
     return {name: values[name] for name in COLUMNS}

@@ -39,6 +39,11 @@ DIAGNOSTICS = {
         ("attention_logit",),
         "largest |attention logit| over that batch, all layers and heads",
     ),
+    "sparsity": Diagnostic(
+        "event",
+        ("sparsity", "sparsity/"),
+        "share of weights that masks hold at zero, of all hidden matrices and of each",
+    ),
 }
 
 
@@ -66,11 +71,13 @@ def step_curves(names: tuple[str, ...]) -> tuple[str, ...]:
     return ("loss", *(c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves))
 
 
-def check(diagnostics: str, measure_steps: int, batch: int) -> None:
+def check(diagnostics: str, measure_steps: int, batch: int, pruning: str) -> None:
     """Refuse what a trial with these fields cannot measure."""
     names = named(diagnostics)
     if "gradient_noise" in names and batch % 2:
         raise InputError(f"batch={batch}: must be even for gradient_noise, which halves it")
+    if "sparsity" in names and not pruning:
+        raise InputError(f"diagnostics={diagnostics!r}: sparsity needs pruning")
     if measure_steps and not of_kind("event", names):
         events = ", ".join(of_kind("event", tuple(DIAGNOSTICS)))
         raise InputError(

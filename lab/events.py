@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lab.diagnostics import named, of_kind
 from lab.records import Trial
+from lab.sparsity import refreshes
 
 CURVE_POINTS = 200  # most points of a curve that every step adds to
 
@@ -32,7 +33,10 @@ def events_of(trial: Trial) -> dict[str, Sequence[int]]:
     """The trial's events, and the steps inside the run after which each happens, ascending. Of
     those after one step the earlier here is first.
     """
-    events = {"validate": _every(trial.validate_steps, trial)}
+    events: dict[str, Sequence[int]] = {}
+    if trial.pruning not in ("", "static"):
+        events["prune"] = refreshes(trial)
+    events["validate"] = _every(trial.validate_steps, trial)
     if of_kind("event", named(trial.diagnostics)):
         events["measure"] = _every(trial.measure_steps, trial)
     return events

@@ -7,6 +7,7 @@ began to cool down. Nothing but time depends on it. No JAX.
 from collections.abc import Iterable, Sequence
 
 from ground.columns import WSD_DECAY
+from lab import sparsity
 from lab.records import Trial, canonical_json, trial_json
 
 # of the steps before a cooldown: there, in float32, the schedule may be an ulp below its peak
@@ -20,10 +21,10 @@ def prefix_of(trial: Trial) -> int:
     if trial.base_steps:
         return 0
     if trial.schedule == "constant":  # what happens after its last step is the end of the run
-        return trial.steps - 1
+        return min(trial.steps - 1, sparsity.shared(trial))
     if trial.schedule == "wsd":
         flat = (1 - WSD_DECAY) * trial.steps
-        return max(0, int(flat - ROUNDING * trial.steps) - 1)
+        return max(0, min(int(flat - ROUNDING * trial.steps) - 1, sparsity.shared(trial)))
     return 0
 
 

@@ -10,6 +10,7 @@ from lab.diagnostics import named
 from lab.parametrization import table_of
 from lab.records import Trial
 from lab.shape import Shape
+from lab.sparsity import Method, method_of
 
 # What each layer computes again going back: nothing, all but matrix products, or everything
 REMAT = ("", "elementwise", "layers")
@@ -27,6 +28,7 @@ class Program:
     schedule: str
     diagnostics: tuple[str, ...]  # names of `lab.diagnostics`
     ema: bool = False  # keeps a moving average of the weights
+    pruning: Method | None = None
     accumulate: int = 1  # parts of a batch that pass through the model one after the other
     remat: str = ""  # one of REMAT
 
@@ -42,7 +44,8 @@ def program_of(trial: Trial, accumulate: int = 1, remat: str = "") -> Program:
     if remat not in REMAT:
         raise InputError(f"remat={remat!r}: must be one of {', '.join(REMAT[1:])}, or empty")
     static = trial.batch, trial.optimizer, trial.schedule, named(trial.diagnostics)
-    return Program(shape_of(trial), *static, trial.ema_decay > 0, accumulate, remat)
+    kept = trial.ema_decay > 0, method_of(trial)
+    return Program(shape_of(trial), *static, *kept, accumulate, remat)
 
 
 def signature(trial: Trial) -> tuple[Any, ...]:

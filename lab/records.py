@@ -12,7 +12,7 @@ from typing import Any
 
 from ground import InputError, reading, text
 from ground.reading import FAR
-from lab import diagnostics
+from lab import diagnostics, sparsity
 from lab.shape import ACTIVATIONS
 
 SEMANTICS = 1  # raised whenever the numbers that training produces change
@@ -73,7 +73,7 @@ class Trial:
     """Weight of the squared log of the softmax's sum in the loss."""
     # parametrization
     parametrization: str = "u-mup"
-    """sp | sp-constant | mup | u-mup | ..., or the name of `table`."""
+    """sp | sp-constant | mup | u-mup | supar | ..., or the name of `table`."""
     table: str = ""
     """A parametrization of your own: a table of exponents, as canonical JSON; "": the built-in one
     of that name.
@@ -110,6 +110,24 @@ class Trial:
     """CompleteP's branch exponent."""
     embed_lr_exponent: float = -0.5
     """u-muP's embedding LR: fan_out to this power."""
+    # sparse weights
+    pruning: str = ""
+    """How hidden matrices lose weights: "" (dense) | gradual (by magnitude, along a cubic ramp) |
+    nm (the same, down to a pattern) | static (random masks) | set (the smallest dropped, as many
+    grown at random).
+    """
+    sparsity: float = 0.0
+    """Share of their weights that is zero at the end; under nm the pattern says it."""
+    prune_start: float = 0.25
+    """Where the ramp of gradual and nm starts, as a share of the run."""
+    prune_end: float = 0.75
+    """Where masks stop to change, as a share of the run."""
+    prune_steps: int = 100
+    """Optimizer steps between changes of the masks."""
+    prune_scope: str = "uniform"
+    """uniform: as many of each matrix; global: of all of them together, by magnitude (gradual)."""
+    prune_pattern: str = ""
+    """Of nm: 2:4 | 4:8 kept, of each such many along a matrix's input."""
     # optimizer and schedule
     optimizer: str = "adamw"
     """adamw | adamw_coupled | adam | sgd | lion | nadamw | muon | schedule_free_adamw | prodigy"""
@@ -144,7 +162,7 @@ class Trial:
     # what is measured beside the training loss and the final validation loss
     diagnostics: str = ""
     """Names of what to measure along the run, separated by commas: gradient_noise | rms | log_z |
-    attention_logit
+    attention_logit | sparsity
     """
     measure_steps: int = 0
     """Steps between measuring events; 0: at the end of the run alone."""
@@ -217,6 +235,8 @@ _CHOICES = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
+    "pruning": sparsity.PRUNING,
+    "prune_scope": sparsity.SCOPES,
 }
 _AT_LEAST_ONE = ("sequence", "batch", "steps", "width", "depth", "head_dim", "ff")
 # beyond these no machine trains, and what only looks at a trial would take for ever
@@ -281,7 +301,8 @@ def check_trial(trial: Trial) -> None:
         _refuse("warmup_steps", trial.warmup_steps, f"must be at most steps={trial.steps}")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
-    diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch)
+    diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch, trial.pruning)
+    sparsity.check(trial)
     text.label("parametrization", trial.parametrization)
     text.label("corpus", trial.corpus)
 

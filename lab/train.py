@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lab import mesh, model, optim
+from lab import mesh, model, optim, pruning
 from lab.kernels.choose import choose
 from lab.ops import UNIT
 from lab.parametrization import numbers
@@ -42,6 +42,7 @@ class Inputs(NamedTuple):
     data_seed: Number
     n_tokens: Number  # of the training stream that are used
     ema_decay: Number = None  # None: no moving average of the weights
+    ramp: pruning.Ramp | None = None  # None: dense
     until: Number | None = None  # it rests from this step on; None: from `steps` on
 
 
@@ -56,6 +57,7 @@ class State(NamedTuple):
     diverged: jax.Array
     # sum of ema_decay^age (1 - ema_decay) times the weights after each step; None: not kept
     ema: Tree = None
+    masks: Tree = None  # bools, of the hidden matrices: what is not pruned; None: dense
 
 
 def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
@@ -69,6 +71,7 @@ def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
         trial.data_seed,
         n_tokens,
         float(trial.ema_decay) or None,
+        pruning.ramp_of(trial),
     )
 
 
@@ -101,9 +104,13 @@ def _optimizer(program: Program, inputs: Inputs, params: Tree) -> Any:
 def start(program: Program, inputs: Inputs) -> State:
     """Parameters drawn from `init_seed` alone, and an optimizer that has seen nothing."""
     params = model.init(program.shape, jax.random.key(inputs.init_seed), inputs.numbers)
+    masks = None
+    if program.pruning and inputs.ramp:
+        masks = pruning.first(program.pruning, params, inputs.init_seed, inputs.ramp)
+        params = pruning.masked(params, masks)
     opt = _optimizer(program, inputs, params).init(params)
     ema = jax.tree.map(jnp.zeros_like, params) if program.ema else None
-    return State(params, opt, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), ema)
+    return State(params, opt, jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), ema, masks)
 
 
 def windows_at(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.Array:
@@ -125,9 +132,11 @@ def kernels(program: Program, tokens_BS: jax.Array) -> model.Kernels:
 
 
 def gradients(
-    program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
+    program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array, masks: Tree = None
 ) -> tuple[jax.Array, Tree]:
-    """The mean loss of the batch and its gradient, from `program.accumulate` parts of the batch."""
+    """The mean loss of the batch and its gradient by what is not pruned, from `program.accumulate`
+    parts of the batch.
+    """
     both = jax.value_and_grad(
         lambda p, tokens_BS: model.loss(
             program.shape, p, tokens_BS, inputs.numbers, program.remat, kernels(program, tokens_BS)
@@ -135,7 +144,8 @@ def gradients(
     )
     parts = program.accumulate
     if parts == 1:
-        return both(params, tokens_BS)
+        loss, grads = both(params, tokens_BS)
+        return loss, pruning.masked(grads, masks)
 
     def add(total: Tree, tokens_bS: jax.Array) -> tuple[Tree, None]:
         return jax.tree.map(jnp.add, total, both(params, mesh.split_batch(tokens_bS))), None
@@ -148,11 +158,11 @@ def gradients(
     # unit-scaled gradients are sums over the square root of their count, so a part's are
     # sqrt(parts) too large for the whole
     share = parts**-0.5 if program.shape.unit else 1 / parts
-    return loss / parts, jax.tree.map(lambda g: g * share, grads)
+    return loss / parts, pruning.masked(jax.tree.map(lambda g: g * share, grads), masks)
 
 
 def halved_gradients(
-    program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
+    program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array, masks: Tree = None
 ) -> tuple[jax.Array, Tree, Measured]:
     """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
     noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch`) the squared norm of the
@@ -168,7 +178,8 @@ def halved_gradients(
     parts = program.accumulate // (1 if program.accumulate % 2 else 2)
     half = dataclasses.replace(program, accumulate=parts)
     loss_2, grads_2 = jax.lax.map(
-        lambda tokens_bS: gradients(half, inputs, params, mesh.split_batch(tokens_bS)), halves_2bS
+        lambda tokens_bS: gradients(half, inputs, params, mesh.split_batch(tokens_bS), masks),
+        halves_2bS,
     )
     share = 2**-0.5 if program.shape.unit else 0.5
     grads = jax.tree.map(lambda g_2: share * g_2.sum(0), grads_2)
@@ -208,12 +219,14 @@ def proposed(
         starts_B = starts(program, inputs, state.step)
     tokens_BS = mesh.split_batch(windows_at(tokens_N, starts_B, program.shape.sequence))
     measured: Measured = {}
+    seen = program, inputs, state.params, tokens_BS, state.masks
     if "gradient_noise" in program.diagnostics:
-        loss, grads, measured = halved_gradients(program, inputs, state.params, tokens_BS)
+        loss, grads, measured = halved_gradients(*seen)
     else:
-        loss, grads = gradients(program, inputs, state.params, tokens_BS)
+        loss, grads = gradients(*seen)
     updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
-    return updates, opt, {"loss": loss, **measured}
+    # Muon mixes a matrix's entries: from pruned moments too it makes an update of all of them
+    return pruning.masked(updates, state.masks), opt, {"loss": loss, **measured}
 
 
 def step(

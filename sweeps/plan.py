@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.counts import flops_exact
+from lab.counts import flops_exact, flops_nonzero
 from lab.prefix import begins
 from lab.program import signature
 from lab.records import Trial
+from lab.sparsity import level
 from sweeps.measure import Cost
 from sweeps.pace import Pace
 
@@ -24,8 +25,10 @@ class Row:
     depth: int
     batch_tokens: int
     steps: int  # of its longest trial
+    pruned: str  # how, and the levels at the end: "gradual 0.5, 0.75"; "": dense
     tokens: int  # trained: those that runs have in common once
     flops: float  # of these, exact count (lab.counts.flops_exact)
+    flops_nonzero: float  # of these, 6 N D of what is not pruned (lab.counts.flops_nonzero)
     seconds: float
     peak_bytes: float
 
@@ -50,11 +53,19 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
         depth=first.depth,
         batch_tokens=first.batch_tokens,
         steps=max(t.steps for t in cohort),
+        pruned=pruned(cohort),
         tokens=sum(n * t.batch_tokens for t, n in trained),
         flops=sum(flops_exact(t) * n / t.steps for t, n in trained),
+        flops_nonzero=sum(flops_nonzero(t) * n / t.steps for t, n in trained),
         seconds=steps * step_seconds,
         peak_bytes=peak_bytes,
     )
+
+
+def pruned(cohort: Sequence[Trial]) -> str:
+    """Of trials of one program."""
+    how = cohort[0].pruning
+    return how and f"{how} {', '.join(f'{s:g}' for s in sorted({level(t) for t in cohort}))}"
 
 
 def rows(

@@ -38,6 +38,7 @@ NO_JAX = [
     "lab.data",
     "lab.events",
     "lab.counts",
+    "lab.sparsity",
     "sweeps.space",
     "sweeps.cohorts",
     "sweeps.pace",

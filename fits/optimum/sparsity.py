@@ -9,19 +9,12 @@ import numpy as np
 
 from fits.forms.law import Array
 from fits.forms.routed import RoutedSparsity, saturated
-from fits.forms.sparse_weights import SparseWeights
+from fits.forms.sparse_weights import SparseDensity, SparseWeights
 from ground.flops import tokens_of
 
+Form = type[SparseWeights] | type[SparseDensity]
 # training cost at sparsity S over that of training the final non-zero weights densely
 Cost = Callable[[Array], Array]
-
-
-def dense_equivalent(p: Mapping[str, float], sparsity: Any) -> Any:
-    """m(S): a net of sparsity S with N non-zero weights has the loss of a dense one with m N
-    weights, at the same data.
-    """
-    capacity = p["a_S"] * (1 - np.asarray(sparsity, float)) ** p["b_S"] + p["c_S"]
-    return ((p["a_S"] + p["c_S"]) / capacity) ** (1 / p["b_N"])
 
 
 def dense_cost(sparsity: Any) -> Any:
@@ -41,15 +34,19 @@ def ramp_cost(sparsity: Any, start: float = 0.25, end: float = 0.75) -> Any:
 
 
 def optimal_sparsity(
-    p: Mapping[str, float], params_nonzero: float, tokens_dense: float, cost: Cost = dense_cost
+    p: Mapping[str, float],
+    params_nonzero: float,
+    tokens_dense: float,
+    cost: Cost = dense_cost,
+    form: Form = SparseWeights,
 ) -> float:
     """The sparsity of least loss for N non-zero weights and the compute that trains N dense weights
     on `tokens_dense` tokens.
 
-    Sparse training at S gets tokens_dense / cost(S) tokens. Closed form under `dense_cost`, else
-    numerically to 1e-7; 0 when sparsity does not pay.
+    Sparse training at S gets tokens_dense / cost(S) tokens. Closed form for pruning under
+    `dense_cost`, else numerically to 1e-7; 0 when sparsity does not pay.
     """
-    if cost is dense_cost:
+    if cost is dense_cost and form is SparseWeights:
         slope = p["b_D"] * p["A_D"] * params_nonzero ** p["b_N"] / (p["a_S"] * p["b_S"])
         density = slope ** (1 / (p["b_D"] + p["b_S"])) * tokens_dense ** (
             -p["b_D"] / (p["b_D"] + p["b_S"])
@@ -57,10 +54,17 @@ def optimal_sparsity(
         return float(max(0.0, 1 - density))
     size = np.asarray(params_nonzero)
     return minimise(
-        lambda s: SparseWeights.predict(
+        lambda s: form.predict(
             p, {"params_nonzero": size, "tokens": tokens_dense / cost(s), "sparsity": s}
         )
     )
+
+
+def embedding_level(sparsity: Any) -> Any:
+    """Sparsity of the embedding and the readout in the runs of 2309.08520 (its "auto"); ours stay
+    dense.
+    """
+    return 1 - np.sqrt(1 - np.asarray(sparsity, float))
 
 
 def pays_from(p: Mapping[str, float], params_nonzero: float) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fits.evaluate import LEVEL, evaluate
 from fits.forms.law import Array
+from fits.optimum.sparsity import ramp_cost
 from fits.predict import published
 from fits.predict.drift import followed
 from fits.record import Fit, fit_of
@@ -221,6 +222,10 @@ def columns_for(
         "params_active": counted["active"],
         "params_nonzero": counted["nonzero"],
     }
+    if "params_nonzero_mean" in source.fit.form.inputs and "params_nonzero_mean" not in at:
+        columns["params_nonzero_mean"] = counted["nonzero"] * ramp_cost(sparsity)
+        if np.any(sparsity > 0):
+            warnings.append(f"{source.name}: params_nonzero_mean is that of the cubic ramp")
     columns["flops"] = training(n, at["tokens"])
     columns.setdefault("unique_tokens", at["tokens"])
     columns.setdefault("sparsity", sparsity)

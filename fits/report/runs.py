@@ -64,7 +64,17 @@ def facts(table: "pd.DataFrame") -> tuple[list[tuple[str, str]], list[str]]:
         (name.replace("_", " "), text)
         for name, text in out + [(text, _values(table, name)) for name, text in spoken.items()]
     ]
-    return [(name, text) for name, text in out if text], [name for name, text in out if not text]
+    said = [(name, text) for name, text in out if text]
+    return [*said, *_sparse(table)], [name for name, text in out if not text]
+
+
+def _sparse(table: "pd.DataFrame") -> list[tuple[str, str]]:
+    """Of runs with pruned weights: how many are zero, and what is left; nothing of dense runs."""
+    if "sparsity" not in table or not (numbers(table["sparsity"], "sparsity") > 0).any():
+        return []
+    found = [("sparsity", _values(table, "sparsity", 8))]
+    names = ("params_nonzero", "params_nonzero_mean")
+    return found + [(n.replace("_", " "), s) for n in names if (s := _span(table, n))]
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:

@@ -63,6 +63,8 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
         n, d = (numbers(frame[name], name) for name in ("params", "tokens"))
         frame = frame.assign(flops=training(n, d))
         warnings.append("flops: not in the table, taken as 6 params tokens")
+    frame, said = _without_embeddings(frame, source)
+    warnings += said
     require(frame, [*source.values(), law.target])
     columns = {
         name: numbers(frame[column], column)
@@ -85,6 +87,22 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     return Points(
         columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source, unit
     )
+
+
+def _without_embeddings(
+    frame: "pd.DataFrame", columns: Mapping[str, str]
+) -> tuple["pd.DataFrame", list[str]]:
+    """The table's counts of what is not pruned have embedding and readout in them, which stay
+    dense, and laws of sparse weights do not: taken off where the table says how many they are.
+    """
+    found = [c for c in ("params_nonzero", "params_nonzero_mean") if c in columns and c in frame]
+    if not found or not names_numbers(frame, "params", "params_no_embed"):
+        return frame, []
+    tables = numbers(frame["params"], "params") - numbers(
+        frame["params_no_embed"], "params_no_embed"
+    )
+    less = {c: numbers(frame[c], c) - tables for c in found}
+    return frame.assign(**less), [f"{c}: embedding and readout are taken off" for c in found]
 
 
 def _counted(frame: "pd.DataFrame") -> bool:

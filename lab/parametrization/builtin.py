@@ -302,8 +302,31 @@ COMPLETED_P: dict[str, Any] = {
     },
 }
 
+# muP in the fan-in that masks leave, density x fan_in, on what is pruned. It is derived for random
+# static masks; under magnitude pruning and dynamic masks its authors find that it corrects too
+# much (section 4.4). They give no eps (a gradient keeps its size: muP's), no rule for coupled decay
+# and none for Muon.
+SUPAR: dict[str, Any] = {
+    "name": "supar",
+    "source": "2405.15743, Table 1; SGD by appendix D.3.1",
+    "attention": MUP_HEADS,
+    "tied": MUP["tied"],
+    "rows": {
+        **{
+            role: {name: cell for name, cell in row.items() if name != "muon"}
+            for role, row in MUP["rows"].items()
+        },
+        "hidden": {
+            "std": "init_std fan_in^-1/2 density^-1/2",
+            "multiplier": "1",
+            "adam": {"lr": "in_ratio^-1 density^-1", "eps": "in_ratio^-1"},
+            "sgd": "density^-1",
+        },
+    },
+}
+
 _DATA: tuple[dict[str, Any], ...] = (
     SP, SP_CONSTANT, NTK, MEAN_FIELD, MUP, MUP_TABLE3, MUP_TABLE9, U_MUP, DEPTH_MUP, COMPLETEP,
-    COMPLETED_P,
+    COMPLETED_P, SUPAR,
 )  # fmt: skip
 TABLES: dict[str, Table] = {data["name"]: from_data(data) for data in _DATA}

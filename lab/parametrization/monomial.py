@@ -26,6 +26,7 @@ VARIABLES = {
     "batch_ratio": "batch over base_batch",
     "token_ratio": "batch x steps over base_batch x base_steps",
     "embed_lr": "fan_out to the power embed_lr_exponent",
+    "density": "share of the hidden matrices' weights that is left at the end, 1 in a dense model",
     "init_std": "the trial's init_std",
     "alpha_embed": "the trial's alpha_embed",
     "alpha_attn": "the trial's alpha_attn",

@@ -11,6 +11,7 @@ from lab.parametrization.monomial import Monomial
 from lab.parametrization.table import FAMILIES, Row, Table, Update, from_json
 from lab.records import Trial
 from lab.shape import GROWING, TENSORS, Tensor, axis_sizes, tensors
+from lab.sparsity import level
 
 
 # axes that a wider model lengthens; vocab and head_dim do not grow
@@ -138,6 +139,7 @@ def _variables(trial: Trial, table: Table) -> dict[str, float]:
         "depth_ratio_alpha": depth_ratio**trial.depth_alpha,
         "batch_ratio": ratio(trial.batch, trial.base_batch),
         "token_ratio": ratio(trial.batch * trial.steps, trial.base_batch * trial.base_steps),
+        "density": 1 - level(trial),
     }
     names = ("init_std", "alpha_embed", "alpha_attn", "alpha_out", "alpha_ffn_act", "alpha_loss")
     return out | {name: float(getattr(trial, name)) for name in names}

@@ -1,5 +1,6 @@
 """scalelab predict: the large run from fits and published laws; works with no training at all."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,14 @@ class Predict:
     """Tokens before any repetition (default: all)."""
     experts: float | None = None
     """Experts a routed layer."""
-    sparsity: float | None = None
-    """Fraction of weights that are zero."""
+    sparsity: float | Literal["auto"] | None = None
+    """Fraction of weights that are zero. auto: the best by the first law of sparse weights, where
+    --params are those that are not zero, and the budget what trains as many dense ones on --tokens.
+    """
+    cost: Literal["dense", "nonzero"] = "dense"
+    """What a step costs in the budget of --sparsity auto: dense: as the dense parent's (masked
+    training saves nothing); nonzero: in proportion to what is not zero, along a cubic ramp.
+    """
     loss: float | None = None
     """Loss to be reached, for laws that ask for it (the critical batch's)."""
     front: bool = False
@@ -110,7 +117,9 @@ def main(args: list[str]) -> int:
         return _rows(options, found)
     if options.front:
         return _front(options, found)
-    at = {name: value for name in GIVEN if (value := getattr(options, name)) is not None}
+    auto = options.sparsity == "auto"
+    names = [name for name in GIVEN if not (auto and name == "sparsity")]
+    at = {name: value for name in names if (value := getattr(options, name)) is not None}
     for name, value in at.items():
         if value < 0 or (value == 0 and name != "sparsity"):
             raise InputError(f"{name}={value:g}: must be above 0")
@@ -130,14 +139,22 @@ def main(args: list[str]) -> int:
         )
     from fits.predict.recipe import recipe
 
+    kind, first = options.params_kind, {}
+    if auto:
+        from fits.predict.sparse import choose
+
+        chosen = choose(found, at, kind, options.cost, options.level)
+        at, kind, first = chosen.at, "no_embed", chosen.numbers
+        warnings = [*warnings, *chosen.said]
     made = recipe(
         found,
         at,
-        options.params_kind,
+        kind,
         extrapolate=options.extrapolate,
         level=options.level,
         warnings=warnings,
     )
+    made = dataclasses.replace(made, numbers={**first, **made.numbers})
     if options.out is not None:
         made.save(options.out)
     if options.export:

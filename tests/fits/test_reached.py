@@ -20,13 +20,10 @@ LIBRARY = {
     "normalize": "a run in flight: its curve, which no table of runs holds",
     "predict_final": "likewise",
     "constant_lr_shape": "likewise",
-    "dense_cost": "how sparse to train: a decision about a sweep that is not run yet",
-    "dense_equivalent": "likewise",
-    "effective_params": "likewise",
+    "effective_params": "how sparse to train: a decision about a sweep that is not run yet",
+    "embedding_level": "likewise: what the runs behind a published set had",
     "optimal_idle": "likewise",
-    "optimal_sparsity": "likewise",
     "pays_from": "likewise",
-    "ramp_cost": "likewise",
 }
 
 

@@ -101,6 +101,27 @@ def test_a_row_has_the_tables_columns():
     assert row["params"] == row["params_active"] == row["params_nonzero"] == counts.params(trial())
 
 
+def test_pruned_weights_are_counted_out_and_embeddings_are_not():
+    dense = trial(steps=1000)
+    hidden = counts.params_no_embed(dense)
+    for fields, share, mean in (
+        ({"pruning": "gradual", "sparsity": 0.75, "prune_steps": 1}, 0.75, 0.625 * 0.75),
+        ({"pruning": "static", "sparsity": 0.75}, 0.75, 0.75),
+        ({"pruning": "set", "sparsity": 0.5}, 0.5, 0.5),
+        ({"pruning": "nm", "prune_pattern": "2:4", "prune_end": 0.25}, 0.5, 0.75 * 0.5),
+        ({"pruning": "gradual", "sparsity": 0.5, "prune_start": 0.0, "prune_end": 0.0}, 0.5, 0.5),
+    ):
+        sparse = dataclasses.replace(dense, **fields)
+        row = counts.row(sparse, dataclasses.replace(RESULT, run_id=sparse.run_id), "s")
+        assert row["params"] == row["params_active"] == counts.params(dense)
+        assert row["params"] - row["params_nonzero"] == share * hidden
+        assert row["params"] - row["params_nonzero_mean"] == pytest.approx(mean * hidden, rel=2e-3)
+        assert row["sparsity"] == share and row["flops"] == counts.flops(dense)
+        assert counts.flops_nonzero(sparse) == 6 * row["params_nonzero_mean"] * sparse.tokens
+    row = counts.row(dense, RESULT, "s")
+    assert row["params_nonzero_mean"] == row["params_nonzero"] and row["sparsity"] == 0
+
+
 @pytest.mark.parametrize(("available", "unique", "epochs"), [(960, 960, 2.0), (10_000, 1920, 1.0)])
 def test_unique_tokens_are_those_that_were_seen(available, unique, epochs):
     row = counts.row(trial(), dataclasses.replace(RESULT, unique_tokens=available), "s")
@@ -117,7 +138,8 @@ def test_state_bytes_are_those_of_the_optimizer():
         t = trial(
             optimizer=optimizer, schedule=schedule, parametrization="mup" if base else "sp", **base
         )
-        for one in (t, dataclasses.replace(t, ema_decay=0.9)):
+        pruned = dataclasses.replace(t, pruning="gradual", sparsity=0.5)
+        for one in (t, dataclasses.replace(t, ema_decay=0.9), pruned):
             state = jax.eval_shape(
                 lambda t=one: train.start(program_of(t), train.inputs_of(t, 1000))
             )

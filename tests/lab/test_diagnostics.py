@@ -10,6 +10,7 @@ from lab.diagnostics import DIAGNOSTICS, step_curves
 from lab.program import program_of
 from tests.lab.toy import CORPUS, trial
 
+NEEDS = {"sparsity": {"pruning": "static", "sparsity": 0.5}}  # what a diagnostic asks of its trial
 EVERY = {"depth": 2, "diagnostics": "rms,log_z,attention_logit"}
 
 
@@ -99,6 +100,7 @@ def test_the_weights_of_validation_are_measured_where_they_are_others():
 
 def test_a_run_has_the_curves_of_its_diagnostics_and_no_others():
     for name, diagnostic in DIAGNOSTICS.items():
-        found = set(measured(trial(steps=4, warmup_steps=1, diagnostics=name))) - {"loss"}
+        t = trial(steps=4, warmup_steps=1, diagnostics=name, **NEEDS.get(name, {}))
+        found = set(measured(t)) - {"loss"}
         assert {c.partition("/")[0] + "/" * ("/" in c) for c in found} == set(diagnostic.curves)
     assert step_curves(()) == ("loss",)

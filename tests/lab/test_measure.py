@@ -224,3 +224,23 @@ def rows_of(slopes, error=0.02):
 )
 def test_a_verdict_is_by_the_last_slopes_and_their_errors(slopes, error, seeds, verdict):
     assert measure.verdict(rows_of(slopes, error), seeds) == verdict
+
+
+def density_slopes(name):
+    """Log value against log density of random static masks, after two updates."""
+    small = {"width": 128, "vocab": 64, "head_dim": 16, "depth": 1, "ff": 256, "lr": 2.0**-7}
+    base = dataclasses.replace(measure.standard(name, **small), pruning="static")
+    dense, sparse = (
+        measure.trajectory(dataclasses.replace(base, sparsity=s), TOKENS, 2) for s in (0.0, 0.75)
+    )
+    keys = [(m, s, 2) for m in measure.MODULES for s in measure.STATISTICS if m != "embedding"]
+    return {key: math.log(sparse[key] / dense[key]) / math.log(0.25) for key in keys}
+
+
+def test_supar_keeps_every_part_at_its_size_over_density_and_mup_does_not():
+    """2405.15743, figure 5."""
+    supar, mup = density_slopes("supar"), density_slopes("mup")
+    for key, slope in supar.items():
+        assert abs(slope) < 2 * measure.TOLERANCE, key
+    for part in ("attention last", "attention logits last", "mlp last"):
+        assert mup[part, "size", 2] > 0.8

@@ -258,6 +258,22 @@ def test_wide_columns_of_completed_p():
     )
 
 
+def test_density_columns_of_supar():
+    """2405.15743, Table 1 and D.3: what is pruned as muP at density x fan_in, all else as muP."""
+    static = {"pruning": "static", "sparsity": 0.75}
+    for optimizer, lr in (("adamw", 4), ("sgd", 4)):
+        dense = rules(trial("supar", optimizer=optimizer))
+        sparse, mup = (rules(trial(n, optimizer=optimizer, **static)) for n in ("supar", "mup"))
+        assert dense == mup == rules(trial("mup", optimizer=optimizer))
+        for tensor in ("q", "o", "gate", "down"):
+            assert sparse[tensor].init_std == pytest.approx(2 * mup[tensor].init_std)
+            assert sparse[tensor].lr == pytest.approx(lr * mup[tensor].lr)
+            assert sparse[tensor].eps == mup[tensor].eps
+        assert sparse["embed"] == mup["embed"] and sparse["unembed"] == mup["unembed"]
+    pattern = trial("supar", pruning="nm", prune_pattern="2:4")
+    assert rules(pattern)["q"].lr == pytest.approx(2 * rules(trial("supar"))["q"].lr)
+
+
 # 3. the base shape, decay ------------------------------------------------------------------------
 
 

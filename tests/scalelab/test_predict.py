@@ -152,3 +152,23 @@ def test_a_budget_and_a_loss_to_reach(capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer["critical_batch"]["value"] == pytest.approx(2e8 / 1.8 ** (1 / 0.21), rel=1e-3)
     assert main(["predict", "--flops", "1e21", "--params", "1e9"]) == 2
+
+
+def test_the_best_sparsity_of_a_budget(capsys):
+    """2309.08520: more of it the less a step costs."""
+    args = ["predict", "--params", "1e8", "--params-kind", "no_embed", "--tokens", "1e11"]
+    args += ["--fit", "frantar-t5", "--extrapolate", "--json"]
+    answers = []
+    for cost in ("dense", "nonzero"):
+        assert main([*args, "--sparsity", "auto", "--cost", cost]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    found = [one["sparsity"]["value"] for one in answers]
+    assert found == pytest.approx([0.4681, 0.698], abs=5e-4)
+    assert [one["target"]["sparsity"] for one in answers] == found
+    assert answers[0]["dense_equivalent"]["value"] == pytest.approx(1.533, abs=1e-3)
+    assert answers[0]["target"]["flops"] > 6e19 and "dense parent" in answers[0]["warnings"][0]
+    assert main([*args, "--sparsity", "0.5"]) == 0
+    worse = json.loads(capsys.readouterr().out)["loss"]["value"]  # a dense size, half of it zero
+    assert worse > answers[0]["loss"]["value"]
+    assert main(["predict", "--params", "1e8", "--tokens", "1e10", "--sparsity", "auto"]) == 2
+    assert "needs a law of sparse weights" in capsys.readouterr().err

@@ -29,3 +29,14 @@ def test_mapped_runs_wait_for_the_longest(axis: str, seconds: float) -> None:
     row = plan.row([LONG, apart], axis, 1.0, 0.0)
     assert row.seconds == seconds
     assert row.tokens == 150 * LONG.batch_tokens
+
+
+def test_pruned_trials_cost_what_dense_ones_do() -> None:
+    pruned = [
+        dataclasses.replace(LONG, pruning="static", sparsity=s, schedule="linear")
+        for s in (0.75, 0.5)
+    ]
+    row, dense = (plan.row(c, "map", 1.0, 0.0) for c in (pruned, [LONG]))
+    assert row.pruned == "static 0.5, 0.75" and dense.pruned == ""
+    assert row.flops == pytest.approx(2 * dense.flops)
+    assert row.flops_nonzero < 2 * dense.flops_nonzero

@@ -107,25 +107,31 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
         "FLOPs",
         "time",
         "memory",
+        *(["pruned"] if any(r.pruned for r in rows) else []),
     )
     for name in names:
-        table.add_column(name, justify="left" if name == "parametrization" else "right")
+        table.add_column(name, justify="left" if name in ("parametrization", "pruned") else "right")
     same: dict[tuple[Any, ...], list[Row]] = {}
     for r in rows:  # cohorts alike in all but their trials are one line
-        same.setdefault((r.parametrization, r.width, r.depth, r.batch_tokens, r.steps), []).append(
-            r
-        )
-    for (parametrization, width, depth, batch_tokens, steps), alike in same.items():
-        table.add_row(
+        key = (r.parametrization, r.width, r.depth, r.batch_tokens, r.steps, r.pruned)
+        same.setdefault(key, []).append(r)
+    for (parametrization, width, depth, batch_tokens, steps, pruned), alike in same.items():
+        cells = (
             str(len(alike)), str(sum(r.trials for r in alike)), parametrization, str(width),
             str(depth), f"{batch_tokens:,}", f"{steps:,}", f"{sum(r.tokens for r in alike):,}",
             f"{sum(r.flops for r in alike):.3g}", duration(sum(r.seconds for r in alike)),
-            f"{max(r.peak_bytes for r in alike) / 1e6:,.0f} MB",
+            f"{max(r.peak_bytes for r in alike) / 1e6:,.0f} MB", pruned,
         )  # fmt: skip
+        table.add_row(*cells[: len(names)])
     out = console(wide=WIDE)
     said = f": {study.question}\nexpected: {study.expectation}"
     out.print(Text.assemble((study.name, "bold"), said))
     out.print(table)
+    if any(r.pruned for r in rows):
+        out.print(
+            f"masked training costs what dense does; {sum(r.flops_nonzero for r in rows):.3g} "
+            "FLOPs (6 N D) of weights that are not pruned"
+        )
     out.print(
         f"{document['trials']} trials ({document['done']} done), {document['cohorts']} cohorts, "
         f"{document['tokens']:,} tokens, "

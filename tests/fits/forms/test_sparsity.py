@@ -52,7 +52,7 @@ def test_frantar_holdout_run():
 def test_dense_equivalent_size():
     for name, at_75, limit in (("frantar-t5", 2.157, 3.64), ("frantar-vit", 2.172, 3.47)):
         p = params(name)
-        m = sparsity.dense_equivalent(p, S)
+        m = sparse_weights.SparseWeights.multiplier(p, S)
         assert m[0] == 1 and np.all(np.diff(m) > 0) and m[2] == pytest.approx(at_75, abs=1e-3)
         assert sparse_weights.SparseWeights.derived(p)["multiplier_limit"] == pytest.approx(
             limit, abs=5e-3
@@ -168,6 +168,93 @@ def test_sparse_weights_from_a_clone_alone():
         found.params, far
     ) / sparse_weights.SparseWeights.predict(p, far)
     assert ratio == pytest.approx(1.0, abs=0.01)
+
+
+# What laws of constant density and of the mean parameters are planted with: the published set, and
+# Chinchilla's coefficients with N the mean along a cubic ramp.
+DENSITY = sparse_weights.SparseDensity
+AVERAGE = sparse_weights.AverageParams
+
+
+def test_constant_density_values():
+    """Dense equivalents 1.62, 1.98, 2.17 at S = 0.5, 0.75, 0.875; Chinchilla with tied exponents at
+    0. A cubic ramp's mean says 1.375, 2.125, 3.625.
+    """
+    p = params("sparse-density")
+    m = DENSITY.multiplier(p, S)
+    assert m == pytest.approx([1, 1.62, 1.98, 2.17], abs=6e-3)
+    x = {"params_nonzero": np.full(4, 1e8), "tokens": np.full(4, 2e9), "sparsity": S}
+    loss = DENSITY.predict(p, x)
+    assert loss[0] == pytest.approx(
+        np.exp(0.8536) + np.exp(5.2407) / 1e8**0.3268 + np.exp(6.1030) / 2e9**0.3268, rel=1e-9
+    )
+    dense = DENSITY.predict(p, {**x, "params_nonzero": 1e8 * m, "sparsity": np.zeros(4)})
+    assert loss == pytest.approx(dense, rel=1e-12)
+    level, slopes = DENSITY.jet({k: np.array([[v]]) for k, v in p.items()}, x)
+    assert np.isfinite(slopes).all() and level[0] == pytest.approx(loss)
+    assert np.all(slopes[0, [2, 3, 4], 0] == 0)  # a dense net knows nothing of k, m and q
+    means = sparsity.ramp_cost(S[1:])
+    assert means == pytest.approx([1.375, 2.125, 3.625]) and means[2] > 1.3 * max(
+        m[3], sparse_weights.SparseWeights.multiplier(params("frantar-t5"), 0.875)
+    )
+
+
+def grid() -> dict[str, np.ndarray]:
+    sizes, tokens = np.geomspace(2e5, 1.6e6, 4), np.geomspace(2e7, 3.2e8, 3)
+    cells = np.array(np.meshgrid(sizes, tokens, S, indexing="ij")).reshape(3, -1)
+    x = dict(zip(("params_nonzero", "tokens", "sparsity"), cells, strict=True))
+    return x | {"params_nonzero_mean": x["params_nonzero"] * sparsity.ramp_cost(x["sparsity"])}
+
+
+@pytest.mark.parametrize("form", [DENSITY, AVERAGE], ids=lambda form: form.name)
+def test_a_planted_law_of_sparse_weights_returns(form):
+    """On the study's grid with 0.3 % noise: at four times the size and the sparsest level the
+    prediction is within 1 %.
+    """
+    p = params("sparse-density")
+    if form is AVERAGE:
+        p = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
+    x = {c: v for c, v in grid().items() if c in form.inputs}
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(48))
+    found = fit(Points(x, form.predict(p, x) * noise, {}, []), form, objective="log-mse")
+    far = {"params_nonzero": 6.4e6, "params_nonzero_mean": 2.3e7, "tokens": 3e8, "sparsity": 0.875}
+    far = {c: np.array([v]) for c, v in far.items() if c in form.inputs}
+    ratio = form.predict(found.params, far) / form.predict(p, far)
+    assert found.residual_sd == pytest.approx(0.003, rel=0.3)
+    assert ratio == pytest.approx(1.0, abs=0.01)
+
+
+def test_the_laws_of_sparse_weights_are_told_apart():
+    """What the mean of the parameters makes, the law of constant density fits worse."""
+    x, noise = grid(), np.exp(0.003 * np.random.default_rng(1).standard_normal(48))
+    p = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
+    y = AVERAGE.predict(p, x) * noise
+
+    def misfit(form):
+        given = {c: x[c] for c in form.inputs}
+        return fit(Points(given, y, {}, []), form, objective="log-mse").objective["value"]
+
+    assert misfit(AVERAGE) < 0.5 * misfit(DENSITY)
+
+
+def test_embedding_levels_of_the_papers_runs():
+    assert sparsity.embedding_level(S[1:]) == pytest.approx([0.2929, 0.5, 0.6464], abs=5e-5)
+
+
+def test_embeddings_are_taken_off_a_table_of_ours_and_off_no_other():
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(grid()).assign(loss=3 + 0.1 * rng.random(48))
+    alone = select(frame, sparse_weights.SparseWeights)
+    assert alone.x["params_nonzero"] == pytest.approx(frame["params_nonzero"])
+    dense = frame["params_nonzero"] / (1 - frame["sparsity"])
+    whole = frame.assign(params=dense + 1e6, params_no_embed=dense)
+    whole = whole.assign(**{c: whole[c] + 1e6 for c in ("params_nonzero", "params_nonzero_mean")})
+    for form in sparse_weights.LAWS:
+        points = select(whole, form)
+        assert points.x[form.inputs[0]] == pytest.approx(frame[form.inputs[0]])
+        assert f"{form.inputs[0]}: embedding and readout are taken off" in points.warnings
 
 
 def test_activation_curves():

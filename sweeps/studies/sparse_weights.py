@@ -1,0 +1,103 @@
+"""What is a weight worth that is not pruned? Sizes are matched by what is left: a net of sparsity S
+starts as a dense one 1/(1-S) times as large (the design of 2309.08520), whose weights go by
+magnitude along a cubic ramp between a quarter and three quarters of the run.
+
+The three public laws say 1.6, 2.0 to 2.2 and 2.2 to 3.6 dense weights for each that is left at S
+0.5, 0.75 and 0.875. u-muP trains at LR 1, muP and SuPar at 0.0125 with base width 128: best without
+pruning in results/lr_width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ground import InputError
+from lab.records import Trial
+from sweeps.space import Point, cross, product, trials
+from sweeps.studies import Study
+
+COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "head_dim": 64, "precision": "bfloat16"}
+# (width, depth, ff): each twice the last, 0.21M to 13.6M parameters without embeddings
+SHAPES = (
+    (64, 4, 192), (64, 8, 192), (128, 4, 384), (192, 4, 480), (256, 4, 768), (384, 4, 960),
+    (512, 4, 1536),
+)  # fmt: skip
+SIZES = tuple(range(4))  # places in SHAPES of what is left: 0.2M, 0.4M, 0.8M, 1.7M
+SPARSITIES = (0.0, 0.5, 0.75, 0.875)
+TOKENS = (20e6, 80e6, 320e6)
+REFRESH = 50  # steps between masks: ten refreshes in the shortest ramp
+U_MUP: Point = {"parametrization": "u-mup", "lr": 1.0}
+ONE = (2, 80e6)  # the size and tokens of what is tried at one cell
+PARTS = ("grid", "second", "target")
+RAMP: Point = {"pruning": "gradual", "prune_steps": REFRESH}
+
+
+def cell(size: int, tokens: float, sparsity: float) -> Point:
+    """Of a size that is left: the dense parent's shape, and the length; a tenth of it is warmup."""
+    width, depth, ff = SHAPES[size + round(-math.log2(1 - sparsity))]
+    steps = round(tokens / (COMMON["batch"] * COMMON["sequence"]))
+    return {"width": width, "depth": depth, "ff": ff, "steps": steps, "warmup_steps": steps // 10}
+
+
+def ramped(size: int, tokens: float, sparsity: float) -> Point:
+    pruned = RAMP | {"sparsity": sparsity} if sparsity else {}
+    return cell(size, tokens, sparsity) | U_MUP | pruned
+
+
+def points(part: str) -> list[Point]:
+    """grid: sizes by tokens by sparsity, but for the cell that is held out, the largest in both:
+    target. second, at one size: constant density and random static masks by LR, n of m; LRs under
+    muP and SuPar for static masks (which SuPar is derived for) and along the ramp, and on either
+    side of u-muP's.
+    """
+    held = (SIZES[-1], TOKENS[-1])
+    if part == "target":
+        return [ramped(*held, s) for s in SPARSITIES]
+    if part == "grid":
+        cells = [(n, d) for n in SIZES for d in TOKENS if (n, d) != held]
+        return [ramped(n, d, s) for n, d in cells for s in SPARSITIES]
+    if part == "second":
+        return [*_other_masks(), *_rates()]
+    raise InputError(f"part={part!r}: must be one of {', '.join(PARTS)}")
+
+
+def _other_masks() -> list[Point]:
+    """Masks from the start want a larger LR (results/LOG.md), which u-muP has no rule for."""
+    out: list[Point] = []
+    kept = product(pruning=["static", "set"], lr=[1.0, 2.0, 4.0])
+    for tokens in TOKENS[:2]:
+        for sparsity in (0.75, 0.875):
+            base = cell(ONE[0], tokens, sparsity) | U_MUP | {"sparsity": sparsity}
+            out += [base | way for way in kept]
+    out = [p | {"prune_steps": REFRESH} if p["pruning"] == "set" else p for p in out]
+    half = RAMP | {"pruning": "nm", "prune_pattern": "2:4"}
+    return out + [cell(ONE[0], tokens, 0.5) | U_MUP | half for tokens in TOKENS]
+
+
+def _rates() -> list[Point]:
+    lrs = product(lr=[0.0125 * side for side in (0.5, 1.0, 2.0, 4.0)])
+    tables = product(parametrization=["mup", "supar"], base_width=[128], sparsity=[0.75])
+    both = cross([cell(*ONE, 0.75)], tables, lrs, [{"pruning": "static"}, RAMP])
+    return both + [ramped(*ONE, 0.75) | {"lr": lr} for lr in (0.5, 2.0)]
+
+
+def study(
+    corpus: str,
+    vocab: int,
+    parts: Sequence[str] = ("grid", "second"),
+    most_tokens: float = TOKENS[-1],
+) -> Study:
+    """The parts' runs of at most so many tokens."""
+
+    def wanted(trial: Trial) -> bool:
+        return trial.tokens <= 1.01 * most_tokens
+
+    space = [point for part in parts for point in points(part)]
+    return Study(
+        name="sparse_weights",
+        question="What is a weight worth that is not pruned?",
+        expectation="1.4 to 1.8, 1.9 to 2.5 and 2.2 to 3.6 dense weights at S 0.5, 0.75 and 0.875; "
+        "constant density and static masks less; SuPar's best LR where muP's dense one is for "
+        "static masks, below it along the ramp",
+        trials=tuple(filter(wanted, trials(space, corpus=corpus, vocab=vocab, **COMMON))),
+    )

@@ -1,0 +1,76 @@
+"""The sparsity of a budget: as the closed form has it, at the stated cost, with an interval."""
+
+import numpy as np
+import pytest
+
+from fits.engine.bootstrap import bootstrap
+from fits.fit import fit
+from fits.forms.sparse_weights import SparseDensity, SparseWeights
+from fits.optimum.sparsity import optimal_sparsity, ramp_cost
+from fits.predict.sources import from_fit, sources
+from fits.predict.sparse import choose
+from fits.table.points import Points
+from ground import InputError
+from tests.fits.forms.test_sparsity import params
+
+AT = {"params": 1e8, "tokens": 1e11}
+
+
+def chosen(name, cost, at=AT, level=0.9):
+    found, _ = sources((name,))
+    return choose(found, at, "no_embed", cost, level)
+
+
+def test_the_sparsity_is_the_sheets_and_the_budget_is_kept():
+    masked, skipped = chosen("frantar-t5", "dense"), chosen("frantar-t5", "nonzero")
+    s = masked.at["sparsity"]
+    assert masked.numbers["sparsity"].value == s == pytest.approx(0.4681, abs=1e-4)
+    assert skipped.at["sparsity"] == pytest.approx(0.698, abs=5e-4)
+    # every step costs what the dense parent's does
+    assert masked.at["params"] * masked.at["tokens"] == pytest.approx(1e8 * 1e11)
+    t = skipped.at["sparsity"]
+    assert skipped.at["tokens"] * ramp_cost(t) == pytest.approx(1e11)
+    assert masked.at["params"] * (1 - s) == skipped.at["params"] * (1 - t) == pytest.approx(1e8)
+    m = SparseWeights.multiplier(params("frantar-t5"), s)
+    assert masked.numbers["dense_equivalent"].value == pytest.approx(m)
+    assert masked.numbers["sparsity"].low is None and "dense parent" in masked.said[0]
+
+
+def test_where_data_are_few_it_does_not_pay():
+    few = chosen("frantar-t5", "dense", {"params": 1e8, "tokens": 2e9})
+    assert few.at == {"params": 1e8, "tokens": 2e9, "sparsity": 0.0}
+    assert few.numbers["dense_equivalent"].value == 1
+
+
+def test_a_law_of_constant_density_answers_as_a_grid_does():
+    p, s = params("sparse-density"), np.linspace(0, 0.999, 9991)
+    x = {"params_nonzero": np.full(9991, 1e8), "tokens": 1e11 * (1 - s), "sparsity": s}
+    best = s[np.argmin(SparseDensity.predict(p, x))]
+    assert best > 0.1
+    assert chosen("sparse-density", "dense").at["sparsity"] == pytest.approx(best, abs=2e-4)
+
+
+def test_the_interval_is_that_of_the_refits():
+    rng, p = np.random.default_rng(0), params("frantar-t5-refit")
+    cells = np.meshgrid(np.geomspace(2e6, 8e7, 4), [1.6e10, 3.3e10, 6.6e10], [0, 0.5, 0.75, 0.875])
+    x = dict(zip(SparseWeights.inputs, [c.ravel().astype(float) for c in cells], strict=True))
+    y = SparseWeights.predict(p, x) * np.exp(0.001 * rng.standard_normal(48))
+    runs = {"run": np.arange(48), "size": np.arange(48)}
+    points = Points(x, y, {}, [], runs)
+    found = bootstrap(points, fit(points, SparseWeights, objective="log-mse"), 60)
+    wide, narrow = (
+        choose([from_fit(found, "ours")], AT, "no_embed", "dense", level).numbers["sparsity"]
+        for level in (0.98, 0.5)
+    )
+    truth = chosen("frantar-t5-refit", "dense").at["sparsity"]
+    assert wide.low <= truth <= wide.high and wide.low < wide.value < wide.high
+    assert wide.high - wide.low > narrow.high - narrow.low and wide.level == 0.98
+    refits = [{name: values[i] for name, values in found.replicates.items()} for i in range(60)]
+    best = [optimal_sparsity(p, 1e8, 1e11) for p in refits]
+    low, high = np.percentile(best, [1, 99])
+    assert found.calibration == pytest.approx((wide.high - wide.low) / (high - low), rel=0.1)
+
+
+def test_without_a_law_of_sparse_weights_there_is_no_answer():
+    with pytest.raises(InputError, match="sparsity='auto': needs a law of sparse weights"):
+        chosen("epoch", "dense")
