@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lab import mesh, ops
+from lab import activate, mesh, ops
 from lab.attention import attention
 from lab.draws import normals
 from lab.shape import FP8, TENSORS, Shape, axis_sizes, gated, tensors
@@ -74,7 +74,7 @@ class Block(nnx.Module):
         return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
 
     def mlp(self, m: "Context", x_BTD: jax.Array, layer: int, factor: Number) -> jax.Array:
-        return m.kernels.mlp(m, self, x_BTD, factor)
+        return m.kernels.mlp(m, self, x_BTD, layer, factor)
 
     def matrices(self, *names: str) -> tuple[jax.Array, ...]:
         return tuple(getattr(self, name)[...] for name in names)
@@ -140,7 +140,7 @@ class Kernels(NamedTuple):
 
     # (m, block, x_BTD, layer) -> BTHK: what softmax attention gives to the matrix `o`
     attention: Callable[..., jax.Array]
-    mlp: Callable[..., jax.Array]  # (m, block, x_BTD, factor on its output) -> BTD
+    mlp: Callable[..., jax.Array]  # (m, block, x_BTD, layer, factor on its output) -> BTD
     # (m, stream, i, gain) -> (the input of branch i, normed; the skip beside it)
     enter: Callable[..., tuple[jax.Array, jax.Array]]
     # (m, decoder, tokens_BT, targets_BT, gradient) -> mean loss; `gradient`: `Ops.loss_gradient`
@@ -149,16 +149,22 @@ class Kernels(NamedTuple):
     names: tuple[str, ...] = ("plain",) * 4  # of the first four, for those who ask what ran
 
 
-def mlp(m: "Context", block: Block, x_BTD: jax.Array, factor: Number) -> jax.Array:
-    """The activation of x up, or of x gate and x up, times down."""
-    alpha = m.numbers["ffn_act"]
-    if gated(m.shape.activation):
+def hidden(m: "Context", block: Block, x_BTD: jax.Array) -> jax.Array:
+    """The MLP's hidden entries, BTF: the activation of x up, or of x gate and x up."""
+    name, unit = m.shape.activation, m.shape.unit
+    if gated(name):
         both_BTnF = m.linear(x_BTD, block, "up", "gate")
-        hidden_BTF = ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha)
-        hidden_BTF = ops.times(hidden_BTF, m.ops.glu_factor(alpha))
+        up_BTF, gate_BTF = both_BTnF[..., 0, :], both_BTnF[..., 1, :]
     else:
-        hidden_BTF = m.ops.ungated[m.shape.activation](m.linear(x_BTD, block, "up"), alpha)
-    return m.linear(hidden_BTF, block, "down", factor=factor)
+        up_BTF, gate_BTF = m.linear(x_BTD, block, "up"), None
+    p: Any = (m.numbers["activation_k"],) if name == "topk" else ()
+    if hasattr(block, "act"):
+        p = activate.learned(unit, name, block.act[...], up_BTF)
+    return activate.hidden(unit, name, up_BTF, gate_BTF, m.numbers["ffn_act"], p)
+
+
+def mlp(m: "Context", block: Block, x_BTD: jax.Array, layer: int, factor: Number) -> jax.Array:
+    return m.linear(hidden(m, block, x_BTD), block, "down", factor=factor)
 
 
 def enter(
@@ -259,8 +265,8 @@ def axes(shape: Shape) -> Tree:
 
 
 def init(shape: Shape, key: jax.Array, numbers: Mapping[str, Any]) -> Tree:
-    """Float32 parameters: N(0, init_std^2), gains 1. Each leaf's draw depends on its path and the
-    key alone, not on what else there is.
+    """Float32 parameters: N(0, init_std^2), vectors their start. Each leaf's draw depends on its
+    path and the key alone, not on what else there is.
     """
     shapes = _structure(shape)[1]
     sizes = {
@@ -272,7 +278,7 @@ def init(shape: Shape, key: jax.Array, numbers: Mapping[str, Any]) -> Tree:
 
     def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if len(leaf.shape) == 1:
-            return jnp.ones(leaf.shape, jnp.float32)
+            return jnp.full(leaf.shape, TENSORS[tensor_name(path)].start, jnp.float32)
         std = jnp.asarray(numbers["rules"][tensor_name(path)]["init_std"], jnp.float32)
         return drawn[jax.tree_util.keystr(path)].reshape(leaf.shape) * std
 

@@ -60,9 +60,16 @@ class Trial:
     head_dim: int
     """Entries of a head; divides the width."""
     ff: int
-    """MLP width."""
+    """MLP width. A gated activation has three matrices to two: at 2/3 of the width it has as many
+    parameters.
+    """
     activation: str = "swiglu"
-    """swiglu | gelu | squared_relu"""
+    """swiglu | gelu | squared_relu | relu | silu | geglu | reglu | drelu | topk | mish | swish |
+    golu | xatlu | xgelu | xsilu | polyrelu | polynorm | pau | sau | crrelu | aglu | hermite |
+    snake | prelu
+    """
+    activation_k: int = 0
+    """Hidden entries of the MLP that topk keeps for each token; of no other activation."""
     qk_norm: bool = False
     """Normalise queries and keys in each head."""
     norm_gains: bool = False
@@ -238,7 +245,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "weight_decay", "eps", "z_loss", "beta_half_life_tokens", "unique_tokens", "warmup_steps",
     "base_width", "base_depth", "base_head_dim", "base_batch", "base_steps", "init_seed",
-    "data_seed", "measure_steps", "validate_steps",
+    "data_seed", "measure_steps", "validate_steps", "activation_k",
 )  # fmt: skip
 
 
@@ -279,6 +286,8 @@ def check_trial(trial: Trial) -> None:
         _refuse("head_dim", trial.head_dim, "must be even (rotary position embedding turns pairs)")
     if trial.warmup_steps > trial.steps:
         _refuse("warmup_steps", trial.warmup_steps, f"must be at most steps={trial.steps}")
+    if (trial.activation == "topk") != (trial.activation_k > 0):
+        _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
     diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch)
