@@ -113,7 +113,7 @@ FORMULAS: dict[str, Callable[[jax.Array, Learned], jax.Array]] = {
     "aglu": _aglu,
     "hermite": _hermite,
     "snake": lambda x, p: x + jnp.sin(x) ** 2,
-    "prelu": lambda x, p: jax.nn.relu(x) - p[0] * jax.nn.relu(-x),
+    "prelu": lambda x, p: jnp.where(x > 0, x, p[0] * x),
 }
 
 
