@@ -14,8 +14,8 @@ from ground import InputError
 @dataclass(frozen=True)
 class Diagnostic:
     kind: str  # "step" or "event"
-    # names; one that ends in "/" is a family, with a member for each tensor: the tensor's path in
-    # the model, such as `layers.003.q`
+    # names; one that ends in "/" is a family, with a member for each tensor or layer: its path in
+    # the model, such as `layers.003.q` or `layers.003`
     curves: tuple[str, ...]
     meaning: str
 
@@ -38,6 +38,17 @@ DIAGNOSTICS = {
         "event",
         ("attention_logit",),
         "largest |attention logit| over that batch, all layers and heads",
+    ),
+    "neurons": Diagnostic(
+        "event",
+        ("active/", "dead/", "rare/", "always/", "tls", "cls_8", "unused_16"),
+        "of the MLP's neurons over ten batches of validation: which share is not 0, and of which "
+        "tokens",
+    ),
+    "activation_ratio": Diagnostic(
+        "event",
+        ("activation_ratio", "cett", "perplexity_ratio"),
+        "share of neurons that the model keeps at 1 % more perplexity (2411.02335)",
     ),
 }
 

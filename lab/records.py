@@ -151,7 +151,7 @@ class Trial:
     # what is measured beside the training loss and the final validation loss
     diagnostics: str = ""
     """Names of what to measure along the run, separated by commas: gradient_noise | rms | log_z |
-    attention_logit
+    attention_logit | neurons | activation_ratio
     """
     measure_steps: int = 0
     """Steps between measuring events; 0: at the end of the run alone."""
