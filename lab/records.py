@@ -155,6 +155,10 @@ class Trial:
     """
     measure_steps: int = 0
     """Steps between measuring events; 0: at the end of the run alone."""
+    measure_ratio: float = 0.0
+    """Measuring events are even in the logarithm: the first after measure_steps, each so many times
+    as late as the one before. 0: every measure_steps.
+    """
     validate_steps: int = 0
     """Steps between validations, which then are the curve `val_loss`; 0: at the end alone."""
     ema_decay: float = 0.0
@@ -286,6 +290,12 @@ def check_trial(trial: Trial) -> None:
         _refuse("head_dim", trial.head_dim, "must be even (rotary position embedding turns pairs)")
     if trial.warmup_steps > trial.steps:
         _refuse("warmup_steps", trial.warmup_steps, f"must be at most steps={trial.steps}")
+    if trial.measure_ratio and not (trial.measure_ratio >= 1.001 and trial.measure_steps):
+        _refuse(
+            "measure_ratio",
+            trial.measure_ratio,
+            "must be 0, or at least 1.001 and measure_steps given",
+        )
     if (trial.activation == "topk") != (trial.activation_k > 0):
         _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")
     if trial.tied and trial.vocab < 2:
