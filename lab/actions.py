@@ -13,9 +13,10 @@ import numpy as np
 
 from lab import model, optim, train
 from lab.attention import attention_logits
+from lab.model import Measured
 from lab.neurons import CHUNKS, Watch
 from lab.program import Program
-from lab.train import Data, Inputs, Measured, State
+from lab.train import Data, Inputs, State
 
 Action = Callable[[Program, Inputs, Data, State], tuple[State, Measured]]
 

@@ -26,6 +26,7 @@ Learned = Sequence[Any]  # the row's numbers, in the order of its `start`
 # LR is near 1 there and near 1/80 under muP (results/lr_width), and a step of 1 is far for numbers
 # that start near 1
 UNIT_STEP = 2.0**-6
+NEAR_ZERO = 0.01  # h^2 that the density penalty takes for half there
 LEAST_LAMBDA = 0.01  # AGLU's has to stay above 0
 
 # 1. formulas -------------------------------------------------------------------------------------
@@ -204,3 +205,12 @@ def hidden(
         y = value(name, up, p, alpha)
     share = p[0] / up.shape[-1] if name == "topk" else 1.0
     return times(y, factor(unit, name, alpha, share))
+
+
+def penalty(hidden: jax.Array, l1: Number, density: Number) -> jax.Array:
+    """l1 times the mean |h| (2402.13516's, of a mean and not a sum, so that it means the same at
+    every width), and density times the mean of h^2 / (h^2 + NEAR_ZERO), which is near the share of
+    entries that are not 0 and has a gradient.
+    """
+    h = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
+    return l1 * jnp.abs(h).mean() + density * (h**2 / (h**2 + NEAR_ZERO)).mean()

@@ -6,9 +6,11 @@ A diagnostic of kind "step" is taken within every optimizer step (`lab.train.ste
 its curves' names there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ground import InputError
+from lab.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ DIAGNOSTICS = {
 }
 
 
+# Families of what every forward pass of training measures in each layer (`lab.model.Found`), a
+# member for each, `layers.003`; and whether a model of this shape has it
+LAYER_CURVES: dict[str, Callable[[Shape], bool]] = {}
+
+
 def named(text: str) -> tuple[str, ...]:
     """The names in a trial's `diagnostics`: separated by commas, each known, in the table's order
     and once, so that one set has one spelling.
@@ -72,9 +79,15 @@ def of_kind(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if DIAGNOSTICS[name].kind == kind)
 
 
-def step_curves(names: tuple[str, ...]) -> tuple[str, ...]:
+def step_curves(names: tuple[str, ...], shape: Shape) -> tuple[str, ...]:
     """What a step of a trial with these diagnostics measures, the loss first."""
-    return ("loss", *(c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves))
+    layers = [
+        f"{family}/layers.{layer:03d}"
+        for family, has in LAYER_CURVES.items()
+        if has(shape)
+        for layer in range(shape.depth)
+    ]
+    return ("loss", *(c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves), *layers)
 
 
 def check(diagnostics: str, measure_steps: int, batch: int) -> None:

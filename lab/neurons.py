@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from lab import mesh, model, train
+from lab.model import Measured
 from lab.program import Program
-from lab.train import Inputs, Measured
+from lab.train import Inputs
 
 RARE = 1e-3  # of tokens: a neuron active on fewer is dead to the authors of 2411.02335
 CHUNKS = (1, 2, 4, 8, 16, 32, 64)  # tokens of a chunk (2507.08771's code)
@@ -113,9 +114,9 @@ def watched(
 
     def mlp(
         m: model.Context, block: model.Block, x_BTD: jax.Array, layer: int, factor: Any
-    ) -> jax.Array:
+    ) -> tuple[jax.Array, model.Found]:
         hidden_BTF = change(layer, model.hidden(m, block, x_BTD), *block.matrices("down"))
-        return m.linear(hidden_BTF, block, "down", factor=factor)
+        return m.linear(hidden_BTF, block, "down", factor=factor), model.Found()
 
     return kernels._replace(mlp=mlp)
 

@@ -70,6 +70,10 @@ class Trial:
     """
     activation_k: int = 0
     """Hidden entries of the MLP that topk keeps for each token; of no other activation."""
+    activation_l1: float = 0.0
+    """Weight in the loss of the mean |hidden entry| of the MLP, summed over layers."""
+    activation_density: float = 0.0
+    """As activation_l1, of the mean h^2 / (h^2 + 0.01): about the share that is not 0."""
     qk_norm: bool = False
     """Normalise queries and keys in each head."""
     norm_gains: bool = False
@@ -172,6 +176,11 @@ class Trial:
         check_trial(self)
 
     @property
+    def penalised(self) -> bool:
+        """Whether the loss has a term of the MLP's hidden entries."""
+        return self.activation_l1 > 0 or self.activation_density > 0
+
+    @property
     def heads(self) -> int:
         return self.width // self.head_dim
 
@@ -249,7 +258,8 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "weight_decay", "eps", "z_loss", "beta_half_life_tokens", "unique_tokens", "warmup_steps",
     "base_width", "base_depth", "base_head_dim", "base_batch", "base_steps", "init_seed",
-    "data_seed", "measure_steps", "validate_steps", "activation_k",
+    "data_seed", "measure_steps", "validate_steps", "activation_k", "activation_l1",
+    "activation_density",
 )  # fmt: skip
 
 
@@ -294,7 +304,7 @@ def check_trial(trial: Trial) -> None:
         _refuse(
             "measure_ratio",
             trial.measure_ratio,
-            "must be 0, or at least 1.001 and measure_steps given",
+            "must be 0, or at least 1.001 with measure_steps",
         )
     if (trial.activation == "topk") != (trial.activation_k > 0):
         _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")

@@ -51,6 +51,7 @@ class Shape:
     qk_norm: bool
     norm_gains: bool
     tied: bool
+    penalised: bool  # the loss has a term of the MLP's hidden entries
     unit: bool  # unit-scaled ops
     precision: str
 

@@ -280,8 +280,8 @@ def numbers(trial: Trial) -> dict[str, Any]:
 
     `rules`: leaf name -> init_std, multiplier, lr, weight_decay, eps (see `Rule`). `lr`,
     `weight_decay`: the trial's, at the peak of the schedule. `branch`, `skip`: arrays of 2 x depth.
-    `z_loss` weighs log^2 Z. `activation_k`: under topk alone. Fields of `Scales` otherwise, `unit`
-    left out.
+    `z_loss` weighs log^2 Z. `activation_k`: under topk alone; `activation_l1`,
+    `activation_density`: where one is above 0. Fields of `Scales` otherwise, `unit` left out.
     """
     import numpy as np  # here: who only looks at trials does without
 
@@ -291,4 +291,6 @@ def numbers(trial: Trial) -> dict[str, Any]:
     out |= {"lr": trial.lr, "weight_decay": trial.weight_decay, "z_loss": trial.z_loss}
     if trial.activation == "topk":
         out["activation_k"] = trial.activation_k
+    if trial.penalised:
+        out |= {name: getattr(trial, name) for name in ("activation_l1", "activation_density")}
     return out | {"rules": {name: asdict(rule) for name, rule in rules(trial).items()}}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ground import InputError
-from lab import activate, model
+from lab import activate, model, neurons
 from lab.activations import TABLE
 from lab.parametrization import numbers
 from lab.program import shape_of
@@ -244,7 +244,7 @@ def test_a_model_trains_what_its_activation_learns(name, parametrization):
     shape, n = shape_of(t), numbers(t)
     params = model.init(shape, jax.random.key(0), n)
     tokens = jnp.arange(4 * 17).reshape(4, 17) * 7 % 37
-    grads = jax.grad(lambda p: model.loss(shape, p, tokens, n))(params)
+    grads = jax.grad(lambda p: model.loss(shape, p, tokens, n)[0])(params)
     assert ("act" in params["layers"]["000"]) == (name in LEARNS)
     if name in LEARNS:
         assert params["layers"]["000"]["act"].tolist() == [0.0] * len(TABLE[name].start)
@@ -266,3 +266,53 @@ def test_k_is_of_topk_alone():
     assert shape_of(several[0]) == shape_of(several[1])  # one program serves both
     with pytest.raises(InputError, match="alpha_ffn_act=0.5: has no effect"):
         numbers(dataclasses.replace(trial("u-mup", activation="relu"), alpha_ffn_act=0.5))
+
+
+@jax.enable_x64(True)
+@pytest.mark.parametrize("parametrization", ["completep", "u-mup"])
+@pytest.mark.parametrize("field", ["activation_l1", "activation_density"])
+def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization):
+    """Along a direction of one tensor, autodiff gives the loss and the penalty the same factor over
+    their finite differences: 1 under plain ops, one of the tensor's own under unit scaling.
+    """
+    bases = {"base_width": 16, "base_depth": 1} if parametrization == "completep" else {}
+    on, off = (
+        trial(parametrization, activation="silu", **bases, **{field: weight})
+        for weight in (3.0, 0.0)
+    )
+    assert off.run_id == trial(parametrization, activation="silu", **bases).run_id
+    n = numbers(on)
+    params = jax.tree.map(lambda w: w.astype(float), model.init(shape_of(on), jax.random.key(0), n))
+    tokens = jax.random.randint(jax.random.key(1), (4, 17), 0, 37)
+
+    def penalty(p):
+        seen = []
+        see = lambda layer, h, down: seen.append(h) or h  # noqa: E731
+        kernels = neurons.watched(model.PLAIN, see)
+        model.forward(shape_of(on), p, tokens[:, :-1], n, kernels=kernels)
+        terms = [jnp.abs(h) if field == "activation_l1" else h**2 / (h**2 + 0.01) for h in seen]
+        return 3.0 * sum(term.mean() for term in terms)
+
+    def loss(t):
+        return lambda p: model.loss(shape_of(t), p, tokens, n)[0]
+
+    assert loss(on)(params) == loss(off)(params)  # the value is the loss alone
+    for layer in ("000", "001"):
+        up = params["layers"][layer]["up"]
+        direction = jax.random.normal(jax.random.key(2), up.shape)
+
+        def at(h, layer=layer, up=up, direction=direction):
+            moved = params["layers"][layer] | {"up": up + h * direction}
+            return params | {"layers": params["layers"] | {layer: moved}}
+
+        def slope(f, at=at, up=up):
+            h = 1e-5 * up.std()
+            return float((f(at(h)) - f(at(-h))) / (2 * h))
+
+        def along(f, layer=layer, direction=direction):
+            return float((jax.grad(f)(params)["layers"][layer]["up"] * direction).sum())
+
+        of_loss = along(loss(off)) / slope(loss(off))
+        of_penalty = (along(loss(on)) - along(loss(off))) / slope(penalty)
+        assert of_penalty == pytest.approx(of_loss, rel=1e-4)
+        assert (of_loss == pytest.approx(1, rel=1e-4)) == (parametrization == "completep")

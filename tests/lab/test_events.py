@@ -46,7 +46,8 @@ def test_events_follow_from_the_trial():
 
 def test_events_that_are_even_in_the_logarithm():
     def at(steps, first=3, ratio=1.5):
-        t = trial(steps=steps, **ASKED | {"measure_steps": first, "measure_ratio": ratio})
+        when = {"measure_steps": first, "measure_ratio": ratio}
+        t = trial(steps=steps, warmup_steps=0, **ASKED | when)
         return list(events_of(t)["measure"])
 
     assert at(60) == [3, 4, 7, 10, 15, 23, 34, 51]

@@ -162,7 +162,7 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
 
     def gradients(use):
         kernels = choose(shape, 1, 16, use)
-        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, kernels=kernels))
+        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, kernels=kernels)[0])
 
     assert chains.fits(shape.width, shape.ff, shape.head_dim, 16)
     mapped, plain = jax.jit(jax.vmap(gradients(True)))(params, stacked), jax.jit(gradients(False))
@@ -250,7 +250,7 @@ def test_what_has_no_kernel_takes_the_plain_path():
                     jnp.arange(17)[None],
                     numbers(odd),
                     kernels=choose(shape, 1, 16, use),
-                )
+                )[0]
             )
             for use in (True, False)
         ]
@@ -264,7 +264,7 @@ def test_float64_is_not_narrowed_to_the_kernels_float32():
 
     def program(params):
         kernels = choose(shape, 2, 16, True)
-        run = jax.make_jaxpr(lambda p: model.loss(shape, p, tokens, n, kernels=kernels))(params)
+        run = jax.make_jaxpr(lambda p: model.loss(shape, p, tokens, n, kernels=kernels)[0])(params)
         return str(run), run.out_avals[0].dtype
 
     params = model.init(shape, jax.random.key(0), n)
