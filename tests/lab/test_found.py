@@ -21,8 +21,8 @@ TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 37, (4, 17)))
 def kernels(weight):
     """MLPs that penalise their output's mean square, and say how large it is."""
 
-    def mlp(m, block, x_BTD, share):
-        out_BTD, _ = model.mlp(m, block, x_BTD, share)
+    def mlp(m, block, x_BTD, layer, share):
+        out_BTD, _ = model.mlp(m, block, x_BTD, layer, share)
         square = jnp.mean(jnp.square(out_BTD.astype(jnp.float32)))
         return out_BTD, Found(weight * square, {"square": square})
 
@@ -76,8 +76,8 @@ def test_a_penalty_weighs_as_much_under_unit_ops(parametrization):
         def of(layer, weight, factor):
             calls = iter(range(shape.depth))
 
-            def mlp(m, block, x_BTD, share):
-                out_BTD, found = model.mlp(m, block, x_BTD, share)
+            def mlp(m, block, x_BTD, layer, share):
+                out_BTD, found = model.mlp(m, block, x_BTD, layer, share)
                 if next(calls) != layer:
                     return out_BTD, found
                 square = jnp.mean(jnp.square(factor * out_BTD))
