@@ -74,11 +74,9 @@ def test_a_penalty_weighs_as_much_under_unit_ops(parametrization):
         params = jax.tree.map(lambda x: x.astype(float), start(t))
 
         def of(layer, weight, factor):
-            calls = iter(range(shape.depth))
-
-            def mlp(m, block, x_BTD, layer, share):
-                out_BTD, found = model.mlp(m, block, x_BTD, layer, share)
-                if next(calls) != layer:
+            def mlp(m, block, x_BTD, at, share):
+                out_BTD, found = model.mlp(m, block, x_BTD, at, share)
+                if at != layer:
                     return out_BTD, found
                 square = jnp.mean(jnp.square(factor * out_BTD))
                 return factor * out_BTD, Found(weight * square, {"square": square})
