@@ -26,6 +26,7 @@ TABLE = (
     Column("depth", int, "layers", "of attention and MLP"),
     Column("heads", int, "heads", "of attention"),
     Column("ff", int, "entries", "of the MLP's hidden layer"),
+    Column("activation", str, "", "of the MLP"),
     Column("vocab", int, "entries", "of the tokenizer"),
     Column("sequence", int, _TOKENS, "of one sequence"),
     Column("parametrization", str, "", "name of the table of exponents"),
