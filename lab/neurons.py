@@ -24,10 +24,8 @@ CHUNKS = (1, 2, 4, 8, 16, 32, 64)  # tokens of a chunk (2507.08771's code)
 MORE_PERPLEXITY = 0.01
 BATCHES = 10  # of validation windows, at most (2411.02335's tool)
 CALIBRATION = 4096  # tokens that thresholds are found on
-HALVINGS, THRESHOLD_HALVINGS = (
-    10,
-    16,
-)  # to 1e-3 of CETT, and as many thresholds as the authors' 2^16
+HALVINGS = 10  # to 1e-3 of CETT
+THRESHOLD_HALVINGS = 16  # the authors have 2^16 thresholds
 
 # 1. who is active --------------------------------------------------------------------------------
 
@@ -69,9 +67,8 @@ def largest(
 
 def outputs(hidden: jax.Array, down_FD: jax.Array) -> jax.Array:
     """What each neuron adds to the MLP's output, as a norm: |h| |down|, (..., F) in float32."""
-    return jnp.abs(hidden.astype(jnp.float32)) * jnp.linalg.norm(
-        down_FD.astype(jnp.float32), axis=1
-    )
+    norm_F = jnp.linalg.norm(down_FD.astype(jnp.float32), axis=1)
+    return jnp.abs(hidden.astype(jnp.float32)) * jnp.expand_dims(norm_F, range(hidden.ndim - 1))
 
 
 def _norms(hidden_NF: jax.Array, down_FD: jax.Array) -> jax.Array:
