@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fits.table.opening import opened
-from ground import InputError
 from ground.columns import WSD_DECAY
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # what a row of a whole run says of its end
-ENDS = ("loss", "loss_se", "bits_per_byte", "flops", "flops_exact", "epochs", "tau", "seconds")
+ENDS = (
+    "loss", "loss_se", "bits_per_byte", "flops", "flops_exact", "epochs", "tau", "seconds",
+    "active_neurons", "dead_neurons", "activation_ratio",
+)  # fmt: skip
 FLAT = {"constant": 1.0, "wsd": 1 - WSD_DECAY}  # share of a run before its LR falls
 
 
 def curve_rows(data: Path, name: str) -> "tuple[pd.DataFrame, str] | None":
     """The curve `name` of each run: its columns, with `tokens` and `steps` up to there, the value
     under the curve's name, and whether the LR had begun to fall (`cooling`). And the source; None
-    of data without curves.
+    where no run has measured it.
     """
     import pandas as pd
 
@@ -32,12 +34,10 @@ def curve_rows(data: Path, name: str) -> "tuple[pd.DataFrame, str] | None":
         frame, source = store_curves(data), f"store {data.name}"
     else:
         frame, source = opened(data)
-    if "curves" not in frame or name in frame:
+    if "curves" not in frame:
         return None
     rows = [row for run in frame.to_dict("records") for row in _points(run, name)]
-    if not rows:
-        raise InputError(f"{name}: no run has measured it along the way")
-    return pd.DataFrame(rows), source
+    return (pd.DataFrame(rows), source) if rows else None
 
 
 def _points(run: dict[Any, Any], name: str) -> list[dict[str, Any]]:
