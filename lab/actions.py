@@ -13,8 +13,10 @@ import numpy as np
 
 from lab import model, optim, pruning, train
 from lab.attention import attention_logits
+from lab.model import Measured
+from lab.neurons import CHUNKS, Watch
 from lab.program import Program
-from lab.train import Data, Inputs, Measured, State
+from lab.train import Data, Inputs, State
 
 Action = Callable[[Program, Inputs, Data, State], tuple[State, Measured]]
 
@@ -52,6 +54,10 @@ def measure(program: Program, inputs: Inputs, data: Data, state: State) -> tuple
     if wanted := {"log_z", "attention_logit"} & set(program.diagnostics):
         seen = softmaxes(program, inputs, data, state)
         measured |= {name: seen[name] for name in sorted(wanted)}
+    if "neurons" in program.diagnostics:
+        measured |= neurons(program, inputs, data, state)
+    if "activation_ratio" in program.diagnostics:
+        measured |= watch(program, inputs, data, state).activation_ratio()
     return state, measured
 
 
@@ -85,6 +91,28 @@ def sparsity(masks: model.Tree) -> Measured:
     total = sum(mask.size for mask in each.values())
     measured: Measured = {f"sparsity/{path}": pruned[path] / each[path].size for path in each}
     return measured | {"sparsity": jnp.asarray(sum(pruned.values())) / total}
+
+
+def watch(program: Program, inputs: Inputs, data: Data, state: State) -> Watch:
+    params = optim.evaluated(program.optimizer, state.opt, state.params)
+    return Watch(program, inputs, data.val_N, params)
+
+
+def neurons(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:
+    """Who of the MLP's neurons is at work: layer by layer, and over layers for one token, for
+    chunks of 8 tokens and for the first 16 of a sequence (see `lab.neurons`).
+    """
+    seen = watch(program, inputs, data, state).neurons()
+    by_layer = {
+        f"{name}/layers.{layer:03d}": seen[name][layer]
+        for name in ("active", "dead", "rare", "always")
+        for layer in range(program.shape.depth)
+    }
+    return by_layer | {
+        "tls": seen["chunk"][0],
+        "cls_8": seen["chunk"][min(CHUNKS.index(8), len(seen["chunk"]) - 1)],
+        "unused_16": seen["unused"][min(16, program.shape.sequence) - 1],
+    }
 
 
 def softmaxes(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:

@@ -135,6 +135,14 @@ def store_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.
     return frame(found["row"] for found in open_store(path).scan(head, damaged))
 
 
+def store_curves(path: Path | str) -> "pd.DataFrame":
+    """The table of a store, with each run's curves as a Parquet has them. Nothing is written."""
+    import pandas as pd
+
+    rows = [_row(found) for found in open_store(path).scan(document)]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *CURVES])
+
+
 def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> int:
     """A store to CSV (the table's columns) or to Parquet (everything), by the suffix of `out`;
     returns the number of trials.

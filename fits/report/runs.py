@@ -65,7 +65,7 @@ def facts(table: "pd.DataFrame") -> tuple[list[tuple[str, str]], list[str]]:
         for name, text in out + [(text, _values(table, name)) for name, text in spoken.items()]
     ]
     said = [(name, text) for name, text in out if text]
-    return [*said, *_sparse(table)], [name for name, text in out if not text]
+    return [*said, *_sparse(table), *_neurons(table)], [name for name, text in out if not text]
 
 
 def _sparse(table: "pd.DataFrame") -> list[tuple[str, str]]:
@@ -75,6 +75,23 @@ def _sparse(table: "pd.DataFrame") -> list[tuple[str, str]]:
     found = [("sparsity", _values(table, "sparsity", 8))]
     names = ("params_nonzero", "params_nonzero_mean")
     return found + [(n.replace("_", " "), s) for n in names if (s := _span(table, n))]
+
+
+def _neurons(table: "pd.DataFrame") -> list[tuple[str, str]]:
+    """What runs measured of the MLP's neurons; nothing of those that did not."""
+    shares = {
+        "active_neurons": "active neurons", "dead_neurons": "dead neurons",
+        "activation_ratio": "neurons kept at 1 % more perplexity",
+    }  # fmt: skip
+    found = [(text, _shares(table, name)) for name, text in shares.items()]
+    found = [(text, said) for text, said in found if said]
+    return [("activation", _values(table, "activation", 8)), *found] if found else []
+
+
+def _shares(table: "pd.DataFrame", name: str) -> str:
+    values = numbers(table[name], name) if name in table else np.array([])
+    values = values[~np.isnan(values)]
+    return f"{values.min():.1%} to {values.max():.1%}" if len(values) else ""
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:

@@ -48,7 +48,9 @@ class Train(Trial):
     head_dim: int = 0
     """0: the largest of 64, 32, 16, 8, 4, 2 that divides the width into at least two heads."""
     ff: int = 0
-    """MLP width; 0: 3 x width."""
+    """MLP width; 0: 3 x width. A gated activation has three matrices to two: at 2/3 of the width it
+    has as many parameters.
+    """
     table: Path | None = None  # type: ignore[assignment]
     """A parametrization of your own: a table of exponents as JSON."""
     lr: float | None = None  # type: ignore[assignment]

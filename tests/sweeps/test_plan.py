@@ -1,6 +1,7 @@
 """What a plan's row counts."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,12 @@ def test_pruned_trials_cost_what_dense_ones_do() -> None:
     assert row.pruned == "static 0.5, 0.75" and dense.pruned == ""
     assert row.flops == pytest.approx(2 * dense.flops)
     assert row.flops_nonzero < 2 * dense.flops_nonzero
+
+
+def test_a_plan_says_what_computes_the_mlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [LONG, dataclasses.replace(LONG, activation="relu")]
+    assert plan.mlp_code(trials) == {"swiglu": "plain", "relu": "plain"}  # a CPU
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    low: dict[str, Any] = {"precision": "bfloat16", "head_dim": 32, "width": 64, "ff": 64}
+    wide = [dataclasses.replace(t, **low) for t in trials]
+    assert plan.mlp_code(wide) == {"swiglu": "chains", "relu": "plain"}
