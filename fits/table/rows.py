@@ -107,8 +107,8 @@ def read(
 
     `map` gives {our name: theirs}; `where` keeps rows with COLUMN=VALUE, or one of VALUE,VALUE;
     `best_over` names hyperparameters: of the rows that agree in `keys` only the one with the lowest
-    loss stays; `checkpoints`: of a run's rows the "last" with a `target`, or "all"; `every_status` keeps
-    diverged and failed runs. Raises InputError in one line when the file cannot be used.
+    loss stays; `checkpoints`: of a run's rows the "last" with a `target`, or "all"; `every_status`
+    keeps diverged and failed runs. Raises InputError in one line when the file cannot be used.
     """
     if checkpoints not in CHECKPOINTS:
         raise InputError(f"checkpoints={checkpoints!r}: must be one of {', '.join(CHECKPOINTS)}")

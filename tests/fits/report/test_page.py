@@ -19,6 +19,7 @@ from fits.report.page import render
 from fits.report.plots import style
 from fits.report.plots.law import law_figure
 from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
+from fits.report.runs import facts
 from fits.table.rows import read
 from ground import InputError
 from tests.fits import study
@@ -468,3 +469,12 @@ def test_a_word_among_the_sizes_is_named(runs) -> None:
     table = runs.assign(width=["J.5"] + ["32"] * (len(runs) - 1))
     with pytest.raises(InputError, match=r"width='J.5' in row 1: must be a number"):
         render("t", table, [], [])
+
+
+def test_sparse_weights_are_said_where_there_are_any(runs) -> None:
+    dense = facts(runs.assign(sparsity=0.0))
+    assert facts(runs) == dense and not any("sparsity" in name for name, _ in dense[0])
+    half = runs.assign(sparsity=[0.0, 0.5] * (len(runs) // 2), pruning="set", params_nonzero=1000)
+    said = dict(facts(half)[0])
+    assert said["sparsity"] == "0.0, 0.5" and said["pruning"] == "set"
+    assert said["params nonzero"] == "1,000"
