@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PRUNING = ("", "gradual", "nm", "static", "set")
 RAMPED = ("gradual", "nm")
 SCOPES = ("uniform", "global")
-PATTERNS = ("2:4", "4:8")  # 2309.08520, section 4.2
-# of the weights that a refresh of `set` drops: zeta of 1707.04780, section Methods
+PATTERNS = ("2:4", "4:8")  # those of 2309.08520
+# of the weights that a refresh of `set` drops: zeta of 1707.04780
 DROPPED = 0.3
 
 
