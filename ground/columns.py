@@ -45,6 +45,7 @@ TABLE = (
     Column("tau", float, "", "batch_tokens / (weight_decay tokens): AdamW's timescale, of the run"),
     Column("warmup_tokens", int, _TOKENS, "until the schedule's peak"),
     Column("schedule", str, "", "of the learning rate"),
+    Column("pruning", str, "", "how weights were pruned: gradual, nm, static or set; none: dense"),
     Column("sparsity", float, "", "share of zeros among the weights that may be pruned"),
     Column("experts", int, "experts", "of a routed layer; 1: dense"),
     Column("active_neurons", float, "", "share of the MLP's hidden entries not 0, after the run"),

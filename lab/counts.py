@@ -267,6 +267,7 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "weight_decay": decay_per_step(trial, rule),
         "tau": tau(trial, rule),
         "warmup_tokens": trial.warmup_steps * trial.batch_tokens,
+        "pruning": trial.pruning or None,
         "sparsity": sparsity.level(trial),
         "experts": 1,
         **neurons(result),

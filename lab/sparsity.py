@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PRUNING = ("", "gradual", "nm", "static", "set")
 RAMPED = ("gradual", "nm")
 SCOPES = ("uniform", "global")
-PATTERNS = ("2:4", "4:8")  # 2309.08520, section 4.2
-# of the weights that a refresh of `set` drops: zeta of 1707.04780, section Methods
+PATTERNS = ("2:4", "4:8")  # those of 2309.08520
+# of the weights that a refresh of `set` drops: zeta of 1707.04780
 DROPPED = 0.3
 
 
@@ -67,7 +67,7 @@ def level_at(trial: "Trial", step: int) -> float:
     start, end = window(trial)
     if trial.pruning not in RAMPED or step >= end:
         return level(trial)
-    return level(trial) * cubic(max(0.0, (step - start) / (end - start)))
+    return level(trial) * cubic(max(0.0, (step - start) / max(end - start, 1)))
 
 
 def refreshes(trial: "Trial") -> Sequence[int]:
@@ -115,10 +115,7 @@ def mean_zeros(trial: "Trial") -> float:
         return float(zeros(trial, level(trial)))
     at = [0, *refreshes(trial), trial.steps]
     spans = zip(at[:-1], at[1:], strict=True)
-    # before its first refresh a ramp prunes nothing, unless it has ended before the first step
-    levels = [level_at(trial, step) if step or not window(trial)[1] else 0.0 for step in at[:-1]]
-    held = sum(zeros(trial, s) * (b - a) for (a, b), s in zip(spans, levels, strict=True))
-    return held / trial.steps
+    return sum(zeros(trial, level_at(trial, a)) * (b - a) for a, b in spans) / trial.steps
 
 
 def check(trial: "Trial") -> None:

@@ -72,7 +72,7 @@ def _sparse(table: "pd.DataFrame") -> list[tuple[str, str]]:
     """Of runs with pruned weights: how many are zero, and what is left; nothing of dense runs."""
     if "sparsity" not in table or not (numbers(table["sparsity"], "sparsity") > 0).any():
         return []
-    found = [("sparsity", _values(table, "sparsity", 8))]
+    found = [(name, _values(table, name, 8)) for name in ("pruning", "sparsity") if name in table]
     names = ("params_nonzero", "params_nonzero_mean")
     return found + [(n.replace("_", " "), s) for n in names if (s := _span(table, n))]
 

@@ -105,10 +105,10 @@ def read(
 ) -> Table:
     """Rows of a store, a Parquet or a CSV under the table's column names.
 
-    `map` gives {our name: theirs}; `where` keeps rows with COLUMN=VALUE; `best_over` names
-    hyperparameters: of the rows that agree in `keys` only the one with the lowest loss stays;
-    `checkpoints`: of a run's rows the "last" with a `target`, or "all"; `every_status` keeps
-    diverged and failed runs. Raises InputError in one line when the file cannot be used.
+    `map` gives {our name: theirs}; `where` keeps rows with COLUMN=VALUE, or one of VALUE,VALUE;
+    `best_over` names hyperparameters: of the rows that agree in `keys` only the one with the lowest
+    loss stays; `checkpoints`: of a run's rows the "last" with a `target`, or "all"; `every_status`
+    keeps diverged and failed runs. Raises InputError in one line when the file cannot be used.
     """
     if checkpoints not in CHECKPOINTS:
         raise InputError(f"checkpoints={checkpoints!r}: must be one of {', '.join(CHECKPOINTS)}")
@@ -234,17 +234,21 @@ def _matches(frame: "pd.DataFrame", condition: str) -> "pd.Series":
             f"where={condition!r}: must be COLUMN=VALUE with one of the columns "
             f"{', '.join(map(str, frame.columns))}"
         )
+    values = value.split(",")
     if frame[column].dtype.kind in "ifub":
         try:
-            number = (
-                {"true": 1.0, "false": 0.0}[value.lower()]
-                if value.lower() in ("true", "false")
-                else float(value)
-            )
+            numbers = [
+                {"true": 1.0, "false": 0.0}[v.lower()]
+                if v.lower() in ("true", "false")
+                else float(v)
+                for v in values
+            ]
         except ValueError:
             raise InputError(f"where={condition!r}: {column} is a number") from None
-        return frame[column].astype(float) == number
-    return frame[column].isna() if value == "" else frame[column].astype(str) == value
+        return frame[column].astype(float).isin(numbers)
+    missing = frame[column].isna()
+    named = frame[column].astype(str).isin([value, *values]) & ~missing
+    return named | missing if "" in values else named
 
 
 def _keep(frame: "pd.DataFrame", keep: "pd.Series", reason: str, left: Left) -> "pd.DataFrame":

@@ -24,7 +24,9 @@ class Runs:
     one row a run.
     """
     where: tuple[str, ...] = ()
-    """Keep rows with COLUMN=VALUE (repeatable)."""
+    """Keep rows with COLUMN=VALUE, or one of COLUMN=VALUE,VALUE, of which an empty one is a missing
+    cell (repeatable).
+    """
     map: tuple[str, ...] = ()
     """Our column name = the file's, such as loss=val_loss (repeatable)."""
 

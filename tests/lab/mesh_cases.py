@@ -10,13 +10,14 @@ import json
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lab import dispatch, mesh, model, runtime
+from lab import dispatch, mesh, model, pruning, runtime
 from lab.kernels.choose import choose
 from lab.program import program_of, shape_of
 from lab.records import Trial
-from lab.train import inputs_of
+from lab.train import Data, inputs_of
 
 STEPS = 8
 SHAPE = {
@@ -114,6 +115,26 @@ def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
     }
 
 
+def pruned(over: jax.sharding.Mesh | None) -> dict:
+    """Masks by magnitude of weights as drawn, after a step and a refresh, and the weights beneath
+    them.
+    """
+    ramp = {"pruning": "gradual", "sparsity": 0.7, "prune_start": 0.0, "prune_end": 0.0}
+    one = dataclasses.replace(TRIAL, **ramp)
+    inputs = mesh.put(over, dispatch.stack([inputs_of(one, len(tokens()))], False), False)
+    data, program = Data(*[mesh.replicate(over, tokens())] * 2), program_of(one)
+    with mesh.scope(over):
+        state = dispatch.begin(program, False, inputs)
+        state, _ = dispatch.advance(program, False, inputs, data.train_N, state, 1)
+        due = mesh.put(over, np.ones((), bool), False)
+        state, _ = dispatch.act("prune", program, False, inputs, data, due, state)
+    beneath = pruning.masked(state.params, jax.tree.map(jnp.logical_not, state.masks))["layers"]
+    return {
+        "masks": [mesh.to_host(m).tolist() for m in jax.tree.leaves(state.masks)],
+        "beneath": sum(float(np.abs(mesh.to_host(w)).sum()) for w in jax.tree.leaves(beneath)),
+    }
+
+
 def layouts() -> dict:
     alone = [steps([trial], False, None) for trial in (COHORT[0], COHORT[7])]
     found = {
@@ -129,6 +150,7 @@ def layouts() -> dict:
     }
     for name in ("data", "fsdp", "inside", "all"):
         found[f"fused {name}"] = fused(mesh.make(**LAYOUTS[name]), "trial" in LAYOUTS[name], SCALED)
+    found |= {"pruned one": pruned(None), "pruned": pruned(mesh.make(**LAYOUTS["inside"]))}
     found["float8 inside"] = fused(mesh.make(**LAYOUTS["inside"]), False, FP8)
     return found
 

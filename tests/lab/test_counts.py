@@ -116,10 +116,12 @@ def test_pruned_weights_are_counted_out_and_embeddings_are_not():
         assert row["params"] == row["params_active"] == counts.params(dense)
         assert row["params"] - row["params_nonzero"] == share * hidden
         assert row["params"] - row["params_nonzero_mean"] == pytest.approx(mean * hidden, rel=2e-3)
-        assert row["sparsity"] == share and row["flops"] == counts.flops(dense)
+        assert (row["pruning"], row["sparsity"]) == (sparse.pruning, share)
+        assert row["flops"] == counts.flops(dense)
         assert counts.flops_nonzero(sparse) == 6 * row["params_nonzero_mean"] * sparse.tokens
     row = counts.row(dense, RESULT, "s")
-    assert row["params_nonzero_mean"] == row["params_nonzero"] and row["sparsity"] == 0
+    assert row["params_nonzero_mean"] == row["params_nonzero"]
+    assert row["sparsity"] == 0 and row["pruning"] is None
 
 
 @pytest.mark.parametrize(("available", "unique", "epochs"), [(960, 960, 2.0), (10_000, 1920, 1.0)])

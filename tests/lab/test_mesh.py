@@ -98,6 +98,13 @@ def test_fp8_kernels_run_on_each_device(found):
     assert found["float8 inside"]["on each device"] > 0
 
 
+def test_masks_are_those_of_one_device_to_the_last_weight(found):
+    got, one = found["pruned"], found["pruned one"]
+    assert got["masks"] == one["masks"] and got["beneath"] == one["beneath"] == 0
+    zeros = [1 - np.mean(mask) for mask in one["masks"]]
+    assert zeros == pytest.approx([0.7] * len(zeros), abs=1e-3)
+
+
 def test_parameters_are_in_as_many_parts_as_their_axes_say(found):
     assert found["data"]["parts"] == [1]
     assert found["fsdp"]["parts"] == [8]

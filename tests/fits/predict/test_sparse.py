@@ -7,8 +7,10 @@ from fits.engine.bootstrap import bootstrap
 from fits.fit import fit
 from fits.forms.sparse_weights import SparseDensity, SparseWeights
 from fits.optimum.sparsity import optimal_sparsity, ramp_cost
+from fits.predict.recipe import recipe
 from fits.predict.sources import from_fit, sources
 from fits.predict.sparse import choose
+from fits.record import Fit
 from fits.table.points import Points
 from ground import InputError
 from tests.fits.forms.test_sparsity import params
@@ -69,6 +71,20 @@ def test_the_interval_is_that_of_the_refits():
     best = [optimal_sparsity(p, 1e8, 1e11) for p in refits]
     low, high = np.percentile(best, [1, 99])
     assert found.calibration == pytest.approx((wide.high - wide.low) / (high - low), rel=0.1)
+
+
+def test_the_mean_of_the_parameters_is_that_of_the_ramp_where_nothing_else_is_said():
+    p = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
+    objective = {"name": "log-mse", "delta": None, "value": None}
+    source = from_fit(Fit("average-params", p, objective, 0, params_kind="nonzero"), "mean")
+    at = {"params": 1e8, "tokens": 1e10, "sparsity": 0.75}
+    made = recipe([source], at, "no_embed", extrapolate=True)
+    mean = 1e8 * (1 - 0.625 * 0.75)
+    expected = 1.8 + 480 / mean**0.35 + 2100 / 1e10**0.37
+    assert made.numbers["loss"].value == pytest.approx(expected)
+    assert "mean: params_nonzero_mean is that of the cubic ramp" in made.warnings
+    dense = recipe([source], at | {"sparsity": 0.0}, "no_embed", extrapolate=True)
+    assert not any("ramp" in said for said in dense.warnings)
 
 
 def test_without_a_law_of_sparse_weights_there_is_no_answer():

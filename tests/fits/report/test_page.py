@@ -20,6 +20,7 @@ from fits.report.page import render
 from fits.report.plots import style
 from fits.report.plots.law import law_figure
 from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
+from fits.report.runs import facts
 from fits.table.rows import read
 from ground import InputError
 from tests.fits import study
@@ -479,3 +480,12 @@ def test_neurons_are_told_where_they_were_measured():
     assert facts["activation"] == "relu, swiglu" and facts["active neurons"] == "30.0% to 100.0%"
     assert facts["dead neurons"] == "0.0% to 0.4%"
     assert "neurons kept at 1 % more perplexity" not in facts
+
+
+def test_sparse_weights_are_said_where_there_are_any(runs) -> None:
+    dense = facts(runs.assign(sparsity=0.0))
+    assert facts(runs) == dense and not any("sparsity" in name for name, _ in dense[0])
+    half = runs.assign(sparsity=[0.0, 0.5] * (len(runs) // 2), pruning="set", params_nonzero=1000)
+    said = dict(facts(half)[0])
+    assert said["sparsity"] == "0.0, 0.5" and said["pruning"] == "set"
+    assert said["params nonzero"] == "1,000"

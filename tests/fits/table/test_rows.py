@@ -125,6 +125,22 @@ def test_diverged_duplicate_and_earlier_rows_are_counted() -> None:
     assert len(read(pd.concat([early, runs]), checkpoints="all").frame) == 12
 
 
+def test_where_takes_one_of_several_and_what_is_missing(tmp_path) -> None:
+    (tmp_path / "runs.csv").write_text(
+        'pruning,width,params,loss\n,1,1e6,3\nset,2,2e6,2.9\ngradual,3,3e6,2.8\n"a,b",4,4e6,2.7\n'
+    )
+
+    def widths(condition: str) -> list[int]:
+        found = read(tmp_path / "runs.csv", where=[condition], keys=())
+        return found.frame["width"].tolist()
+
+    assert widths("pruning=") == [1] and widths("pruning=set") == [2]
+    assert widths("pruning=,set") == [1, 2] and widths("pruning=set,gradual") == [2, 3]
+    assert widths("pruning=a,b") == [4] and widths("width=1,3") == [1, 3]
+    with pytest.raises(InputError, match="where='width=1,x': width is a number"):
+        widths("width=1,x")
+
+
 def test_the_last_step_of_a_run_counts_wherever_its_row_stands() -> None:
     runs = frame().drop(columns="tokens")
     kept = read(pd.concat([runs.assign(step=900), runs.assign(step=300, loss=4.0)]))
