@@ -20,6 +20,7 @@ from flax import nnx
 from lab import activate, mesh, ops
 from lab.attention import attention
 from lab.draws import normals
+from lab.records import PENALTIES
 from lab.shape import FP8, TENSORS, Shape, axis_sizes, gated, tensors
 from lab.xent import cross_entropy
 
@@ -203,8 +204,7 @@ def penalty(m: "Context", hidden_BTF: jax.Array) -> jax.Array:
     """
     if m.shape.unit:
         hidden_BTF = ops.scale_bwd(hidden_BTF, (m.shape.ff / m.shape.width) ** 0.5)
-    weights = m.numbers["activation_l1"], m.numbers["activation_density"]
-    return activate.penalty(hidden_BTF, *weights)
+    return activate.penalty(hidden_BTF, *(m.numbers[name] for name in PENALTIES))
 
 
 def enter(
