@@ -178,16 +178,10 @@ class Kernels(NamedTuple):
 
 def hidden(m: "Context", block: Block, x_BTD: jax.Array) -> jax.Array:
     """The MLP's hidden entries, BTF: the activation of x up, or of x gate and x up."""
-    name, unit = m.shape.activation, m.shape.unit
-    if gated(name):
+    if gated(m.shape.activation):
         both_BTnF = m.linear(x_BTD, block, "up", "gate")
-        up_BTF, gate_BTF = both_BTnF[..., 0, :], both_BTnF[..., 1, :]
-    else:
-        up_BTF, gate_BTF = m.linear(x_BTD, block, "up"), None
-    p: Any = (m.numbers["activation_k"],) if name == "topk" else ()
-    if hasattr(block, "act"):
-        p = activate.learned(unit, name, block.act[...], up_BTF)
-    return activate.hidden(unit, name, up_BTF, gate_BTF, m.numbers["ffn_act"], p)
+        return m.hidden(block, both_BTnF[..., 0, :], both_BTnF[..., 1, :])
+    return m.hidden(block, m.linear(x_BTD, block, "up"), None)
 
 
 def mlp(
@@ -305,6 +299,14 @@ class Context:
         op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
         in_fp8 = self.shape.precision == "float8" and names[0] in FP8
         return op(x, w, self.rule(names[0])["multiplier"], factor, in_fp8)
+
+    def hidden(self, block: Block, up: jax.Array, gate: jax.Array | None) -> jax.Array:
+        """The activation of an MLP's products, along their last axis."""
+        name, unit = self.shape.activation, self.shape.unit
+        p: Any = (self.numbers["activation_k"],) if name == "topk" else ()
+        if hasattr(block, "act"):
+            p = activate.learned(unit, name, block.act[...], up)
+        return activate.hidden(unit, name, up, gate, self.numbers["ffn_act"], p)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])
