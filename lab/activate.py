@@ -19,7 +19,7 @@ from jax.scipy.special import erf
 from jax.scipy.stats import norm
 
 from lab.activations import PAU_DEGREES, SAU, TABLE
-from lab.ops import Number, glu, log_interpolate, rms_norm, scale_bwd, times
+from lab.ops import Number, glu, log_interpolate, scale_bwd, times
 
 Learned = Sequence[Any]  # the row's numbers, in the order of its `start`
 # What a learned number moves by under unit scaling, to what a weight of unit scale does: the best
@@ -27,6 +27,7 @@ Learned = Sequence[Any]  # the row's numbers, in the order of its `start`
 # that start near 1
 UNIT_STEP = 2.0**-6
 NEAR_ZERO = 0.01  # h^2 that the density penalty takes for half there
+CHUNK = 64  # tokens (2507.08771's code)
 LEAST_LAMBDA = 0.01  # AGLU's has to stay above 0
 
 # 1. formulas -------------------------------------------------------------------------------------
@@ -59,7 +60,9 @@ def _polynomial(x: jax.Array, p: Learned) -> jax.Array:
 
 
 def _polynorm(x: jax.Array, p: Learned) -> jax.Array:
-    return p[0] + sum(a * rms_norm(x**i) for i, a in enumerate(p[1:], 1))
+    powers = ((a, x**i) for i, a in enumerate(p[1:], 1))
+    normed = (a * y * jax.lax.rsqrt(jnp.mean(y**2, -1, keepdims=True) + 1e-6) for a, y in powers)
+    return p[0] + sum(normed)
 
 
 def _pau(x: jax.Array, p: Learned) -> jax.Array:
@@ -207,10 +210,26 @@ def hidden(
     return times(y, factor(unit, name, alpha, share))
 
 
-def penalty(hidden: jax.Array, l1: Number, density: Number) -> jax.Array:
+def penalty(hidden_BTF: jax.Array, l1: Number, density: Number, chunk: Number) -> jax.Array:
     """l1 times the mean |h| (2402.13516's, of a mean and not a sum, so that it means the same at
-    every width), and density times the mean of h^2 / (h^2 + NEAR_ZERO), which is near the share of
-    entries that are not 0 and has a gradient.
+    every width), density times the mean of h^2 / (h^2 + NEAR_ZERO), which is near the share of
+    entries that are not 0 and has a gradient, and chunk times `chunk_loss`.
     """
-    h = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
-    return l1 * jnp.abs(h).mean() + density * (h**2 / (h**2 + NEAR_ZERO)).mean()
+    h_BTF = hidden_BTF.astype(jnp.promote_types(hidden_BTF.dtype, jnp.float32))
+    size_BTF, square_BTF = jnp.abs(h_BTF), h_BTF**2
+    total_BT1 = size_BTF.sum(-1, keepdims=True)
+    share_BTF = size_BTF / jnp.where(total_BT1 > 0, total_BT1, 1)
+    near = (square_BTF / (square_BTF + NEAR_ZERO)).mean()
+    tokens = min(CHUNK, h_BTF.shape[1])
+    return l1 * size_BTF.mean() + density * near + chunk * chunk_loss(share_BTF, tokens)
+
+
+def chunk_loss(share_BTF: jax.Array, chunk: int) -> jax.Array:
+    """The mean over neurons and chunks of 1 - prod (1 - share) over a chunk's tokens: were a share
+    the chance to be active, the share of neurons that a chunk activates (2507.08771).
+    """
+    B, T, F = share_BTF.shape
+    whole = share_BTF[:, : T - T % chunk].reshape(B, -1, chunk, F)
+    # the authors add 1e-5 to what the logarithm is taken of
+    idle = jnp.exp(jnp.log1p(-jnp.minimum(whole, 1 - 1e-5)).sum(2))
+    return 1 - idle.mean()

@@ -69,7 +69,7 @@ TABLE: dict[str, Activation] = {
     ),
     "sau": Activation("a leaky ReLU of slope a, convolved with N(0, s^2)", "2109.13210"),
     "crrelu": Activation(
-        "max(x, 0) + e x exp(-x^2 / 2)", "ICLR 2025, CRReLU", kink=0.0, start={"e": 0.01}
+        "max(x, 0) + e x exp(-x^2 / 2)", "ICLR 2025, CRReLU", kink=0.01, start={"e": 0.01}
     ),
     # drawn from U(0, 1) in the authors' code; at 1 it is SiLU
     "aglu": Activation(

@@ -20,6 +20,7 @@ from flax import nnx
 from lab import activate, mesh, ops
 from lab.attention import attention
 from lab.draws import normals
+from lab.records import PENALTIES
 from lab.shape import FP8, TENSORS, Shape, axis_sizes, gated, tensors
 from lab.xent import cross_entropy
 
@@ -177,16 +178,10 @@ class Kernels(NamedTuple):
 
 def hidden(m: "Context", block: Block, x_BTD: jax.Array) -> jax.Array:
     """The MLP's hidden entries, BTF: the activation of x up, or of x gate and x up."""
-    name, unit = m.shape.activation, m.shape.unit
-    if gated(name):
+    if gated(m.shape.activation):
         both_BTnF = m.linear(x_BTD, block, "up", "gate")
-        up_BTF, gate_BTF = both_BTnF[..., 0, :], both_BTnF[..., 1, :]
-    else:
-        up_BTF, gate_BTF = m.linear(x_BTD, block, "up"), None
-    p: Any = (m.numbers["activation_k"],) if name == "topk" else ()
-    if hasattr(block, "act"):
-        p = activate.learned(unit, name, block.act[...], up_BTF)
-    return activate.hidden(unit, name, up_BTF, gate_BTF, m.numbers["ffn_act"], p)
+        return m.hidden(block, both_BTnF[..., 0, :], both_BTnF[..., 1, :])
+    return m.hidden(block, m.linear(x_BTD, block, "up"), None)
 
 
 def mlp(
@@ -203,8 +198,7 @@ def penalty(m: "Context", hidden_BTF: jax.Array) -> jax.Array:
     """
     if m.shape.unit:
         hidden_BTF = ops.scale_bwd(hidden_BTF, (m.shape.ff / m.shape.width) ** 0.5)
-    weights = m.numbers["activation_l1"], m.numbers["activation_density"]
-    return activate.penalty(hidden_BTF, *weights)
+    return activate.penalty(hidden_BTF, *(m.numbers[name] for name in PENALTIES))
 
 
 def enter(
@@ -305,6 +299,14 @@ class Context:
         op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
         in_fp8 = self.shape.precision == "float8" and names[0] in FP8
         return op(x, w, self.rule(names[0])["multiplier"], factor, in_fp8)
+
+    def hidden(self, block: Block, up: jax.Array, gate: jax.Array | None) -> jax.Array:
+        """The activation of an MLP's products, along their last axis."""
+        name, unit = self.shape.activation, self.shape.unit
+        p: Any = (self.numbers["activation_k"],) if name == "topk" else ()
+        if hasattr(block, "act"):
+            p = activate.learned(unit, name, block.act[...], up)
+        return activate.hidden(unit, name, up, gate, self.numbers["ffn_act"], p)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])

@@ -191,12 +191,6 @@ class Watch:
         }
         return {**shares, "chunk": chunk, "unused": unused_T}
 
-    def thresholds(
-        self, most: jax.Array, layers: Sequence[tuple[jax.Array, jax.Array]]
-    ) -> jax.Array:
-        """(L,): of each layer at one CETT for all."""
-        return jnp.stack([threshold(h.reshape(-1, h.shape[-1]), w, most) for h, w in layers])
-
     def without(self, threshold_L: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean loss without the neurons that add no more than their layer's threshold, and the
         share of neurons kept.

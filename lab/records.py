@@ -29,6 +29,8 @@ OPTIMIZERS = (
     "prodigy",
 )
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
+# fields: weights of terms of the MLP's hidden entries in the loss (`lab.activate.penalty`)
+PENALTIES = ("activation_l1", "activation_density", "activation_chunk")
 PRECISIONS = ("float32", "bfloat16", "float8")
 STATUSES = ("done", "diverged", "failed")
 
@@ -74,6 +76,10 @@ class Trial:
     """Weight in the loss of the mean |hidden entry| of the MLP, summed over layers."""
     activation_density: float = 0.0
     """As activation_l1, of the mean h^2 / (h^2 + 0.01): about the share that is not 0."""
+    activation_chunk: float = 0.0
+    """As activation_l1, of the share of hidden entries that 64 tokens together activate, were |h|
+    over its token's sum the chance to be active (2507.08771).
+    """
     qk_norm: bool = False
     """Normalise queries and keys in each head."""
     norm_gains: bool = False
@@ -196,7 +202,7 @@ class Trial:
     @property
     def penalised(self) -> bool:
         """Whether the loss has a term of the MLP's hidden entries."""
-        return self.activation_l1 > 0 or self.activation_density > 0
+        return any(getattr(self, name) > 0 for name in PENALTIES)
 
     @property
     def heads(self) -> int:
@@ -278,8 +284,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "weight_decay", "eps", "z_loss", "beta_half_life_tokens", "unique_tokens", "warmup_steps",
     "base_width", "base_depth", "base_head_dim", "base_batch", "base_steps", "init_seed",
-    "data_seed", "measure_steps", "validate_steps", "activation_k", "activation_l1",
-    "activation_density",
+    "data_seed", "measure_steps", "validate_steps", "activation_k", *PENALTIES,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from lab.activations import TABLE
 from lab.parametrization.builtin import TABLES
 from lab.parametrization.monomial import Monomial
 from lab.parametrization.table import FAMILIES, Row, Table, Update, from_json
-from lab.records import Trial
+from lab.records import PENALTIES, Trial
 from lab.shape import GROWING, TENSORS, Tensor, axis_sizes, tensors
 from lab.sparsity import level
 
@@ -282,8 +282,8 @@ def numbers(trial: Trial) -> dict[str, Any]:
 
     `rules`: leaf name -> init_std, multiplier, lr, weight_decay, eps (see `Rule`). `lr`,
     `weight_decay`: the trial's, at the peak of the schedule. `branch`, `skip`: arrays of 2 x depth.
-    `z_loss` weighs log^2 Z. `activation_k`: under topk alone; `activation_l1`,
-    `activation_density`: where one is above 0. Fields of `Scales` otherwise, `unit` left out.
+    `z_loss` weighs log^2 Z. `activation_k`: under topk alone; PENALTIES:
+    where one is above 0. Fields of `Scales` otherwise, `unit` left out.
     """
     import numpy as np  # here: who only looks at trials does without
 
@@ -294,5 +294,5 @@ def numbers(trial: Trial) -> dict[str, Any]:
     if trial.activation == "topk":
         out["activation_k"] = trial.activation_k
     if trial.penalised:
-        out |= {name: getattr(trial, name) for name in ("activation_l1", "activation_density")}
+        out |= {name: getattr(trial, name) for name in PENALTIES}
     return out | {"rules": {name: asdict(rule) for name, rule in rules(trial).items()}}

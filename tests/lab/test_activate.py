@@ -167,14 +167,14 @@ def test_zoo(name):
 
 def test_the_derivative_at_a_kink_is_the_tables():
     for name, row in TABLE.items():
-        if row.kink is not None and name not in ("polyrelu", "crrelu"):
+        if row.kink is not None:
             gate = jnp.ones(4) if row.gated else None
             args = (gate, jnp.zeros(4)) if row.gated else (jnp.zeros(4), None)
             place = int(row.gated)
             slope = jax.grad(
                 lambda *a, n=name: activate.hidden(False, n, *a, 1.0, start(n)).sum(), place
             )(*args)
-            assert slope.tolist() == [row.kink] * 4, name
+            assert slope.tolist() == pytest.approx([row.kink] * 4), name
 
 
 # 3. gains ----------------------------------------------------------------------------------------
@@ -271,10 +271,35 @@ def test_k_is_of_topk_alone():
         numbers(dataclasses.replace(trial("u-mup", activation="relu"), alpha_ffn_act=0.5))
 
 
+def test_the_chunk_loss_of_the_sheet():
+    """Check 19: expected activation of a chunk of two tokens."""
+    share = jnp.array([[[0.5, 0.5, 0.0, 0.0], [0.5, 0.0, 0.5, 0.0]]])
+    assert float(activate.chunk_loss(share, 2)) == pytest.approx(0.4375)
+    certain = jnp.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+    assert float(activate.chunk_loss(certain, 2)) == pytest.approx(1, abs=1e-4)  # a rest left out
+    assert bool(jnp.isfinite(jax.grad(activate.chunk_loss)(certain, 2)).all())
+
+
+def chunk_term(h):
+    share = jnp.abs(h) / jnp.abs(h).sum(-1, keepdims=True)
+    return (1 - (1 - share).prod(1)).mean()  # sequences of 16 tokens are one chunk each
+
+
+TERMS = {
+    "activation_l1": lambda h: jnp.abs(h).mean(),
+    "activation_density": lambda h: (h**2 / (h**2 + 0.01)).mean(),
+    "activation_chunk": chunk_term,
+}
+
+
 @jax.enable_x64(True)
 @pytest.mark.parametrize(
     ("field", "parametrization"),
-    [("activation_l1", "completep"), ("activation_l1", "u-mup"), ("activation_density", "u-mup")],
+    [
+        ("activation_l1", "completep"),
+        ("activation_chunk", "u-mup"),
+        ("activation_density", "u-mup"),
+    ],
 )
 def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization):
     """Along a direction of one tensor, autodiff gives the loss and the penalty the same factor over
@@ -295,8 +320,7 @@ def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization):
         see = lambda layer, h, down: seen.append(h) or h  # noqa: E731
         kernels = neurons.watched(model.PLAIN, see)
         model.forward(shape_of(on), p, tokens[:, :-1], n, kernels=kernels)
-        terms = [jnp.abs(h) if field == "activation_l1" else h**2 / (h**2 + 0.01) for h in seen]
-        return 3.0 * sum(term.mean() for term in terms)
+        return 3.0 * sum(TERMS[field](h) for h in seen)
 
     def loss(t):
         return jax.jit(lambda p: model.loss(shape_of(t), p, tokens, n)[0])

@@ -146,3 +146,29 @@ def test_gated_and_smooth_activations_are_measured_too():
     assert result.curves["active/layers.000"].values[0] == pytest.approx(1, abs=1e-3)
     assert 0 < result.curves["activation_ratio"].values[0] < 0.99
     assert 0.9 < result.curves["perplexity_ratio"].values[0] < 1.01
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_neurons_grow_lazy(width):
+    """2210.06313: trained, fewer of a ReLU's entries are active; topk's are as many throughout."""
+    own = {"measure_steps": 1, "measure_ratio": 2.5, "diagnostics": "neurons", "steps": 120}
+    relu = dataclasses.replace(RELU, width=width, ff=4 * width, **own)
+    still = dataclasses.replace(relu, lr=1e-6)
+    active = [
+        [1 - x for x in result.curves["tls"].values]
+        for result in population.train([relu, still], CORPUS, "turn")
+    ]
+    assert active[0][0] == pytest.approx(0.5, abs=0.05) and active[0][-1] < active[0][0] - 0.05
+    assert active[1][-1] == pytest.approx(active[1][0], abs=0.01)  # not without training
+    if width == 16:
+        few = dataclasses.replace(relu, activation="topk", activation_k=8)
+        (result,) = population.train([few], CORPUS, "turn")
+        assert result.curves["tls"].values == (1 - 8 / 64,) * len(result.curves["tls"].steps)
+
+
+def test_mapped_trials_measure_what_each_does_alone(trained):
+    _, curves = trained
+    mapped, _ = population.train([RELU, dataclasses.replace(RELU, lr=0.1)], CORPUS, "map")
+    assert mapped.curves.keys() == curves.keys()
+    for name in set(curves) - {"loss", "cett", "perplexity_ratio"}:
+        assert mapped.curves[name].values == pytest.approx(curves[name].values, abs=5e-3), name
