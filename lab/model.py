@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lab import mesh, ops
+from lab import experts, mesh, ops
 from lab.attention import attention
 from lab.draws import normals
 from lab.shape import FP8, TENSORS, Shape, axis_sizes, gated, tensors
@@ -79,7 +79,12 @@ class Block(nnx.Module):
     def mlp(
         self, m: "Context", x_BTD: jax.Array, layer: int, factor: Number
     ) -> tuple[jax.Array, "Found"]:
-        return m.kernels.mlp(m, self, x_BTD, factor)
+        if not m.shape.experts:
+            return m.kernels.mlp(m, self, x_BTD, factor)
+        out_BTD, penalty, measured = experts.mlp(m, self, x_BTD, factor)
+        if m.shape.shared_experts:
+            out_BTD = out_BTD + m.kernels.mlp(m, self, x_BTD, factor)[0]
+        return out_BTD, Found(penalty, measured)
 
     def matrices(self, *names: str) -> tuple[jax.Array, ...]:
         return tuple(getattr(self, name)[...] for name in names)
@@ -177,13 +182,11 @@ class Kernels(NamedTuple):
 
 def mlp(m: "Context", block: Block, x_BTD: jax.Array, factor: Number) -> tuple[jax.Array, Found]:
     """The activation of x up, or of x gate and x up, times down."""
-    alpha = m.numbers["ffn_act"]
     if gated(m.shape.activation):
         both_BTnF = m.linear(x_BTD, block, "up", "gate")
-        hidden_BTF = ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha)
-        hidden_BTF = ops.times(hidden_BTF, m.ops.glu_factor(alpha))
+        hidden_BTF = m.hidden(both_BTnF[..., 0, :], both_BTnF[..., 1, :])
     else:
-        hidden_BTF = m.ops.ungated[m.shape.activation](m.linear(x_BTD, block, "up"), alpha)
+        hidden_BTF = m.hidden(m.linear(x_BTD, block, "up"), None)
     return m.linear(hidden_BTF, block, "down", factor=factor), Found()
 
 
@@ -215,7 +218,7 @@ class Context:
     tap: Tap | None = None
     remat: str = ""
     kernels: Kernels = PLAIN
-    tokens: int = 1  # that the loss is the mean of
+    tokens_BT: Any = None
 
     @property
     def ops(self) -> ops.Ops:
@@ -269,7 +272,7 @@ class Context:
         if not self.shape.unit:
             return 1.0
         n = self.numbers
-        gradient = self.ops.loss_gradient(self.tokens, self.shape.vocab, n["loss"])
+        gradient = self.ops.loss_gradient(self.tokens_BT.size, self.shape.vocab, n["loss"])
         return gradient * n["readout_backward"] / n["readout"] / self.scales(i)[0]
 
     def dtype(self, param: nnx.Param) -> Any:
@@ -285,6 +288,13 @@ class Context:
         op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
         in_fp8 = self.shape.precision == "float8" and names[0] in FP8
         return op(x, w, self.rule(names[0])["multiplier"], factor, in_fp8)
+
+    def hidden(self, up: jax.Array, gate: jax.Array | None) -> jax.Array:
+        """The MLP's hidden entries."""
+        alpha = self.numbers["ffn_act"]
+        if gate is None:
+            return self.ops.ungated[self.shape.activation](up, alpha)
+        return ops.times(ops.glu(up, gate, alpha), self.ops.glu_factor(alpha))
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])
@@ -308,8 +318,8 @@ def axes(shape: Shape) -> Tree:
 
 
 def init(shape: Shape, key: jax.Array, numbers: Mapping[str, Any]) -> Tree:
-    """Float32 parameters: N(0, init_std^2), gains 1. Each leaf's draw depends on its path and the
-    key alone, not on what else there is.
+    """Float32 parameters: N(0, init_std^2), gains 1, biases 0. Each leaf's draw depends on its path
+    and the key alone, not on what else there is.
     """
     shapes = _structure(shape)[1]
     sizes = {
@@ -321,7 +331,8 @@ def init(shape: Shape, key: jax.Array, numbers: Mapping[str, Any]) -> Tree:
 
     def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if len(leaf.shape) == 1:
-            return jnp.ones(leaf.shape, jnp.float32)
+            start = float(TENSORS[tensor_name(path)].role != "balance")
+            return jnp.full(leaf.shape, start, jnp.float32)
         std = jnp.asarray(numbers["rules"][tensor_name(path)]["init_std"], jnp.float32)
         return drawn[jax.tree_util.keystr(path)].reshape(leaf.shape) * std
 
@@ -348,7 +359,7 @@ def forward(
     attention logits), `logits`.
     """
     decoder = nnx.merge(_structure(shape)[0], params)
-    return decoder(Context(shape, numbers, tap, remat, kernels), tokens_BT)
+    return decoder(Context(shape, numbers, tap, remat, kernels, tokens_BT), tokens_BT)
 
 
 def loss(
@@ -364,7 +375,7 @@ def loss(
     penalties, its value does not; unit ops scale the gradient.
     """
     tokens_BT, targets_BT = tokens_BS[:, :-1], tokens_BS[:, 1:]
-    m = Context(shape, numbers, None, remat, kernels, targets_BT.size)
+    m = Context(shape, numbers, None, remat, kernels, tokens_BT)
     gradient = m.ops.loss_gradient(targets_BT.size, shape.vocab, numbers["loss"])
     decoder = nnx.merge(_structure(shape)[0], params)
     x_BTD, found = decoder.last(m, tokens_BT)

@@ -51,7 +51,9 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
     if hopper_attends:
         names["attention"] = "hopper_attention"
 
-    if fp8:
+    if shape.experts:  # what goes to them is not known before they are chosen
+        mlp, names["mlp"] = PLAIN.mlp, "plain"
+    elif fp8:
         mlp, names["mlp"] = _mlp_fp8, "chains_fp8"
     elif hopper_mlp.fits(shape.width, shape.ff // mesh.parts("tensor"), rows):
         mlp, names["mlp"] = _mlp_in_products, "hopper_mlp"
@@ -77,9 +79,8 @@ def _fits(shape: Shape, sequences: int, tokens: int) -> bool:
     if sequences % batch or shape.heads % tensor or shape.ff % tensor or shape.width % fsdp:
         return False
     rows = sequences // batch * tokens
-    return shape.activation == "swiglu" and chains.fits(
-        shape.width, shape.ff // tensor, shape.head_dim, rows
-    )
+    ff = shape.width if shape.experts else shape.ff // tensor  # no chain for experts
+    return shape.activation == "swiglu" and chains.fits(shape.width, ff, shape.head_dim, rows)
 
 
 # 1. attention ------------------------------------------------------------------------------------
@@ -160,7 +161,8 @@ def _owed(m: Context, i: int) -> Number | None:
     """What the FP8 products at the start of branch i leave to whoever made their input: a factor on
     its gradient.
     """
-    if m.shape.precision != "float8" or (i % 2 == 0 and m.shape.qk_norm):
+    plain = m.shape.experts if i % 2 else m.shape.qk_norm
+    if m.shape.precision != "float8" or plain:
         return None
     return m.shape.ff**-0.5 if i % 2 else m.rule("q")["multiplier"]
 

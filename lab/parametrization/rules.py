@@ -12,8 +12,10 @@ from lab.parametrization.table import FAMILIES, Row, Table, Update, from_json
 from lab.records import Trial
 from lab.shape import GROWING, TENSORS, Tensor, axis_sizes, tensors
 
+# The trial's numbers that routed experts alone read
+ROUTING = ("balance_loss", "router_z_loss", "router_threshold", "balance_bias")
 
-# axes that a wider model lengthens; vocab and head_dim do not grow
+
 @dataclass(frozen=True)
 class Rule:
     """One tensor's numbers. The tensor acts as `multiplier` x w, w starts at N(0, init_std^2)
@@ -190,7 +192,7 @@ def _eps(trial: Trial, table: Table) -> float:
 
 
 def _rule(trial: Trial, table: Table, tensor: Tensor) -> Rule:
-    row = table.rows[tensor.role]
+    row = table.row(tensor.role)
     update = _update(table, row, tensor.role, trial)
     values = _variables(trial, table) | _fans(trial, tensor.axes)
 
@@ -279,7 +281,8 @@ def numbers(trial: Trial) -> dict[str, Any]:
 
     `rules`: leaf name -> init_std, multiplier, lr, weight_decay, eps (see `Rule`). `lr`,
     `weight_decay`: the trial's, at the peak of the schedule. `branch`, `skip`: arrays of 2 x depth.
-    `z_loss` weighs log^2 Z. Fields of `Scales` otherwise, `unit` left out.
+    `z_loss` weighs log^2 Z. Of routed experts ROUTING. Fields of `Scales` otherwise, `unit` left
+    out.
     """
     import numpy as np  # here: who only looks at trials does without
 
@@ -287,4 +290,6 @@ def numbers(trial: Trial) -> dict[str, Any]:
     out = {name: value for name, value in named.items() if name != "unit"}
     out |= {"branch": np.asarray(named["branch"]), "skip": np.asarray(named["skip"])}
     out |= {"lr": trial.lr, "weight_decay": trial.weight_decay, "z_loss": trial.z_loss}
+    if trial.experts:
+        out |= {name: getattr(trial, name) for name in ROUTING}
     return out | {"rules": {name: asdict(rule) for name, rule in rules(trial).items()}}
