@@ -178,6 +178,11 @@ def axis_sizes(sizes: Sizes) -> dict[str, int]:
     }
 
 
+def routed(name: str) -> bool:
+    """Whether each expert has a copy of the tensor, of which a token passes through its own."""
+    return len(TENSORS[name].axes) > 1 and TENSORS[name].axes[0] == "experts"
+
+
 def tensor_shape(sizes: Sizes, name: str) -> tuple[int, ...]:
     found = axis_sizes(sizes)
     return tuple(found[axis] for axis in TENSORS[name].axes)
