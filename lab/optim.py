@@ -32,12 +32,12 @@ class Numbers(NamedTuple):
     decay: Tree  # per step at the peak of the schedule
     eps: Tree  # absolute
     hidden: Tree  # bools: the matrices that Muon orthogonalises
-    balance: Tree  # bools: the biases whose gradient is the load of experts
     beta1: Number
     beta2: Number
     steps: Number
     warmup_steps: Number
-    balance_bias: Number = 0.0  # by how much those biases move in a step
+    balance: Tree = False  # bools: the biases whose gradient is the load of experts
+    balance_bias: Number = 0.0  # by how much those move in a step
 
 
 def schedule(name: str, steps: Number, warmup_steps: Number) -> Callable[[Number], jax.Array]:

@@ -85,15 +85,15 @@ def records_of(parquet: Path) -> Iterable[Record]:
     except (OSError, ValueError) as error:
         raise InputError(f"parquet={str(parquet)!r}: cannot be read ({error})") from None
     names = table.schema_arrow.names
-    columns = [*COLUMNS, *LOSSLESS, *(LOSS if set(LOSS) <= set(names) else CURVES)]
-    if missing := [c for c in columns if c not in names]:
+    whole = [*LOSSLESS, *(LOSS if set(LOSS) <= set(names) else CURVES)]
+    if missing := [c for c in whole if c not in names]:
         raise InputError(
             f"parquet={str(parquet)!r}: lacks {', '.join(missing)}; it holds no whole trials "
             "(`scalelab sweep export` writes them)"
         )
-    at = 0
+    at, columns = 0, [c for c in COLUMNS if c in names]  # an earlier version's may be fewer
     try:
-        for batch in table.iter_batches(BATCH, columns=columns):
+        for batch in table.iter_batches(BATCH, columns=[*columns, *whole]):
             for r in batch.to_pylist():
                 yield _record(r)
                 at += 1
@@ -108,7 +108,7 @@ def _record(r: dict[str, Any]) -> Record:
     result = result_from_json({**found, "curves": _curves(r)})
     if trial.run_id != result.run_id:
         raise InputError(f"result.run_id={result.run_id!r}: its trial is {trial.run_id}")
-    row = checked_row({c: r[c] for c in COLUMNS})
+    row = checked_row({c: r.get(c) for c in COLUMNS})
     return Record(text.name("study", r["study"]), trial, result, row)
 
 
