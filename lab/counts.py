@@ -12,7 +12,7 @@ from ground.columns import COLUMNS
 from lab import sparsity
 from lab.parametrization import Rule, rules, scales
 from lab.records import Result, Trial
-from lab.shape import FP8, entries, gated, tensors
+from lab.shape import FP8, dense_ff, entries, expert_ff, gated, routed, tensors
 
 HIDDEN = "q"  # the tensor whose LR stands for all hidden ones in the table
 
@@ -20,6 +20,11 @@ HIDDEN = "q"  # the tensor whose LR stands for all hidden ones in the table
 def params(trial: Trial) -> int:
     """All parameters: layers, embedding, readout (once when tied), gains."""
     return sum(entries(trial).values())
+
+
+def params_active(trial: Trial) -> int:
+    """Those that one token passes through or looks up: of routed experts as many as it goes to."""
+    return sum(_active(trial).values())
 
 
 def params_head(trial: Trial) -> int:
@@ -42,11 +47,21 @@ def params_nonzero_mean(trial: Trial) -> float:
     return params(trial) - sparsity.mean_zeros(trial)
 
 
-def flops(trial: Trial) -> float:
-    """6 N D, N all parameters (2203.15556, section 3.3). Pruned weights are among them: masked
-    training multiplies by its zeros.
+def _active(trial: Trial) -> dict[str, int]:
+    """`entries`, of experts those that one token passes through (under routers that choose how
+    many, the most).
     """
-    return float(conventions.training(params(trial), trial.tokens))
+    return {
+        name: size * trial.experts_per_token // trial.experts if routed(name) else size
+        for name, size in entries(trial).items()
+    }
+
+
+def flops(trial: Trial) -> float:
+    """6 N D, N all parameters that are active (2203.15556, section 3.3). Pruned weights are among
+    them: masked training multiplies by its zeros.
+    """
+    return float(conventions.training(params_active(trial), trial.tokens))
 
 
 def flops_nonzero(trial: Trial) -> float:
@@ -56,7 +71,9 @@ def flops_nonzero(trial: Trial) -> float:
 
 def flops_per_token(trial: Trial) -> float:
     """Of training, by `ground.flops.exact_per_token`."""
-    matrices = params_no_embed(trial) + params_head(trial)
+    active = _active(trial)
+    matrices = sum(size for name, size in active.items() if name not in ("embed", "unembed"))
+    matrices += params_head(trial)
     return float(conventions.exact_per_token(matrices, trial.depth, trial.sequence, trial.width))
 
 
@@ -100,18 +117,29 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     reads it and 2 where it is written: the chain that makes it casts it, and writes it in the two
     layouts that the products forward and back need, so that activation and embedding are chains of
     their own there. Only the gradient of values, which attention makes, takes a cast of its own.
+    Rows of routed experts are as many as their tokens, none of them empty.
     """
     size = 4 if trial.precision == "float32" else 2
     tokens, wide, glu = trial.batch_tokens, trial.width, gated(trial.activation)
-    ff = trial.ff * (2 if glu else 1)
-    layer = [("q", wide, 3 * wide), ("o", wide, wide), ("up", wide, ff), ("down", trial.ff, wide)]
-    products = layer * trial.depth + [("unembed", wide, trial.vocab)]
+    dense, up = dense_ff(trial), 2 if glu else 1
+    rows, ff = tokens * trial.experts_per_token if trial.experts else 0, expert_ff(trial)
+    # (tensor, rows, in, out, copies)
+    layer = [("q", tokens, wide, 3 * wide, 1), ("o", tokens, wide, wide, 1)]
+    if dense:
+        layer += [("up", tokens, wide, up * dense, 1), ("down", tokens, dense, wide, 1)]
+    if trial.experts:
+        layer += [
+            ("router", tokens, wide, trial.experts, 1),
+            ("expert_up", rows, wide, up * ff, trial.experts),
+            ("expert_down", rows, ff, wide, trial.experts),
+        ]
+    products = [*layer * trial.depth, ("unembed", tokens, wide, trial.vocab, 1)]
     # forward, gradient of its input, gradient of its matrix: each of a product's three arrays is
     # twice an operand and once a result
     in_fp8 = _in_fp8(trial)
     matmul = sum(
-        (tokens * (i + o) + i * o) * (2 * (1 if name in in_fp8 else size) + size)
-        for name, i, o in products
+        (n * (i + o) + copies * i * o) * (2 * (1 if name in in_fp8 else size) + size)
+        for name, n, i, o, copies in products
     )
     # q, k, v, out; and going back their gradients, q, k, v, out
     attention = size * trial.depth * tokens * wide * (4 + 8)
@@ -119,10 +147,14 @@ def step_bytes(trial: Trial, logits: bool = True) -> dict[str, float]:
     # back up, gate and their gradients, while the hidden entries' gradient, a product's result, is
     # not written; as a chain 3 and 5
     embedding = 4 + 4 if in_fp8 else 2
-    mlp = trial.ff * (2 + 3 if not glu else 3 + 5 if in_fp8 else 1 + 4 - 1)
+    chain = 3 + 5 if glu else 2 + 3
+    mlp = dense * (1 + 4 - 1 if glu and not in_fp8 else chain)
+    # experts' activation is a chain; into the rows and out of them, forward and back
+    routing = rows * (ff * chain + 2 * 2 * 2 * wide)
     # a norm with the addition before it: 4 forward (two in, sum and normed out), 4 back; the last
     # norm
     elementwise = size * tokens * (trial.depth * (wide * (2 * 8 + embedding) + mlp) + 8 * wide)
+    elementwise += size * trial.depth * routing
     if not logits:
         matmul -= 3 * size * tokens * trial.vocab
     casts = trial.depth * tokens * wide * (size + 2) if "v" in in_fp8 else 0
@@ -256,7 +288,7 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "params": total,
         "params_no_embed": params_no_embed(trial),
         "params_head": params_head(trial),
-        "params_active": total,
+        "params_active": params_active(trial),
         "params_nonzero": params_nonzero(trial),
         "params_nonzero_mean": params_nonzero_mean(trial),
         "unique_tokens": unique,
@@ -269,7 +301,8 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "warmup_tokens": trial.warmup_steps * trial.batch_tokens,
         "pruning": trial.pruning or None,
         "sparsity": sparsity.level(trial),
-        "experts": 1,
+        "experts": max(trial.experts, 1),
+        "granularity": trial.ff / expert_ff(trial),
         **neurons(result),
     }
     return {name: values[name] for name in COLUMNS}

@@ -62,7 +62,13 @@ DIAGNOSTICS = {
 
 # Families of what every forward pass of training measures in each layer (`lab.model.Found`), a
 # member for each, `layers.003`; and whether a model of this shape has it
-LAYER_CURVES: dict[str, Callable[[Shape], bool]] = {}
+LAYER_CURVES: dict[str, Callable[[Shape], bool]] = {
+    # `lab.experts`: choices without room over all, the largest load over the mean, experts that a
+    # token passes through
+    "expert_dropped": lambda shape: shape.experts > 0,
+    "expert_load": lambda shape: shape.experts > 0,
+    "experts_used": lambda shape: shape.experts > 0,
+}
 
 
 def named(text: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +128,7 @@ CHECK_UNIT_LR = 1.0
 # on the depth axis times this: two layers must be near their many-layer limit, which large steps
 # bend
 DEPTH_LR = 0.25
-SIZES = {"width": (128, 256, 512, 1024), "depth": (2, 4, 8, 16)}
+SIZES = {"width": (128, 256, 512, 1024), "depth": (2, 4, 8, 16), "experts": (4, 8, 16, 32)}
 LOW_SIZES = SIZES | {"width": (256, 512, 1024, 2048)}  # heads are twice as large there
 
 
@@ -140,7 +140,7 @@ def standard(
     **changes: Any,
 ) -> Trial:
     """The coordinate check's trial at its base shape; `table` is a user's, as JSON."""
-    width = {"width": 128, "depth": 64}[axis]
+    width = 64 if axis == "depth" else 128
     low = changes.get("precision", "float32") != "float32"
     fields = {
         **CHECK_SIZE,
@@ -202,12 +202,13 @@ def trajectory(trial: Trial, tokens: NDArray[Any], steps: int) -> dict[tuple[str
 
 
 def resized(trial: Trial, axis: str, size: int) -> Trial:
-    """The trial at another width (MLP in proportion, heads of the same size) or depth; bases
-    stay.
+    """The trial at another width (MLP in proportion, heads of the same size), depth or number of
+    experts; bases stay.
     """
-    if axis == "width":
-        return dataclasses.replace(trial, width=size, ff=round(trial.ff / trial.width * size))
-    return dataclasses.replace(trial, depth=size)
+    if axis != "width":
+        return dataclasses.replace(trial, **cast(Any, {axis: size}))
+    ff, expert_ff = (round(ff / trial.width * size) for ff in (trial.ff, trial.expert_ff))
+    return dataclasses.replace(trial, width=size, ff=ff, expert_ff=expert_ff)
 
 
 def kernels(trial: Trial) -> dict[str, str]:

@@ -2,9 +2,9 @@
 parameters or its matrices.
 
 Mesh axes: `trial` (a population; no communication), `data` (batch), `fsdp` (batch, and parameters
-and optimizer state in slices), `tensor` (heads, MLP and vocabulary). A parameter's logical axes
-(`lab.shape.TENSORS`) say where it goes; nothing hangs on arrays. Code inside `jit` asks
-the mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
+and optimizer state in slices), `tensor` (heads, MLP, experts and vocabulary). A parameter's logical
+axes (`lab.shape.TENSORS`) say where it goes; nothing hangs on arrays. Code inside `jit` asks the
+mesh in scope (`jax.set_mesh`) and is unchanged where there is none.
 """
 
 import functools
@@ -27,8 +27,10 @@ Tree = Any
 TRIAL = "trial"
 AXES = (TRIAL, "data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")  # the axes that split sequences
-# logical axis of a parameter -> mesh axis; head_dim stays whole
-ON = {"width": "fsdp", "heads": "tensor", "ff": "tensor", "vocab": "tensor"}
+# logical axis of a parameter -> mesh axis; head_dim and an expert's hidden entries stay whole
+ON = {
+    "width": "fsdp", "heads": "tensor", "ff": "tensor", "vocab": "tensor", "experts": "tensor",
+}  # fmt: skip
 
 
 def make(

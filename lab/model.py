@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lab import activate, mesh, ops
+from lab import activate, experts, mesh, ops
 from lab.attention import attention
 from lab.draws import normals
 from lab.records import PENALTIES
@@ -80,7 +80,12 @@ class Block(nnx.Module):
     def mlp(
         self, m: "Context", x_BTD: jax.Array, layer: int, factor: Number
     ) -> tuple[jax.Array, "Found"]:
-        return m.kernels.mlp(m, self, x_BTD, layer, factor)
+        if not m.shape.experts:
+            return m.kernels.mlp(m, self, x_BTD, layer, factor)
+        out_BTD, penalty, measured = experts.mlp(m, self, x_BTD, factor)
+        if m.shape.shared_experts:
+            out_BTD = out_BTD + m.kernels.mlp(m, self, x_BTD, layer, factor)[0]
+        return out_BTD, Found(penalty, measured)
 
     def matrices(self, *names: str) -> tuple[jax.Array, ...]:
         return tuple(getattr(self, name)[...] for name in names)
@@ -229,7 +234,7 @@ class Context:
     tap: Tap | None = None
     remat: str = ""
     kernels: Kernels = PLAIN
-    tokens: int = 1  # that the loss is the mean of
+    tokens_BT: Any = None
 
     @property
     def ops(self) -> ops.Ops:
@@ -283,7 +288,7 @@ class Context:
         if not self.shape.unit:
             return 1.0
         n = self.numbers
-        gradient = self.ops.loss_gradient(self.tokens, self.shape.vocab, n["loss"])
+        gradient = self.ops.loss_gradient(self.tokens_BT.size, self.shape.vocab, n["loss"])
         return gradient * n["readout_backward"] / n["readout"] / self.scales(i)[0]
 
     def dtype(self, param: nnx.Param) -> Any:
@@ -370,7 +375,7 @@ def forward(
     attention logits), `logits`.
     """
     decoder = nnx.merge(_structure(shape)[0], params)
-    return decoder(Context(shape, numbers, tap, remat, kernels), tokens_BT)
+    return decoder(Context(shape, numbers, tap, remat, kernels, tokens_BT), tokens_BT)
 
 
 def loss(
@@ -386,7 +391,7 @@ def loss(
     penalties, its value does not; unit ops scale the gradient.
     """
     tokens_BT, targets_BT = tokens_BS[:, :-1], tokens_BS[:, 1:]
-    m = Context(shape, numbers, None, remat, kernels, targets_BT.size)
+    m = Context(shape, numbers, None, remat, kernels, tokens_BT)
     gradient = m.ops.loss_gradient(targets_BT.size, shape.vocab, numbers["loss"])
     decoder = nnx.merge(_structure(shape)[0], params)
     x_BTD, found = decoder.last(m, tokens_BT)

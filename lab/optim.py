@@ -24,7 +24,7 @@ ONE_CYCLE_TOP, ONE_CYCLE_END, ONE_CYCLE_DIV, ONE_CYCLE_FINAL = 0.3, 0.85, 25.0, 
 
 class Numbers(NamedTuple):
     """What the optimizer of one trial needs. Trees have the structure of the parameters; all but
-    `hidden` is traced.
+    `hidden` and `balance` is traced.
     """
 
     lr: Number  # at the peak of the schedule
@@ -36,6 +36,8 @@ class Numbers(NamedTuple):
     beta2: Number
     steps: Number
     warmup_steps: Number
+    balance: Tree = False  # bools: the biases whose gradient is the load of experts
+    balance_bias: Number = 0.0  # by how much those move in a step
 
 
 def schedule(name: str, steps: Number, warmup_steps: Number) -> Callable[[Number], jax.Array]:
@@ -142,13 +144,14 @@ def _muon(n: Numbers) -> optax.GradientTransformation:
     """
     labels = jax.tree.map(lambda hidden: "muon" if hidden else "adam", n.hidden)
     eps = jax.tree.map(lambda hidden, e: optax.MaskedNode() if hidden else e, n.hidden, n.eps)
-    matrices = functools.partial(jax.tree.map, lambda _: optax.contrib.MuonDimensionNumbers())
+    last_two = optax.contrib.MuonDimensionNumbers(reduction_axis=-2, output_axis=-1)
+    matrices = functools.partial(jax.tree.map, lambda _: last_two)
     muon = optax.contrib.scale_by_muon(beta=n.beta1, weight_dimension_numbers=matrices)
     parts = {"muon": muon, "adam": scale_by_adam(n.beta1, n.beta2, eps)}
 
     def by_shape(updates: Tree, _: Tree) -> Tree:
         return jax.tree.map(
-            lambda u, hidden: u * max(1.0, u.shape[1] / u.shape[0]) ** 0.5 if hidden else u,
+            lambda u, hidden: u * max(1.0, u.shape[-1] / u.shape[-2]) ** 0.5 if hidden else u,
             updates,
             n.hidden,
         )
@@ -182,7 +185,30 @@ def _prodigy(n: Numbers, factor: Callable[[Number], jax.Array]) -> optax.Gradien
     )
 
 
+def _evens_loads(tx: optax.GradientTransformation, n: Numbers) -> optax.GradientTransformation:
+    """`tx`, but for biases on the choice of experts: they move by a step against the sign of
+    their gradient, the load beyond the mean (2408.15664), whatever LR and schedule.
+    """
+
+    def update(grads: Tree, state: Any, params: Tree | None = None) -> tuple[Tree, Any]:
+        updates, state = tx.update(grads, state, params)
+        return jax.tree.map(
+            lambda u, g, balance: -n.balance_bias * jnp.sign(g) if balance else u,
+            updates,
+            grads,
+            n.balance,
+        ), state
+
+    return optax.GradientTransformation(tx.init, update)
+
+
 def make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTransformation:
+    """The optimizer of one trial, experts' loads evened where there are biases to."""
+    tx = _make(optimizer, schedule_name, n)
+    return _evens_loads(tx, n) if any(jax.tree.leaves(n.balance)) else tx
+
+
+def _make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTransformation:
     """The optimizer of one trial: w <- w - s_t (lr_leaf u_t + decay_leaf w), s_t the schedule, u_t
     the direction.
 

@@ -34,8 +34,9 @@ class Program:
 
 
 def shape_of(trial: Trial) -> Shape:
-    names = (n for n in Shape.__dataclass_fields__ if n != "unit")
-    return Shape(**{n: getattr(trial, n) for n in names}, unit=table_of(trial).unit)
+    names = set(Shape.__dataclass_fields__) - {"unit", "balance_bias"}
+    fields = {n: getattr(trial, n) for n in names}
+    return Shape(**fields, unit=table_of(trial).unit, balance_bias=trial.balance_bias > 0)
 
 
 def program_of(trial: Trial, accumulate: int = 1, remat: str = "") -> Program:

@@ -13,7 +13,7 @@ from typing import Any
 from ground import InputError, reading, text
 from ground.reading import FAR
 from lab import diagnostics, sparsity
-from lab.shape import ACTIVATIONS
+from lab.shape import ACTIVATIONS, ROUTERS
 
 SEMANTICS = 1  # raised whenever the numbers that training produces change
 
@@ -88,6 +88,29 @@ class Trial:
     """Read out with the embedding."""
     z_loss: float = 0.0
     """Weight of the squared log of the softmax's sum in the loss."""
+    # routed experts
+    experts: int = 0
+    """Routed experts in each layer's MLP; 0: a dense MLP."""
+    experts_per_token: int = 1
+    """Experts of a token: the most under router threshold or relu, the mean under expert_choice."""
+    shared_experts: int = 0
+    """Experts beside the routed ones that every token passes through."""
+    expert_ff: int = 0
+    """MLP width of an expert; 0: ff."""
+    router: str = "softmax"
+    """softmax | sigmoid | threshold | relu | expert_choice | hash"""
+    renormalise: bool = False
+    """Give a token's gates the sum 1."""
+    router_threshold: float = 0.0
+    """Probability that a token's experts together reach (router threshold)."""
+    balance_loss: float = 0.0
+    """Weight of the load-balance loss in each layer (2101.03961, equation 4)."""
+    router_z_loss: float = 0.0
+    """Weight of the squared log of the router's softmax's sum (2202.08906, equation 5)."""
+    balance_bias: float = 0.0
+    """Step by which a bias on the choice of experts evens their load (2408.15664); 0: no bias."""
+    capacity_factor: float = 0.0
+    """Room of an expert over the mean load, beyond which tokens are dropped; 0: none is."""
     # parametrization
     parametrization: str = "u-mup"
     """sp | sp-constant | mup | u-mup | supar | ..., or the name of `table`."""
@@ -263,12 +286,16 @@ _CHOICES = {
     "precision": PRECISIONS,
     "pruning": sparsity.PRUNING,
     "prune_scope": sparsity.SCOPES,
+    "router": ROUTERS,
 }
-_AT_LEAST_ONE = ("sequence", "batch", "steps", "width", "depth", "head_dim", "ff")
+_AT_LEAST_ONE = (
+    "sequence", "batch", "steps", "width", "depth", "head_dim", "ff", "experts_per_token",
+)  # fmt: skip
 # beyond these no machine trains, and what only looks at a trial would take for ever
 _AT_MOST = {
     "width": 1 << 20, "depth": 1 << 12, "head_dim": 1 << 20, "ff": 1 << 24, "sequence": 1 << 24,
-    "batch": 1 << 24, "steps": (1 << 31) - 1, "vocab": 1 << 24,
+    "batch": 1 << 24, "steps": (1 << 31) - 1, "vocab": 1 << 24, "experts": 1 << 16,
+    "shared_experts": 1 << 16, "expert_ff": 1 << 24,
 }  # fmt: skip
 _POSITIVE = (
     "lr",
@@ -284,7 +311,9 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "weight_decay", "eps", "z_loss", "beta_half_life_tokens", "unique_tokens", "warmup_steps",
     "base_width", "base_depth", "base_head_dim", "base_batch", "base_steps", "init_seed",
-    "data_seed", "measure_steps", "validate_steps", "activation_k", *PENALTIES,
+    "data_seed", "measure_steps", "validate_steps", "activation_k", *PENALTIES, "experts",
+    "shared_experts", "expert_ff", "router_threshold", "balance_loss", "router_z_loss",
+    "balance_bias", "capacity_factor",
 )  # fmt: skip
 
 
@@ -335,10 +364,60 @@ def check_trial(trial: Trial) -> None:
         _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
+    _check_experts(trial)
     diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch, trial.pruning)
     sparsity.check(trial)
     text.label("parametrization", trial.parametrization)
     text.label("corpus", trial.corpus)
+
+
+# what each router can do beside choosing
+_ROUTED = (
+    "experts_per_token", "shared_experts", "expert_ff", "router", "renormalise", "router_threshold",
+    "balance_loss", "router_z_loss", "balance_bias", "capacity_factor",
+)  # fmt: skip
+_OF_ROUTERS = {
+    "renormalise": ("softmax", "sigmoid"),
+    "router_threshold": ("threshold",),
+    "balance_loss": ("softmax", "sigmoid", "threshold", "relu"),
+    "router_z_loss": ("softmax", "sigmoid", "threshold", "expert_choice"),
+    "balance_bias": ("softmax", "sigmoid", "threshold"),
+}
+PAIRS = 1 << 31  # of tokens with experts in a step; routing counts them in int32
+
+
+def _check_experts(trial: Trial) -> None:
+    """Refuse a field that has no effect, and what routing cannot do."""
+    if not trial.experts:
+        for name in _ROUTED:
+            if getattr(trial, name) != (default := _FIELDS[name].default):
+                _refuse(name, getattr(trial, name), f"must be {default!r} where experts=0")
+        return
+    if trial.pruning:
+        _refuse("pruning", trial.pruning, "must be '' with experts: masks are of dense models")
+    for name in PENALTIES:
+        if getattr(trial, name):
+            _refuse(name, getattr(trial, name), "must be 0 with experts: it is of a dense MLP")
+    for name in ("neurons", "activation_ratio"):
+        if name in trial.diagnostics.split(","):
+            _refuse("diagnostics", trial.diagnostics, f"{name} is of a dense MLP, and experts > 0")
+    for name, routers in _OF_ROUTERS.items():
+        if getattr(trial, name) and trial.router not in routers:
+            needed = " or ".join(routers)
+            _refuse(name, getattr(trial, name), f"needs router {needed}, not {trial.router}")
+    most = 1 if trial.router == "hash" else trial.experts
+    if trial.experts_per_token > most:
+        accepted = f"must be at most {most} with experts={trial.experts}, router={trial.router!r}"
+        _refuse("experts_per_token", trial.experts_per_token, accepted)
+    if (trial.experts + 1) * trial.experts_per_token * trial.batch_tokens >= PAIRS:
+        accepted = "times experts_per_token and the tokens of a step must be below 2**31"
+        _refuse("experts", trial.experts, accepted)
+    if trial.balance_bias and trial.optimizer in ("schedule_free_adamw", "prodigy"):
+        accepted = f"has no rule under {trial.optimizer}, which looks at all that moves at once"
+        _refuse("balance_bias", trial.balance_bias, accepted)
+    if trial.balance_bias and "gradient_noise" in trial.diagnostics.split(","):
+        accepted = "must be 0 with gradient_noise: the load is part of no loss"
+        _refuse("balance_bias", trial.balance_bias, accepted)
 
 
 def canonical_json(record: dict[str, Any]) -> str:

@@ -10,8 +10,11 @@ from typing import Protocol
 
 from lab.activations import TABLE
 
-GROWING = ("width", "heads", "ff")  # axes that a wider model lengthens; vocab and head_dim do not
+# axes that a wider model lengthens; vocab, head_dim and experts do not
+GROWING = ("width", "heads", "ff", "expert_ff")
 ACTIVATIONS = tuple(TABLE)
+# Who chooses whom, and what gates are made of (`lab.routing`)
+ROUTERS = ("softmax", "sigmoid", "threshold", "relu", "expert_choice", "hash")
 
 
 class Sizes(Protocol):
@@ -35,6 +38,18 @@ class Sizes(Protocol):
     def norm_gains(self) -> bool: ...
     @property
     def tied(self) -> bool: ...
+    @property
+    def experts(self) -> int: ...
+    @property
+    def experts_per_token(self) -> int: ...
+    @property
+    def shared_experts(self) -> int: ...
+    @property
+    def expert_ff(self) -> int: ...
+    @property
+    def router(self) -> str: ...
+    @property
+    def balance_bias(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,14 @@ class Shape:
     penalised: bool  # the loss has a term of the MLP's hidden entries
     unit: bool  # unit-scaled ops
     precision: str
+    experts: int = 0  # 0: a dense MLP
+    experts_per_token: int = 1
+    shared_experts: int = 0
+    expert_ff: int = 0
+    router: str = "softmax"
+    renormalise: bool = False
+    capacity_factor: float = 0.0
+    balance_bias: bool = False  # whether there is one
 
     @property
     def heads(self) -> int:
@@ -71,10 +94,14 @@ class Tensor:
     @property
     def role(self) -> str:
         """The row of a parametrization's table (`lab.parametrization.table.ROLES`)."""
+        if self.axes == ("experts",):
+            return "balance"
         if len(self.axes) == 1:
             return "gain" if self.stack else "final_gain"
         grows = [axis in GROWING for axis in self.axes[-2:]]
-        return "hidden" if all(grows) else "output" if grows[0] else "input"
+        if all(grows):
+            return "hidden"
+        return "input" if not grows[0] else "router" if self.stack else "output"
 
 
 TENSORS = {
@@ -88,6 +115,12 @@ TENSORS = {
     "down": Tensor(("ff", "width"), stack=True),
     # how far the numbers that an activation learns have moved, one vector a layer
     "act": Tensor(("act",), stack=True, start=0.0),
+    "router": Tensor(("width", "experts"), stack=True),
+    # on the choice alone; no gradient moves it
+    "router_bias": Tensor(("experts",), stack=True, start=0.0),
+    "expert_gate": Tensor(("experts", "width", "expert_ff"), stack=True),
+    "expert_up": Tensor(("experts", "width", "expert_ff"), stack=True),
+    "expert_down": Tensor(("experts", "expert_ff", "width"), stack=True),
     "attn_gain": Tensor(("width",), stack=True),
     "mlp_gain": Tensor(("width",), stack=True),
     "q_gain": Tensor(("head_dim",), stack=True),
@@ -110,9 +143,17 @@ def tensors(sizes: Sizes) -> dict[str, Tensor]:
     """The leaves that a model of these sizes has, by name; those of the stack once a layer."""
     absent = set()
     if not gated(sizes.activation):
-        absent.add("gate")
+        absent |= {"gate", "expert_gate"}
     if not TABLE[sizes.activation].start:
         absent.add("act")
+    if not dense_ff(sizes):
+        absent |= {"gate", "up", "down"}
+    if not sizes.experts:
+        absent |= {"expert_gate", "expert_up", "expert_down"}
+    if not sizes.experts or sizes.router == "hash":
+        absent.add("router")
+    if not sizes.balance_bias:
+        absent.add("router_bias")
     if not sizes.norm_gains:
         absent |= {"attn_gain", "mlp_gain", "final_gain"}
     if not (sizes.norm_gains and sizes.qk_norm):
@@ -122,16 +163,33 @@ def tensors(sizes: Sizes) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in TENSORS.items() if name not in absent}
 
 
+def expert_ff(sizes: Sizes) -> int:
+    """MLP width of one expert."""
+    return sizes.expert_ff or sizes.ff
+
+
+def dense_ff(sizes: Sizes) -> int:
+    """MLP width that every token passes through: of a dense MLP, or of all shared experts."""
+    return sizes.shared_experts * expert_ff(sizes) if sizes.experts else sizes.ff
+
+
 def axis_sizes(sizes: Sizes) -> dict[str, int]:
     """Entries along each logical axis."""
     return {
         "vocab": sizes.vocab,
         "width": sizes.width,
         "heads": sizes.width,
-        "ff": sizes.ff,
+        "ff": dense_ff(sizes),
         "act": len(TABLE[sizes.activation].start),
+        "experts": sizes.experts,
+        "expert_ff": expert_ff(sizes),
         "head_dim": sizes.head_dim,
     }
+
+
+def routed(name: str) -> bool:
+    """Whether each expert has a copy of the tensor, of which a token passes through its own."""
+    return len(TENSORS[name].axes) > 1 and TENSORS[name].axes[0] == "experts"
 
 
 def tensor_shape(sizes: Sizes, name: str) -> tuple[int, ...]:

@@ -84,6 +84,9 @@ def _optimizer(program: Program, inputs: Inputs, params: Tree) -> Any:
     def by_leaf(field: str, factor: Number = 1.0) -> Tree:
         return jax.tree.map(lambda name: factor * n["rules"][name][field], names)
 
+    def of_role(role: str) -> Tree:
+        return jax.tree.map(lambda name: TENSORS[name].role == role, names)
+
     return optim.make(
         program.optimizer,
         program.schedule,
@@ -92,11 +95,13 @@ def _optimizer(program: Program, inputs: Inputs, params: Tree) -> Any:
             lr_factors=by_leaf("lr"),
             decay=by_leaf("weight_decay", n["weight_decay"]),
             eps=by_leaf("eps"),
-            hidden=jax.tree.map(lambda name: TENSORS[name].role == "hidden", names),
+            hidden=of_role("hidden"),
+            balance=of_role("balance"),
             beta1=n["beta1"],
             beta2=n["beta2"],
             steps=inputs.steps,
             warmup_steps=inputs.warmup_steps,
+            balance_bias=n.get("balance_bias", 0.0),
         ),
     )
 

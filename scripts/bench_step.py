@@ -82,15 +82,19 @@ def ceilings() -> dict[str, float]:
     }
 
 
-def cohort_of(s: Shape, trials: int, precision: str, parametrization: str) -> list[Any]:
-    """A grid of learning rates: own weights' scale of steps, one data order."""
+def cohort_of(
+    s: Shape, trials: int, precision: str, parametrization: str, **changes: Any
+) -> list[Any]:
+    """A grid of learning rates: own weights' scale of steps, one data order. `changes`: of the
+    trials' other fields.
+    """
     from lab.records import Trial
 
     return [
         Trial( corpus="0" * 64, vocab=s.vocab, width=s.width, depth=s.depth, ff=s.ff, batch=s.batch,
         sequence=s.sequence, head_dim=min(HEAD_DIM, s.width), steps=1_000_000, warmup_steps=100,
         precision=precision, parametrization=parametrization, lr=2.0 ** (4 * i / trials - 12),
-        weight_decay=1e-4, eps=1e-8, ) for i in range(trials)
+        weight_decay=1e-4, eps=1e-8, **changes, ) for i in range(trials)
     ]  # fmt: skip
 
 
@@ -105,7 +109,9 @@ def layout_of(text: str) -> dict[str, int]:
 class Compiled:
     """One shape, cohort and layout, compiled but holding no memory of the device yet."""
 
-    def __init__(self, s: Shape, trials: int, layout: str, options: argparse.Namespace):
+    def __init__(
+        self, s: Shape, trials: int, layout: str, options: argparse.Namespace, **changes: Any
+    ):
         import jax
         import numpy as np
 
@@ -114,7 +120,7 @@ class Compiled:
         from lab.train import inputs_of
 
         self.shape, self.trials, self.layout = s, trials, layout
-        self.cohort = cohort_of(s, trials, options.precision, options.parametrization)
+        self.cohort = cohort_of(s, trials, options.precision, options.parametrization, **changes)
         self.mapped, self.program = trials > 1, program_of(self.cohort[0])
         axes = layout_of(layout)
         self.devices = int(np.prod(list(axes.values()) or [1]))

@@ -83,12 +83,15 @@ def _fits(shape: Shape, sequences: int, tokens: int) -> bool:
     rows = sequences // batch * tokens
     if shape.precision == "float8" and not _has_mlp(shape):
         return False
-    return chains.fits(shape.width, shape.ff // tensor, shape.head_dim, rows)
+    ff = shape.width if shape.experts else shape.ff // tensor  # no chain for experts
+    return chains.fits(shape.width, ff, shape.head_dim, rows)
 
 
 def _has_mlp(shape: Shape) -> bool:
-    """Whether there is a kernel for the MLP of this model."""
-    return shape.activation == "swiglu" and not shape.penalised
+    """Whether there is a kernel for the MLP of this model. What goes to experts is not known before
+    they are chosen.
+    """
+    return shape.activation == "swiglu" and not shape.penalised and not shape.experts
 
 
 # 1. attention ------------------------------------------------------------------------------------
@@ -173,7 +176,8 @@ def _owed(m: Context, i: int) -> Number | None:
     """What the FP8 products at the start of branch i leave to whoever made their input: a factor on
     its gradient.
     """
-    if m.shape.precision != "float8" or (i % 2 == 0 and m.shape.qk_norm):
+    plain = m.shape.experts if i % 2 else m.shape.qk_norm
+    if m.shape.precision != "float8" or plain:
         return None
     return m.shape.ff**-0.5 if i % 2 else m.rule("q")["multiplier"]
 

@@ -16,7 +16,7 @@ def explain(trial: Trial) -> list[dict[str, Any]]:
     out = []
     for name, rule in rules(trial).items():
         tensor = tensors(trial)[name]
-        row = table.rows[tensor.role]
+        row = table.row(tensor.role)
         update = row.updates[family]
         lr = trial.lr * rule.lr
         coupled = trial.optimizer == "adamw_coupled"

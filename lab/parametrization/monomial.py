@@ -67,6 +67,9 @@ class Monomial:
             factors.insert(0, repr(self.constant).removesuffix(".0"))
         return " ".join(factors)
 
+    def without(self, name: str) -> "Monomial":
+        return Monomial(self.constant, tuple(p for p in self.powers if p[0] != name))
+
     @property
     def variables(self) -> frozenset[str]:
         return frozenset(name for name, _ in self.powers)

@@ -14,8 +14,10 @@ from lab.records import PENALTIES, Trial
 from lab.shape import GROWING, TENSORS, Tensor, axis_sizes, tensors
 from lab.sparsity import level
 
+# The trial's numbers that routed experts alone read
+ROUTING = ("balance_loss", "router_z_loss", "router_threshold", "balance_bias")
 
-# axes that a wider model lengthens; vocab and head_dim do not grow
+
 @dataclass(frozen=True)
 class Rule:
     """One tensor's numbers. The tensor acts as `multiplier` x w, w starts at N(0, init_std^2)
@@ -193,7 +195,7 @@ def _eps(trial: Trial, table: Table) -> float:
 
 
 def _rule(trial: Trial, table: Table, tensor: Tensor) -> Rule:
-    row = table.rows[tensor.role]
+    row = table.row(tensor.role)
     update = _update(table, row, tensor.role, trial)
     values = _variables(trial, table) | _fans(trial, tensor.axes)
 
@@ -282,8 +284,8 @@ def numbers(trial: Trial) -> dict[str, Any]:
 
     `rules`: leaf name -> init_std, multiplier, lr, weight_decay, eps (see `Rule`). `lr`,
     `weight_decay`: the trial's, at the peak of the schedule. `branch`, `skip`: arrays of 2 x depth.
-    `z_loss` weighs log^2 Z. `activation_k`: under topk alone; PENALTIES:
-    where one is above 0. Fields of `Scales` otherwise, `unit` left out.
+    `z_loss` weighs log^2 Z. `activation_k`: under topk alone; PENALTIES: where one is above 0;
+    ROUTING: of routed experts. Fields of `Scales` otherwise, `unit` left out.
     """
     import numpy as np  # here: who only looks at trials does without
 
@@ -295,4 +297,6 @@ def numbers(trial: Trial) -> dict[str, Any]:
         out["activation_k"] = trial.activation_k
     if trial.penalised:
         out |= {name: getattr(trial, name) for name in PENALTIES}
+    if trial.experts:
+        out |= {name: getattr(trial, name) for name in ROUTING}
     return out | {"rules": {name: asdict(rule) for name, rule in rules(trial).items()}}

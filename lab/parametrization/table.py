@@ -2,12 +2,13 @@
 optimizer LR, decay and eps.
 
 Roles: `input` (embedding), `hidden` (matrices with two growing axes, inside the stack), `output`
-(readout), `gain` (norm gains inside the stack), `final_gain` (the final norm's). A tensor acts as
+(readout), `gain` (norm gains inside the stack), `final_gain` (the final norm's); what other tensors
+have follows (`Table.row`). A tensor acts as
 multiplier x w, w starts at N(0, std^2) (a gain at 1), and moves by lr x lr_factor x update.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ground import InputError, reading, text
@@ -85,6 +86,27 @@ class Table:
         object.__setattr__(
             self, "cells", frozenset().union(*(m.variables for _, m in self.monomials()))
         )
+
+    def row(self, role: str) -> Row:
+        """The row of a tensor's role. A `router` is an output (2508.09752) inside the stack: its
+        update has the factor by which a gain's there differs from the last one's, and alpha_out is
+        not its. A `balance` has a gain's numbers, and uses none.
+        """
+        if role == "router":
+            return self._router()
+        return self.rows["gain" if role == "balance" else role]
+
+    def _router(self) -> Row:
+        out, gain, last = (self.rows[role] for role in ("output", "gain", "final_gain"))
+
+        def moved(family: str, update: Update) -> Update:
+            inside, outside = gain.updates[family], last.updates[family]
+            lr, eps = inside.lr * outside.lr**-1, inside.eps * outside.eps**-1
+            return replace(update, lr=update.lr * lr, eps=update.eps * eps)
+
+        known = set(out.updates) & set(gain.updates) & set(last.updates)
+        updates = {family: moved(family, out.updates[family]) for family in sorted(known)}
+        return Row(out.std, out.multiplier.without("alpha_out"), updates)
 
     def monomials(self) -> list[tuple[str, Monomial]]:
         """Every cell as (path, formula)."""

@@ -40,8 +40,8 @@ scalelab check coords --help tells the rest. Exit code 1 when a verdict differs 
 
 @dataclass(frozen=True)
 class Coords:
-    """Coordinate check: slopes of log size against log width (or depth), of what each module puts
-    out and of how far it moved.
+    """Coordinate check: slopes of log size against log width (depth, experts), of what each module
+    puts out and of how far it moved.
     """
 
     parametrization: tuple[str, ...] = ("u-mup",)
@@ -49,12 +49,18 @@ class Coords:
     table: Path | None = None
     """A parametrization of your own: a table of exponents as JSON."""
     optimizer: str = "adamw"
-    axis: Literal["width", "depth"] = "width"
+    axis: Literal["width", "depth", "experts"] = "width"
     sizes: tuple[int, ...] = ()
-    """Widths (multiples of 32, in low precision of 64) or depths, smallest first, which is the base
-    shape; default 128 256 512 1024 (in low precision 256 to
-    2048), or 2 4 8 16.
+    """Widths (multiples of 32, in low precision of 64), depths or numbers of experts, smallest
+    first, which is the base shape; default 128 256 512 1024 (in low precision 256 to 2048), 2 4 8
+    16, or 4 8 16 32.
     """
+    experts: int = 0
+    """Routed experts in each layer; 0: a dense MLP."""
+    experts_per_token: int = 1
+    router: str = "softmax"
+    renormalise: bool = False
+    """Give a token's gates the sum 1."""
     steps: int = 4
     """Updates, all on one batch; the verdict is by the slopes after the last."""
     seeds: int = 3
@@ -201,6 +207,9 @@ def _trial(options: Coords, name: str, size: int) -> Trial:
 
     changes: dict[str, Any] = {"precision": _precision(options)}
     changes |= {"lr": options.lr} if options.lr else {}
+    routing = ("experts", "experts_per_token", "router", "renormalise")
+    changes |= {field: getattr(options, field) for field in routing}
+    changes |= {"experts": size} if options.axis == "experts" else {}
     table = table_text(options.table) if options.table is not None else ""
     trial = measure.standard(name, options.optimizer, options.axis, table, **changes)
     base = measure.resized(trial, options.axis, size)

@@ -41,6 +41,9 @@ LAYOUTS = {
     "inside": {"data": 2, "fsdp": 2, "tensor": 2},
     "all": {"trial": 2, "fsdp": 2, "tensor": 2},
 }
+# experts in parts over `tensor`, alone and of mapped trials
+ROUTED = dataclasses.replace(TRIAL, experts=4, experts_per_token=2, balance_loss=0.01)
+EXPERTS = {"tensor": False, "all": True}  # layouts, mapped or not
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
@@ -151,6 +154,10 @@ def layouts() -> dict:
     for name in ("data", "fsdp", "inside", "all"):
         found[f"fused {name}"] = fused(mesh.make(**LAYOUTS[name]), "trial" in LAYOUTS[name], SCALED)
     found |= {"pruned one": pruned(None), "pruned": pruned(mesh.make(**LAYOUTS["inside"]))}
+    found["experts"] = steps([ROUTED], False, None)
+    for name, mapped in EXPERTS.items():
+        trials = [dataclasses.replace(ROUTED, lr=t.lr) for t in COHORT] if mapped else [ROUTED]
+        found[f"experts {name}"] = steps(trials, mapped, mesh.make(**LAYOUTS[name]))
     found["float8 inside"] = fused(mesh.make(**LAYOUTS["inside"]), False, FP8)
     return found
 

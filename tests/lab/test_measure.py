@@ -26,7 +26,7 @@ TOKENS = np.frombuffer(TEXT.encode(), np.uint8) % 64
 WIDTHS, DEPTHS = (64, 256), (1, 4)
 
 
-def check(name, axis="width", sizes=WIDTHS, **changes):
+def check(name, axis="width", sizes=WIDTHS, steps=2, seeds=1, **changes):
     """Rows of a small check: two sizes, one seed, updates enough to be judged."""
     small = {"width": 64 if axis == "width" else 32, "vocab": 64, "head_dim": 16, "depth": 1}
     small |= {"ff": 2 * small["width"], **({} if name == "u-mup" else {"lr": 2.0**-7})}
@@ -34,7 +34,7 @@ def check(name, axis="width", sizes=WIDTHS, **changes):
     trial = measure.standard("mup" if table else name, axis=axis, **{**small, **changes})
     if table:
         trial = dataclasses.replace(trial, parametrization=name, table=json.dumps(table))
-    return measure.coordinates(trial, axis, sizes, TOKENS, steps=2, seeds=1)
+    return measure.coordinates(trial, axis, sizes, TOKENS, steps, seeds)
 
 
 def slopes(rows, statistic, step=2):
@@ -81,6 +81,32 @@ def test_mup_without_one_of_its_factors_fails(role, column, formula):
     rows = check("altered", table=altered(role, column, formula))
     assert max(row.slope for row in rows if row.judged) > 0.4
     assert not all(row.passed for row in rows)
+
+
+def last(rows):
+    """The largest |slope| after the last update, by which `measure.verdict` goes."""
+    end = max(row.step for row in rows)
+    return max(abs(row.slope - row.expected) for row in rows if row.step == end)
+
+
+@pytest.mark.parametrize("experts", [1, 8])
+@pytest.mark.parametrize("name", ["mup", "u-mup"])
+def test_experts_and_router_keep_their_size_over_width(name, experts):
+    assert last(check(name, steps=3, seeds=2, experts=experts)) < 2 * measure.TOLERANCE
+
+
+def test_experts_of_sp_grow_with_width():
+    grown = slopes(check("sp", experts=8), "change")
+    assert grown["mlp last"] > 0.4 and grown["residual last"] > 0.4
+
+
+def test_gates_of_sum_1_keep_size_over_experts_and_shares_of_all_do_not():
+    """A softmax over all experts gives each 1/E at the start; made to sum to 1 the gates do not
+    know how many there are.
+    """
+    over = partial(check, "u-mup", "experts", (4, 32), steps=3, experts=4, experts_per_token=2)
+    assert last(over(renormalise=True)) < 2 * measure.TOLERANCE
+    assert slopes(over(), "size", 0)["mlp last"] < -0.7
 
 
 def test_ntk_stops_moving():

@@ -20,7 +20,7 @@ from lab import dispatch, mesh, population
 from lab.program import program_of
 from lab.train import gradients, inputs_of
 from tests.lab import toy
-from tests.lab.mesh_cases import LAYOUTS, TRIAL, steps, tokens
+from tests.lab.mesh_cases import EXPERTS, LAYOUTS, TRIAL, steps, tokens
 from tests.lab.tiny import trial
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +74,14 @@ def test_a_layout_changes_rounding_only(found, layout):
     for i, reference in pairs:
         loss, params = differences(found[layout], found[reference], i)
         assert loss < LOSS and params < PARAMS
+
+
+@pytest.mark.parametrize("layout", EXPERTS)
+def test_experts_in_parts_change_rounding_only(found, layout):
+    got, i = found[f"experts {layout}"], 0 if EXPERTS[layout] else None
+    loss, params = differences(got, found["experts"], i)
+    assert loss < LOSS and params < PARAMS
+    assert max(got["parts"]) > 1
 
 
 def test_the_comparison_sees_a_learning_rate_that_is_one_per_cent_off(found):
