@@ -5,7 +5,7 @@ what the small one measures.
 import pytest
 
 from ground import InputError
-from lab.counts import params_no_embed
+from lab.counts import params_active, params_no_embed
 from lab.events import events_of
 from lab.prefix import chains
 from sweeps.studies import load
@@ -49,3 +49,10 @@ def test_the_small_study_measures_equal_models():
     assert all("activation_ratio" in t.diagnostics for t in trials)
     with pytest.raises(InputError, match="kind='x': must be one of"):
         load("sparsity_small", *TEXT, kinds=("x",))
+
+
+def test_the_small_study_has_experts_of_one_active_size():
+    trials = load("sparsity_small", *TEXT, kinds=("experts",)).trials
+    assert [t.experts for t in trials] == [0, 4, 16]
+    routers = [t.experts * t.width * t.depth for t in trials]
+    assert len({params_active(t) - r for t, r in zip(trials, routers, strict=True)}) == 1
