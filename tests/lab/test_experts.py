@@ -81,7 +81,7 @@ def reference(t, m, params, x_BTD):
 
     def one(up_gate, down):
         both = [m.ops.linear_free(x_ND, w, scale["expert_up"]) for w in up_gate]
-        hidden = m.hidden(*both, *[None] * (2 - len(both)))
+        hidden = m.hidden(None, *both, *[None] * (2 - len(both)))
         return m.ops.linear_free(hidden, down, scale["expert_down"])
 
     up_gate = [params[n] for n in ("expert_up", "expert_gate") if n in params]
@@ -159,7 +159,7 @@ def test_blocks_are_what_ragged_dot_makes_of_sorted_tokens(factor):
     products = [
         jax.lax.ragged_dot(x_ND[order_N], params[f"expert_{n}"], sizes_E) for n in ("up", "gate")
     ]
-    hidden = m.hidden(*products)
+    hidden = m.hidden(None, *products)
     out = (
         jax.lax.ragged_dot(hidden, params["expert_down"], sizes_E) * gate_NE.max(-1)[order_N, None]
     )
