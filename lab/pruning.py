@@ -5,6 +5,8 @@ A tree of masks has the hidden matrices of a tree of parameters alone. Masks cha
 share a program. Letters: N entries of a matrix, of all matrices where the scope is global.
 """
 
+import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -98,24 +100,36 @@ def _largest(score: jax.Array, keep: Number) -> jax.Array:
     return above | (order >= _cut(order, keep - jnp.count_nonzero(above)))
 
 
-def _kept(level: Number, size: int) -> jax.Array:
-    """Weights of `size` that a level leaves, to the nearest (above 2^24 to a float32's last
+def _largest_of_each(scores: Tree, keep: Callable[[int], Number]) -> Tree:
+    """`_largest` of every matrix, `keep` of its size. Those of one shape are one array: a count of
+    each by itself would take longer to start than to make.
+    """
+    leaves, structure = jax.tree.flatten(scores)
+    out = list(leaves)
+    for shape in dict.fromkeys(leaf.shape for leaf in leaves):
+        same = [i for i, leaf in enumerate(leaves) if leaf.shape == shape]
+        stacked = jnp.stack([leaves[i] for i in same])
+        masks = jax.vmap(_largest, (0, None))(stacked, keep(leaves[same[0]].size))
+        for i, mask in zip(same, masks, strict=True):
+            out[i] = mask
+    return jax.tree.unflatten(structure, out)
+
+
+def _largest_of_all(scores: Tree, keep: Callable[[int], Number]) -> Tree:
+    """Of all matrices together."""
+    leaves, structure = jax.tree.flatten(scores)
+    all_N = jnp.concatenate([leaf.reshape(-1) for leaf in leaves])
+    ends = list(itertools.accumulate(leaf.size for leaf in leaves))
+    parts = jnp.split(_largest(all_N, keep(all_N.size)), ends[:-1])
+    masks = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(structure, masks)
+
+
+def _kept(level: Number) -> Callable[[int], Number]:
+    """Weights that a level leaves, by size, to the nearest (above 2^24 to a float32's last
     place).
     """
-    return size - jnp.round(level * size).astype(jnp.int32)
-
-
-def _by_level(scores: Tree, level: Number, scope: str = "uniform") -> Tree:
-    """Masks of the largest scores: of each matrix, or of all together."""
-    if scope == "uniform":
-        return jax.tree.map(lambda s: _largest(s, _kept(level, s.size)), scores)
-    leaves, structure = jax.tree.flatten(scores)
-    all_N = jnp.concatenate([s.reshape(-1) for s in leaves])
-    mask_N, out = _largest(all_N, _kept(level, all_N.size)), []
-    for s in leaves:
-        out.append(mask_N[: s.size].reshape(s.shape))
-        mask_N = mask_N[s.size :]
-    return jax.tree.unflatten(structure, out)
+    return lambda size: size - jnp.round(level * size).astype(jnp.int32)
 
 
 def _magnitude(weights: Tree, masks: Tree) -> Tree:
@@ -148,7 +162,8 @@ def _ramped(method: Method, weights: Tree, masks: Tree, level: Number) -> Tree:
     if method.pattern:
         n, m = method.pattern
         scores = jax.tree.map(lambda s: jnp.where(_survivors(s, n, m), jnp.inf, s), scores)
-    return _by_level(scores, level, method.scope)
+    choose = _largest_of_all if method.scope == "global" else _largest_of_each
+    return choose(scores, _kept(level))
 
 
 def _regrown(weights: Tree, masks: Tree, level: Number, seed: Number, step: Number) -> Tree:
@@ -156,13 +171,17 @@ def _regrown(weights: Tree, masks: Tree, level: Number, seed: Number, step: Numb
     (as 1911.11134 has it). Where there are too few others, some of the dropped stay.
     """
 
-    def one(score: jax.Array, mask: jax.Array, random: jax.Array) -> jax.Array:
-        keep = _kept(level, score.size)
-        stays = _largest(score, keep - jnp.round(DROPPED * keep).astype(jnp.int32))
-        last = jnp.where(mask, random - FAR, random)
-        return _largest(jnp.where(stays, jnp.inf, last), keep)
+    kept = _kept(level)
 
-    return jax.tree.map(one, _magnitude(weights, masks), masks, _random(weights, seed, step))
+    def stay(size: int) -> Number:
+        return kept(size) - jnp.round(DROPPED * kept(size)).astype(jnp.int32)
+
+    def order(stays: jax.Array, mask: jax.Array, random: jax.Array) -> jax.Array:
+        return jnp.where(stays, jnp.inf, jnp.where(mask, random - FAR, random))
+
+    stays = _largest_of_each(_magnitude(weights, masks), stay)
+    scores = jax.tree.map(order, stays, masks, _random(weights, seed, step))
+    return _largest_of_each(scores, kept)
 
 
 # 3. the masks of a run ---------------------------------------------------------------------------
@@ -174,7 +193,7 @@ def first(method: Method, params: Tree, seed: Number, ramp: Ramp) -> Tree:
     if method.how in RAMPED:
         every = jax.tree.map(lambda w: jnp.ones(w.shape, bool), weights)
         return _ramped(method, weights, every, level_at(ramp, 0))
-    return _by_level(_random(weights, seed, 0), ramp.level)
+    return _largest_of_each(_random(weights, seed, 0), _kept(ramp.level))
 
 
 def refreshed(

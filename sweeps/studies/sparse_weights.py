@@ -3,8 +3,9 @@ starts as a dense one 1/(1-S) times as large (the design of 2309.08520), whose w
 magnitude along a cubic ramp between a quarter and three quarters of the run.
 
 The three public laws say 1.6, 2.0 to 2.2 and 2.2 to 3.6 dense weights for each that is left at S
-0.5, 0.75 and 0.875. u-muP trains at LR 1, muP and SuPar at 0.0125 with base width 128: best without
-pruning in results/lr_width.
+0.5, 0.75 and 0.875. u-muP trains at LR 2^(1/2), between the best of dense nets of 0.85M and of 5.1M
+parameters at this batch in results/batch (1 and 2); muP and SuPar at 0.0125 with base width 128,
+best at that width in results/lr_width.
 """
 
 import math
@@ -26,7 +27,9 @@ SIZES = tuple(range(4))  # places in SHAPES of what is left: 0.2M, 0.4M, 0.8M, 1
 SPARSITIES = (0.0, 0.5, 0.75, 0.875)
 TOKENS = (20e6, 80e6, 320e6)
 REFRESH = 50  # steps between masks: ten refreshes in the shortest ramp
-U_MUP: Point = {"parametrization": "u-mup", "lr": 1.0}
+LR = 2**0.5
+SIDES = (0.5, 1.0, 2.0, 4.0)  # times an LR
+U_MUP: Point = {"parametrization": "u-mup", "lr": LR}
 ONE = (2, 80e6)  # the size and tokens of what is tried at one cell
 PARTS = ("grid", "second", "target")
 RAMP: Point = {"pruning": "gradual", "prune_steps": REFRESH}
@@ -64,7 +67,7 @@ def points(part: str) -> list[Point]:
 def _other_masks() -> list[Point]:
     """Masks from the start want a larger LR (results/LOG.md), which u-muP has no rule for."""
     out: list[Point] = []
-    kept = product(pruning=["static", "set"], lr=[1.0, 2.0, 4.0])
+    kept = product(pruning=["static", "set"], lr=[LR * side for side in SIDES[1:]])
     for tokens in TOKENS[:2]:
         for sparsity in (0.75, 0.875):
             base = cell(ONE[0], tokens, sparsity) | U_MUP | {"sparsity": sparsity}
@@ -75,10 +78,10 @@ def _other_masks() -> list[Point]:
 
 
 def _rates() -> list[Point]:
-    lrs = product(lr=[0.0125 * side for side in (0.5, 1.0, 2.0, 4.0)])
+    lrs = product(lr=[0.0125 * side for side in SIDES])
     tables = product(parametrization=["mup", "supar"], base_width=[128], sparsity=[0.75])
     both = cross([cell(*ONE, 0.75)], tables, lrs, [{"pruning": "static"}, RAMP])
-    return both + [ramped(*ONE, 0.75) | {"lr": lr} for lr in (0.5, 2.0)]
+    return both + [ramped(*ONE, 0.75) | {"lr": LR * side} for side in (SIDES[0], SIDES[2])]
 
 
 def study(
