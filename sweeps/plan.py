@@ -24,6 +24,7 @@ class Row:
     depth: int
     batch_tokens: int
     steps: int  # of its longest trial
+    experts: str  # "4 of 64": of a token, of a layer; "": dense
     tokens: int  # trained: those that runs have in common once
     flops: float  # of these, exact count (lab.counts.flops_exact)
     seconds: float
@@ -50,6 +51,7 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
         depth=first.depth,
         batch_tokens=first.batch_tokens,
         steps=max(t.steps for t in cohort),
+        experts=f"{first.experts_per_token} of {first.experts}" if first.experts else "",
         tokens=sum(n * t.batch_tokens for t, n in trained),
         flops=sum(flops_exact(t) * n / t.steps for t, n in trained),
         seconds=steps * step_seconds,

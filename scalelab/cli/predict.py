@@ -1,5 +1,6 @@
 """scalelab predict: the large run from fits and published laws; works with no training at all."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,10 @@ class Predict:
     """Tokens a step, when already decided."""
     unique_tokens: float | None = None
     """Tokens before any repetition (default: all)."""
-    experts: float | None = None
-    """Experts a routed layer."""
+    experts: float | Literal["auto"] | None = None
+    """Experts a routed layer. auto: the best by the first joint law of routed models, where
+    --params are active, and the budget what trains the dense model of that size on --tokens.
+    """
     sparsity: float | None = None
     """Fraction of weights that are zero."""
     loss: float | None = None
@@ -110,7 +113,9 @@ def main(args: list[str]) -> int:
         return _rows(options, found)
     if options.front:
         return _front(options, found)
-    at = {name: value for name in GIVEN if (value := getattr(options, name)) is not None}
+    auto = options.experts == "auto"
+    names = [name for name in GIVEN if not (auto and name == "experts")]
+    at = {name: value for name in names if (value := getattr(options, name)) is not None}
     for name, value in at.items():
         if value < 0 or (value == 0 and name != "sparsity"):
             raise InputError(f"{name}={value:g}: must be above 0")
@@ -130,6 +135,12 @@ def main(args: list[str]) -> int:
         )
     from fits.predict.recipe import recipe
 
+    first: dict[str, Number] = {}
+    if auto:
+        from fits.predict.routed import choose
+
+        chosen = choose(found, at, options.params_kind, options.level)
+        at, first, warnings = chosen.at, chosen.numbers, [*warnings, *chosen.said]
     made = recipe(
         found,
         at,
@@ -138,6 +149,7 @@ def main(args: list[str]) -> int:
         level=options.level,
         warnings=warnings,
     )
+    made = dataclasses.replace(made, numbers={**first, **made.numbers})
     if options.out is not None:
         made.save(options.out)
     if options.export:

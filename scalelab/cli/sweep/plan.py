@@ -107,21 +107,22 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
         "FLOPs",
         "time",
         "memory",
+        *(["experts"] if any(r.experts for r in rows) else []),
     )
     for name in names:
         table.add_column(name, justify="left" if name == "parametrization" else "right")
     same: dict[tuple[Any, ...], list[Row]] = {}
     for r in rows:  # cohorts alike in all but their trials are one line
-        same.setdefault((r.parametrization, r.width, r.depth, r.batch_tokens, r.steps), []).append(
-            r
-        )
-    for (parametrization, width, depth, batch_tokens, steps), alike in same.items():
-        table.add_row(
+        key = (r.parametrization, r.width, r.depth, r.batch_tokens, r.steps, r.experts)
+        same.setdefault(key, []).append(r)
+    for (parametrization, width, depth, batch_tokens, steps, experts), alike in same.items():
+        cells = (
             str(len(alike)), str(sum(r.trials for r in alike)), parametrization, str(width),
             str(depth), f"{batch_tokens:,}", f"{steps:,}", f"{sum(r.tokens for r in alike):,}",
             f"{sum(r.flops for r in alike):.3g}", duration(sum(r.seconds for r in alike)),
-            f"{max(r.peak_bytes for r in alike) / 1e6:,.0f} MB",
+            f"{max(r.peak_bytes for r in alike) / 1e6:,.0f} MB", experts,
         )  # fmt: skip
+        table.add_row(*cells[: len(names)])
     out = console(wide=WIDE)
     said = f": {study.question}\nexpected: {study.expectation}"
     out.print(Text.assemble((study.name, "bold"), said))
