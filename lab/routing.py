@@ -67,7 +67,8 @@ def best(score_NE: jax.Array, k: int) -> jax.Array:
 
 
 def _hit(expert: jax.Array, experts: int) -> jax.Array:
-    return expert[..., None] == jnp.arange(experts, dtype=expert.dtype)
+    each = jnp.arange(experts, dtype=expert.dtype)
+    return expert[..., None] == jnp.expand_dims(each, range(expert.ndim))
 
 
 def choose(
@@ -87,12 +88,12 @@ def choose(
     """
     N, E = score_NE.shape
     by_NE = jax.lax.stop_gradient(score_NE)
-    expert_NK = best(by_NE if bias_E is None else by_NE + jax.lax.stop_gradient(bias_E), k)
+    expert_NK = best(by_NE if bias_E is None else by_NE + jax.lax.stop_gradient(bias_E)[None], k)
     gate_NK = jnp.sum(jnp.where(_hit(expert_NK, E), score_NE[:, None], 0), -1)
     taken_NK = jnp.ones((N, k), bool)
     if router == "threshold":
         before_NK = jnp.cumsum(gate_NK, -1) - gate_NK
-        taken_NK = (before_NK < threshold) | (jnp.arange(k) == 0)
+        taken_NK = (before_NK < threshold) | (jnp.arange(k) == 0)[None]
     elif router == "relu":
         taken_NK = gate_NK > 0
     gate_NK = jnp.where(taken_NK, gate_NK, 0)
@@ -141,7 +142,7 @@ def token_choice(choice: Choice, load_E: jax.Array, rows: int, capacity: bool) -
         blocks = (P + E * (rows - 1)) // rows
         end_E = jnp.cumsum(-(-load_E // rows))
         first_E, held_E = rows * (end_E - -(-load_E // rows)), load_E
-        expert_J = jnp.sum(end_E <= jnp.arange(blocks)[:, None], -1, dtype=jnp.int32)
+        expert_J = jnp.sum(end_E[None] <= jnp.arange(blocks)[:, None], -1, dtype=jnp.int32)
         expert_J = jnp.minimum(expert_J, E - 1)
 
     R = blocks * rows
@@ -220,7 +221,7 @@ def _by_expert_backward(saved: tuple[Any, ...], dy: jax.Array) -> tuple[Any, ...
     x_JRD, back, expert_J = saved
     dx_JRD, dw = jax.vjp(_products, x_JRD, _of_block(back, expert_J))[1](dy)
     if expert_J is not None:
-        mine_EJ = (expert_J == jnp.arange(len(back))[:, None]).astype(dw.dtype)
+        mine_EJ = (expert_J[None] == jnp.arange(len(back))[:, None]).astype(dw.dtype)
         dw = jnp.tensordot(mine_EJ, dw, 1)
     return dx_JRD, dw, jnp.zeros_like(back), None
 

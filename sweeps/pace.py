@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lab.counts import params, params_no_embed
+from lab.counts import params, params_active, params_no_embed
 from lab.program import signature
 from lab.records import Trial
 
@@ -60,10 +60,12 @@ class Pace:
 
 
 def inputs_of(trial: Trial) -> dict[str, Any]:
-    """Of the step-time law."""
+    """Of the step-time law; of routed experts those that are active are multiplied."""
     names = ("width", "depth", "ff", "vocab", "sequence", "batch_tokens")
     own = {name: getattr(trial, name) for name in names}
-    return {"params": params(trial), "params_no_embed": params_no_embed(trial), **own}
+    total = params(trial)
+    active = params_no_embed(trial) - (total - params_active(trial))
+    return {"params": total, "params_no_embed": active, **own}
 
 
 def from_table(table: "pd.DataFrame") -> Pace | None:
@@ -80,6 +82,8 @@ def from_table(table: "pd.DataFrame") -> Pace | None:
     from fits.forms.step_time import StepTime
 
     columns = {name: done[name].to_numpy(float) for name in StepTime.inputs}
+    if "params_active" in done:
+        columns["params_no_embed"] -= (done["params"] - done["params_active"]).to_numpy(float)
     took = (done["seconds"] / done["steps"]).to_numpy(float)
     shapes, device = len(done[list(StepTime.inputs)].drop_duplicates()), str(done["device"].iloc[0])
     if shapes < SHAPES:

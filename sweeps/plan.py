@@ -27,6 +27,7 @@ class Row:
     batch_tokens: int
     steps: int  # of its longest trial
     pruned: str  # how, and the levels at the end: "gradual 0.5, 0.75"; "": dense
+    experts: str  # "4 of 64": of a token, of a layer; "": dense
     tokens: int  # trained: those that runs have in common once
     flops: float  # of these, exact count (lab.counts.flops_exact)
     flops_nonzero: float  # of these, 6 N D of what is not pruned (lab.counts.flops_nonzero)
@@ -55,6 +56,7 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
         batch_tokens=first.batch_tokens,
         steps=max(t.steps for t in cohort),
         pruned=pruned(cohort),
+        experts=f"{first.experts_per_token} of {first.experts}" if first.experts else "",
         tokens=sum(n * t.batch_tokens for t, n in trained),
         flops=sum(flops_exact(t) * n / t.steps for t, n in trained),
         flops_nonzero=sum(flops_nonzero(t) * n / t.steps for t, n in trained),

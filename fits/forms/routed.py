@@ -2,13 +2,17 @@
 fraction, joint.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.optimize import nnls
 
 from fits.forms.law import Array, Columns, Law, Parameter
 from fits.forms.sparse_weights import _power
+
+STARTS = 16  # of the joint law
 
 
 def saturated(experts: Any, e_start: Any, e_max: Any) -> Any:
@@ -178,6 +182,39 @@ class RoutedJoint(Law):
         size = np.exp(p["delta"] * e + (p["alpha"] + p["gamma"] * e) * np.log(x["params_active"]))
         data = np.exp(p["omega"] * e + (p["beta"] + p["zeta"] * e) * np.log(x["tokens"]))
         return p["a"] * size + p["b"] * data + p["c"]
+
+    @classmethod
+    def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
+        """Chinchilla's law with two coefficients for each number of experts, linear where the
+        exponents are given, over a grid of those; the coefficients' slopes in ln Ehat then follow
+        for each pair (E_start, E_max) of a grid. Exponents that do not move with E: gamma = zeta
+        = 0. The best STARTS by what they leave.
+        """
+        experts, group = np.unique(x["experts"], return_inverse=True)
+        mine, root = group == np.arange(len(experts))[:, None], np.sqrt(weight) / y
+        rows = []
+        for alpha, beta in itertools.product((0.1, 0.2, 0.3, 0.45), (0.1, 0.2, 0.3, 0.45)):
+            size, data = (_power(x[c], k) for c, k in (("params_active", alpha), ("tokens", beta)))
+            basis = np.concatenate([mine * size, mine * data, np.ones((1, len(y)))])
+            found = nnls((basis * root).T, y * root)[0]
+            a_E, b_E = found[: len(experts)], found[len(experts) : -1]
+            for e_start, e_max in itertools.product((1.2, 2.0, 4.0), (60.0, 200.0, 1000.0)):
+                e = np.log(saturated(experts, e_start, e_max))
+                (delta, a), (omega, b) = _line(e, a_E), _line(e, b_E)
+                rows.append([a, -alpha, delta, 0, b, -beta, omega, 0, found[-1], e_start, e_max])
+        starts = np.array(rows)
+        named = dict(zip(cls.names(), starts.T[..., None], strict=True))
+        left = np.sum(weight * np.log(cls.predict(named, x) / y) ** 2, -1)
+        return starts[np.argsort(left, kind="stable")[:STARTS]]
+
+
+def _line(x: Array, y: Array) -> tuple[float, float]:
+    """(slope, exp of the offset) of log y in x, over the y above 0."""
+    use = y > 0
+    if use.sum() < 2:
+        return 0.0, float(y[use].sum()) or 1.0
+    slope, offset = np.polyfit(x[use], np.log(y[use]), 1)
+    return float(np.clip(slope, -2, 2)), float(np.exp(offset))
 
 
 LAWS: tuple[type[Law], ...] = (Routed, RoutedFine, RoutedSparsity, RoutedJoint)

@@ -65,7 +65,9 @@ def facts(table: "pd.DataFrame") -> tuple[list[tuple[str, str]], list[str]]:
         for name, text in out + [(text, _values(table, name)) for name, text in spoken.items()]
     ]
     said = [(name, text) for name, text in out if text]
-    return [*said, *_sparse(table), *_neurons(table)], [name for name, text in out if not text]
+    return [*said, *_sparse(table), *_neurons(table), *_routed(table)], [
+        name for name, text in out if not text
+    ]
 
 
 def _sparse(table: "pd.DataFrame") -> list[tuple[str, str]]:
@@ -92,6 +94,17 @@ def _shares(table: "pd.DataFrame", name: str) -> str:
     values = numbers(table[name], name) if name in table else np.array([])
     values = values[~np.isnan(values)]
     return f"{values.min():.1%} to {values.max():.1%}" if len(values) else ""
+
+
+def _routed(table: "pd.DataFrame") -> list[tuple[str, str]]:
+    """Of runs with routed experts; nothing of dense runs."""
+    if "experts" not in table or not (numbers(table["experts"], "experts") > 1).any():
+        return []
+    names = ("experts", "experts_per_token", "shared_experts", "granularity")
+    each = {n: np.unique(numbers(table[n], n)) for n in names if n in table}
+    found = [(n, ", ".join(f"{v:g}" for v in each[n] if np.isfinite(v))) for n in each]
+    found += [("router", _values(table, "router")), ("active", _span(table, "params_active"))]
+    return [(name.replace("_", " "), text) for name, text in found if text]
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:

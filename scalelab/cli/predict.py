@@ -54,8 +54,10 @@ class Predict:
     """Tokens a step, when already decided."""
     unique_tokens: float | None = None
     """Tokens before any repetition (default: all)."""
-    experts: float | None = None
-    """Experts a routed layer."""
+    experts: float | Literal["auto"] | None = None
+    """Experts a routed layer. auto: the best by the first joint law of routed models, where
+    --params are active, and the budget what trains the dense model of that size on --tokens.
+    """
     sparsity: float | Literal["auto"] | None = None
     """Fraction of weights that are zero. auto: the best by the first law of sparse weights, where
     --params are those that are not zero, and the budget what trains as many dense ones on --tokens.
@@ -117,8 +119,10 @@ def main(args: list[str]) -> int:
         return _rows(options, found)
     if options.front:
         return _front(options, found)
-    auto = options.sparsity == "auto"
-    names = [name for name in GIVEN if not (auto and name == "sparsity")]
+    auto = [name for name in ("experts", "sparsity") if getattr(options, name) == "auto"]
+    if len(auto) > 1:
+        raise InputError("experts='auto', sparsity='auto': one of them at a time")
+    names = [name for name in GIVEN if name not in auto]
     at = {name: value for name in names if (value := getattr(options, name)) is not None}
     for name, value in at.items():
         if value < 0 or (value == 0 and name != "sparsity"):
@@ -139,13 +143,19 @@ def main(args: list[str]) -> int:
         )
     from fits.predict.recipe import recipe
 
-    kind, first = options.params_kind, {}
-    if auto:
-        from fits.predict.sparse import choose
+    kind: str = options.params_kind
+    first: dict[str, Number] = {}
+    if auto == ["sparsity"]:
+        from fits.predict import sparse
 
-        chosen = choose(found, at, kind, options.cost, options.level)
+        chosen = sparse.choose(found, at, kind, options.cost, options.level)
         at, kind, first = chosen.at, "no_embed", chosen.numbers
         warnings = [*warnings, *chosen.said]
+    elif auto:
+        from fits.predict import routed
+
+        best = routed.choose(found, at, kind, options.level)
+        at, first, warnings = best.at, best.numbers, [*warnings, *best.said]
     made = recipe(
         found,
         at,

@@ -7,7 +7,7 @@ import pytest
 
 from lab.counts import flops_exact
 from lab.records import Trial
-from sweeps import plan
+from sweeps import pace, plan
 
 LONG = Trial(
     parametrization="u-mup", width=16, depth=1, head_dim=8, ff=32, sequence=32, batch=4,
@@ -22,6 +22,18 @@ def test_what_runs_share_is_counted_once(axis: str) -> None:
     assert row.seconds == 112, "38 steps of the longer run are the shorter one's"
     assert row.tokens == 112 * LONG.batch_tokens
     assert row.flops == pytest.approx(flops_exact(LONG) * 1.12)
+
+
+def test_experts_are_told_and_cost_what_is_active() -> None:
+    routed = dataclasses.replace(LONG, experts=8, experts_per_token=2, expert_ff=16)
+    row, dense = (plan.row([t], "map", 1.0, 0.0) for t in (routed, LONG))
+    assert (row.experts, dense.experts) == ("2 of 8", "")
+    router = 6 * 16 * 8 * LONG.tokens
+    assert row.flops == pytest.approx(dense.flops + router)
+    cost = pace.inputs_of(routed)
+    assert cost["params_no_embed"] == pace.inputs_of(LONG)["params_no_embed"] + 16 * 8
+    more = 3 * 3 * 16 * 32 + 16 * 8  # matrices of six experts that are not active, and the router
+    assert cost["params"] == pace.inputs_of(LONG)["params"] + more
 
 
 @pytest.mark.parametrize(("axis", "seconds"), [("map", 200.0), ("turn", 150.0)])

@@ -108,22 +108,27 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
         "FLOPs",
         "time",
         "memory",
-        *(["pruned"] if any(r.pruned for r in rows) else []),
+        *(
+            sparse := [
+                name for name in ("pruned", "experts") if any(getattr(r, name) for r in rows)
+            ]
+        ),
     )
     for name in names:
         table.add_column(name, justify="left" if name in ("parametrization", "pruned") else "right")
     same: dict[tuple[Any, ...], list[Row]] = {}
     for r in rows:  # cohorts alike in all but their trials are one line
-        key = (r.parametrization, r.width, r.depth, r.batch_tokens, r.steps, r.pruned)
-        same.setdefault(key, []).append(r)
-    for (parametrization, width, depth, batch_tokens, steps, pruned), alike in same.items():
+        key = (r.parametrization, r.width, r.depth, r.batch_tokens, r.steps)
+        same.setdefault((*key, r.pruned, r.experts), []).append(r)
+    for (parametrization, width, depth, batch_tokens, steps, *_), alike in same.items():
         cells = (
             str(len(alike)), str(sum(r.trials for r in alike)), parametrization, str(width),
             str(depth), f"{batch_tokens:,}", f"{steps:,}", f"{sum(r.tokens for r in alike):,}",
             f"{sum(r.flops for r in alike):.3g}", duration(sum(r.seconds for r in alike)),
-            f"{max(r.peak_bytes for r in alike) / 1e6:,.0f} MB", pruned,
+            f"{max(r.peak_bytes for r in alike) / 1e6:,.0f} MB",
+            *(getattr(alike[0], name) for name in sparse),
         )  # fmt: skip
-        table.add_row(*cells[: len(names)])
+        table.add_row(*cells)
     out = console(wide=WIDE)
     said = f": {study.question}\nexpected: {study.expectation}"
     out.print(Text.assemble((study.name, "bold"), said))

@@ -5,6 +5,7 @@ released runs.
 import numpy as np
 import pytest
 
+from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.forms import routed, sparse_activations, sparse_weights
 from fits.optimum import sparsity
@@ -370,6 +371,33 @@ def test_joint_law_falls_with_experts_under_the_reconstructed_signs_only():
     # one expert then counts as one: Ehat = 1
     dense = routed.RoutedJoint.predict({**p, "E_start": 1.0}, {**x, "experts": np.ones(5)})
     assert dense == pytest.approx([2.61414] * 5, abs=1e-5)
+
+
+def joint_runs(noise=0.0):
+    """Of the published joint law: three sizes, lengths and six numbers of experts, as a lab's."""
+    import pandas as pd
+
+    n, d, e = (
+        a.ravel()
+        for a in np.meshgrid(
+            [2e5, 8e5, 4.7e6], [1.7e7, 6.7e7, 2.7e8], [1, 4, 8, 16, 32, 64], indexing="ij"
+        )
+    )
+    frame = pd.DataFrame({"params_active": n, "tokens": d, "experts": e})
+    loss = routed.RoutedJoint.predict(params("joint-moe"), {c: frame[c].to_numpy() for c in frame})
+    return frame.assign(loss=loss * np.exp(noise * np.random.default_rng(0).normal(size=len(n))))
+
+
+def test_the_joint_law_is_found_from_each_of_many_starts():
+    """Exact data gives the planted numbers; noisy data one minimum, which predicts beyond it."""
+    found = fit(select(joint_runs(), routed.RoutedJoint), routed.RoutedJoint)
+    assert found.params == pytest.approx(params("joint-moe"), rel=1e-6)
+    assert found.starts["agree"] == found.starts["tried"] >= 16
+    noisy = fit(select(joint_runs(0.003), routed.RoutedJoint), routed.RoutedJoint)
+    assert noisy.starts["agree"] >= noisy.starts["tried"] / 2
+    at = {"params_active": np.array([2e7]), "tokens": np.array([1e9]), "experts": np.array([64.0])}
+    expected = routed.RoutedJoint.predict(params("joint-moe"), at)
+    assert evaluate(noisy, at).value == pytest.approx(expected, rel=0.02)
 
 
 def test_rows_with_no_zero_weights_are_kept():

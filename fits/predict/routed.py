@@ -1,0 +1,131 @@
+"""How many experts to train with under a budget, by a joint law of routed models, and what they are
+worth.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fits.engine.calibration import calibrated
+from fits.forms.law import Array
+from fits.forms.routed import RoutedJoint
+from fits.predict.recipe import fill
+from fits.predict.sources import Source
+from ground import InputError
+from ground.flops import PER_PARAM_TOKEN
+from ground.number import Number
+
+EXPERTS = tuple(2**k for k in range(11))  # that are tried
+# The cost of a step: its active products, and the memory that all experts' weights and both Adam
+# moments are read from and written to once, with gradients 7 x 4 bytes a parameter, at the FLOP per
+# byte that an H200 sustains on small models (`sweeps.pace.ROOFLINE`)
+BYTES, BALANCE = 28.0, 4e14 / 3e12
+MLP_SHARE = 2 / 3  # of a layer's 12 width^2 parameters
+MOST_REFITS = 200  # of the bootstrap's that an interval is read off
+DOUBLINGS = 60  # of a search for a dense size
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`at`: the run to predict; `numbers`: the experts, and the dense size of equal loss over the
+    active one; `said`: the budget.
+    """
+
+    at: dict[str, Any]
+    numbers: dict[str, Number]
+    said: list[str]
+
+
+def step_cost(experts: Any, share: float, batch_tokens: float) -> Any:
+    """Of a step over that of the dense model of the active size, of which `share` is in the MLPs
+    that experts are copies of.
+    """
+    moved = BYTES * BALANCE / PER_PARAM_TOKEN / batch_tokens
+    return (1 + moved * (1 + (np.asarray(experts, float) - 1) * share)) / (1 + moved)
+
+
+def choose(found: Sequence[Source], at: Mapping[str, Any], kind: str, level: float) -> Choice:
+    """The experts of least loss for `params` active parameters (of `kind`) and the compute of the
+    dense model on `tokens` tokens. Raises InputError without a joint law or a batch.
+    """
+    source = _law(found)
+    assert source.fit is not None
+    if "batch_tokens" not in at:
+        raise InputError("experts='auto': needs --batch-tokens: a step reads all experts' weights")
+    columns, _ = fill(at, kind)
+    size, tokens, batch = (
+        float(columns[name][0]) for name in ("params_active", "tokens", "batch_tokens")
+    )
+    share = MLP_SHARE * float(columns["params_no_embed"][0]) / size
+    costs = step_cost(EXPERTS, share, batch)
+
+    def best(p: Mapping[str, float]) -> tuple[float, float]:
+        loss = _loss(p, size, tokens / costs, np.array(EXPERTS, float))
+        i = int(np.argmin(loss))
+        return EXPERTS[i], dense_multiple(p, size, float(tokens / costs[i]), EXPERTS[i])
+
+    experts, worth = best(source.fit.params)
+    draws = np.array([best(p) for p in _refits(source.fit.replicates)]).reshape(-1, 2).T
+    numbers = {
+        "experts": _number(experts, draws[0], source, level),
+        "dense_equivalent": _number(worth, draws[1], source, level),
+    }
+    cost = float(step_cost(experts, share, batch))
+    said = [
+        f"experts: the best by {source.name} for the budget of the dense model of {size:.4g} "
+        f"parameters on {tokens:.4g} tokens; a step costs its active products and {BYTES:g} bytes "
+        f"a parameter of all experts at {BALANCE:.0f} FLOP a byte: {cost:.3g} times the dense one"
+    ]
+    if experts == EXPERTS[-1]:
+        said.append(f"experts: no more than {experts} were tried")
+    return Choice({**at, "tokens": tokens / cost, "experts": experts}, numbers, said)
+
+
+def dense_multiple(p: Mapping[str, float], size: float, tokens: float, experts: float) -> float:
+    """m: `size` active parameters with so many experts have the loss of m times as many dense ones
+    on the same tokens; infinite where no dense model has.
+    """
+    goal = float(_loss(p, size, np.array(tokens), np.array(float(experts))))
+    low, high = 0.0, 10 * np.log(10)
+    one = np.array(1.0)
+    if _loss(p, size * np.exp(high), np.array(tokens), one) > goal:
+        return float("inf")
+    for _ in range(DOUBLINGS):
+        middle = (low + high) / 2
+        too_small = _loss(p, size * np.exp(middle), np.array(tokens), one) > goal
+        low, high = (middle, high) if too_small else (low, middle)
+    return float(np.exp(high))
+
+
+def _loss(p: Mapping[str, float], size: float, tokens: Array, experts: Array) -> Array:
+    at = {"params_active": np.asarray(size), "tokens": tokens, "experts": experts}
+    return RoutedJoint.predict(p, at)
+
+
+def _law(found: Sequence[Source]) -> Source:
+    for source in found:
+        if source.fit is not None and source.fit.form is RoutedJoint:
+            return source
+    raise InputError(
+        f"experts='auto': needs a law of experts, size and tokens: a fit of {RoutedJoint.name}, or "
+        "--fit joint-moe"
+    )
+
+
+def _refits(replicates: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """Of the bootstrap, evenly spaced."""
+    count = len(next(iter(replicates.values()), ()))
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_REFITS)).round().astype(int))
+    return [{name: values[i] for name, values in replicates.items()} for i in chosen]
+
+
+def _number(value: float, draws: Array, source: Source, level: float) -> Number:
+    """With the interval of the refits, none where there are none."""
+    assert source.fit is not None
+    if not len(draws):
+        return Number(value, None, None, None, source.label)
+    tails = 50 * (1 - level), 50 * (1 + level)
+    low, high = np.percentile(calibrated(draws, value, source.fit.calibration), tails)
+    return Number(value, min(float(low), value), max(float(high), value), level, source.label)

@@ -1,0 +1,74 @@
+"""How many experts a budget should have, and what they are worth."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fits.forms.routed import RoutedJoint
+from fits.predict import published, routed
+from fits.predict.sources import sources
+from ground import InputError
+
+AT = {"params": 1e9, "tokens": 2e10, "batch_tokens": 3e5}
+
+
+def joint():
+    return sources(("joint-moe",))[0]
+
+
+def chosen(found=None, **changes):
+    return routed.choose(found or joint(), {**AT, **changes}, "active", 0.9)
+
+
+def test_the_choice_is_the_best_of_all_at_equal_cost():
+    """By trying each: as much compute as the dense model, whatever the experts."""
+    found = chosen(width=2048, depth=16)
+    p = published.get("joint-moe")[0].params
+    experts = found.at["experts"]
+    layers = 1e9 - 2 * 50304 * 2048
+    moved = 28 * (4e14 / 3e12) / 6 / 3e5
+
+    def loss(e):
+        total_over_active = 1 + (e - 1) * 2 / 3 * layers / 1e9
+        tokens = 2e10 * (1 + moved) / (1 + moved * total_over_active)
+        at = {"params_active": 1e9, "tokens": tokens, "experts": e}
+        return tokens, float(RoutedJoint.predict(p, {k: np.array(float(v)) for k, v in at.items()}))
+
+    assert loss(experts)[1] == min(loss(e)[1] for e in routed.EXPERTS) < loss(1)[1]
+    assert found.at["tokens"] == pytest.approx(loss(experts)[0])
+    assert found.at["params"] == 1e9 and "bytes a parameter" in found.said[0]
+    assert found.numbers["experts"].low is None  # a published law has no refits
+
+
+def test_larger_batches_pay_for_more_experts():
+    """What a step moves is shared by its tokens."""
+    few, more, most = (chosen(batch_tokens=b).at["experts"] for b in (1e4, 1e5, 1e6))
+    assert 1 < few < more < most
+
+
+def test_experts_are_worth_a_dense_model_of_equal_loss():
+    p = published.get("joint-moe")[0].params
+    worth = [routed.dense_multiple(p, 1e9, 2e10, e) for e in (1, 8, 64)]
+    assert worth[0] == pytest.approx(1.0) and worth[0] < worth[1] < worth[2]
+    at = {"params_active": np.array([1e9, worth[2] * 1e9]), "experts": np.array([64.0, 1.0])}
+    both = RoutedJoint.predict(p, at | {"tokens": np.full(2, 2e10)})
+    assert both[0] == pytest.approx(both[1])
+
+
+def test_refits_give_an_interval():
+    source = joint()[0]
+    assert source.fit is not None
+    rng = np.random.default_rng(0)
+    spread = {k: (v * np.exp(0.05 * rng.normal(size=50))) for k, v in source.fit.params.items()}
+    fit = dataclasses.replace(source.fit, replicates={k: v.tolist() for k, v in spread.items()})
+    found = chosen([dataclasses.replace(source, fit=fit)])
+    for number in found.numbers.values():
+        assert number.low <= number.value <= number.high and number.low < number.high
+
+
+def test_what_it_needs_is_said():
+    with pytest.raises(InputError, match="needs --batch-tokens"):
+        routed.choose(joint(), {"params": 1e9, "tokens": 2e10}, "active", 0.9)
+    with pytest.raises(InputError, match="routed-joint"):
+        routed.choose(sources(("epoch",))[0], AT, "active", 0.9)
