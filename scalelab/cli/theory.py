@@ -25,6 +25,12 @@ class Theory:
 
     name: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME ...]")] = ()
     """models, or all"""
+    estimators: bool = False
+    """Hold loss laws and isoFLOP profiles against surfaces whose exponents are known."""
+    tables: int = 24
+    """Tables of runs of each surface, for --estimators."""
+    workers: int = 2
+    """Processes, for --estimators."""
     out: Path | None = None
     """Folder of a plot and a JSON file for each."""
     json: bool = False
@@ -44,9 +50,13 @@ def main(args: list[str]) -> int:
     for name in names:
         if name not in known:
             raise InputError(f"name={name!r}: must be all or among {', '.join(known)}")
-    if not names:
+    if not names and not options.estimators:
         _list(known, options.json)
         return 0
+    if options.tables < 2 or options.workers < 1:
+        raise InputError(
+            f"tables={options.tables}, workers={options.workers}: must be at least 2 and 1"
+        )
     if options.out is not None:
         for name in names:
             writable(options.out / f"{name}.png")
@@ -59,12 +69,49 @@ def main(args: list[str]) -> int:
             _keep(options.out, documents[-1], found)
         if not options.json:
             _show(documents[-1])
+    estimated = _estimate(options) if options.estimators else {}
     if options.json:
-        print_json({"models": documents})
+        print_json({"models": documents, **estimated})
     wrong = [(d["name"], c["what"]) for d in documents for c in d["claims"] if not c["as_expected"]]
     for name, what in wrong:
         print(f"{name}: {what}: not as expected", file=sys.stderr)
     return int(bool(wrong))
+
+
+def _estimate(options: Theory) -> dict[str, Any]:
+    """Every surface, a process each; also to --out, as estimators.json."""
+    import json
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    from fits.theory.estimators import bench
+    from fits.theory.surfaces import SURFACES
+    from ground.files import replace
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        rows = pool.map(bench, SURFACES, [options.tables] * len(SURFACES))
+        surfaces = dict(zip(SURFACES, rows, strict=True))
+    found = {"tables": options.tables, "level": 0.9, "surfaces": surfaces}
+    if options.out is not None:
+        replace(options.out / "estimators.json", json.dumps(found, indent=1) + "\n")
+    if not options.json:
+        _show_estimates(surfaces)
+    return {"estimators": found}
+
+
+def _show_estimates(surfaces: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    heads = ("surface", "law", "quantity", "truth", "mean", "bias", "sd", "90 % intervals hold")
+    table = Table(*heads, title="estimators", title_justify="left")
+    for surface, found in surfaces.items():
+        for law, quantities in found["laws"].items():
+            for quantity, row in quantities.items():
+                numbers = (f"{row[key]:.3f}" for key in ("truth", "mean", "bias", "sd"))
+                held = f"{row['coverage']:.2f}" if "coverage" in row else ""
+                table.add_row(surface, law, quantity, *numbers, held)
+    screen.console(wide=140).print(table)
 
 
 def document(model: Model, found: Outcome, seconds: float) -> dict[str, Any]:
