@@ -38,10 +38,11 @@ class Theory:
 
 
 def models() -> dict[str, Model]:
-    """Those of `fits`, then those that need the lab's functions."""
+    """Those of scaling laws, then those of initialisation."""
     from fits.theory.catalogue import MODELS
+    from lab.initialization.catalogue import MODELS as INITIALIZATION
 
-    return dict(MODELS)
+    return {**MODELS, **INITIALIZATION}
 
 
 def main(args: list[str]) -> int:

@@ -1,0 +1,10 @@
+"""What theory says of initialisation, by name. A new one is a file with a `MODEL`, and its line
+here.
+"""
+
+from ground.claims import Model
+from lab.initialization import depth_limits, edge_of_chaos
+
+MODELS: dict[str, Model] = {
+    module.MODEL.name: module.MODEL for module in (edge_of_chaos, depth_limits)
+}
