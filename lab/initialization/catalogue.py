@@ -3,8 +3,8 @@ here.
 """
 
 from ground.claims import Model
-from lab.initialization import depth_limits, edge_of_chaos
+from lab.initialization import depth_limits, edge_of_chaos, variance_control
 
 MODELS: dict[str, Model] = {
-    module.MODEL.name: module.MODEL for module in (edge_of_chaos, depth_limits)
+    module.MODEL.name: module.MODEL for module in (edge_of_chaos, depth_limits, variance_control)
 }
