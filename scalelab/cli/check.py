@@ -177,7 +177,7 @@ def coords(args: list[str]) -> int:
 def theory(options: Coords) -> int:
     """Theory over measured, by layer, at the check's first size with the init of the table."""
     from lab import measure
-    from lab.initialization import effective_theory
+    from lab.theory import effective_theory
 
     checks = []
     for name in options.parametrization:

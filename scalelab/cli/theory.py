@@ -38,11 +38,11 @@ class Theory:
 
 
 def models() -> dict[str, Model]:
-    """Those of scaling laws, then those of initialisation."""
+    """Those of scaling laws, then those of networks before training and of tuning."""
     from fits.theory.catalogue import MODELS
-    from lab.initialization.catalogue import MODELS as INITIALIZATION
+    from lab.theory.catalogue import MODELS as NETWORKS
 
-    return {**MODELS, **INITIALIZATION}
+    return {**MODELS, **NETWORKS}
 
 
 def main(args: list[str]) -> int:

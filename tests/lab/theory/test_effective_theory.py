@@ -8,8 +8,8 @@ import pytest
 
 from ground import InputError
 from lab import measure
-from lab.initialization import effective_theory
-from lab.initialization.effective_theory import TOLERANCE, errors, heads, overlaps
+from lab.theory import effective_theory
+from lab.theory.effective_theory import TOLERANCE, errors, heads, overlaps
 
 
 def trial(**changes):

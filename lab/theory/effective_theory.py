@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from ground import InputError
 from lab import model, train
-from lab.initialization.mean_field import Activation
 from lab.parametrization import numbers, scales
 from lab.program import program_of, shape_of
 from lab.records import Trial
 from lab.shape import TENSORS, axis_sizes, gated
+from lab.theory.mean_field import Activation
 
 Array = NDArray[np.float64]
 SAMPLES = 200  # heads that are drawn

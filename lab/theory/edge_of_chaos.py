@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ground.claims import Claim, Model, Outcome, Panel
-from lab.initialization.mean_field import Activation, Edge, correlation, edge, edge_at, network
+from lab.theory.mean_field import Activation, Edge, correlation, edge, edge_at, network
 
 SIGMA_B = 0.2
 NEAR = 1e-3  # 1 - c at which the slope at c = 1 is taken
