@@ -17,7 +17,7 @@ RESULTS, PAGE = Path("results/theory"), Path("docs/theory.md")
 HEAD = """# The theory bench
 
 Models whose exponents are known in closed form are the ground truth for the fitters here, and say
-what laws are. Each is a file of `fits/theory/` (laws) or `lab/theory/` (before training)
+what laws are. Each is a file of `fits/theory/` (laws) or `lab/theory/` (networks and tuning)
 with `simulate`, `exponents` and its source; `scalelab theory NAME` runs one and prints what theory
 says beside what is measured, `scalelab theory` lists them. A row that differs "as it should" is a
 negative control, or what a source states and is not so here.
