@@ -175,15 +175,18 @@ def coords(args: list[str]) -> int:
 
 
 def theory(options: Coords) -> int:
-    """Theory over measured, by layer, at the check's first size with the init of the table."""
+    """Theory over measured, by layer, at the second size (the first is the base) with the init of
+    the table.
+    """
     from lab import measure
     from lab.theory import effective_theory
 
     checks = []
     for name in options.parametrization:
-        size = (options.sizes or measure.SIZES[options.axis])[0]
-        trial = replace(_trial(options, name, size), init_std=1.0, precision="float32")
-        trial = replace(trial, depth=max(trial.depth, THEORY_DEPTH))
+        base, size = (options.sizes or measure.SIZES[options.axis])[:2]
+        trial = measure.resized(_trial(options, name, base), options.axis, size)
+        depth = max(trial.depth, THEORY_DEPTH)
+        trial = replace(trial, init_std=1.0, precision="float32", depth=depth)
         ratios = effective_theory.ratios(trial, options.seeds)
         within = max(abs(r - 1) for part in ratios.values() for r in part)
         passed = within <= effective_theory.TOLERANCE

@@ -10,7 +10,7 @@ from sweeps.space import product, trials
 from sweeps.studies import Study
 
 BASE = 16  # width of the base shape
-LOG2_LRS = {"mup": range(-7, -4), "frozen": range(-6, -3)}
+LOG2_LRS = {"mup": range(-7, -3), "frozen": range(-6, -1)}
 COMMON: dict[str, Any] = {"sequence": 64, "batch": 8, "head_dim": 16, "base_width": BASE}
 
 
@@ -38,7 +38,7 @@ def study(
     depths: tuple[int, ...] = (2, 4),
     steps: int = 600,
 ) -> Study:
-    """Three LRs each; trained models at the smaller depth alone."""
+    """Trained models at the smaller depth alone."""
     points = []
     for name, exponents in LOG2_LRS.items():
         points += product(

@@ -78,7 +78,7 @@ def test_coords_theory_says_by_layer_how_far_the_theory_is_off(capsys, monkeypat
     assert check.main([*args, "--expect", "sp=fail", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["checks"]
     assert [(c["verdict"], round(c["within"], 3)) for c in found] == [("pass", 0.05), ("fail", 0.2)]
-    assert asked == [("mup", 64, 6, 1.0, 3), ("sp", 64, 6, 1.0, 3)]
+    assert asked == [("mup", 128, 6, 1.0, 3), ("sp", 128, 6, 1.0, 3)]
     assert check.main(args) == 1
     assert "mlp gradient" in capsys.readouterr().out
 
