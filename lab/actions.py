@@ -13,8 +13,10 @@ import numpy as np
 
 from lab import model, optim, train
 from lab.attention import attention_logits
+from lab.model import Measured
+from lab.neurons import CHUNKS, Watch
 from lab.program import Program
-from lab.train import Data, Inputs, Measured, State
+from lab.train import Data, Inputs, State
 
 Action = Callable[[Program, Inputs, Data, State], tuple[State, Measured]]
 
@@ -40,6 +42,10 @@ def measure(program: Program, inputs: Inputs, data: Data, state: State) -> tuple
     if wanted := {"log_z", "attention_logit"} & set(program.diagnostics):
         seen = softmaxes(program, inputs, data, state)
         measured |= {name: seen[name] for name in sorted(wanted)}
+    if "neurons" in program.diagnostics:
+        measured |= neurons(program, inputs, data, state)
+    if "activation_ratio" in program.diagnostics:
+        measured |= watch(program, inputs, data, state).activation_ratio()
     return state, measured
 
 
@@ -63,6 +69,28 @@ def rms(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:
         f"{name}/{path}": jnp.sqrt(jnp.mean(leaf.astype(jnp.float32) ** 2))
         for name, tree in (("weight_rms", state.params), ("update_rms", updates))
         for path, leaf in tensor_paths(tree).items()
+    }
+
+
+def watch(program: Program, inputs: Inputs, data: Data, state: State) -> Watch:
+    params = optim.evaluated(program.optimizer, state.opt, state.params)
+    return Watch(program, inputs, data.val_N, params)
+
+
+def neurons(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:
+    """Who of the MLP's neurons is at work: layer by layer, and over layers for one token, for
+    chunks of 8 tokens and for the first 16 of a sequence (see `lab.neurons`).
+    """
+    seen = watch(program, inputs, data, state).neurons()
+    by_layer = {
+        f"{name}/layers.{layer:03d}": seen[name][layer]
+        for name in ("active", "dead", "rare", "always")
+        for layer in range(program.shape.depth)
+    }
+    return by_layer | {
+        "tls": seen["chunk"][0],
+        "cls_8": seen["chunk"][min(CHUNKS.index(8), len(seen["chunk"]) - 1)],
+        "unused_16": seen["unused"][min(16, program.shape.sequence) - 1],
     }
 
 

@@ -149,7 +149,7 @@ class Cohort:
 
     def curves_of(self, i: int) -> dict[str, Curve]:
         """What the trial's curves keep, whoever goes on from it or it from whom."""
-        every_step = step_curves(self.program.diagnostics)
+        every_step = step_curves(self.program.diagnostics, self.program.shape)
         kept = curve_steps(self.trials[i].steps)
         out = {}
         for name, points in self.curves[i].items():

@@ -204,6 +204,21 @@ def half_life_tokens(trial: Trial) -> dict[str, float]:
     }
 
 
+def neurons(result: Result) -> dict[str, float | None]:
+    """What the run's last measuring event said of the MLP's neurons, None where it did not."""
+
+    def last(name: str) -> float:
+        return result.curves[name].values[-1] if name in result.curves else math.nan
+
+    dead = [last(name) for name in result.curves if name.startswith("dead/")]
+    found = {
+        "active_neurons": 1 - last("tls"),
+        "dead_neurons": sum(dead) / len(dead) if dead else math.nan,
+        "activation_ratio": last("activation_ratio"),
+    }
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
 def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
     """The trial's row of the table: exactly `ground.columns.COLUMNS`, in their order; None where a
     column has no value.
@@ -234,5 +249,6 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "warmup_tokens": trial.warmup_steps * trial.batch_tokens,
         "sparsity": 0.0,
         "experts": 1,
+        **neurons(result),
     }
     return {name: values[name] for name in COLUMNS}

@@ -6,16 +6,18 @@ A diagnostic of kind "step" is taken within every optimizer step (`lab.train.ste
 its curves' names there.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ground import InputError
+from lab.shape import Shape
 
 
 @dataclass(frozen=True)
 class Diagnostic:
     kind: str  # "step" or "event"
-    # names; one that ends in "/" is a family, with a member for each tensor: the tensor's path in
-    # the model, such as `layers.003.q`
+    # names; one that ends in "/" is a family, with a member for each tensor or layer: its path in
+    # the model, such as `layers.003.q` or `layers.003`
     curves: tuple[str, ...]
     meaning: str
 
@@ -39,7 +41,23 @@ DIAGNOSTICS = {
         ("attention_logit",),
         "largest |attention logit| over that batch, all layers and heads",
     ),
+    "neurons": Diagnostic(
+        "event",
+        ("active/", "dead/", "rare/", "always/", "tls", "cls_8", "unused_16"),
+        "of the MLP's neurons over ten batches of validation: which share is not 0, and of which "
+        "tokens",
+    ),
+    "activation_ratio": Diagnostic(
+        "event",
+        ("activation_ratio", "cett", "perplexity_ratio"),
+        "share of neurons that the model keeps at 1 % more perplexity (2411.02335)",
+    ),
 }
+
+
+# Families of what every forward pass of training measures in each layer (`lab.model.Found`), a
+# member for each, `layers.003`; and whether a model of this shape has it
+LAYER_CURVES: dict[str, Callable[[Shape], bool]] = {}
 
 
 def named(text: str) -> tuple[str, ...]:
@@ -61,9 +79,15 @@ def of_kind(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if DIAGNOSTICS[name].kind == kind)
 
 
-def step_curves(names: tuple[str, ...]) -> tuple[str, ...]:
+def step_curves(names: tuple[str, ...], shape: Shape) -> tuple[str, ...]:
     """What a step of a trial with these diagnostics measures, the loss first."""
-    return ("loss", *(c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves))
+    layers = [
+        f"{family}/layers.{layer:03d}"
+        for family, has in LAYER_CURVES.items()
+        if has(shape)
+        for layer in range(shape.depth)
+    ]
+    return ("loss", *(c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves), *layers)
 
 
 def check(diagnostics: str, measure_steps: int, batch: int) -> None:

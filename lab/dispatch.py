@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from lab import mesh
 from lab.actions import ACTIONS
 from lab.diagnostics import step_curves
+from lab.model import Measured
 from lab.program import Program
-from lab.train import Data, Inputs, Measured, State, start, starts, step
+from lab.train import Data, Inputs, State, start, starts, step
 
 CHUNK = 256  # most steps of one dispatch; what they measured comes back together
 # on a GPU or TPU, steps of one loop of known length: a loop of unknown length asks the host every
@@ -79,7 +80,7 @@ def advance(
         return jax.lax.fori_loop(0, LOOP, lambda k, c: body(j * LOOP + k, c), carry)
 
     empty = jnp.zeros((CHUNK, *state.step.shape), jnp.float32)
-    carry = state, dict.fromkeys(step_curves(program.diagnostics), empty)
+    carry = state, dict.fromkeys(step_curves(program.diagnostics, program.shape), empty)
     if mesh.platform() == "cpu":  # where a step past the end would cost time that matters
         return jax.lax.fori_loop(0, n, body, carry)
     return jax.lax.fori_loop(0, (n + LOOP - 1) // LOOP, loop, carry)

@@ -5,8 +5,10 @@ A step is the count of updates made. Every event also happens at the end of the 
 in `lab.actions`, by its name.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +36,27 @@ def events_of(trial: Trial) -> dict[str, Sequence[int]]:
     """
     events = {"validate": _every(trial.validate_steps, trial)}
     if of_kind("event", named(trial.diagnostics)):
-        events["measure"] = _every(trial.measure_steps, trial)
+        events["measure"] = (
+            _growing(trial.measure_steps, trial.measure_ratio, trial.steps)
+            if trial.measure_ratio
+            else _every(trial.measure_steps, trial)
+        )
     return events
 
 
 def _every(steps: int, trial: Trial) -> Sequence[int]:
     """Every so many steps; 0: never inside the run."""
     return range(steps, trial.steps, steps) if steps else ()
+
+
+@lru_cache(maxsize=1024)
+def _growing(first: int, ratio: float, steps: int) -> tuple[int, ...]:
+    """Even in the logarithm: `first`, then each so many times the one before, rounded; those of a
+    shorter run are the longer one's.
+    """
+    count = math.ceil(math.log(max(1.0, steps / first)) / math.log(ratio)) + 1
+    at = np.unique(np.rint(first * float(ratio) ** np.arange(count)).astype(np.int64))
+    return tuple(at[at < steps].tolist())
 
 
 def due(trial: Trial, step: int) -> list[str]:

@@ -17,14 +17,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lab import mesh, ops
+from lab import activate, mesh, ops
 from lab.attention import attention
 from lab.draws import normals
+from lab.records import PENALTIES
 from lab.shape import FP8, TENSORS, Shape, axis_sizes, gated, tensors
 from lab.xent import cross_entropy
 
 Tree = Any
 Number = Any  # a traced or plain number
+Measured = dict[str, jax.Array]  # by the name of its curve
 Tap = Callable[[str, jax.Array], None]  # is given intermediate values by name; see `forward`
 # What a layer keeps for the way back (`lab.program.REMAT`)
 REMAT = {
@@ -61,20 +63,24 @@ class Block(nnx.Module):
         ):
             x_BTD, skip_BTD = m.kernels.enter(m, stream, i, getattr(self, f"{name}_gain", None))
             factor, owed = m.share(i)
-            out_BTD = branch(m, x_BTD, layer, factor)
+            out_BTD, found = branch(m, x_BTD, layer, factor)
             if m.tap:
                 m.tap(f"{name}.{layer}", ops.times(out_BTD, 1 / factor) if m.folds else out_BTD)
-            stream = Stream(skip_BTD, out_BTD, owed)
+            stream = Stream(skip_BTD, out_BTD, owed, m.gathered(stream.found, found, i))
         return stream
 
-    def attention(self, m: "Context", x_BTD: jax.Array, layer: int, factor: Number) -> jax.Array:
+    def attention(
+        self, m: "Context", x_BTD: jax.Array, layer: int, factor: Number
+    ) -> tuple[jax.Array, "Found"]:
         T, K = x_BTD.shape[1], m.shape.head_dim
         factor = m.ops.attention_factor(T, K, m.numbers["attention"] * K) * factor
         out_BTHK = m.kernels.attention(m, self, x_BTD, layer)
-        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor)
+        return m.linear(out_BTHK.reshape(x_BTD.shape), self, "o", factor=factor), Found()
 
-    def mlp(self, m: "Context", x_BTD: jax.Array, layer: int, factor: Number) -> jax.Array:
-        return m.kernels.mlp(m, self, x_BTD, factor)
+    def mlp(
+        self, m: "Context", x_BTD: jax.Array, layer: int, factor: Number
+    ) -> tuple[jax.Array, "Found"]:
+        return m.kernels.mlp(m, self, x_BTD, layer, factor)
 
     def matrices(self, *names: str) -> tuple[jax.Array, ...]:
         return tuple(getattr(self, name)[...] for name in names)
@@ -90,8 +96,12 @@ class Decoder(nnx.Module):
         self.layers = nnx.Dict({f"{i:03d}": Block(shape) for i in range(shape.depth)})
 
     def __call__(self, m: "Context", tokens_BT: jax.Array) -> jax.Array:
+        return self.logits(m, self.last(m, tokens_BT)[0])
+
+    def logits(self, m: "Context", x_BTD: jax.Array) -> jax.Array:
+        """(B, T, V), of what `last` gives."""
         logits_BTV = m.ops.readout(
-            self.last(m, tokens_BT),
+            x_BTD,
             self.readout(),
             m.numbers["readout"],
             m.numbers["readout_backward"],
@@ -104,8 +114,8 @@ class Decoder(nnx.Module):
         """(D, V)"""
         return self.unembed[...] if hasattr(self, "unembed") else self.embed[...].T
 
-    def last(self, m: "Context", tokens_BT: jax.Array) -> jax.Array:
-        """What the readout reads: the stream after all branches, normed."""
+    def last(self, m: "Context", tokens_BT: jax.Array) -> tuple[jax.Array, "Found"]:
+        """What the readout reads: the stream after all branches, normed; and what they found."""
         x_BTD = m.ops.embed(
             tokens_BT, mesh.whole(self.embed[...]), m.rule("embed")["multiplier"]
         ).astype(m.dtype(self.embed))
@@ -114,20 +124,35 @@ class Decoder(nnx.Module):
             layer: Callable[[Stream], Stream] = partial(block, m, layer=i)
             if m.remat:  # what goes into the layer is kept: the sum, not its two terms
                 layer = jax.checkpoint(layer, policy=REMAT[m.remat])
-                stream = Stream(m.close(stream, 2 * i))
+                stream = Stream(m.close(stream, 2 * i), found=stream.found)
             stream = layer(stream)
             stream = stream._replace(skip_BTD=mesh.split_batch(stream.skip_BTD))
-        return m.norm(m.close(stream, 2 * m.shape.depth), getattr(self, "final_gain", None))
+        x_BTD = m.norm(m.close(stream, 2 * m.shape.depth), getattr(self, "final_gain", None))
+        return x_BTD, stream.found
+
+
+class Found(NamedTuple):
+    """What branches give beside their output; nothing, where they have nothing to say, and the
+    program is then what it is without.
+    """
+
+    # a term of the loss, weighted and in float32, as if the loss's gradient reached the branch as
+    # it is under plain ops. It enters the gradient and not the value
+    penalty: jax.Array | None = None
+    # float32 scalars: of one branch by the family of their curves, of several by the curves' names
+    # (`lab.diagnostics.LAYER_CURVES`)
+    measured: Measured = {}
 
 
 class Stream(NamedTuple):
     """The residual stream where a branch has ended and is not added yet, so that the addition can
-    join the next branch's norm.
+    join the next branch's norm; and what the branches before have found.
     """
 
     skip_BTD: jax.Array
     branch_BTD: jax.Array | None = None
     owed: tuple[Number, Number] | None = None  # what the addition still puts on branch and skip
+    found: Found = Found()
 
 
 # 2. the places with faster forms, and their plain ones -------------------------------------------
@@ -140,25 +165,40 @@ class Kernels(NamedTuple):
 
     # (m, block, x_BTD, layer) -> BTHK: what softmax attention gives to the matrix `o`
     attention: Callable[..., jax.Array]
-    mlp: Callable[..., jax.Array]  # (m, block, x_BTD, factor on its output) -> BTD
+    # (m, block, x_BTD, layer, factor on its output) -> (BTD, `Found`)
+    mlp: Callable[..., tuple[jax.Array, Found]]
     # (m, stream, i, gain) -> (the input of branch i, normed; the skip beside it)
     enter: Callable[..., tuple[jax.Array, jax.Array]]
-    # (m, decoder, tokens_BT, targets_BT, gradient) -> mean loss; `gradient`: `Ops.loss_gradient`
+    # (m, decoder, x_BTD, targets_BT, gradient) -> mean loss; x_BTD: of `Decoder.last`, `gradient`:
+    # `Ops.loss_gradient`
     loss: Callable[..., jax.Array]
     folds: bool = False  # whether a branch's scale goes onto its last matrix: see `Context.share`
     names: tuple[str, ...] = ("plain",) * 4  # of the first four, for those who ask what ran
 
 
-def mlp(m: "Context", block: Block, x_BTD: jax.Array, factor: Number) -> jax.Array:
-    """The activation of x up, or of x gate and x up, times down."""
-    alpha = m.numbers["ffn_act"]
+def hidden(m: "Context", block: Block, x_BTD: jax.Array) -> jax.Array:
+    """The MLP's hidden entries, BTF: the activation of x up, or of x gate and x up."""
     if gated(m.shape.activation):
         both_BTnF = m.linear(x_BTD, block, "up", "gate")
-        hidden_BTF = ops.glu(both_BTnF[..., 0, :], both_BTnF[..., 1, :], alpha)
-        hidden_BTF = ops.times(hidden_BTF, m.ops.glu_factor(alpha))
-    else:
-        hidden_BTF = m.ops.ungated[m.shape.activation](m.linear(x_BTD, block, "up"), alpha)
-    return m.linear(hidden_BTF, block, "down", factor=factor)
+        return m.hidden(block, both_BTnF[..., 0, :], both_BTnF[..., 1, :])
+    return m.hidden(block, m.linear(x_BTD, block, "up"), None)
+
+
+def mlp(
+    m: "Context", block: Block, x_BTD: jax.Array, layer: int, factor: Number
+) -> tuple[jax.Array, Found]:
+    hidden_BTF = hidden(m, block, x_BTD)
+    found = Found(penalty(m, hidden_BTF)) if m.shape.penalised else Found()
+    return m.linear(hidden_BTF, block, "down", factor=factor), found
+
+
+def penalty(m: "Context", hidden_BTF: jax.Array) -> jax.Array:
+    """On entries that are not 0. Under unit scaling the loss's gradient is sqrt(ff / width) of a
+    branch's there, and so is this one's.
+    """
+    if m.shape.unit:
+        hidden_BTF = ops.scale_bwd(hidden_BTF, (m.shape.ff / m.shape.width) ** 0.5)
+    return activate.penalty(hidden_BTF, *(m.numbers[name] for name in PENALTIES))
 
 
 def enter(
@@ -169,9 +209,9 @@ def enter(
 
 
 def mean_loss(
-    m: "Context", decoder: Decoder, tokens_BT: jax.Array, targets_BT: jax.Array, gradient: Number
+    m: "Context", decoder: Decoder, x_BTD: jax.Array, targets_BT: jax.Array, gradient: Number
 ) -> jax.Array:
-    logits_BTV = ops.scale_bwd(decoder(m, tokens_BT), gradient)
+    logits_BTV = ops.scale_bwd(decoder.logits(m, x_BTD), gradient)
     return cross_entropy(logits_BTV, targets_BT, m.numbers["z_loss"], m.numbers["loss"]).mean()
 
 
@@ -189,6 +229,7 @@ class Context:
     tap: Tap | None = None
     remat: str = ""
     kernels: Kernels = PLAIN
+    tokens: int = 1  # that the loss is the mean of
 
     @property
     def ops(self) -> ops.Ops:
@@ -223,6 +264,28 @@ class Context:
             self.tap(f"residual.{i}", x_BTD)
         return x_BTD
 
+    def gathered(self, before: Found, found: Found, i: int) -> Found:
+        """What branches have found, with that of branch i."""
+        measured = {
+            f"{family}/layers.{i // 2:03d}": value for family, value in found.measured.items()
+        }
+        penalty = found.penalty
+        if penalty is not None:
+            penalty = ops.scale_bwd(penalty, self.into(i))
+            penalty = penalty if before.penalty is None else before.penalty + penalty
+        return Found(before.penalty if penalty is None else penalty, before.measured | measured)
+
+    def into(self, i: int) -> Number:
+        """What unit ops multiply the loss's gradient by, beside what it is under plain ones, where
+        it enters branch i at its end. Up to the MLP's hidden entries, where it is sqrt(ff / width)
+        of that, it stays so through a branch to its start, and all of the stream has one factor.
+        """
+        if not self.shape.unit:
+            return 1.0
+        n = self.numbers
+        gradient = self.ops.loss_gradient(self.tokens, self.shape.vocab, n["loss"])
+        return gradient * n["readout_backward"] / n["readout"] / self.scales(i)[0]
+
     def dtype(self, param: nnx.Param) -> Any:
         """Compute in bfloat16 when asked to, else in the parameters' own dtype."""
         return param.dtype if self.shape.precision == "float32" else jnp.bfloat16
@@ -236,6 +299,14 @@ class Context:
         op = self.ops.linear if names[0] in ("q", "k", "v", "o") else self.ops.linear_free
         in_fp8 = self.shape.precision == "float8" and names[0] in FP8
         return op(x, w, self.rule(names[0])["multiplier"], factor, in_fp8)
+
+    def hidden(self, block: Block, up: jax.Array, gate: jax.Array | None) -> jax.Array:
+        """The activation of an MLP's products, along their last axis."""
+        name, unit = self.shape.activation, self.shape.unit
+        p: Any = (self.numbers["activation_k"],) if name == "topk" else ()
+        if hasattr(block, "act"):
+            p = activate.learned(unit, name, block.act[...], up)
+        return activate.hidden(unit, name, up, gate, self.numbers["ffn_act"], p)
 
     def norm(self, x: jax.Array, gain: nnx.Param | None) -> jax.Array:
         return ops.rms_norm(x) if gain is None else self.ops.gain(ops.rms_norm(x), gain[...])
@@ -259,8 +330,8 @@ def axes(shape: Shape) -> Tree:
 
 
 def init(shape: Shape, key: jax.Array, numbers: Mapping[str, Any]) -> Tree:
-    """Float32 parameters: N(0, init_std^2), gains 1. Each leaf's draw depends on its path and the
-    key alone, not on what else there is.
+    """Float32 parameters: N(0, init_std^2), vectors their start. Each leaf's draw depends on its
+    path and the key alone, not on what else there is.
     """
     shapes = _structure(shape)[1]
     sizes = {
@@ -272,7 +343,7 @@ def init(shape: Shape, key: jax.Array, numbers: Mapping[str, Any]) -> Tree:
 
     def fill(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         if len(leaf.shape) == 1:
-            return jnp.ones(leaf.shape, jnp.float32)
+            return jnp.full(leaf.shape, TENSORS[tensor_name(path)].start, jnp.float32)
         std = jnp.asarray(numbers["rules"][tensor_name(path)]["init_std"], jnp.float32)
         return drawn[jax.tree_util.keystr(path)].reshape(leaf.shape) * std
 
@@ -309,15 +380,20 @@ def loss(
     numbers: Mapping[str, Any],
     remat: str = "",
     kernels: Kernels = PLAIN,
-) -> jax.Array:
-    """Mean nats per token of (B, T + 1) tokens. Its gradient includes the z-loss, its value does
-    not; unit ops scale the gradient.
+) -> tuple[jax.Array, Measured]:
+    """Mean nats per token of (B, T + 1) tokens, and what was measured along the way: float32
+    scalars by the names of their curves. The loss's gradient includes the z-loss and the branches'
+    penalties, its value does not; unit ops scale the gradient.
     """
-    m = Context(shape, numbers, None, remat, kernels)
     tokens_BT, targets_BT = tokens_BS[:, :-1], tokens_BS[:, 1:]
+    m = Context(shape, numbers, None, remat, kernels, targets_BT.size)
     gradient = m.ops.loss_gradient(targets_BT.size, shape.vocab, numbers["loss"])
     decoder = nnx.merge(_structure(shape)[0], params)
-    return kernels.loss(m, decoder, tokens_BT, targets_BT, gradient)
+    x_BTD, found = decoder.last(m, tokens_BT)
+    loss = kernels.loss(m, decoder, x_BTD, targets_BT, gradient)
+    if found.penalty is not None:
+        loss = loss + (found.penalty - jax.lax.stop_gradient(found.penalty))
+    return loss, found.measured
 
 
 def sequence_losses(

@@ -7,7 +7,7 @@ T tokens of each, D width in, E width out, H heads, K entries of a head, V vocab
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -76,10 +76,6 @@ class Ops(NamedTuple):
     # (scale, backward, tokens) -> the readout's factors: on x w, on the gradient by x, on that by w
     readout_factors: Callable[..., tuple[Number, Number, Number]]
     gain: Callable[..., jax.Array]  # (x_..D, gain_D) -> ..D
-    # (alpha) -> the factor on `glu`, x gate sigmoid(alpha gate)
-    glu_factor: Callable[[Number], Number]
-    # activation -> (x, alpha) -> f(alpha x) / alpha, f that activation
-    ungated: Mapping[str, Callable[..., jax.Array]]
     # (T, K, alpha) -> the factor that softmax attention's output still needs
     attention_factor: Callable[..., Number]
     # (x, branch, skip) -> the branch's input, the skip's
@@ -89,26 +85,7 @@ class Ops(NamedTuple):
     loss_gradient: Callable[[int, int, Number], Number]
 
 
-# 1. activations, without factors -----------------------------------------------------------------
-
-
-def glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
-    """x gate sigmoid(alpha gate): the gated MLP's activation, of both op sets, before
-    `Ops.glu_factor`.
-    """
-    return x * gate * jax.nn.sigmoid(times(gate, alpha))
-
-
-def _gelu(x: jax.Array, alpha: Number) -> jax.Array:
-    return times(jax.nn.gelu(times(x, alpha), approximate=False), 1 / jnp.asarray(alpha, float))
-
-
-def _squared_relu(x: jax.Array, alpha: Number) -> jax.Array:
-    """max(x, 0)^2 (Primer, 2109.08668)."""
-    return times(jax.nn.relu(x) ** 2, alpha)
-
-
-# 2. plain ----------------------------------------------------------------------------------------
+# 1. plain ----------------------------------------------------------------------------------------
 
 
 def _linear(x_BTD: jax.Array, w_DE: jax.Array, scale: Number) -> jax.Array:
@@ -139,8 +116,6 @@ PLAIN = Ops(
     readout=lambda x_BTD, w_DV, scale, backward: _linear(x_BTD, w_DV, scale),
     readout_factors=lambda scale, backward, tokens: (scale, scale, scale),
     gain=_gain,
-    glu_factor=lambda alpha: 1.0,
-    ungated={"gelu": _gelu, "squared_relu": _squared_relu},
     attention_factor=lambda T, K, alpha: 1.0,
     split=lambda x, branch, skip: (x, x),
     add=lambda branch_x, skip_x, branch, skip: times(branch_x, branch) + times(skip_x, skip),
@@ -148,7 +123,7 @@ PLAIN = Ops(
 )
 
 
-# 3. unit-scaled ----------------------------------------------------------------------------------
+# 2. unit-scaled ----------------------------------------------------------------------------------
 
 
 def _rows(x: jax.Array) -> int:
@@ -210,23 +185,6 @@ def _unit_gain(x: jax.Array, gain: jax.Array) -> jax.Array:
     return _gain(x, scale_bwd(gain, (gain.size / x.size) ** 0.5))
 
 
-def _unit_glu_factor(alpha: Number) -> Number:
-    a = jnp.asarray(alpha, float)
-    return log_interpolate(1 / (1 + 1 / a**2), 2.0, 2**0.5)
-
-
-def _unit_gelu(x: jax.Array, alpha: Number) -> jax.Array:
-    a = jnp.asarray(alpha, float)
-    return times(
-        _gelu(x, alpha), log_interpolate(1 / (1 + 0.25 / a**2), 2.0, (2 / (1 - 1 / math.pi)) ** 0.5)
-    )
-
-
-def _unit_squared_relu(x: jax.Array, alpha: Number) -> jax.Array:
-    """Of a unit normal it has variance 3/2 - 1/4; alpha is a factor alone, and cancels."""
-    return _squared_relu(x, 0.8**0.5)
-
-
 def _unit_attention_factor(T: int, K: int, alpha: Number) -> Number:
     """Causal attention averages values; the factor undoes it, by a fit over sequence length and the
     logits' spread.
@@ -258,8 +216,6 @@ UNIT = Ops(
     ),
     readout_factors=lambda scale, backward, tokens: (scale, backward, tokens**-0.5),
     gain=_unit_gain,
-    glu_factor=_unit_glu_factor,
-    ungated={"gelu": _unit_gelu, "squared_relu": _unit_squared_relu},
     attention_factor=_unit_attention_factor,
     # the branch's factor acts at its end going forward and at its start going back, so gradients
     # inside have unit scale
@@ -271,7 +227,12 @@ UNIT = Ops(
 )
 
 
-# 4. in both --------------------------------------------------------------------------------------
+# 3. in both --------------------------------------------------------------------------------------
+
+
+def glu(x: jax.Array, gate: jax.Array, alpha: Number) -> jax.Array:
+    """x gate sigmoid(alpha gate): the gated MLP's activation, before its factor."""
+    return x * gate * jax.nn.sigmoid(times(gate, alpha))
 
 
 def rms_norm(x: jax.Array) -> jax.Array:

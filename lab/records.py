@@ -29,6 +29,8 @@ OPTIMIZERS = (
     "prodigy",
 )
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
+# fields: weights of terms of the MLP's hidden entries in the loss (`lab.activate.penalty`)
+PENALTIES = ("activation_l1", "activation_density", "activation_chunk")
 PRECISIONS = ("float32", "bfloat16", "float8")
 STATUSES = ("done", "diverged", "failed")
 
@@ -60,9 +62,24 @@ class Trial:
     head_dim: int
     """Entries of a head; divides the width."""
     ff: int
-    """MLP width."""
+    """MLP width. A gated activation has three matrices to two: at 2/3 of the width it has as many
+    parameters.
+    """
     activation: str = "swiglu"
-    """swiglu | gelu | squared_relu"""
+    """swiglu | gelu | squared_relu | relu | silu | geglu | reglu | drelu | topk | mish | swish |
+    golu | xatlu | xgelu | xsilu | polyrelu | polynorm | pau | sau | crrelu | aglu | hermite |
+    snake | prelu
+    """
+    activation_k: int = 0
+    """Hidden entries of the MLP that topk keeps for each token; of no other activation."""
+    activation_l1: float = 0.0
+    """Weight in the loss of the mean |hidden entry| of the MLP, summed over layers."""
+    activation_density: float = 0.0
+    """As activation_l1, of the mean h^2 / (h^2 + 0.01): about the share that is not 0."""
+    activation_chunk: float = 0.0
+    """As activation_l1, of the share of hidden entries that 64 tokens together activate, were |h|
+    over its token's sum the chance to be active (2507.08771).
+    """
     qk_norm: bool = False
     """Normalise queries and keys in each head."""
     norm_gains: bool = False
@@ -144,10 +161,14 @@ class Trial:
     # what is measured beside the training loss and the final validation loss
     diagnostics: str = ""
     """Names of what to measure along the run, separated by commas: gradient_noise | rms | log_z |
-    attention_logit
+    attention_logit | neurons | activation_ratio
     """
     measure_steps: int = 0
     """Steps between measuring events; 0: at the end of the run alone."""
+    measure_ratio: float = 0.0
+    """Measuring events are even in the logarithm: the first after measure_steps, each so many times
+    as late as the one before. 0: every measure_steps.
+    """
     validate_steps: int = 0
     """Steps between validations, which then are the curve `val_loss`; 0: at the end alone."""
     ema_decay: float = 0.0
@@ -159,6 +180,11 @@ class Trial:
 
     def __post_init__(self) -> None:
         check_trial(self)
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the loss has a term of the MLP's hidden entries."""
+        return any(getattr(self, name) > 0 for name in PENALTIES)
 
     @property
     def heads(self) -> int:
@@ -238,7 +264,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "weight_decay", "eps", "z_loss", "beta_half_life_tokens", "unique_tokens", "warmup_steps",
     "base_width", "base_depth", "base_head_dim", "base_batch", "base_steps", "init_seed",
-    "data_seed", "measure_steps", "validate_steps",
+    "data_seed", "measure_steps", "validate_steps", "activation_k", *PENALTIES,
 )  # fmt: skip
 
 
@@ -279,6 +305,14 @@ def check_trial(trial: Trial) -> None:
         _refuse("head_dim", trial.head_dim, "must be even (rotary position embedding turns pairs)")
     if trial.warmup_steps > trial.steps:
         _refuse("warmup_steps", trial.warmup_steps, f"must be at most steps={trial.steps}")
+    if trial.measure_ratio and not (trial.measure_ratio >= 1.001 and trial.measure_steps):
+        _refuse(
+            "measure_ratio",
+            trial.measure_ratio,
+            "must be 0, or at least 1.001 with measure_steps",
+        )
+    if (trial.activation == "topk") != (trial.activation_k > 0):
+        _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
     diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch)

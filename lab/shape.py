@@ -8,9 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from lab.activations import TABLE
+
 GROWING = ("width", "heads", "ff")  # axes that a wider model lengthens; vocab and head_dim do not
-GATED = frozenset(("swiglu",))  # activations that multiply by a gate, which is a matrix more
-ACTIVATIONS = ("swiglu", "gelu", "squared_relu")
+ACTIVATIONS = tuple(TABLE)
 
 
 class Sizes(Protocol):
@@ -50,6 +51,7 @@ class Shape:
     qk_norm: bool
     norm_gains: bool
     tied: bool
+    penalised: bool  # the loss has a term of the MLP's hidden entries
     unit: bool  # unit-scaled ops
     precision: str
 
@@ -64,6 +66,7 @@ class Tensor:
 
     axes: tuple[str, ...]
     stack: bool = False  # inside the stack of layers
+    start: float = 1.0  # of one with one axis; a matrix is drawn
 
     @property
     def role(self) -> str:
@@ -83,6 +86,8 @@ TENSORS = {
     "gate": Tensor(("width", "ff"), stack=True),
     "up": Tensor(("width", "ff"), stack=True),
     "down": Tensor(("ff", "width"), stack=True),
+    # how far the numbers that an activation learns have moved, one vector a layer
+    "act": Tensor(("act",), stack=True, start=0.0),
     "attn_gain": Tensor(("width",), stack=True),
     "mlp_gain": Tensor(("width",), stack=True),
     "q_gain": Tensor(("head_dim",), stack=True),
@@ -98,7 +103,7 @@ FP8 = frozenset(("q", "k", "v", "gate", "up"))
 
 def gated(activation: str) -> bool:
     """Whether the MLP has a gate beside what goes up."""
-    return activation in GATED
+    return TABLE[activation].gated
 
 
 def tensors(sizes: Sizes) -> dict[str, Tensor]:
@@ -106,6 +111,8 @@ def tensors(sizes: Sizes) -> dict[str, Tensor]:
     absent = set()
     if not gated(sizes.activation):
         absent.add("gate")
+    if not TABLE[sizes.activation].start:
+        absent.add("act")
     if not sizes.norm_gains:
         absent |= {"attn_gain", "mlp_gain", "final_gain"}
     if not (sizes.norm_gains and sizes.qk_norm):
@@ -122,6 +129,7 @@ def axis_sizes(sizes: Sizes) -> dict[str, int]:
         "width": sizes.width,
         "heads": sizes.width,
         "ff": sizes.ff,
+        "act": len(TABLE[sizes.activation].start),
         "head_dim": sizes.head_dim,
     }
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from lab import mesh, model, optim
 from lab.kernels.choose import choose
+from lab.model import Measured
 from lab.ops import UNIT
 from lab.parametrization import numbers
 from lab.program import Program
@@ -22,7 +23,6 @@ from lab.windows import batch_starts
 
 Tree = Any
 Number = Any  # a traced or plain number
-Measured = dict[str, jax.Array]  # by the name of its curve
 
 
 class Data(NamedTuple):
@@ -126,12 +126,15 @@ def kernels(program: Program, tokens_BS: jax.Array) -> model.Kernels:
 
 def gradients(
     program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
-) -> tuple[jax.Array, Tree]:
-    """The mean loss of the batch and its gradient, from `program.accumulate` parts of the batch."""
+) -> tuple[tuple[jax.Array, Measured], Tree]:
+    """The mean loss of the batch, what was measured along the way, and the loss's gradient, from
+    `program.accumulate` parts of the batch: of what was measured, the mean over the parts.
+    """
     both = jax.value_and_grad(
         lambda p, tokens_BS: model.loss(
             program.shape, p, tokens_BS, inputs.numbers, program.remat, kernels(program, tokens_BS)
-        )
+        ),
+        has_aux=True,
     )
     parts = program.accumulate
     if parts == 1:
@@ -142,23 +145,24 @@ def gradients(
 
     # every parts-th sequence, so that a part is spread over the devices as the batch is
     tokens_PbS = tokens_BS.reshape(-1, parts, tokens_BS.shape[-1]).swapaxes(0, 1)
-    loss, grads = jax.lax.scan(
+    values, grads = jax.lax.scan(
         add, jax.tree.map(jnp.zeros_like, jax.eval_shape(both, params, tokens_PbS[0])), tokens_PbS
     )[0]
     # unit-scaled gradients are sums over the square root of their count, so a part's are
     # sqrt(parts) too large for the whole
     share = parts**-0.5 if program.shape.unit else 1 / parts
-    return loss / parts, jax.tree.map(lambda g: g * share, grads)
+    return jax.tree.map(lambda v: v / parts, values), jax.tree.map(lambda g: g * share, grads)
 
 
 def halved_gradients(
     program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array
-) -> tuple[jax.Array, Tree, Measured]:
+) -> tuple[tuple[jax.Array, Measured], Tree]:
     """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
     noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch`) the squared norm of the
     whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`.
 
-    Both are of the gradient by the parameters of the mean loss, z-loss included, in nats per token.
+    Both are of the gradient by the parameters of the mean loss, z-loss and penalties included, in
+    nats per token.
     Under unit scaling each tensor's gradient keeps a constant factor of its own, the scales that
     its ops leave out going back, which is the same in both.
     """
@@ -167,7 +171,7 @@ def halved_gradients(
     # no part is larger than without halves
     parts = program.accumulate // (1 if program.accumulate % 2 else 2)
     half = dataclasses.replace(program, accumulate=parts)
-    loss_2, grads_2 = jax.lax.map(
+    values_2, grads_2 = jax.lax.map(
         lambda tokens_bS: gradients(half, inputs, params, mesh.split_batch(tokens_bS)), halves_2bS
     )
     share = 2**-0.5 if program.shape.unit else 0.5
@@ -182,14 +186,12 @@ def halved_gradients(
     tokens = program.batch * program.shape.sequence
     whole = sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))
     halves = sum(jnp.sum(g_2**2) for g_2 in jax.tree.leaves(grads_2)) / 2
-    return (
-        loss_2.mean(),
-        grads,
-        {
-            "grad_sq_norm": whole / factor(tokens) ** 2,
-            "grad_sq_norm_half": halves / factor(tokens // 2) ** 2,
-        },
-    )
+    loss, measured = jax.tree.map(lambda v_2: v_2.mean(0), values_2)
+    norms = {
+        "grad_sq_norm": whole / factor(tokens) ** 2,
+        "grad_sq_norm_half": halves / factor(tokens // 2) ** 2,
+    }
+    return (loss, measured | norms), grads
 
 
 def proposed(
@@ -207,11 +209,8 @@ def proposed(
     if starts_B is None:
         starts_B = starts(program, inputs, state.step)
     tokens_BS = mesh.split_batch(windows_at(tokens_N, starts_B, program.shape.sequence))
-    measured: Measured = {}
-    if "gradient_noise" in program.diagnostics:
-        loss, grads, measured = halved_gradients(program, inputs, state.params, tokens_BS)
-    else:
-        loss, grads = gradients(program, inputs, state.params, tokens_BS)
+    of = halved_gradients if "gradient_noise" in program.diagnostics else gradients
+    (loss, measured), grads = of(program, inputs, state.params, tokens_BS)
     updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
     return updates, opt, {"loss": loss, **measured}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.counts import flops_exact
+from lab.measure import kernels
 from lab.prefix import begins
 from lab.program import signature
 from lab.records import Trial
@@ -55,6 +56,14 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
         seconds=steps * step_seconds,
         peak_bytes=peak_bytes,
     )
+
+
+def mlp_code(trials: Sequence[Trial]) -> dict[str, str]:
+    """By activation, what computes the MLP on this device: "plain", or modules of `lab.kernels`."""
+    code: dict[str, set[str]] = {}
+    for trial in {(t.activation, t.width, t.ff): t for t in trials}.values():
+        code.setdefault(trial.activation, set()).add(kernels(trial)["mlp"])
+    return {name: ", ".join(sorted(found)) for name, found in code.items()}
 
 
 def rows(

@@ -85,15 +85,15 @@ def records_of(parquet: Path) -> Iterable[Record]:
     except (OSError, ValueError) as error:
         raise InputError(f"parquet={str(parquet)!r}: cannot be read ({error})") from None
     names = table.schema_arrow.names
-    columns = [*COLUMNS, *LOSSLESS, *(LOSS if set(LOSS) <= set(names) else CURVES)]
-    if missing := [c for c in columns if c not in names]:
+    whole = [*LOSSLESS, *(LOSS if set(LOSS) <= set(names) else CURVES)]
+    if missing := [c for c in whole if c not in names]:
         raise InputError(
             f"parquet={str(parquet)!r}: lacks {', '.join(missing)}; it holds no whole trials "
             "(`scalelab sweep export` writes them)"
         )
-    at = 0
+    at, columns = 0, [c for c in COLUMNS if c in names]  # an earlier version's may be fewer
     try:
-        for batch in table.iter_batches(BATCH, columns=columns):
+        for batch in table.iter_batches(BATCH, columns=[*columns, *whole]):
             for r in batch.to_pylist():
                 yield _record(r)
                 at += 1
@@ -108,7 +108,7 @@ def _record(r: dict[str, Any]) -> Record:
     result = result_from_json({**found, "curves": _curves(r)})
     if trial.run_id != result.run_id:
         raise InputError(f"result.run_id={result.run_id!r}: its trial is {trial.run_id}")
-    row = checked_row({c: r[c] for c in COLUMNS})
+    row = checked_row({c: r.get(c) for c in COLUMNS})
     return Record(text.name("study", r["study"]), trial, result, row)
 
 
@@ -133,6 +133,14 @@ def frame(rows: Iterable[dict[str, Any]]) -> "pd.DataFrame":
 def store_table(path: Path | str, damaged: dict[str, str] | None = None) -> "pd.DataFrame":
     """The table of a store. Nothing is written."""
     return frame(found["row"] for found in open_store(path).scan(head, damaged))
+
+
+def store_curves(path: Path | str) -> "pd.DataFrame":
+    """The table of a store, with each run's curves as a Parquet has them. Nothing is written."""
+    import pandas as pd
+
+    rows = [_row(found) for found in open_store(path).scan(document)]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *CURVES])
 
 
 def export(source: Path, out: Path, damaged: dict[str, str] | None = None) -> int:

@@ -32,6 +32,7 @@ NO_JAX = [
 ] + [
     "lab.records",
     "lab.parametrization",
+    "lab.activations",
     "lab.shape",
     "lab.program",
     "lab.diagnostics",

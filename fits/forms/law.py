@@ -68,6 +68,8 @@ class Law:
     objective: ClassVar[str] = "log-huber"  # its own, where no other is asked for
     # what its rows are optimised over where they are runs: the fit goes through the optima
     over: ClassVar[tuple[str, ...]] = ()
+    # whether the target is what runs measure along the way: the curve of that name has the rows
+    along: ClassVar[bool] = False
     units: ClassVar[Mapping[str, str]] = {}  # of inputs and target, where they differ from `UNITS`
 
     @classmethod

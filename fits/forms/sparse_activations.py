@@ -20,7 +20,7 @@ class SparseActivations(Law):
 
     name = "sparse-activations"
     formula = "A = exp(-c D^alpha + b) + A0,  D in billions of tokens (ReLU)"
-    inputs, target = ("tokens",), "activation_ratio"
+    inputs, target, along = ("tokens",), "activation_ratio", True
     parameters = (
         Parameter("alpha", 0.02, 4.0),
         Parameter("b", -20.0, 5.0),
@@ -61,7 +61,7 @@ class SparseActivationsSilu(Law):
 
     name = "sparse-activations-silu"
     formula = "A = A0 - c D^-alpha,  D in billions of tokens (SiLU)"
-    inputs, target = ("tokens",), "activation_ratio"
+    inputs, target, along = ("tokens",), "activation_ratio", True
     parameters = (
         Parameter("alpha", 0.02, 4.0, grid=(0.2, 0.5, 1.0, 1.5)),
         Parameter("c", 0.0, 10.0, scale="log", grid=(0.1, 0.3, 1.0)),

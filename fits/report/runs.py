@@ -64,7 +64,25 @@ def facts(table: "pd.DataFrame") -> tuple[list[tuple[str, str]], list[str]]:
         (name.replace("_", " "), text)
         for name, text in out + [(text, _values(table, name)) for name, text in spoken.items()]
     ]
-    return [(name, text) for name, text in out if text], [name for name, text in out if not text]
+    said = [(name, text) for name, text in out if text]
+    return [*said, *_neurons(table)], [name for name, text in out if not text]
+
+
+def _neurons(table: "pd.DataFrame") -> list[tuple[str, str]]:
+    """What runs measured of the MLP's neurons; nothing of those that did not."""
+    shares = {
+        "active_neurons": "active neurons", "dead_neurons": "dead neurons",
+        "activation_ratio": "neurons kept at 1 % more perplexity",
+    }  # fmt: skip
+    found = [(text, _shares(table, name)) for name, text in shares.items()]
+    found = [(text, said) for text, said in found if said]
+    return [("activation", _values(table, "activation", 8)), *found] if found else []
+
+
+def _shares(table: "pd.DataFrame", name: str) -> str:
+    values = numbers(table[name], name) if name in table else np.array([])
+    values = values[~np.isnan(values)]
+    return f"{values.min():.1%} to {values.max():.1%}" if len(values) else ""
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:

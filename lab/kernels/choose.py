@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lab import mesh, ops
+from lab import activate, mesh, ops
 from lab.attention import attention, causal_attention, heads, rotate
 from lab.kernels import chains, chains_fp8, hopper, hopper_attention, hopper_loss, hopper_mlp
-from lab.model import PLAIN, Block, Context, Decoder, Kernels, Number, Stream, enter
+from lab.model import PLAIN, Block, Context, Decoder, Found, Kernels, Number, Stream, enter
 from lab.shape import Shape
 
 Heads = tuple[jax.Array, jax.Array, jax.Array]  # queries, keys, values
@@ -51,7 +51,9 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
     if hopper_attends:
         names["attention"] = "hopper_attention"
 
-    if fp8:
+    if not _has_mlp(shape):
+        mlp, names["mlp"] = PLAIN.mlp, "plain"
+    elif fp8:
         mlp, names["mlp"] = _mlp_fp8, "chains_fp8"
     elif hopper_mlp.fits(shape.width, shape.ff // mesh.parts("tensor"), rows):
         mlp, names["mlp"] = _mlp_in_products, "hopper_mlp"
@@ -70,16 +72,23 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
 
 
 def _fits(shape: Shape, sequences: int, tokens: int) -> bool:
-    """Whether there are kernels for these sizes. Never in float64: theirs is float32."""
+    """Whether there are kernels for these sizes. Never in float64: theirs is float32. In FP8 each
+    relies on the one before it, the gated MLP's among them (see `_owed`).
+    """
     if shape.precision == "float32" and jax.dtypes.canonicalize_dtype(float) == jnp.float64:
         return False
     batch, tensor, fsdp = mesh.parts(*mesh.BATCH), mesh.parts("tensor"), mesh.parts("fsdp")
     if sequences % batch or shape.heads % tensor or shape.ff % tensor or shape.width % fsdp:
         return False
     rows = sequences // batch * tokens
-    return shape.activation == "swiglu" and chains.fits(
-        shape.width, shape.ff // tensor, shape.head_dim, rows
-    )
+    if shape.precision == "float8" and not _has_mlp(shape):
+        return False
+    return chains.fits(shape.width, shape.ff // tensor, shape.head_dim, rows)
+
+
+def _has_mlp(shape: Shape) -> bool:
+    """Whether there is a kernel for the MLP of this model."""
+    return shape.activation == "swiglu" and not shape.penalised
 
 
 # 1. attention ------------------------------------------------------------------------------------
@@ -113,35 +122,40 @@ def _attention_turning(m: Context, block: Block, x_BTD: jax.Array, layer: int) -
     return hopper_attention.attention(qkv_BTnHK, q_scale)
 
 
-# 2. the gated MLP --------------------------------------------------------------------------------
+# 2. the MLP of swiglu ----------------------------------------------------------------------------
 
 
-def _mlp(m: Context, block: Block, x_BTD: jax.Array, factor: Number) -> jax.Array:
+MLP = tuple[jax.Array, Found]  # of an MLP
+
+
+def _factor(m: Context) -> Number:
+    return activate.factor(m.shape.unit, "swiglu", m.numbers["ffn_act"])
+
+
+def _mlp(m: Context, block: Block, x_BTD: jax.Array, layer: int, factor: Number) -> MLP:
     """The activation as one kernel."""
     alpha = m.numbers["ffn_act"]
     both_NnF = m.linear(x_BTD, block, "up", "gate").reshape(-1, 2, m.shape.ff)
-    return _down(m, block, chains.glu(both_NnF, alpha, m.ops.glu_factor(alpha)), x_BTD, factor)
+    return _down(m, block, chains.glu(both_NnF, alpha, _factor(m)), x_BTD, factor)
 
 
-def _mlp_fp8(m: Context, block: Block, x_BTD: jax.Array, factor: Number) -> jax.Array:
+def _mlp_fp8(m: Context, block: Block, x_BTD: jax.Array, layer: int, factor: Number) -> MLP:
     """The same, from a product in FP8. See `_owed`."""
     alpha, scale = m.numbers["ffn_act"], m.rule("up")["multiplier"]
     x_ND, up_gate = x_BTD.reshape(-1, m.shape.width), block.matrices("up", "gate")
-    hidden_NF = chains_fp8.glu(x_ND, up_gate, scale, alpha, m.ops.glu_factor(alpha))
+    hidden_NF = chains_fp8.glu(x_ND, up_gate, scale, alpha, _factor(m))
     return _down(m, block, hidden_NF, x_BTD, factor)
 
 
-def _down(
-    m: Context, block: Block, hidden_NF: jax.Array, x_BTD: jax.Array, factor: Number
-) -> jax.Array:
+def _down(m: Context, block: Block, hidden_NF: jax.Array, x_BTD: jax.Array, factor: Number) -> MLP:
     hidden_BTF = hidden_NF.reshape(*x_BTD.shape[:-1], m.shape.ff)
-    return m.linear(hidden_BTF, block, "down", factor=factor)
+    return m.linear(hidden_BTF, block, "down", factor=factor), Found()
 
 
-def _mlp_in_products(m: Context, block: Block, x_BTD: jax.Array, factor: Number) -> jax.Array:
+def _mlp_in_products(m: Context, block: Block, x_BTD: jax.Array, layer: int, factor: Number) -> MLP:
     """The activation by the products beside it; its numbers go onto the matrices before it."""
     alpha, x_ND = m.numbers["ffn_act"], x_BTD.reshape(-1, m.shape.width)
-    factors = {"up": m.ops.glu_factor(alpha) / alpha, "gate": alpha, "down": factor}
+    factors = {"up": _factor(m) / alpha, "gate": alpha, "down": factor}
     both = {
         n: m.ops.matrix_free(*block.matrices(n), m.rule(n)["multiplier"], f, len(x_ND), x_ND.dtype)
         for n, f in factors.items()
@@ -149,7 +163,7 @@ def _mlp_in_products(m: Context, block: Block, x_BTD: jax.Array, factor: Number)
     up_gate, back = (jnp.stack([both["up"][i], both["gate"][i]], 1) for i in (0, 1))
     down, down_back = both["down"]
     out_ND = hopper_mlp.mlp(x_ND, up_gate, down, back, hopper.transposed(down_back))
-    return out_ND.reshape(x_BTD.shape)
+    return out_ND.reshape(x_BTD.shape), Found()
 
 
 # 3. a branch's end, and the next one's norm ------------------------------------------------------
@@ -184,19 +198,19 @@ def _enter(m: Context, stream: Stream, i: int, gain: Any) -> tuple[jax.Array, ja
 
 
 def _loss(
-    m: Context, decoder: Decoder, tokens_BT: jax.Array, targets_BT: jax.Array, gradient: Number
+    m: Context, decoder: Decoder, x_BTD: jax.Array, targets_BT: jax.Array, gradient: Number
 ) -> jax.Array:
     """One pass over the logits."""
-    logits_NV = decoder(m, tokens_BT).reshape(-1, m.shape.vocab)
+    logits_NV = decoder.logits(m, x_BTD).reshape(-1, m.shape.vocab)
     numbers = m.numbers["z_loss"], m.numbers["loss"], gradient
     return chains.mean_cross_entropy(logits_NV, targets_BT.reshape(-1), *numbers)
 
 
 def _loss_without_logits(
-    m: Context, decoder: Decoder, tokens_BT: jax.Array, targets_BT: jax.Array, gradient: Number
+    m: Context, decoder: Decoder, x_BTD: jax.Array, targets_BT: jax.Array, gradient: Number
 ) -> jax.Array:
     """The readout with the loss: no logits in memory."""
-    x_ND, alpha = decoder.last(m, tokens_BT).reshape(-1, m.shape.width), m.numbers["loss"]
+    x_ND, alpha = x_BTD.reshape(-1, m.shape.width), m.numbers["loss"]
     readout = m.numbers["readout"], m.numbers["readout_backward"]
     logits, into_x, into_w = m.ops.readout_factors(*readout, len(x_ND))
     factors = hopper_loss.Factors(alpha * logits, alpha * into_x, alpha * into_w, gradient)

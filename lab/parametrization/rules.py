@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ground import InputError
+from lab.activations import TABLE
 from lab.parametrization.builtin import TABLES
 from lab.parametrization.monomial import Monomial
 from lab.parametrization.table import FAMILIES, Row, Table, Update, from_json
-from lab.records import Trial
+from lab.records import PENALTIES, Trial
 from lab.shape import GROWING, TENSORS, Tensor, axis_sizes, tensors
 
 
@@ -102,7 +103,7 @@ def check(trial: Trial) -> None:
         )
     used_fields = {f: set(used) <= table.cells for f, used in _TUNABLE.items()}
     used_fields |= dict.fromkeys(("alpha_res", "alpha_res_attn_ratio"), table.residual == "tau")
-    if trial.activation == "squared_relu" and table.unit:  # homogeneous: a factor, which cancels
+    if table.unit and TABLE[trial.activation].homogeneous:  # a factor, which cancels
         used_fields["alpha_ffn_act"] = False
     for f, used_here in used_fields.items():
         default = type(trial).__dataclass_fields__[f].default
@@ -279,7 +280,8 @@ def numbers(trial: Trial) -> dict[str, Any]:
 
     `rules`: leaf name -> init_std, multiplier, lr, weight_decay, eps (see `Rule`). `lr`,
     `weight_decay`: the trial's, at the peak of the schedule. `branch`, `skip`: arrays of 2 x depth.
-    `z_loss` weighs log^2 Z. Fields of `Scales` otherwise, `unit` left out.
+    `z_loss` weighs log^2 Z. `activation_k`: under topk alone; PENALTIES:
+    where one is above 0. Fields of `Scales` otherwise, `unit` left out.
     """
     import numpy as np  # here: who only looks at trials does without
 
@@ -287,4 +289,8 @@ def numbers(trial: Trial) -> dict[str, Any]:
     out = {name: value for name, value in named.items() if name != "unit"}
     out |= {"branch": np.asarray(named["branch"]), "skip": np.asarray(named["skip"])}
     out |= {"lr": trial.lr, "weight_decay": trial.weight_decay, "z_loss": trial.z_loss}
+    if trial.activation == "topk":
+        out["activation_k"] = trial.activation_k
+    if trial.penalised:
+        out |= {name: getattr(trial, name) for name in PENALTIES}
     return out | {"rules": {name: asdict(rule) for name, rule in rules(trial).items()}}

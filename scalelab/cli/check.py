@@ -1,5 +1,5 @@
-"""scalelab check coords | transfer: is a parametrization what it says, and does its optimum stay;
-exit code 1 when not as expected.
+"""scalelab check coords | transfer | neurons: is a parametrization what it says, does its optimum
+stay (exit code 1 when not as expected), and which neurons does a model use.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
 VERDICTS = ("pass", "fail", "not shown")
 THEORY_DEPTH = 6  # layers at least, so that a branch's share is seen to add up
-USAGE = """usage: scalelab check coords | transfer ...
+USAGE = """usage: scalelab check coords | transfer | neurons ...
 
   coords    on the real transformer: does each part keep its size, and its change, as it grows
   transfer  on a sweep, which it reads or runs: does the best learning rate stay where it is
+  neurons   on a checkpoint: which of the MLP's neurons are at work, and how many the model needs
 
 scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from
 --expect NAME=pass|fail (default pass); so it is when a check shows neither."""
@@ -105,13 +106,19 @@ class Transfer(Runs):
 
 
 def main(args: list[str]) -> int:
-    commands = {"coords": coords, "transfer": transfer}
+    commands = {"coords": coords, "transfer": transfer, "neurons": neurons}
     if not args or args[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if args else 2
     if args[0] not in commands:
         raise InputError(f"command={args[0]!r}: must be one of {', '.join(commands)}")
     return commands[args[0]](args[1:])
+
+
+def neurons(args: list[str]) -> int:
+    from scalelab.cli import check_neurons
+
+    return check_neurons.main(args)
 
 
 def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:

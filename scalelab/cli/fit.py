@@ -14,7 +14,7 @@ from ground.files import writable
 from ground.number import Number
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
-from scalelab.cli.runs import Runs, columns, pair, table
+from scalelab.cli.runs import Runs, columns, names, pair, table
 
 if TYPE_CHECKING:
     from fits.forms.law import Law
@@ -164,6 +164,8 @@ def chosen_points(options: Options, form: type[Law]) -> Points:
         return vertices(rows, form, over, options.params_kind, options.level)
     from fits.table.points import select
 
+    if form.along and (measured := measured_rows(options, form.target)):
+        return select(measured, form, options.params_kind)
     rows = table(
         options, best_over=over, keys=form.inputs, checkpoints=options.checkpoints,
         target=form.target,
@@ -173,6 +175,18 @@ def chosen_points(options: Options, form: type[Law]) -> Points:
 
         return points(rows, form)
     return select(rows, form, options.params_kind)
+
+
+def measured_rows(options: Options, name: str) -> Table | None:
+    """The curve of that name of every run, where DATA holds curves."""
+    from fits.table.curves import curve_rows
+    from fits.table.rows import read
+
+    found = curve_rows(options.data, name)
+    if found is None:
+        return None
+    rows = read(found[0], names(options.map), options.where, checkpoints="all", target=name)
+    return rows._replace(source=found[1])
 
 
 def priors(entries: tuple[str, ...]) -> dict[str, dict[str, Any]]:

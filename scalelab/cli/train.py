@@ -48,7 +48,9 @@ class Train(Trial):
     head_dim: int = 0
     """0: the largest of 64, 32, 16, 8, 4, 2 that divides the width into at least two heads."""
     ff: int = 0
-    """MLP width; 0: 3 x width."""
+    """MLP width; 0: 3 x width. A gated activation has three matrices to two: at 2/3 of the width it
+    has as many parameters.
+    """
     table: Path | None = None  # type: ignore[assignment]
     """A parametrization of your own: a table of exponents as JSON."""
     lr: float | None = None  # type: ignore[assignment]
@@ -241,6 +243,7 @@ def _print(trial: Trial, result: Result) -> None:
 
 def _explain(trial: Trial, as_json: bool) -> int:
     """Every tensor's rule, and what belongs to no tensor."""
+    from lab.activations import TABLE
     from lab.counts import half_life_tokens, tau
     from lab.parametrization import explain, scales
 
@@ -254,6 +257,7 @@ def _explain(trial: Trial, as_json: bool) -> int:
                 "scales": shared,
                 "half_life_tokens": half_lives,
                 "tau": tau(trial),
+                "activation": dataclasses.asdict(TABLE[trial.activation]),
             }
         )
         return 0
@@ -271,6 +275,8 @@ def _explain(trial: Trial, as_json: bool) -> int:
         table.add_row(row["tensor"], " x ".join(map(str, row["shape"])), row["role"], *cells)
     console = screen.console(wide=200)
     console.print(table)
+    act = TABLE[trial.activation]
+    console.print(f"activation {trial.activation}: {act.formula}  ({act.source})", markup=False)
     for name, value in shared.items():
         text = (
             ", ".join(f"{v:.4g}" for v in value)

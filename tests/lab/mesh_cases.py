@@ -96,7 +96,7 @@ def fused(over: jax.sharding.Mesh | None, mapped: bool, fields: dict) -> dict:
         return jax.value_and_grad(
             lambda p: model.loss(
                 shape, p, tokens_BS, n | {"readout": readout}, kernels=choose(shape, 8, 16, True)
-            )
+            )[0]
         )(params)
 
     if mapped:

@@ -7,7 +7,7 @@ import pytest
 
 from lab import dispatch, model, optim, population, train
 from lab.diagnostics import DIAGNOSTICS, step_curves
-from lab.program import program_of
+from lab.program import program_of, shape_of
 from tests.lab.toy import CORPUS, trial
 
 EVERY = {"depth": 2, "diagnostics": "rms,log_z,attention_logit"}
@@ -101,4 +101,4 @@ def test_a_run_has_the_curves_of_its_diagnostics_and_no_others():
     for name, diagnostic in DIAGNOSTICS.items():
         found = set(measured(trial(steps=4, warmup_steps=1, diagnostics=name))) - {"loss"}
         assert {c.partition("/")[0] + "/" * ("/" in c) for c in found} == set(diagnostic.curves)
-    assert step_curves(()) == ("loss",)
+    assert step_curves((), shape_of(trial())) == ("loss",)

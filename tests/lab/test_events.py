@@ -44,6 +44,21 @@ def test_events_follow_from_the_trial():
     assert interrupted(SEEN)
 
 
+def test_events_that_are_even_in_the_logarithm():
+    def at(steps, first=3, ratio=1.5):
+        when = {"measure_steps": first, "measure_ratio": ratio}
+        t = trial(steps=steps, warmup_steps=0, **ASKED | when)
+        return list(events_of(t)["measure"])
+
+    assert at(60) == [3, 4, 7, 10, 15, 23, 34, 51]
+    assert at(23) == [3, 4, 7, 10, 15] and at(3) == at(2) == []  # the end is no event inside
+    assert at(60)[: len(at(40))] == at(40)  # a longer run shares what it begins with
+    assert len(at(19_500, 100, 195 ** (1 / 31))) == 31
+    assert at(1000, 1, 1.001)[:5] == [1, 2, 3, 4, 5]
+    t = trial(steps=60, **ASKED | {"measure_steps": 3, "measure_ratio": 1.5})
+    assert stretch_end(t, 10) == 14 and stretch_end(t, 15) == 21 and due(t, 10) == ["measure"]
+
+
 def test_stretches_end_at_each_event_and_nowhere_else():
     ends = [0]
     while ends[-1] < SEEN.steps:
@@ -61,6 +76,8 @@ def test_stretches_end_at_each_event_and_nowhere_else():
         ({"diagnostics": "rms,rms"}, "must be written 'rms'"),
         ({"diagnostics": "rms,"}, "'' is unknown"),
         ({"measure_steps": 5}, "measure_steps=5: needs a diagnostic that events take"),
+        ({"diagnostics": "rms", "measure_ratio": 2.0}, "measure_ratio=2.0: must be 0, or at least"),
+        ({"diagnostics": "rms", "measure_steps": 2, "measure_ratio": 1.0}, "measure_ratio=1.0"),
         ({"validate_steps": -1}, "must not be negative"),
     ],
 )

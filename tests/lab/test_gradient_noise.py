@@ -32,7 +32,7 @@ def window_gradients(t):
     starts = 16 * jnp.arange(WINDOWS)
     tokens_WS = train.windows_at(jnp.asarray(CORPUS.train), starts, 16)
     grad = jax.jit(
-        jax.grad(lambda p, w: model.loss(program.shape, p, w[None], inputs.numbers)),
+        jax.grad(lambda p, w: model.loss(program.shape, p, w[None], inputs.numbers)[0]),
     )
     unit = UNIT.loss_gradient(16, t.vocab, t.alpha_loss) / 16**0.5 if program.shape.unit else 1.0
     return np.stack(

@@ -38,7 +38,9 @@ def draw_tokens(trial, seed=1):
 # compiled once for each shape, whatever the numbers
 init = jax.jit(model.init, static_argnums=0)
 forward = jax.jit(model.forward, static_argnums=0)
-gradient = jax.jit(jax.value_and_grad(model.loss, argnums=1), static_argnums=0)
+gradient = jax.jit(
+    jax.value_and_grad(lambda *args: model.loss(*args)[0], argnums=1), static_argnums=0
+)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -492,7 +494,9 @@ def test_fp8_multiplies_in_fp8_but_for_the_critical_matmuls():
     """
     shape, n, params = start(trial("u-mup", precision="float8"))
     text = str(
-        jax.make_jaxpr(jax.grad(partial(model.loss, shape)))(params, draw_tokens(trial("u-mup")), n)
+        jax.make_jaxpr(jax.grad(partial(model.loss, shape), has_aux=True))(
+            params, draw_tokens(trial("u-mup")), n
+        )
     )
     assert text.count("f8_e4m3fn[") and text.count("f8_e5m2[")
     forward = str(
@@ -524,8 +528,8 @@ def test_mapped_trials_are_the_trials_alone():
         for i in (0, 1)
     )
     tokens = draw_tokens(trials[0])
-    f = jax.value_and_grad(partial(model.loss, shape))
-    losses, grads = jax.jit(jax.vmap(f, in_axes=(0, None, 0)))(params, tokens, n)
+    f = jax.value_and_grad(partial(model.loss, shape), has_aux=True)
+    (losses, _), grads = jax.jit(jax.vmap(f, in_axes=(0, None, 0)))(params, tokens, n)
     for i, (n_i, params_i) in enumerate(starts):
         loss, g = gradient(
             shape, params_i, tokens, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), n_i)
@@ -560,7 +564,7 @@ def test_remat_keeps_what_it_says(parametrization, capsys):
             lambda x: np.zeros(x.shape, x.dtype),
             jax.eval_shape(partial(model.init, shape), jax.random.key(0), n),
         )
-        return lambda p: model.loss(shape, p, np.zeros((4, 17), int), n, remat), params
+        return lambda p: model.loss(shape, p, np.zeros((4, 17), int), n, remat)[0], params
 
     def products(remat):
         loss, params = loss_of(remat)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab import ops
+from lab import activate, ops
 from lab.attention import causal_attention
 from lab.xent import cross_entropy
 from scripts import make_oracles as oracle
@@ -54,11 +54,11 @@ CASES = {
 }
 for a in (0.25, 1.0, 4.0):
     CASES[f"glu {a:g}"] = (
-        lambda x, g, a=a: ops.times(ops.glu(x, g, a), ops.UNIT.glu_factor(a)),
+        lambda x, g, a=a: activate.hidden(True, "swiglu", x, g, a),
         (1024, 512),
         (1024, 512),
     )
-    CASES[f"gelu {a:g}"] = (lambda x, a=a: ops.UNIT.ungated["gelu"](x, a), (1024, 512))
+    CASES[f"gelu {a:g}"] = (lambda x, a=a: activate.hidden(True, "gelu", x, None, a), (1024, 512))
     for s in (128, 512):
         CASES[f"attention {s} {a:g}"] = (
             lambda q, k, v, a=a: attention(q, k, v, a),
@@ -201,7 +201,11 @@ def test_rms_norm_of_bfloat16_is_computed_in_float32():
 def test_squared_relu():
     """max(x, 0)^2; alpha is f(alpha x) / alpha; unit-scaled it has unit scale, at any alpha."""
     x = jax.random.normal(jax.random.key(0), (1 << 16,))
-    plain, unit = (o.ungated["squared_relu"] for o in (ops.PLAIN, ops.UNIT))
+
+    def form(unit):
+        return lambda x, alpha: activate.hidden(unit, "squared_relu", x, None, alpha)
+
+    plain, unit = form(False), form(True)
     np.testing.assert_allclose(plain(x, 1.0), np.maximum(x, 0) ** 2, rtol=1e-6)
     np.testing.assert_allclose(plain(x, 0.3), np.maximum(0.3 * x, 0) ** 2 / 0.3, rtol=1e-5)
     assert float(unit(x, 1.0).std()) == pytest.approx(1, abs=0.03)

@@ -1,6 +1,7 @@
 """What a plan's row counts."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -29,3 +30,12 @@ def test_mapped_runs_wait_for_the_longest(axis: str, seconds: float) -> None:
     row = plan.row([LONG, apart], axis, 1.0, 0.0)
     assert row.seconds == seconds
     assert row.tokens == 150 * LONG.batch_tokens
+
+
+def test_a_plan_says_what_computes_the_mlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [LONG, dataclasses.replace(LONG, activation="relu")]
+    assert plan.mlp_code(trials) == {"swiglu": "plain", "relu": "plain"}  # a CPU
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    low: dict[str, Any] = {"precision": "bfloat16", "head_dim": 32, "width": 64, "ff": 64}
+    wide = [dataclasses.replace(t, **low) for t in trials]
+    assert plan.mlp_code(wide) == {"swiglu": "chains", "relu": "plain"}

@@ -71,6 +71,7 @@ def main(args: list[str]) -> int:
         "programs": programs.made.count,
         "compile_seconds": programs.made.seconds,
         "timing": pace.source if pace else f"{measure.STEPS} steps of each program, measured now",
+        "mlp": plan.mlp_code(study.trials),
         "rows": [dataclasses.asdict(r) for r in rows],
     }
     if options.json:
@@ -133,5 +134,6 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
         f"{document['workers']} workers on {document['device']} "
         f"({document['device_bytes'] / 1e9:.1f} GB), axis {document['axis']}\n"
         f"{document['programs']} programs, compiled in {document['compile_seconds']:.0f} s; times: "
-        f"{document['timing']}"
+        f"{document['timing']}\nMLP by activation: "
+        + ", ".join(f"{name} {code}" for name, code in document["mlp"].items())
     )

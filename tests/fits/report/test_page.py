@@ -15,6 +15,7 @@ from fits.fit import fit
 from fits.optimum import sweeps
 from fits.record import Fit, load
 from fits.report import rows, whatif, words
+from fits.report import runs as ran
 from fits.report.page import render
 from fits.report.plots import style
 from fits.report.plots.law import law_figure
@@ -468,3 +469,13 @@ def test_a_word_among_the_sizes_is_named(runs) -> None:
     table = runs.assign(width=["J.5"] + ["32"] * (len(runs) - 1))
     with pytest.raises(InputError, match=r"width='J.5' in row 1: must be a number"):
         render("t", table, [], [])
+
+
+def test_neurons_are_told_where_they_were_measured():
+    table = pd.DataFrame({"loss": [2.0, 2.1], "activation": ["relu", "swiglu"]})
+    assert "active neurons" not in dict(ran.facts(table)[0])
+    table = table.assign(active_neurons=[0.3, 1.0], dead_neurons=[0.004, 0.0])
+    facts = dict(ran.facts(table.assign(activation_ratio=np.nan))[0])
+    assert facts["activation"] == "relu, swiglu" and facts["active neurons"] == "30.0% to 100.0%"
+    assert facts["dead neurons"] == "0.0% to 0.4%"
+    assert "neurons kept at 1 % more perplexity" not in facts

@@ -137,14 +137,22 @@ def trial(parametrization, **fields):
     )
 
 
-@pytest.mark.parametrize("parametrization", ["sp", "completep", "u-mup"])
-def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrization):
+@pytest.mark.parametrize(
+    "parametrization, fields",
+    [
+        ("sp", {}),
+        ("completep", {"base_width": 16, "base_depth": 4}),
+        ("u-mup", {}),
+        ("completep", {"base_width": 16, "base_depth": 4, "activation": "relu"}),
+        ("u-mup", {"activation": "drelu"}),
+    ],
+)
+def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrization, fields):
     """Two trials with numbers of their own; the mapped fused model against each of them alone and
     plain.
     """
-    bases = {"base_width": 16, "base_depth": 4} if parametrization == "completep" else {}
-    one = trial(parametrization, **bases)
-    both = [numbers(one), numbers(trial(parametrization, z_loss=1e-3, **bases))]
+    one = trial(parametrization, **fields)
+    both = [numbers(one), numbers(trial(parametrization, z_loss=1e-3, **fields))]
     stacked = jax.tree.map(lambda *n: jnp.asarray(n, jnp.float32), *both)
     shape = shape_of(one)
     params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(
@@ -154,7 +162,7 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
 
     def gradients(use):
         kernels = choose(shape, 1, 16, use)
-        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, kernels=kernels))
+        return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, kernels=kernels)[0])
 
     assert chains.fits(shape.width, shape.ff, shape.head_dim, 16)
     mapped, plain = jax.jit(jax.vmap(gradients(True)))(params, stacked), jax.jit(gradients(False))
@@ -164,14 +172,21 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
 
 
 def test_kernels_are_for_gpus_in_low_precision(monkeypatch):
-    def chosen(sequences=1, **fields):
-        shape = shape_of(trial("sp", **(fields or {"precision": "bfloat16"})))
-        return choose(shape, sequences, 16) is not model.PLAIN
+    def kernels(sequences=1, parametrization="sp", **fields):
+        shape = shape_of(trial(parametrization, **(fields or {"precision": "bfloat16"})))
+        return choose(shape, sequences, 16)
+
+    def chosen(*args, **fields):
+        return kernels(*args, **fields) is not model.PLAIN
 
     assert not chosen()  # a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert chosen()
-    assert not chosen(precision="float32") and not chosen(precision="bfloat16", activation="gelu")
+    assert not chosen(precision="float32")
+    others = kernels(precision="bfloat16", activation="gelu")
+    assert others.mlp is model.mlp and others.names == ("chains", "plain", "chains", "chains")
+    assert chosen(parametrization="u-mup", precision="float8")
+    assert not chosen(parametrization="u-mup", precision="float8", activation="gelu")
     over = jax.sharding.AbstractMesh((1, 2, 1, 1), mesh.AXES)
     with jax.sharding.use_abstract_mesh(over):  # one sequence cannot be shared by two devices
         assert not chosen()
@@ -235,7 +250,7 @@ def test_what_has_no_kernel_takes_the_plain_path():
                     jnp.arange(17)[None],
                     numbers(odd),
                     kernels=choose(shape, 1, 16, use),
-                )
+                )[0]
             )
             for use in (True, False)
         ]
@@ -249,7 +264,7 @@ def test_float64_is_not_narrowed_to_the_kernels_float32():
 
     def program(params):
         kernels = choose(shape, 2, 16, True)
-        run = jax.make_jaxpr(lambda p: model.loss(shape, p, tokens, n, kernels=kernels))(params)
+        run = jax.make_jaxpr(lambda p: model.loss(shape, p, tokens, n, kernels=kernels)[0])(params)
         return str(run), run.out_avals[0].dtype
 
     params = model.init(shape, jax.random.key(0), n)

@@ -1,0 +1,54 @@
+"""What runs measured along the way as rows of a table: one a run and step. From a store, or from a
+Parquet that holds curves (`scalelab sweep export`).
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fits.table.opening import opened
+from ground.columns import WSD_DECAY
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# what a row of a whole run says of its end
+ENDS = (
+    "loss", "loss_se", "bits_per_byte", "flops", "flops_exact", "epochs", "tau", "seconds",
+    "active_neurons", "dead_neurons", "activation_ratio",
+)  # fmt: skip
+FLAT = {"constant": 1.0, "wsd": 1 - WSD_DECAY}  # share of a run before its LR falls
+
+
+def curve_rows(data: Path, name: str) -> "tuple[pd.DataFrame, str] | None":
+    """The curve `name` of each run: its columns, with `tokens` and `steps` up to there, the value
+    under the curve's name, and whether the LR had begun to fall (`cooling`). And the source; None
+    where no run has measured it.
+    """
+    import pandas as pd
+
+    if data.is_dir() and not (data / "trials.parquet").is_file():
+        from sweeps.table import store_curves
+
+        frame, source = store_curves(data), f"store {data.name}"
+    else:
+        frame, source = opened(data)
+    if "curves" not in frame:
+        return None
+    rows = [row for run in frame.to_dict("records") for row in _points(run, name)]
+    return (pd.DataFrame(rows), source) if rows else None
+
+
+def _points(run: dict[Any, Any], name: str) -> list[dict[str, Any]]:
+    flat = FLAT.get(run["schedule"], 0.0) * run["steps"]
+    same = {k: v for k, v in run.items() if k not in (*ENDS, "curves")}
+    return [
+        same | {
+            "steps": int(step), "tokens": int(step * run["batch_tokens"]), name: float(value),
+            "cooling": bool(step > flat),
+        }
+        for curve in run["curves"] if curve["name"] == name
+        for step, value in zip(curve["steps"], curve["values"], strict=True)
+        if np.isfinite(value)
+    ]  # fmt: skip

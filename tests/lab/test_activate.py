@@ -1,0 +1,345 @@
+"""The activations: published values, one test that all pass, and the variance that their gains
+keep.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ground import InputError
+from lab import activate, model, neurons
+from lab.activations import TABLE
+from lab.parametrization import numbers
+from lab.program import shape_of
+from tests.lab.tiny import trial
+
+X = jnp.array([-2.0, -1.0, 1.0, 2.0])
+K = 3  # of topk, here
+
+
+def start(name):
+    return [K] if name == "topk" else activate.start(name)
+
+
+def values(name, x, p=None):
+    return activate.FORMULAS[name](jnp.asarray(x, jnp.float32), start(name) if p is None else p)
+
+
+# 1. published values (checks 20 to 22) -----------------------------------------------------------
+
+PUBLISHED = {
+    "gelu": ([-0.0455, -0.158655, 0.841345, 1.9545], None),
+    "silu": ([-0.238406, -0.268941, 0.731059, 1.761594], None),
+    "mish": ([-0.252501, -0.303401, 0.865098, 1.943959], None),
+    "golu": ([-0.001236, -0.065988, 0.692201, 1.746846], None),
+    "xatlu": ([-0.154201, -0.2, 0.8, 1.845799], [0.1]),
+    "crrelu": ([-0.002707, -0.006065, 1.006065, 2.002707], None),
+    "polyrelu": ([0.0, 0.0, 1.0, 4.666667], None),
+    "squared_relu": ([0.0, 0.0, 1.0, 4.0], None),
+    "swish": ([-0.035972, -0.119203, 0.880797, 1.964028], [2.0]),
+    "prelu": ([-0.5, -0.25, 1.0, 2.0], None),
+    "snake": ([-1.173178, -0.291927, 1.708073, 2.826822], None),
+    "polynorm": ([0.0], None),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if n != "polynorm"])
+def test_published_values(name):
+    expected, p = PUBLISHED[name]
+    np.testing.assert_allclose(values(name, X, p), expected, atol=2e-6)
+
+
+def test_expanded_gates_are_their_activations_at_the_start():
+    atlu = [-0.295167, -0.25, 0.75, 1.704833]
+    np.testing.assert_allclose(values("xatlu", X), atlu, atol=2e-6)
+    for expanded, plain in (("xgelu", "gelu"), ("xsilu", "silu"), ("aglu", "silu")):
+        x = jnp.linspace(-5, 5, 101)
+        np.testing.assert_allclose(values(expanded, x), values(plain, x), atol=1e-6)
+    assert float(values("xsilu", -20.0, [0.1])) == pytest.approx(2.0, abs=1e-4)  # slope -a
+
+
+def test_sau_is_a_leaky_relu_convolved_with_a_gaussian():
+    x = jnp.array([-1.0, 0.0, 1.0, 10.0, -10.0])
+    expected = [-0.079182, 0.339101, 1.070818, 10.0, -1.5]
+    np.testing.assert_allclose(activate.sau(x, 0.15, 1.0), expected, atol=2e-5)
+    u = np.linspace(-9, 9, 20_001)
+    bell = np.exp(-(u**2) / 2) / math.sqrt(2 * math.pi) * (u[1] - u[0])
+    for at in (-1.0, 0.0, 0.3):
+        leaky = np.where(at - u > 0, at - u, 0.15 * (at - u))
+        assert float(activate.sau(jnp.float32(at), 0.15, 1.0)) == pytest.approx(
+            (bell * leaky).sum(), abs=1e-5
+        )
+    np.testing.assert_allclose(values("sau", X), jnp.where(X > 0, X, 0.15 * X), atol=1e-6)
+
+
+def test_pau_starts_as_a_leaky_relu_and_has_no_pole():
+    x = [-3.0, 0.0, 1.0, 3.0]
+    np.testing.assert_allclose(values("pau", x), [-0.0396, 0.0336, 1.0008, 2.9904], atol=1e-4)
+    wild = [*activate.start("pau")[:6], -1.0, 2.0, -3.0, -4.0]  # 1 + b x + ... would vanish
+    x = jnp.linspace(-3, 3, 2001)
+    numerator = activate.FORMULAS["pau"](x, [*wild[:6], 0.0, 0.0, 0.0, 0.0])
+    assert bool(jnp.all(jnp.abs(values("pau", x, wild)) <= jnp.abs(numerator) + 1e-6))
+
+
+def test_polynorm_normalises_each_power_over_the_token():
+    expected = [0.51136, 1.82936, -0.19709, 0.0]
+    np.testing.assert_allclose(values("polynorm", [1.0, 2.0, -1.0, 0.0]), expected, atol=5e-5)
+    x = jax.random.normal(jax.random.key(0), (4, 256))
+    np.testing.assert_allclose(values("polynorm", 7 * x), values("polynorm", x), atol=1e-3)
+    assert float(jnp.abs(values("polynorm", -x) - values("polynorm", x)).max()) > 0.1
+
+
+def test_topk_keeps_exactly_k_of_each_token_and_all_at_the_width():
+    x = jnp.round(4 * jax.random.normal(jax.random.key(0), (64, 100))) / 4  # many are equal
+    for k in (1, 7, 20):
+        kept = activate.topk(x, k)
+        assert set(np.asarray((kept != 0).sum(-1)).tolist()) == {k}
+        assert bool(jnp.all(kept.min(-1, where=kept != 0, initial=9.0) >= jnp.sort(x)[:, -k]))
+    np.testing.assert_array_equal(activate.topk(x, 100), jax.nn.relu(x))
+    slope = jax.grad(lambda x: activate.topk(x, 7).sum())(x)
+    np.testing.assert_array_equal(slope, activate.topk(x, 7) > 0)
+
+
+def test_densities_of_gaussian_input():
+    """Check 24: half of a ReLU's entries, a quarter of a product of two."""
+    up, gate = jax.random.normal(jax.random.key(0), (2, 1 << 20))
+    for name, density in (("reglu", 0.5), ("drelu", 0.25)):
+        hidden = activate.hidden(False, name, up, gate, 1.0)
+        assert float((hidden != 0).mean()) == pytest.approx(density, abs=0.002)
+
+
+# 2. what all pass --------------------------------------------------------------------------------
+
+
+def test_table_and_formulas_have_the_same_names():
+    assert list(TABLE) == list(activate.FORMULAS)
+    assert all(row.formula and row.source for row in TABLE.values())
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_zoo(name):
+    """Gradients are those of finite differences; alpha is F(alpha x) / alpha; at +-30 in bfloat16
+    value and gradient are finite, and near float32's.
+    """
+    key = jax.random.key(0)
+    up, gate = (3 * jax.random.normal(k, (5, 32)) for k in jax.random.split(key))
+    p = [jnp.float32(one) for one in start(name)]
+    gated = gate if TABLE[name].gated else None
+
+    def f(up, gate=gated, alpha=1.0, p=p, unit=True):
+        return activate.hidden(unit, name, up, gate, alpha, p)
+
+    learned = p if name != "topk" else []
+    direction = jax.random.normal(jax.random.key(1), up.shape)
+
+    def along(t, given=f):
+        moved = [one + 0.1 * t * (one if one else 1.0) for one in learned] or p
+        gate = None if gated is None else gated + t * direction[::-1]
+        return given(up + t * direction, gate, p=moved).sum()
+
+    slope, h = jax.grad(along)(0.0), 2e-3
+    finite = (along(h) - along(-h)) / (2 * h)
+    assert float(slope) == pytest.approx(float(finite), rel=0.03, abs=0.3)
+
+    if name not in ("topk", "polynorm"):
+        inside = activate.FORMULAS[name](0.5 * (up if gated is None else gate), p) / 0.5
+        outside = 1.0 if gated is None else jax.nn.relu(up) if name == "drelu" else up
+        np.testing.assert_allclose(
+            f(up, alpha=0.5, unit=False), outside * inside, rtol=2e-5, atol=1e-5
+        )
+
+    far = jnp.linspace(-30, 30, 61)[None]
+
+    def alone(x):
+        return f(x, None if gated is None else x)
+
+    (_, slope), (_, low) = (
+        jax.value_and_grad(lambda x: alone(x).sum())(x) for x in (far, far.astype(jnp.bfloat16))
+    )
+    assert alone(far.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    assert bool(jnp.isfinite(slope).all() and jnp.isfinite(low.astype(float)).all())
+    np.testing.assert_allclose(low.astype(float), slope, rtol=0.05, atol=0.05)
+
+
+def test_the_derivative_at_a_kink_is_the_tables():
+    for name, row in TABLE.items():
+        if row.kink is not None:
+            gate = jnp.ones(4) if row.gated else None
+            args = (gate, jnp.zeros(4)) if row.gated else (jnp.zeros(4), None)
+            place = int(row.gated)
+            slope = jax.grad(
+                lambda *a, n=name: activate.hidden(False, n, *a, 1.0, start(n)).sum(), place
+            )(*args)
+            assert slope.tolist() == pytest.approx([row.kink] * 4), name
+
+
+# 3. gains ----------------------------------------------------------------------------------------
+
+WIDE = 1 << 18
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_gain_keeps_unit_variance_over_ten_layers(name):
+    """Each layer norms what it is given, as the model's do. Of one input, what a matrix of variance
+    1 / fan-in makes of hidden entries h is N(0, mean h^2), each entry on its own: it is drawn so.
+    """
+    # where a few large entries decide, the mean is less sure
+    wide = {"polyrelu": 4 * WIDE, "drelu": 4 * WIDE, "topk": WIDE // 2}.get(name, WIDE)
+    x, row = jax.random.normal(jax.random.key(0), (wide,)), TABLE[name]
+    p, gain = ([wide // 10] if name == "topk" else start(name)), activate.gain(name, share=0.1)
+
+    @jax.jit
+    def layer(x, key):
+        one, two = jax.random.split(key)
+        z = x / jnp.sqrt(jnp.mean(x**2))
+        gate = jax.random.normal(one, z.shape) if row.gated else None
+        h = activate.hidden(False, name, z, gate, 1.0, p)
+        return jnp.sqrt(jnp.mean((gain * h) ** 2)) * jax.random.normal(two, z.shape)
+
+    for key in jax.random.split(jax.random.key(1), 10):
+        x = layer(x, key)
+        assert float(x.var()) == pytest.approx(1, abs=0.02)
+    assert abs(float(gain) - 1) > 0.02 or name == "pau"  # without it, it would not
+
+
+@pytest.mark.parametrize("name", ["relu", "prelu"])
+def test_and_without_norms_where_errors_do_not_grow(name):
+    x, gain = jax.random.normal(jax.random.key(0), (WIDE,)), activate.gain(name)
+    for key in jax.random.split(jax.random.key(1), 10):
+        h = gain * activate.value(name, x, start(name))
+        x = jnp.sqrt(jnp.mean(h**2)) * jax.random.normal(key, x.shape)
+    assert float(x.var()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["silu", "golu", "hermite", "snake", "geglu"])
+@pytest.mark.parametrize("alpha", [0.25, 4.0])
+def test_the_gain_follows_the_multiplier(name, alpha):
+    up, gate = jax.random.normal(jax.random.key(3), (2, 4 * WIDE))
+    both = (up, gate) if TABLE[name].gated else (up, None)
+    hidden = jax.jit(lambda a: activate.hidden(True, name, *both, a, start(name)))
+    assert float(jnp.mean(hidden(alpha) ** 2)) == pytest.approx(1, abs=0.02)
+    wrong = hidden(1.0) * float(activate.gain(name, alpha) / activate.gain(name))
+    assert abs(float(jnp.mean(wrong**2)) - 1) > 0.05
+
+
+def test_hermites_start_keeps_the_variance_of_values_and_of_slopes():
+    assert float(activate.second_moment("hermite")) == pytest.approx(2.5 / math.e, rel=1e-5)
+    x = jax.random.normal(jax.random.key(0), (WIDE,))
+    slope = jax.vmap(jax.grad(lambda x: values("hermite", x)))(x)
+    assert float(jnp.mean(slope**2)) == pytest.approx(2.5 / math.e, rel=0.01)
+
+
+# 4. in the model ---------------------------------------------------------------------------------
+
+LEARNS = [name for name, row in TABLE.items() if row.start]
+
+
+@pytest.mark.parametrize(
+    ("name", "parametrization"),
+    [("drelu", "sp"), ("topk", "u-mup"), ("polynorm", "u-mup"), ("aglu", "sp")],
+)
+def test_a_model_trains_what_its_activation_learns(name, parametrization):
+    t = trial(parametrization, activation=name, activation_k=8 if name == "topk" else 0)
+    shape, n = shape_of(t), numbers(t)
+    params = model.init(shape, jax.random.key(0), n)
+    tokens = jnp.arange(4 * 17).reshape(4, 17) * 7 % 37
+    grads = jax.jit(jax.grad(lambda p: model.loss(shape, p, tokens, n)[0]))(params)
+    assert ("act" in params["layers"]["000"]) == (name in LEARNS)
+    if name in LEARNS:
+        assert params["layers"]["000"]["act"].tolist() == [0.0] * len(TABLE[name].start)
+        assert bool((grads["layers"]["001"]["act"] != 0).all())
+
+
+def test_a_learned_number_moves_from_its_start():
+    x = jnp.ones((2, 3, 8))
+    for unit, step in ((False, 1.0), (True, activate.UNIT_STEP)):
+        moved = activate.learned(unit, "prelu", jnp.array([0.5]), x)
+        assert float(moved[0]) == pytest.approx(0.25 + 0.5 * step)
+
+
+def test_k_is_of_topk_alone():
+    for fields in ({"activation": "topk"}, {"activation_k": 3}):
+        with pytest.raises(InputError, match="activation_k=.: must be above 0 under topk, and 0"):
+            trial("sp", **fields)
+    several = [trial("sp", activation="topk", activation_k=k) for k in (2, 3)]
+    assert shape_of(several[0]) == shape_of(several[1])  # one program serves both
+    with pytest.raises(InputError, match="alpha_ffn_act=0.5: has no effect"):
+        numbers(dataclasses.replace(trial("u-mup", activation="relu"), alpha_ffn_act=0.5))
+
+
+def test_the_chunk_loss_of_the_sheet():
+    """Check 19: expected activation of a chunk of two tokens."""
+    share = jnp.array([[[0.5, 0.5, 0.0, 0.0], [0.5, 0.0, 0.5, 0.0]]])
+    assert float(activate.chunk_loss(share, 2)) == pytest.approx(0.4375)
+    certain = jnp.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]])
+    assert float(activate.chunk_loss(certain, 2)) == pytest.approx(1, abs=1e-4)  # a rest left out
+    assert bool(jnp.isfinite(jax.grad(activate.chunk_loss)(certain, 2)).all())
+
+
+def chunk_term(h):
+    share = jnp.abs(h) / jnp.abs(h).sum(-1, keepdims=True)
+    return (1 - (1 - share).prod(1)).mean()  # sequences of 16 tokens are one chunk each
+
+
+TERMS = {
+    "activation_l1": lambda h: jnp.abs(h).mean(),
+    "activation_density": lambda h: (h**2 / (h**2 + 0.01)).mean(),
+    "activation_chunk": chunk_term,
+}
+
+
+@jax.enable_x64(True)
+@pytest.mark.parametrize(
+    ("field", "parametrization"),
+    [
+        ("activation_l1", "completep"),
+        ("activation_chunk", "u-mup"),
+        ("activation_density", "u-mup"),
+    ],
+)
+def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization):
+    """Along a direction of one tensor, autodiff gives the loss and the penalty the same factor over
+    their finite differences: 1 under plain ops, one of the tensor's own under unit scaling.
+    """
+    bases = {"base_width": 16, "base_depth": 1} if parametrization == "completep" else {}
+    on, off = (
+        trial(parametrization, activation="silu", **bases, **{field: weight})
+        for weight in (3.0, 0.0)
+    )
+    assert off.run_id == trial(parametrization, activation="silu", **bases).run_id
+    n = numbers(on)
+    params = jax.tree.map(lambda w: w.astype(float), model.init(shape_of(on), jax.random.key(0), n))
+    tokens = jax.random.randint(jax.random.key(1), (4, 17), 0, 37)
+
+    def penalty(p):
+        seen = []
+        see = lambda layer, h, down: seen.append(h) or h  # noqa: E731
+        kernels = neurons.watched(model.PLAIN, see)
+        model.forward(shape_of(on), p, tokens[:, :-1], n, kernels=kernels)
+        return 3.0 * sum(TERMS[field](h) for h in seen)
+
+    def loss(t):
+        return jax.jit(lambda p: model.loss(shape_of(t), p, tokens, n)[0])
+
+    penalised, alone, penalty = loss(on), loss(off), jax.jit(penalty)
+    assert penalised(params) == alone(params)  # the value is the loss alone
+    grads = [jax.jit(jax.grad(f))(params)["layers"] for f in (alone, penalised)]
+    for layer in ("000", "001"):
+        up = params["layers"][layer]["up"]
+        direction = jax.random.normal(jax.random.key(2), up.shape)
+        of_alone, of_both = (float((g[layer]["up"] * direction).sum()) for g in grads)
+
+        def slope(f, layer=layer, up=up, direction=direction):
+            ends = []
+            for h in (1e-5 * up.std(), -1e-5 * up.std()):
+                moved = params["layers"][layer] | {"up": up + h * direction}
+                ends.append(f(params | {"layers": params["layers"] | {layer: moved}}))
+            return float((ends[0] - ends[1]) / (2e-5 * up.std()))
+
+        of_loss = of_alone / slope(alone)
+        assert (of_both - of_alone) / slope(penalty) == pytest.approx(of_loss, rel=1e-4)
+        assert (of_loss == pytest.approx(1, rel=1e-4)) == (parametrization == "completep")

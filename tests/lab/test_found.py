@@ -1,0 +1,139 @@
+"""What branches find beside their output: penalties on the loss's gradient, and measured values."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lab import dispatch, model, train
+from lab.model import PLAIN, Found
+from lab.parametrization import numbers
+from lab.program import program_of, shape_of
+from tests.lab.tiny import trial
+from tests.lab.toy import CORPUS
+from tests.lab.toy import trial as toy
+
+TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 37, (4, 17)))
+
+
+def kernels(weight):
+    """MLPs that penalise their output's mean square, and say how large it is."""
+
+    def mlp(m, block, x_BTD, layer, share):
+        out_BTD, _ = model.mlp(m, block, x_BTD, layer, share)
+        square = jnp.mean(jnp.square(out_BTD.astype(jnp.float32)))
+        return out_BTD, Found(weight * square, {"square": square})
+
+    return PLAIN._replace(mlp=mlp)
+
+
+def loss(t, weight, remat=""):
+    shape, n = shape_of(t), numbers(t)
+    use = PLAIN if weight is None else kernels(weight)
+    return lambda params: model.loss(shape, params, TOKENS, n, remat, use)
+
+
+def start(t):
+    return model.init(shape_of(t), jax.random.key(1), numbers(t))
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+@pytest.mark.parametrize("remat", ["", "elementwise", "layers"])
+@pytest.mark.parametrize("parametrization", ["mup", "u-mup"])
+def test_a_penalty_enters_the_gradient_and_not_the_value(parametrization, remat):
+    t = trial(parametrization)
+    params = start(t)
+    (plain, nothing), plain_grads = jax.jit(jax.value_and_grad(loss(t, None), has_aux=True))(params)
+    (value, found), grads = jax.jit(jax.value_and_grad(loss(t, 1.0, remat), has_aux=True))(params)
+    assert nothing == {} and set(found) == {"square/layers.000", "square/layers.001"}
+    assert float(value) == pytest.approx(float(plain), rel=1e-6)
+    assert np.linalg.norm(flat(grads) - flat(plain_grads)) > 0.05 * np.linalg.norm(flat(grads))
+    if parametrization == "mup":  # plain ops: the gradient is that of the sum
+
+        def total(params):
+            value, found = loss(t, 0.0)(params)
+            return value + sum(found.values())
+
+        np.testing.assert_allclose(flat(grads), flat(jax.grad(total)(params)), atol=1e-6)
+
+
+@pytest.mark.parametrize("parametrization", ["sp", "u-mup"])
+def test_a_penalty_weighs_as_much_under_unit_ops(parametrization):
+    """A penalty on a branch's output weighs against the loss, whose gradient unit ops scale, as
+    much as it does under plain ones: a number that moves the loss by all branches' outputs and one
+    that moves the penalty alone have gradients in one proportion to what they truly change.
+    """
+    with jax.enable_x64(True):
+        t = trial(parametrization, vocab=37, depth=3)
+        shape, n = shape_of(t), numbers(t)
+        params = jax.tree.map(lambda x: x.astype(float), start(t))
+
+        def of(layer, weight, factor):
+            def mlp(m, block, x_BTD, at, share):
+                out_BTD, found = model.mlp(m, block, x_BTD, at, share)
+                if at != layer:
+                    return out_BTD, found
+                square = jnp.mean(jnp.square(factor * out_BTD))
+                return factor * out_BTD, Found(weight * square, {"square": square})
+
+            return model.loss(shape, params, TOKENS, n, "", PLAIN._replace(mlp=mlp))
+
+        ratios = []
+        for layer in range(shape.depth):
+            by_factor = jax.grad(lambda f, w, layer=layer: of(layer, w, f)[0])
+            loss_alone, with_penalty = by_factor(1.0, 0.0), by_factor(1.0, 1.0)
+            step = 1e-4
+
+            def change(i, layer=layer, step=step):
+                high, low = (
+                    jax.tree.leaves(of(layer, 0.0, 1 + sign * step)) for sign in (1.0, -1.0)
+                )
+                return float(high[i] - low[i]) / (2 * step)
+
+            ratios += [float(loss_alone) / change(0), float(with_penalty - loss_alone) / change(1)]
+    pairs = np.array(ratios).reshape(-1, 2)
+    np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], rtol=1e-5)
+    if parametrization == "sp":
+        np.testing.assert_allclose(pairs, 1.0, rtol=1e-5)
+    else:  # the factors are there, and are not one for all branches
+        assert pairs.min() > 10 and np.ptp(pairs[:, 0]) > 0.01 * pairs.min()
+
+
+@pytest.mark.parametrize("parametrization", ["sp", "u-mup"])
+def test_parts_and_halves_of_a_batch_find_what_the_whole_does(parametrization, monkeypatch):
+    """A mean over the batch is the mean over its parts."""
+    monkeypatch.setattr(train, "kernels", lambda program, tokens_BS: kernels(0.1))
+    bases = {"parametrization": parametrization, "lr": 0.01}
+    found = {}
+    for parts, diagnostics in ((1, ""), (2, ""), (2, "gradient_noise")):
+        t = toy(**bases, diagnostics=diagnostics)
+        program = program_of(t, accumulate=parts)
+        inputs = train.inputs_of(t, len(CORPUS.train))
+        params = train.start(program, inputs).params
+        tokens_BS = train.windows_at(jnp.asarray(CORPUS.train), 16 * jnp.arange(4), 16)
+        of = train.halved_gradients if diagnostics else train.gradients
+        (value, measured), grads = of(program, inputs, params, tokens_BS)
+        found[parts, diagnostics] = float(value), float(measured["square/layers.000"]), flat(grads)
+    whole = found.pop((1, ""))
+    for value, square, grads in found.values():
+        assert (value, square) == pytest.approx(whole[:2], rel=1e-5)
+        np.testing.assert_allclose(grads, whole[2], atol=2e-5 * np.abs(whole[2]).max())
+
+
+def test_a_family_has_a_curve_a_layer(monkeypatch):
+    monkeypatch.setitem(train.__dict__, "kernels", lambda program, tokens_BS: kernels(0.0))
+    monkeypatch.setitem(dispatch.step_curves.__globals__["LAYER_CURVES"], "square", bool)
+    t = toy(depth=2, steps=3, warmup_steps=0)
+    program = dataclasses.replace(program_of(t), batch=2)
+    inputs = dispatch.stack([train.inputs_of(t, len(CORPUS.train))], False)
+    state = train.start(program, inputs)
+    _, measured = dispatch.advance(
+        program, False, inputs, jnp.asarray(CORPUS.train), state, jnp.int32(3)
+    )
+    assert set(measured) == {"loss", "square/layers.000", "square/layers.001"}
+    assert all((np.asarray(curve[:3]) > 0).all() for curve in measured.values())
