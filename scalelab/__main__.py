@@ -37,12 +37,13 @@ COMMANDS = {
         "the large run: loss, LR, weight decay, batch, each with its interval",
     ),
     "report": ("scalelab.cli.report", "one HTML file that a sceptical colleague can check"),
+    "theory": ("scalelab.cli.theory", "models whose exponents are known, simulated: is it so?"),
 }
 
 
 # whose matrices have some hundred rows: on a busy machine threads of BLAS wait for each other for
 # several times as long as one alone computes
-ONE_THREAD = ("fit", "audit", "predict", "report")
+ONE_THREAD = ("fit", "audit", "predict", "report", "theory")
 
 # exit codes as shells report them: 128 + SIGINT, 128 + SIGTERM
 INTERRUPTED, STOPPED = 130, 143

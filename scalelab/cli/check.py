@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
 VERDICTS = ("pass", "fail", "not shown")
+THEORY_DEPTH = 6  # layers at least, so that a branch's share is seen to add up
 USAGE = """usage: scalelab check coords | transfer | neurons ...
 
   coords    on the real transformer: does each part keep its size, and its change, as it grows
@@ -69,6 +70,10 @@ class Coords:
     precision: Literal["", "float32", "bfloat16", "float8"] = ""
     """What the model computes in, and with it the kernels that are checked; "": bfloat16 on a GPU,
     float32 elsewhere.
+    """
+    theory: bool = False
+    """Instead: the rms of the stream and the norms of the gradients of each layer before training
+    against the effective theory of transformers (2304.02034), which has plain ops only.
     """
     expect: tuple[str, ...] = ()
     """NAME=pass, NAME=fail or "NAME=not shown" (repeatable)."""
@@ -149,6 +154,8 @@ def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:
 
 def coords(args: list[str]) -> int:
     options = parse(Coords, "scalelab check coords", args)
+    if options.theory:
+        return theory(options)
     writable((options.out or FOLDER) / "coords.png")
     from lab.measure import LOW_SIZES, SIZES
 
@@ -175,6 +182,36 @@ def coords(args: list[str]) -> int:
         _say(f"plot: {check_plots.coords(folder, name, options.optimizer, options.axis, rows)}")
         if not options.json:
             _show(name, options, rows)
+    if options.json:
+        print_json({"checks": checks})
+    return verdicts(checks, options.expect)
+
+
+def theory(options: Coords) -> int:
+    """Theory over measured, by layer, at the second size (the first is the base) with the init of
+    the table.
+    """
+    from lab import measure
+    from lab.theory import effective_theory
+
+    checks = []
+    for name in options.parametrization:
+        base, size = (options.sizes or measure.SIZES[options.axis])[:2]
+        trial = measure.resized(_trial(options, name, base), options.axis, size)
+        depth = max(trial.depth, THEORY_DEPTH)
+        trial = replace(trial, init_std=1.0, precision="float32", depth=depth)
+        ratios = effective_theory.ratios(trial, options.seeds)
+        within = max(abs(r - 1) for part in ratios.values() for r in part)
+        passed = within <= effective_theory.TOLERANCE
+        checks.append(
+            {"parametrization": name, "verdict": "pass" if passed else "fail", "within": within,
+             "tolerance": effective_theory.TOLERANCE, "width": trial.width, "theory": ratios}
+        )  # fmt: skip
+        if not options.json:
+            print(f"{name}, width {trial.width}: theory over measured, by layer; "
+                  f"{checks[-1]['verdict']}, within {100 * within:.1f} %")  # fmt: skip
+            for part, row in ratios.items():
+                print(f"  {part:<20}" + "".join(f"{r:8.3f}" for r in row))
     if options.json:
         print_json({"checks": checks})
     return verdicts(checks, options.expect)

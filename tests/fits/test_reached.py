@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # For Python alone, with why.
 LIBRARY = {
+    "of_matrix": "one matrix of features, which tests hold the limit of many against",
     "solve_many": "scripts/bench_fits.py: thousand tables at once",
     "timescale_figure": "scripts/timescale_report.py",
     "batches_figure": "scripts/batch_report.py",

@@ -62,6 +62,27 @@ def test_coords_gives_one_document_a_plot_and_the_exit_code_of_its_verdict(tmp_p
     assert "mine: fail, expected pass" in capsys.readouterr().err
 
 
+def test_coords_theory_says_by_layer_how_far_the_theory_is_off(capsys, monkeypatch):
+    """What is measured is `lab.theory.effective_theory`'s, which has a test of its own."""
+    from lab.theory import effective_theory
+
+    asked = []
+
+    def ratios(trial, seeds):
+        asked.append((trial.parametrization, trial.width, trial.depth, trial.init_std, seeds))
+        off = 0.05 if trial.parametrization == "mup" else 0.2
+        return {part: [1.0, 1 + off] for part in effective_theory.PARTS}
+
+    monkeypatch.setattr(effective_theory, "ratios", ratios)
+    args = ["coords", "--theory", "--parametrization", "mup", "sp", "--sizes", "64", "128"]
+    assert check.main([*args, "--expect", "sp=fail", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["checks"]
+    assert [(c["verdict"], round(c["within"], 3)) for c in found] == [("pass", 0.05), ("fail", 0.2)]
+    assert asked == [("mup", 128, 6, 1.0, 3), ("sp", 128, 6, 1.0, 3)]
+    assert check.main(args) == 1
+    assert "mlp gradient" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
