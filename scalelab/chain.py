@@ -20,8 +20,9 @@ from fits.evaluate import pooled
 from fits.fit import fit
 from fits.forms import catalogue
 from fits.optimum import transfer
+from fits.predict.ask import ask
 from fits.predict.recipe import recipe
-from fits.predict.sources import ask, from_check, sources
+from fits.predict.sources import from_check, sources
 from fits.record import Fit
 from fits.report import page
 from fits.report.plots.sweeps import transfer_figure

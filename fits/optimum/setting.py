@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 AXES = {"width": "width", "depth": "depth", "batch": "batch_tokens", "steps": "steps"}
 # beside the axes that a check is not over
-HELD = ("tokens", "sequence", "weight_decay", "tau", "warmup_share")
+HELD = ("tokens", "sequence", "weight_decay", "tau", "warmup_share", "head_dim", "ff_ratio")
+SHARES = {"warmup_share": ("warmup_tokens", "tokens"), "head_dim": ("width", "heads"),
+          "ff_ratio": ("ff", "width")}  # fmt: skip
 COVERED = ("params", "tokens", "flops")
 SAME = 1e-2  # shares that are rounded to whole steps are one
 
@@ -24,8 +26,10 @@ def setting(rows: "pd.DataFrame", axis: str) -> dict[str, dict[str, Any]]:
     """Of a check over `axis`: `held`, numbers that are one value in all runs; `range`, the smallest
     and largest of `COVERED`; `common`, what their trials' JSON says of all of them.
     """
-    if {"warmup_tokens", "tokens"} <= {*rows.columns}:
-        rows = rows.assign(warmup_share=rows["warmup_tokens"] / rows["tokens"])
+    for name, pair in SHARES.items():
+        if {*pair} <= {*rows.columns}:
+            over, under = (numbers(rows[n], n) for n in pair)
+            rows = rows.assign(**{name: over / under})
     names = [column for name, column in AXES.items() if name != axis] + [*HELD]
     known = {n: numbers(rows[n], n) for n in dict.fromkeys((*names, *COVERED)) if n in rows}
     known = {n: v for n, v in known.items() if len(v) and np.isfinite(v).all()}

@@ -6,9 +6,10 @@ import numpy as np
 
 from fits.evaluate import evaluate
 from fits.forms.law import Array
+from fits.predict.answers import fill
+from fits.predict.ask import columns_for
 from fits.predict.published import TooFar, reach
-from fits.predict.recipe import fill
-from fits.predict.sources import Source, columns_for
+from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import tokens_of
 
@@ -23,8 +24,8 @@ def compute_optimal(
     vocab: float | None = None,
     extrapolate: bool = False,
 ) -> tuple[float, float, str]:
-    """(params of `kind`, tokens, whose law) of least loss at `flops` = 6 N tokens, N all parameters,
-    by the first law of the loss in both that reaches so far. Raises InputError where there is none,
+    """(params of `kind`, tokens, whose law) of least loss at `flops` = 6 N tokens, N the total, by
+    the first law of the loss in both that reaches so far. Raises InputError where there is none,
     or its loss falls to the end of RATIOS.
     """
     source = law_of_loss(found, f"flops={flops:g}", None if extrapolate else flops)
@@ -68,7 +69,7 @@ def law_of_loss(found: Sequence[Source], asked: str, flops: float | None = None)
 
 
 def losses(
-    source: Source, params: Array, tokens: Array, kind: str, given: Mapping[str, float] = {}  # noqa: B006
+    source: Source, params: Array, tokens: Array, kind: str, given: Mapping[str, float] = {}
 ) -> Array:
     """What a law of the loss says at points [n], `params` of `kind`; `given`: the vocabulary, where
     it is known.

@@ -173,9 +173,7 @@ def reach(
             continue
         beyond = f"{name}: {key}={value:.3g} is {above:.3g}x beyond the fitted maximum {high:.3g}"
         if above > REFUSED and not extrapolate:
-            raise TooFar(
-                f"{beyond}; at most {REFUSED:g}x is answered (--extrapolate overrides)"
-            )
+            raise TooFar(f"{beyond}; at most {REFUSED:g}x is answered (--extrapolate overrides)")
         if above > SILENT:
             warnings.append(beyond)
         if below > SILENT:

@@ -85,6 +85,7 @@ def _width(n: Array, per_width: Array | float, leading: Array | float, power: in
 
 HEADS = (128, 64, 32, 16, 8, 4, 2)  # entries of a head, the largest that suits the width
 FF = 8 / 3  # feed-forward over width: three matrices of it are the 8 width^2 of LAYER
+DEEPEST = 1024  # layers: more have been trained once (2203.00555), to show that it can be done
 NEAR = 0.1  # of the parameters asked for: a whole shape that is further off is none
 ASIDE = 0.05  # what leaving the width by a factor e is worth, in log parameters
 
@@ -111,9 +112,9 @@ class Whole:
         return self.depth * layer + 2 * self.vocab * self.width
 
 
-def whole(params: float, made: Shape, given: Mapping[str, float] = {}) -> Whole:  # noqa: B006
+def whole(params: float, made: Shape, given: Mapping[str, float] = {}) -> Whole:
     """The trainable shape nearest to `params` (all of them) and to the width of `made`; `given`:
-    width, depth and head_dim that are decided. Errors: InputError where none is near.
+    width, depth, head_dim and ff_ratio that are decided. Errors: InputError where none is near.
     """
     near, vocab = float(made.width.flat[0]), int(made.vocab.flat[0])
     head = int(given.get("head_dim", 0))
@@ -125,13 +126,18 @@ def whole(params: float, made: Shape, given: Mapping[str, float] = {}) -> Whole:
         if not dim:
             raise InputError(f"width={width}: must be even, for its heads")
         grain = 128 if width >= 1024 else 8
-        ff = max(grain, round(FF * width / grain) * grain)
+        ff = max(grain, round(given.get("ff_ratio", FF) * width / grain) * grain)
         layer = 4 * width**2 + 3 * width * ff
         depth = int(given.get("depth", max(1, round((params - 2 * vocab * width) / layer))))
         one = Whole(width, depth, dim, ff, vocab)
         off = abs(float(np.log(one.params / params)))
         found.append((off + ASIDE * abs(float(np.log(width / near))), off, one))
     _, off, best = min(found, key=lambda one: one[0])
+    if best.depth > DEEPEST:
+        raise InputError(
+            f"width={best.width}: would take depth {best.depth} for {params:.4g} parameters; at "
+            f"most {DEEPEST}"
+        )
     if off > np.log1p(NEAR):
         raise InputError(
             f"params={params:.4g}: the nearest shape of vocabulary {vocab} (width {best.width}, "

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fits.predict.answers import fill
 from fits.predict.budget import compute_optimal
 from fits.predict.published import TooFar
-from fits.predict.recipe import fill
 from fits.predict.shape import LAYER, TABLES, VOCAB
 from fits.predict.sources import Source
 from ground import InputError
@@ -66,8 +66,8 @@ def likely(name: str, value: float) -> None:
         raise InputError(f"{name}={value:g}: must be above 0")
     low, high = LIKELY.get(name, (0.0, math.inf))
     if value < low:
-        unit = {"params": "B", "tokens": "B"}.get(name)
-        meant = f"; {value:g}{unit} is written {value:g}{unit}" if unit and value < 1e3 else ""
+        billions = name in ("params", "tokens") and value < low
+        meant = f"; {value:g} billion is written {value:g}B" if billions else ""
         raise InputError(f"{name}={value:g}: must be at least {low:g}{meant}")
     if value > high:
         raise InputError(f"{name}={value:g}: must be at most {high:g}; no run has so many")
@@ -77,7 +77,7 @@ def resolve(
     asked: Asked,
     found: Sequence[Source],
     kind: str = "total",
-    at: Mapping[str, float] = {},  # noqa: B006
+    at: Mapping[str, float] = {},
     extrapolate: bool = False,
 ) -> tuple[dict[str, float], list[str]]:
     """`params` (of `kind`) and `tokens`, and remarks. `at`: the target's vocab, width and depth.

@@ -1,14 +1,14 @@
 """scalelab predict: the large run from fits and published laws; works with no training at all."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ground import InputError
-from ground.files import replacing, writable
+from ground.files import replace, replacing, writable
 from ground.text import cell
-from scalelab.cli.args import parse, print_json
+from scalelab.cli.args import Amount, parse, print_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,18 +25,32 @@ class Predict:
     interval and the law it comes from.
     """
 
-    params: float | None = None
-    """Parameters of the target, such as 7e9 (see --params-kind)."""
-    tokens: float | None = None
-    """Training tokens of the target, such as 1.4e12."""
-    flops: float | None = None
-    """A budget, 6 params tokens, instead of both: the size and tokens that are best for it."""
+    params: Amount | None = None
+    """Parameters of the target, such as 7B or 7e9 (see --params-kind)."""
+    tokens: Amount | None = None
+    """Training tokens of the target, such as 1.4T. Of params, tokens and flops two decide the run;
+    of one alone it is the compute-optimal run.
+    """
+    flops: Amount | None = None
+    """A budget, 6 params tokens, such as 1e21."""
+    hours: float | None = None
+    """The budget as hours on --gpus devices of kind --device."""
+    gpus: int | None = None
+    """Devices: of --hours, and what the batch is divided by."""
+    device: str = ""
+    """a100, h100, h200, b200, mi300x, v4, v5e, v5p or v6e."""
+    mfu: float = 0.4
+    """Share of the devices' peak (dense bfloat16) that 6 params tokens make up."""
+    overtrain: float | None = None
+    """So many times the tokens a parameter of the compute-optimal run, in place of a second of
+    params, tokens and flops.
+    """
     fit: tuple[str, ...] = ()
     """Saved fits, answers of `check transfer --json`, or published sets (repeatable; default:
-    epoch, steplaw, powerlines).
+    epoch, steplaw, powerlines, which also answer what fits of your own do not say).
     """
     parametrization: str = ""
-    """Whose LR to take from a transfer check that holds several parametrizations."""
+    """Whose LR to take from transfer checks that hold several parametrizations."""
     params_kind: Literal["total", "no_embed", "active"] = "total"
     """Which count --params is; each law gets the N it was made for, by the shape rule and the
     vocabulary.
@@ -47,11 +61,19 @@ class Predict:
     """Width of the target (default: 128 x depth)."""
     depth: int | None = None
     """Layers of the target."""
+    head_dim: int | None = None
+    """Entries of a head (default: as in your runs, else 128, below a width of 1024 less)."""
+    base_width: int | None = None
+    """Base shape of your parametrization, where its runs do not say."""
+    base_depth: int | None = None
+    """As base_width, in layers."""
     sequence: int | None = None
-    """Tokens of a sequence, for --export (default 2048)."""
-    batch_tokens: float | None = None
+    """Tokens of a sequence (default: as in your runs, else 2048)."""
+    micro_batch: int | None = None
+    """Sequences that a device takes at once (default: up to 8)."""
+    batch_tokens: Amount | None = None
     """Tokens a step, when already decided."""
-    unique_tokens: float | None = None
+    unique_tokens: Amount | None = None
     """Tokens before any repetition (default: all)."""
     experts: float | None = None
     """Experts a routed layer."""
@@ -72,12 +94,14 @@ class Predict:
     law of curves under an LR schedule: with columns step and lr (and run_id).
     """
     out: Path | None = None
-    """Save the recipe as JSON; with --at, the table as CSV with columns loss, loss_low, loss_high,
+    """Save the recipe as JSON, or what --export asks for; with --at, the table as CSV with columns loss, loss_low, loss_high,
     lr, ... added. A measured column of such a name stays, and loss_predicted, ... and loss_residual
     (measured over predicted, less 1) stand beside it.
     """
     export: str = ""
-    """Print the recipe for a trainer instead: json, maxtext, nanogpt or torchtitan."""
+    """The recipe for a trainer instead: huggingface, json, levanter, maxtext, megatron, nanogpt,
+    nanogpt-mup or torchtitan.
+    """
     json: bool = False
     """One JSON document on stdout."""
 
@@ -89,6 +113,7 @@ GIVEN = (
     "vocab",
     "width",
     "depth",
+    "head_dim",
     "sequence",
     "batch_tokens",
     "unique_tokens",
@@ -103,51 +128,77 @@ def main(args: list[str]) -> int:
     if not 0 < options.level < 1:
         raise InputError(f"level={options.level!r}: must be between 0 and 1")
     writable(options.out)
-    from fits.predict.sources import sources
+    from fits.predict.sources import fallbacks, sources
+    from scalelab.tensors import with_tensors
 
     found, warnings = sources(options.fit, options.parametrization)
     if options.at is not None:
         return _rows(options, found)
     if options.front:
         return _front(options, found)
-    at = {name: value for name in GIVEN if (value := getattr(options, name)) is not None}
-    for name, value in at.items():
-        if value < 0 or (value == 0 and name != "sparsity"):
-            raise InputError(f"{name}={value:g}: must be above 0")
-    if options.flops is not None:
-        if at.keys() & {"params", "tokens"} or not options.flops > 0:
-            raise InputError(
-                f"flops={options.flops:g}: must be above 0, and instead of --params and --tokens"
-            )
-        from fits.predict.budget import compute_optimal
-
-        at["params"], at["tokens"], law = compute_optimal(found, options.flops, options.params_kind)
-        warnings = [*warnings, f"params, tokens: the best for {options.flops:.3g} FLOP by {law}"]
-    if "params" not in at or "tokens" not in at:
-        raise InputError(
-            "params, tokens: both are needed, such as --params 7e9 --tokens 1.4e12 (or --flops, or "
-            "--at CSV)"
-        )
-    from fits.predict.recipe import recipe
-
-    made = recipe(
-        found,
-        at,
-        options.params_kind,
-        extrapolate=options.extrapolate,
-        level=options.level,
-        warnings=warnings,
-    )
-    if options.out is not None:
-        made.save(options.out)
+    made = with_tensors(_recipe(options, [*found, *fallbacks(found)], warnings), _base(options))
     if options.export:
         from fits.predict.export import export
 
-        print(export(made, options.export), end="")
-    elif options.json:
+        return _hand_over(export(made, options.export), options)
+    if options.out is not None:
+        made.save(options.out)
+    if options.json:
         print_json(made.document())
     else:
-        show(made)
+        show(made, _hours(options, made))
+    return 0
+
+
+def _recipe(options: Predict, found: "list[Source]", warnings: list[str]) -> "Recipe":
+    from fits.predict.recipe import recipe
+    from fits.predict.target import Asked, likely, resolve
+
+    at = {name: value for name in GIVEN if (value := getattr(options, name)) is not None}
+    for name, value in at.items():
+        if name != "sparsity":
+            likely(name, value)
+        elif not 0 <= value < 1:
+            raise InputError(f"sparsity={value:g}: must be at least 0 and below 1")
+    for name in ("gpus", "micro_batch", "base_width", "base_depth"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise InputError(f"{name}={value}: must be at least 1")
+    asked = Asked(**{f.name: getattr(options, f.name) for f in fields(Asked)})
+    target, said = resolve(asked, found, options.params_kind, at, options.extrapolate)
+    return recipe(
+        found,
+        {**at, **target},
+        options.params_kind,
+        extrapolate=options.extrapolate,
+        level=options.level,
+        warnings=[*warnings, *said],
+        devices=options.gpus or 1,
+        micro_batch=options.micro_batch,
+    )
+
+
+def _base(options: Predict) -> dict[str, int]:
+    bases = {name: getattr(options, name) for name in ("base_width", "base_depth")}
+    return {name: value for name, value in bases.items() if value is not None}
+
+
+def _hours(options: Predict, made: "Recipe") -> str:
+    """How long it takes on the devices that are named."""
+    from fits.predict.target import rate
+
+    if not options.device:
+        return ""
+    gpus = options.gpus or 1
+    hours = made.target["flops"] / rate(gpus, options.device, options.mfu) / 3600
+    return f"{hours:,.4g} hours on {gpus} {options.device} at mfu {options.mfu:g}"
+
+
+def _hand_over(text: str, options: Predict) -> int:
+    if options.out is None:
+        print(text, end="")
+        return 0
+    replace(options.out, text)
+    print(f"{options.export}: {options.out}")
     return 0
 
 
@@ -174,6 +225,7 @@ def _front(options: Predict, found: "list[Source]") -> int:
 def _rows(options: Predict, found: "list[Source]") -> int:
     from fits.forms.schedules import ScheduleLaw
     from fits.predict.recipe import rows
+    from fits.predict.sources import fallbacks
     from fits.table.cells import numbers
     from fits.table.opening import opened
 
@@ -193,7 +245,9 @@ def _rows(options: Predict, found: "list[Source]") -> int:
         for name in (*GIVEN, "params_no_embed", "params_active", "steps")
         if name in table and name != "loss"
     }
-    predicted, warnings = rows(found, at, options.params_kind, options.extrapolate, options.level)
+    predicted, warnings = rows(
+        [*found, *fallbacks(found)], at, options.params_kind, options.extrapolate, options.level
+    )
     return _write(options, table, predicted, warnings)
 
 
@@ -255,23 +309,70 @@ def _beside(table: "pd.DataFrame", predicted: "dict[str, Array]") -> "dict[str, 
     return added
 
 
-def show(made: "Recipe") -> None:
+def show(made: "Recipe", hours: str = "") -> None:
     import sys
 
-    t = made.target
+    t, plan = made.target, made.plan
+    assert plan is not None
     print(
-        f"target: {t['params']:.4g} parameters ({t['params_kind']}), {t['tokens']:.4g} tokens, "
-        f"{t['flops']:.3g} FLOP"
+        f"target: {_count(t['params'])} parameters ({t['params_kind']}), {_count(t['tokens'])} "
+        f"tokens, {t['flops']:.3g} FLOP{f'; {hours}' if hours else ''}"
     )
-    print(f"shape: width {t['width']:.0f}, depth {t['depth']:.1f}; {t['shape_rule']}\n")
+    print(
+        f"shape: width {plan.width}, depth {plan.depth}, {plan.heads} heads of {plan.head_dim}, "
+        f"feed-forward {plan.ff}, vocabulary {plan.vocab}: {_count(plan.params)} parameters"
+    )
+    if plan.steps is not None:
+        chosen, end = (made.settings[n]["value"] for n in ("schedule", "lr_end"))
+        print(
+            f"run: {plan.steps:,} steps of {plan.sequences} sequences of {plan.sequence} tokens "
+            f"({plan.devices} x {plan.micro_batch} x {plan.accumulation}), {plan.warmup_steps:,} of "
+            f"them warm-up; {chosen}, to {end:.3g} of the peak; AdamW, betas "
+            f"{made.settings['beta1']['value']:g}, {made.settings['beta2']['value']:g}, eps "
+            f"{made.settings['eps']['value']:g}"
+        )
+    _numbers(made)
+    _tensors(made)
+    _laws(made)
+    for warning in made.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _numbers(made: "Recipe") -> None:
     levels = {n.level for n in made.numbers.values() if n.low is not None}
-    for level in levels:
-        print(f"{'':<34}{f'{level:.0%} interval':>26}")
+    print(f"\n{'':<34}{next((f'{x:.0%} interval' for x in levels), ''):>26}   source; measured at")
     for name, number in made.numbers.items():
         print(
             f"{name:<22}{_spell(number.value):>12}{_interval(number):>26}   "
-            f"{number.source.split(' (')[0]}"
+            f"{number.source.split(' (')[0]}{_range(made.measured.get(name, {}))}"
         )
+
+
+RANGES = {"params": "N", "tokens": "D", "tokens_per_param": "D/N", "batch_tokens": "B"}
+
+
+def _range(measured: "Mapping[str, Sequence[float]]") -> str:
+    """Of the runs behind a number, in the letters of the laws."""
+    said = []
+    for name, (low, high) in measured.items():
+        if name != "flops" or len(measured) == 1:
+            one = _count(low) if low == high else f"{_count(low)} to {_count(high)}"
+            said.append(f"{RANGES.get(name, name)} {one}")
+    return f"; {', '.join(said)}" if said else ""
+
+
+def _tensors(made: "Recipe") -> None:
+    """What each group of tensors gets, where not all get the same."""
+    if len({row["lr"] for row in made.tensors}) < 2:
+        return
+    names = ("init_std", "multiplier", "lr", "weight_decay", "eps")
+    print(f"\n{'tensors':<22}" + "".join(f"{name:>13}" for name in names))
+    for row in made.tensors:
+        cells = "".join(f"{row[name]:>13.4g}" for name in names)
+        print(f"{' '.join(row['tensors']):<22}{cells}")
+
+
+def _laws(made: "Recipe") -> None:
     if len(made.laws) > 1:
         print("\nthe N each law was given, and what it says:")
     for one in made.laws if len(made.laws) > 1 else []:
@@ -289,8 +390,14 @@ def show(made: "Recipe") -> None:
             "no two of these laws predict the same quantity, so they cannot disagree (`scalelab "
             "laws` lists others)"
         )
-    for warning in made.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _count(value: float) -> str:
+    """As people write it: 7B."""
+    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if scale <= value < 1e16:
+            return f"{value / scale:.4g}{letter}"
+    return f"{value:.4g}"
 
 
 def _spell(value: float) -> str:

@@ -10,9 +10,10 @@ from fits.fit import fit
 from fits.forms.loss import optimum
 from fits.optimum import transfer
 from fits.predict import published
+from fits.predict.ask import ask
 from fits.predict.budget import compute_optimal
 from fits.predict.recipe import recipe
-from fits.predict.sources import Source, ask, from_check, from_fit, sources
+from fits.predict.sources import Source, from_check, from_fit, sources
 from ground import InputError
 from tests.fits.table import made
 

@@ -10,9 +10,10 @@ import pytest
 
 from fits.evaluate import evaluate
 from fits.fit import fit
+from fits.predict.ask import ask
 from fits.predict.recipe import load_recipe, recipe, rows
 from fits.predict.shape import shape
-from fits.predict.sources import MARK, ask, from_check, from_fit, sources
+from fits.predict.sources import MARK, from_check, from_fit, sources
 from fits.record import Fit
 from fits.table.points import Points
 from ground import InputError
