@@ -87,8 +87,8 @@ def moved(reply: Answers, columns: Mapping[str, Array]) -> Answers:
             f"{reply.source.name}: its LR goes with the batch of {law.name}, a factor {far:.3g} "
             "from this one: moved by the square root of that"
         )
-    ends = (end * by for end in (reply.value, reply.low, reply.high))
-    return Answers(reply.source, *ends, reply.params, warnings)
+    value, low, high = (end * by for end in (reply.value, reply.low, reply.high))
+    return Answers(reply.source, value, low, high, reply.params, warnings)
 
 
 def batch_law(lr: Source) -> published.Published | None:
@@ -141,7 +141,7 @@ def settings(lr: Source | None, peak: float | None) -> dict[str, dict[str, Any]]
     source = f"of the runs of {lr.name}" if lr is not None else ""
     usual = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "clip": 1.0,
              "init_std": 0.02}  # fmt: skip
-    out = {
+    out: dict[str, dict[str, Any]] = {
         "schedule": {"value": chosen.name, "source": chosen.source},
         "lr_end": {"value": end, "source": f"over the peak; {chosen.source}"},
     }

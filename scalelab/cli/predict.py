@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fits.forms.law import Array
+    from fits.predict.plan import Plan
     from fits.predict.recipe import Recipe
     from fits.predict.sources import Source
     from ground.number import Number
@@ -94,9 +95,9 @@ class Predict:
     law of curves under an LR schedule: with columns step and lr (and run_id).
     """
     out: Path | None = None
-    """Save the recipe as JSON, or what --export asks for; with --at, the table as CSV with columns loss, loss_low, loss_high,
-    lr, ... added. A measured column of such a name stays, and loss_predicted, ... and loss_residual
-    (measured over predicted, less 1) stand beside it.
+    """Save the recipe as JSON, or what --export asks for; with --at, the table as CSV with columns
+    loss, loss_low, loss_high, lr, ... added. A measured column of such a name stays, and
+    loss_predicted, ... and loss_residual (measured over predicted, less 1) stand beside it.
     """
     export: str = ""
     """The recipe for a trainer instead: huggingface, json, levanter, maxtext, megatron, nanogpt,
@@ -323,14 +324,7 @@ def show(made: "Recipe", hours: str = "") -> None:
         f"feed-forward {plan.ff}, vocabulary {plan.vocab}: {_count(plan.params)} parameters"
     )
     if plan.steps is not None:
-        chosen, end = (made.settings[n]["value"] for n in ("schedule", "lr_end"))
-        print(
-            f"run: {plan.steps:,} steps of {plan.sequences} sequences of {plan.sequence} tokens "
-            f"({plan.devices} x {plan.micro_batch} x {plan.accumulation}), {plan.warmup_steps:,} of "
-            f"them warm-up; {chosen}, to {end:.3g} of the peak; AdamW, betas "
-            f"{made.settings['beta1']['value']:g}, {made.settings['beta2']['value']:g}, eps "
-            f"{made.settings['eps']['value']:g}"
-        )
+        print(_run(made, plan))
     _numbers(made)
     _tensors(made)
     _laws(made)
@@ -338,10 +332,23 @@ def show(made: "Recipe", hours: str = "") -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
+def _run(made: "Recipe", plan: "Plan") -> str:
+    said = {name: one["value"] for name, one in made.settings.items()}
+    return (
+        f"run: {plan.steps:,} steps of {plan.sequences} sequences ({plan.devices} x "
+        f"{plan.micro_batch} x {plan.accumulation}) of {plan.sequence} tokens, {plan.warmup_steps:,}"
+        f" of them warm-up, {said['schedule']} to {said['lr_end']:.3g} of the peak; "
+        f"{said['optimizer']}, betas {said['beta1']:g} {said['beta2']:g}, eps {said['eps']:g}, "
+        f"clipped at {said['clip']:g}"
+    )
+
+
 def _numbers(made: "Recipe") -> None:
     levels = {n.level for n in made.numbers.values() if n.low is not None}
     print(f"\n{'':<34}{next((f'{x:.0%} interval' for x in levels), ''):>26}   source; measured at")
     for name, number in made.numbers.items():
+        if name in ("steps", "warmup_steps") and number.low is None:
+            continue  # of the run above
         print(
             f"{name:<22}{_spell(number.value):>12}{_interval(number):>26}   "
             f"{number.source.split(' (')[0]}{_range(made.measured.get(name, {}))}"
