@@ -45,7 +45,12 @@ def with_tensors(recipe: "Recipe", base: dict[str, int]) -> "Recipe":
     own = {name: {"value": getattr(trial, name), "source": one["source"]}
            for name, one in recipe.settings.items() if name in ("beta1", "beta2", "eps")
            and "semantics" in recipe.common}  # fmt: skip
-    return replace(recipe, tensors=tensors, settings={**recipe.settings, **own})
+    return replace(
+        recipe,
+        tensors=tensors,
+        settings={**recipe.settings, **own},
+        common={**recipe.common, **base},
+    )
 
 
 def trial_of(recipe: "Recipe", base: dict[str, int]) -> "Trial":

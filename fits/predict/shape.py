@@ -149,7 +149,7 @@ def whole(params: float, made: Shape, given: Mapping[str, float] = {}) -> Whole:
 
 def _widths(near: float, head: int) -> list[int]:
     """Multiples of the head, within a third of `near`."""
-    grain = head or _head_of(near)
+    grain = head or _head_of(near) * (2 if near >= 512 else 1)  # heads that two devices can share
     low, high = int(near / 1.33 / grain), int(near * 1.33 / grain) + 1
     return [grain * k for k in range(max(1, low), high + 1)]
 
