@@ -336,8 +336,8 @@ def _run(made: "Recipe", plan: "Plan") -> str:
     said = {name: one["value"] for name, one in made.settings.items()}
     return (
         f"run: {plan.steps:,} steps of {plan.sequences} sequences ({plan.devices} x "
-        f"{plan.micro_batch} x {plan.accumulation}) of {plan.sequence} tokens, {plan.warmup_steps:,}"
-        f" of them warm-up, {said['schedule']} to {said['lr_end']:.3g} of the peak; "
+        f"{plan.micro_batch} x {plan.accumulation}) of {plan.sequence} tokens, "
+        f"{plan.warmup_steps:,} of them warm-up, {said['schedule']} to {said['lr_end']:.3g} of the peak; "
         f"{said['optimizer']}, betas {said['beta1']:g} {said['beta2']:g}, eps {said['eps']:g}, "
         f"clipped at {said['clip']:g}"
     )

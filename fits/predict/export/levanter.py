@@ -1,7 +1,7 @@
 """Levanter: a configuration of `levanter.main.train_lm` (`optim/config.py` at 00816d0,
 `models/llama.py` at 0155f97, `trainer.py`)."""
 
-from fits.predict.export.told import comments, lines, told
+from fits.predict.export.told import Pairs, comments, lines, told
 from fits.predict.recipe import Recipe
 from ground.columns import WSD_DECAY
 
@@ -12,7 +12,7 @@ def text(recipe: Recipe) -> str:
     p = said.plan
     cooled = said.schedule == "wsd" and p.steps is not None
     flat = said.schedule in ("wsd", "constant")
-    sections = {
+    sections: dict[str, Pairs] = {
         "trainer": [
             ("train_batch_size", p.sequences), ("per_device_parallelism", p.micro_batch),
             ("num_train_steps", p.steps),

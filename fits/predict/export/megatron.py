@@ -28,10 +28,8 @@ def text(recipe: Recipe) -> str:
         ("clip-grad", said.clip),
     ]  # fmt: skip
     if style == "wsd" and p.steps is not None:
-        pairs += [
-            ("lr-wsd-decay-style", "linear"),
-            ("lr-wsd-decay-iters", round(WSD_DECAY * p.steps)),
-        ]
+        pairs.append(("lr-wsd-decay-style", "linear"))
+        pairs.append(("lr-wsd-decay-iters", round(WSD_DECAY * p.steps)))
     remarks = list(said.remarks)
     if recipe.parametrization == "mup":
         head = recipe.common.get("base_head_dim") or p.head_dim

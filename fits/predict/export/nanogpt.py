@@ -1,8 +1,9 @@
-"""nanoGPT (karpathy/nanoGPT, `train.py`) and its fork with muP and CompleteP (EleutherAI/nanoGPT-mup,
-branch completep, `train.py` and `model.py` at 3904404): Python files that its configurator executes.
+"""nanoGPT (karpathy/nanoGPT, `train.py`) and its fork with muP and CompleteP
+(EleutherAI/nanoGPT-mup, branch completep, `train.py` and `model.py` at 3904404): Python files that
+its configurator executes.
 
-Both tie the embedding to the head, take their vocabulary from the data set, have a feed-forward of 4
-x width, and decay along a cosine.
+Both tie the embedding to the head, take their vocabulary from the data set, have a feed-forward of
+4 x width, and decay along a cosine.
 """
 
 from typing import Any

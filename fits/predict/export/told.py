@@ -60,12 +60,12 @@ def told(recipe: Recipe, trainer: str, takes: Sequence[str] = (), why: str = "")
     lr, decay = number.get("lr"), number.get("weight_decay")
     said = {name: one["value"] for name, one in recipe.settings.items()}
     return Told(
-        recipe.plan,
-        lr,
-        decay / lr if decay is not None and lr else None,
-        str(said["schedule"]),
-        *(float(said[n]) for n in ("lr_end", "beta1", "beta2", "eps", "clip", "init_std")),
-        _remarks(recipe),
+        plan=recipe.plan,
+        lr=lr,
+        decay=decay / lr if decay is not None and lr else None,
+        schedule=str(said["schedule"]),
+        remarks=_remarks(recipe),
+        **{n: float(said[n]) for n in ("lr_end", "beta1", "beta2", "eps", "clip", "init_std")},
     )
 
 

@@ -1,5 +1,6 @@
-"""torchtitan (read in 0.3.0): a Python module for its `--module` and `--config`, with the shape as a
-flavor of its llama3."""
+"""torchtitan (read in 0.3.0): a Python module for its `--module` and `--config`, with the shape as
+a flavor of its llama3.
+"""
 
 from fits.predict.export.told import comments, lines, told
 from fits.predict.recipe import Recipe
@@ -73,8 +74,8 @@ from torchtitan.trainer import Trainer
 
 
 def text(recipe: Recipe) -> str:
-    """`torchrun ... -m torchtitan.train --module FILE --config recipe`. Errors: InputError where the
-    recipe has no LR or no batch, without which it is no configuration.
+    """`torchrun ... -m torchtitan.train --module FILE --config recipe`. Errors: InputError where
+    the recipe has no LR or no batch, without which it is no configuration.
     """
     said, p = told(recipe, "torchtitan", why=WHY), recipe.plan
     assert p is not None
