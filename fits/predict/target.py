@@ -16,6 +16,7 @@ from fits.predict.shape import LAYER, TABLES, VOCAB
 from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import tokens_of, training
+from ground.text import one_of
 
 # peak of dense bfloat16 products, FLOP/s: the makers' data sheets
 DEVICES = {
@@ -52,7 +53,7 @@ class Asked:
 def rate(gpus: int | None, device: str, mfu: float) -> float:
     """FLOP/s of `gpus` devices at that share of their peak."""
     if device not in DEVICES:
-        raise InputError(f"device={device!r}: must be one of {', '.join(DEVICES)}")
+        raise InputError(one_of("device", device, DEVICES))
     if gpus is None or gpus < 1:
         raise InputError(f"gpus={gpus}: must be at least 1 for --hours")
     if not 0 < mfu <= 1:

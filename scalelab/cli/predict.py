@@ -337,9 +337,9 @@ def _run(made: "Recipe", plan: "Plan") -> str:
     return (
         f"run: {plan.steps:,} steps of {plan.sequences} sequences ({plan.devices} x "
         f"{plan.micro_batch} x {plan.accumulation}) of {plan.sequence} tokens, "
-        f"{plan.warmup_steps:,} of them warm-up, {said['schedule']} to {said['lr_end']:.3g} of the peak; "
-        f"{said['optimizer']}, betas {said['beta1']:g} {said['beta2']:g}, eps {said['eps']:g}, "
-        f"clipped at {said['clip']:g}"
+        f"{plan.warmup_steps:,} of them warm-up, {said['schedule']} to {said['lr_end']:.3g} of "
+        f"the peak; {said['optimizer']}, betas {said['beta1']:g} {said['beta2']:g}, "
+        f"eps {said['eps']:g}, clipped at {said['clip']:g}"
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from fits.predict.export import huggingface, levanter, maxtext, megatron, nanogpt, torchtitan
 from fits.predict.recipe import Recipe
 from ground import InputError
+from ground.text import one_of
 
 
 def plain_json(recipe: Recipe) -> str:
@@ -35,5 +36,5 @@ def export(recipe: Recipe, trainer: str) -> str:
     not known, or that cannot train what the recipe says.
     """
     if trainer not in TRAINERS:
-        raise InputError(f"export={trainer!r}: must be one of {', '.join(TRAINERS)}")
+        raise InputError(one_of("export", trainer, TRAINERS))
     return TRAINERS[trainer](recipe)

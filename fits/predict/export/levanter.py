@@ -1,5 +1,6 @@
-"""Levanter: a configuration of `levanter.main.train_lm` (`optim/config.py` at 00816d0,
-`models/llama.py` at 0155f97, `trainer.py`)."""
+"""Levanter: a configuration of `levanter.main.train_lm` (read in 1.2.dev1644: `optim/config.py`,
+`models/llama.py`, `trainer.py`).
+"""
 
 from fits.predict.export.told import Pairs, comments, lines, told
 from fits.predict.recipe import Recipe
@@ -7,11 +8,10 @@ from ground.columns import WSD_DECAY
 
 
 def text(recipe: Recipe) -> str:
-    """A YAML file. `warmup`, `stable` and `cooldown` of 1 and more are steps."""
+    """A YAML file. `warmup` and `decay` of 1 and more are steps; between them the LR is flat."""
     said = told(recipe, "levanter", why="Levanter's Adam gives all tensors one LR")
     p = said.plan
-    cooled = said.schedule == "wsd" and p.steps is not None
-    flat = said.schedule in ("wsd", "constant")
+    decay = round(WSD_DECAY * p.steps) if said.schedule == "wsd" and p.steps else None
     sections: dict[str, Pairs] = {
         "trainer": [
             ("train_batch_size", p.sequences), ("per_device_parallelism", p.micro_batch),
@@ -24,9 +24,8 @@ def text(recipe: Recipe) -> str:
         ],
         "optimizer": [
             ("type", "adam"), ("learning_rate", said.lr), ("weight_decay", said.decay),
-            ("lr_schedule", "constant" if flat else said.schedule),
-            ("min_lr_ratio", said.lr_end), ("warmup", p.warmup_steps),
-            ("cooldown", round(WSD_DECAY * p.steps) if cooled and p.steps else None),
+            ("lr_schedule", "linear" if said.schedule == "wsd" else said.schedule),
+            ("min_lr_ratio", said.lr_end), ("warmup", p.warmup_steps), ("decay", decay),
             ("beta1", said.beta1), ("beta2", said.beta2), ("epsilon", said.eps),
             ("max_grad_norm", said.clip),
         ],

@@ -74,7 +74,7 @@ def test_each_law_is_given_the_n_it_was_made_for():
     assert given["powerlines-tau"] == 7e9
     assert given["steplaw-lr"] == pytest.approx(7e9 - 2 * 50304 * made.target["width"])
     assert given["porian-lr"] == pytest.approx(7e9 - 50304 * made.target["width"])
-    assert made.disagreement["lr"]["ratio"] > 1.05 and set(made.disagreement["lr"]["laws"]) == {
+    assert made.disagreement["lr"]["ratio"] > 1 and set(made.disagreement["lr"]["laws"]) == {
         "steplaw-lr",
         "porian-lr",
     }
@@ -107,7 +107,12 @@ def test_weight_decay_steps_and_warmup_follow():
     assert n["weight_decay"] == pytest.approx(n["batch_tokens"] / (n["tau"] * 1.4e12))
     assert n["weight_decay_coupled"] == pytest.approx(n["weight_decay"] / n["lr"])
     assert n["steps"] == pytest.approx(1.4e12 / n["batch_tokens"], abs=1)
-    assert n["warmup_tokens"] == 375e6
+    # 375M tokens are 75 steps of this batch: too few
+    assert n["warmup_steps"] == 2000 and n["warmup_tokens"] == 2000 * n["batch_tokens"]
+    small = published("steplaw", at={**TARGET, "tokens": 4e9}).numbers
+    assert small["warmup_tokens"].value == 375e6 and small["warmup_steps"].value > 2000
+    short = published("steplaw", at={"params": 6e7, "tokens": 1.2e9}).numbers
+    assert short["warmup_tokens"].value == pytest.approx(1.2e8)  # a tenth of the run
     decided = published("powerlines", at={**TARGET, "batch_tokens": 4e6}).numbers
     assert decided["batch_tokens"].source == "given" and decided["steps"].value == 350000
     assert any("powerlines-batch" in w for w in sources(["powerlines"])[1])
