@@ -45,7 +45,7 @@ def short(value: object, most: int = 60) -> str:
 
 
 def one_of(field: str, word: str, known: Iterable[str]) -> str:
-    """What to say of a word that is none of the known ones, and the one that may have been meant."""
+    """What to say of a word that is none of the known ones, and which may have been meant."""
     names = list(known)
     close = difflib.get_close_matches(word.lower(), names, 1)
     meant = f"; did you mean {close[0]}?" if close else ""
