@@ -61,3 +61,13 @@ def waves(trials: Sequence[Trial], mapped: bool) -> list[list[tuple[Trial, Trial
         [chain[rank] for chain in pairs if rank < len(chain)]
         for rank in range(max(map(len, pairs), default=0))
     ]
+
+
+def begins(trials: Sequence[Trial], mapped: bool) -> list[list[tuple[Trial, int]]]:
+    """The waves, each trial with the step that it goes on from."""
+    found: list[list[tuple[Trial, int]]] = []
+    begin: dict[str, int] = {}
+    for wave in waves(trials, mapped):
+        found.append([(trial, begin.pop(trial.run_id, 0)) for trial, _ in wave])
+        begin |= {to.run_id: prefix_of(trial) for trial, to in wave if to}
+    return found

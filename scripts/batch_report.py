@@ -42,8 +42,8 @@ def tried(what: str, made: Callable[[], Any]) -> Any:
         return None
 
 
-def all_fits(runs: Table, found: best_batch.Sweeps) -> dict[str, Fit | None]:
-    """Every law by the name of its file."""
+def all_fits(runs: Table, found: best_batch.Sweeps, below: float) -> dict[str, Fit | None]:
+    """Every law by the name of its file; those of the loss from losses under `below`."""
     floors = table_of(found.floors())
 
     def critical(law: Any) -> Fit:
@@ -53,12 +53,12 @@ def all_fits(runs: Table, found: best_batch.Sweeps) -> dict[str, Fit | None]:
         return bootstrap(points, fit_law(points, law, objective="log-mse"), REFITS)
 
     def loss() -> Fit:
-        best = runs.frame[np.isfinite(runs.frame["loss"])].sort_values("loss", kind="stable")
+        best = runs.frame[runs.frame["loss"] < below].sort_values("loss", kind="stable")
         cells = best.drop_duplicates(["params", "tokens", "batch_tokens"])
         return resampled(select(table_of(cells), ThreeTerm, KIND), ThreeTerm)
 
     def trajectory() -> Fit:
-        rows = table_of(trunks.along(runs.frame))
+        rows = table_of(trunks.along(runs.frame, below=below))
         return resampled(select(rows, Trajectory, KIND), Trajectory)
 
     return {
@@ -85,14 +85,18 @@ def by_size(found: best_batch.Sweeps) -> dict[float, list[Critical]]:
 
 
 def noise_table(runs: Table, critical: Fit | None) -> pd.DataFrame | None:
-    """The noise scale by octaves, with the critical batch there and their ratio."""
+    """The noise scale by octaves, with the critical batch there and their ratio where its law was
+    measured.
+    """
     noise = tried("noise scale", lambda: trunks.noise_scales(runs.frame))
     if noise is None or critical is None:
         return noise
     # a trunk's tokens at that batch, in the fewest that would have come as far
     tokens, batch = (noise[c].to_numpy(float) for c in ("tokens", "batch_tokens"))
     least = critical_batch.useful_tokens(tokens, batch, critical.params)
-    there = CriticalBatch.predict(critical.params, {"tokens": least})
+    low, high = critical.range["tokens"]
+    measured = (least >= low) & (least <= high)
+    there = np.where(measured, CriticalBatch.predict(critical.params, {"tokens": least}), np.nan)
     return noise.assign(critical_batch=there, ratio=noise["noise_scale"] / there)
 
 
@@ -124,7 +128,7 @@ def cell_table(fit: Fit) -> str:
 
 def table_text(frame: pd.DataFrame) -> str:
     rows = [list(frame), ["---"] * len(frame.columns)]
-    rows += [[f"{v:.4g}" for v in row] for row in frame.to_numpy(float)]
+    rows += [[f"{v:.4g}" if v == v else "" for v in row] for row in frame.to_numpy(float)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -138,10 +142,16 @@ def main() -> None:
     parser.add_argument("trials", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--noise", type=float, help="sd of log loss of one run, if known")
+    parser.add_argument(
+        "--below",
+        type=float,
+        default=float("inf"),
+        help="loss at which an early drop is over; the laws of the loss are of what lies under it",
+    )
     options = parser.parse_args()
     runs = read(options.trials, every_status=True)
     found = best_batch.sweeps(runs, KIND, noise=options.noise)
-    fits, hyperbolas = all_fits(runs, found), by_size(found)
+    fits, hyperbolas = all_fits(runs, found, options.below), by_size(found)
     noise = noise_table(runs, fits["critical"])
     (options.out / "fits").mkdir(parents=True, exist_ok=True)
     parts = []

@@ -5,24 +5,26 @@ python -m scripts.run_studies --corpus DIR --out DIR --seconds 540 lr_width lr_d
 
 What DIR/<study>.parquet or --have DIR/<study>/trials.parquet holds is skipped, so that an
 unfinished study goes on another day. It stops between dispatches at the limit; what had ended is in
-the tables, what had not goes on from its checkpoint where the store is still there.
+the tables, what had not goes on from its checkpoint where the store is still there. While a cohort
+trains, the programs of the next ones are made.
 """
 
 import argparse
 import functools
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.data import Corpus
 from lab.records import Result, Trial
 
 
 def _train(
     name: str,
-    corpus: Corpus,
+    train: Callable[..., Iterator[Result]],
     end: float,
     trials: Sequence[Trial],
     *,
@@ -33,12 +35,9 @@ def _train(
     """`sweeps.run.Train` that says how each cohort went and raises KeyboardInterrupt once the limit
     is past.
     """
-    from lab import population
-
     first, begun, count = trials[0], time.monotonic(), 0
-    for result in population.train(
+    for result in train(
         trials,
-        corpus,
         stop=lambda: stop() or time.monotonic() > end,
         progress=progress,
         checkpoints=checkpoints,
@@ -66,14 +65,16 @@ def main() -> None:
     parser.add_argument("--have", type=Path, default=Path("results"))
     parser.add_argument("--seconds", type=float, default=540)
     parser.add_argument("--most", type=int, default=16, help="trials of a cohort")
+    parser.add_argument("--axis", default="", help="map or turn; by default what suits the device")
     parser.add_argument("--options", default="{}", help='JSON: {"lr_width": {"widths": [64, 128]}}')
     options = parser.parse_args()
     end = time.monotonic() + options.seconds
 
-    from lab import runtime
+    from lab import population, runtime
 
     runtime.start()
     from lab.data import open_corpus
+    from sweeps import measure
     from sweeps.cohorts import Limits
     from sweeps.run import work
     from sweeps.store import create
@@ -81,6 +82,12 @@ def main() -> None:
     from sweeps.table import compact, expand
 
     corpus = open_corpus(options.corpus, options.store / "corpora")
+    axis = options.axis or population.default_axis()
+    programs = measure.Programs(axis, corpus, measure.kept())
+    limits = Limits(options.most)
+    if axis == "map":
+        limits = Limits(options.most, measure.device_memory(), programs.peak)
+    lab = functools.partial(population.train, corpus=corpus, axis=axis, programs=programs.made)
     given = json.loads(options.options)
     for name in options.studies:
         study = load(
@@ -94,9 +101,9 @@ def main() -> None:
             if have.is_file():
                 print(f"{name}: {expand(have, store)} trials from {have}", flush=True)
 
-        train = functools.partial(_train, name, corpus, end)
+        train = functools.partial(_train, name, lab, end)
         try:
-            summary = work(store, study.name, study.trials, train, limits=Limits(most=options.most))
+            summary = work(store, study.name, study.trials, train, limits=limits)
             print(
                 f"{name}: {summary.done} done, {summary.diverged} diverged, {summary.failed} "
                 f"failed in {summary.seconds:.0f} s",
@@ -116,3 +123,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # a program that is still being compiled is for nobody

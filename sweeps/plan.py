@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.counts import flops_exact
+from lab.prefix import begins
 from lab.program import signature
 from lab.records import Trial
 from sweeps.measure import Cost
@@ -23,21 +24,24 @@ class Row:
     depth: int
     batch_tokens: int
     steps: int  # of its longest trial
-    tokens: int
-    flops: float  # exact count (lab.counts.flops_exact)
+    tokens: int  # trained: those that runs have in common once
+    flops: float  # of these, exact count (lab.counts.flops_exact)
     seconds: float
     peak_bytes: float
 
 
 def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: float) -> Row:
     """`step_seconds`: of one trial. In turn a cohort takes the sum of its trials' steps; mapped, as
-    many steps as its longest trial.
+    many steps as its longest trial. What runs have in common (`lab.prefix`) is trained and counted
+    once.
     """
-    first = cohort[0]
+    first, mapped = cohort[0], axis == "map"
+    waves = [[(t, t.steps - begin) for t, begin in w] for w in begins(cohort, mapped)]
+    trained = [one for wave in waves for one in wave]
     steps = (
-        max(t.steps for t in cohort) * len(cohort)
-        if axis == "map"
-        else sum(t.steps for t in cohort)
+        sum(max(n for _, n in wave) * len(wave) for wave in waves)
+        if mapped
+        else sum(n for _, n in trained)
     )
     return Row(
         trials=len(cohort),
@@ -46,8 +50,8 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
         depth=first.depth,
         batch_tokens=first.batch_tokens,
         steps=max(t.steps for t in cohort),
-        tokens=sum(t.tokens for t in cohort),
-        flops=sum(flops_exact(t) for t in cohort),
+        tokens=sum(n * t.batch_tokens for t, n in trained),
+        flops=sum(flops_exact(t) * n / t.steps for t, n in trained),
         seconds=steps * step_seconds,
         peak_bytes=peak_bytes,
     )

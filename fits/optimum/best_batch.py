@@ -2,7 +2,8 @@
 
 1. The runs of one size, length and batch are a sweep of the LR. Its basin (`basin.py`) gives the
    best LR and the loss there; three LRs are enough, for all sweeps' walls are taken to be of one
-   shape where the law of the LR is fitted.
+   shape where the law of the LR is fitted. A batch that ends far above the best of its size and
+   length (its runs have too few steps, say) counts for neither law, nor for the noise.
 2. The losses at the best LRs of one size and length are a sweep of the batch. The law of the best
    batch goes through the bottoms of those (`optima.py`): one at the edge of its grid counts for
    what it says.
@@ -43,6 +44,7 @@ class Sweep:
     batch_tokens: float
     cell: Cell
     basin: Basin
+    near: bool  # its best loss comes near the best of its size and length
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,17 @@ class Sweeps:
         """
         import pandas as pd
 
-        return pd.DataFrame(
-            [
-                {
-                    "params": s.params,
-                    "tokens": s.tokens,
-                    "batch_tokens": s.batch_tokens,
-                    "loss": float(np.exp(s.basin.floor)),
-                    "log_se": _log_se(s.basin, self.noise),
-                }
-                for s in self.over_lr
-            ]
-        )
+        return pd.DataFrame([_floor(s, self.noise) for s in self.over_lr])
 
     def over_batch(self) -> list[tuple[float, float, Cell]]:
-        """(params, tokens, sweep of the batch), smallest and shortest first. A point counts as many
-        runs as its error is worth.
+        """(params, tokens, sweep of the batch), smallest and shortest first, of the batches that
+        come near the best. A point counts as many runs as its error is worth.
         """
+        import pandas as pd
+
         found = []
-        for _, part in self.floors().groupby(["params", "tokens"], sort=True):
+        near = pd.DataFrame([_floor(s, self.noise) for s in self.over_lr if s.near])
+        for _, part in near.groupby(["params", "tokens"], sort=True):
             part = part.sort_values("batch_tokens")
             batch, loss, se = (part[c].to_numpy(float) for c in ("batch_tokens", "loss", "log_se"))
             none = np.zeros(len(part), int)
@@ -93,6 +87,16 @@ class Sweeps:
             if len(part) >= basin.MIN_POINTS:
                 found.append((float(part["params"].iloc[0]), float(part["tokens"].iloc[0]), cell))
         return found
+
+
+def _floor(s: Sweep, noise: float) -> dict[str, float]:
+    return {
+        "params": s.params,
+        "tokens": s.tokens,
+        "batch_tokens": s.batch_tokens,
+        "loss": float(np.exp(s.basin.floor)),
+        "log_se": _log_se(s.basin, noise),
+    }
 
 
 def _log_se(one: Basin, noise: float) -> float:
@@ -122,28 +126,30 @@ def sweeps(
     left = {reason: list(rows) for reason, rows in table.left.items()}
     groups = _groups(frame, count, left)
     found, taken = _cells(groups, count)
+    near = _near(found, groups, count)
     at = [g.iloc[0][[count, "tokens", "batch_tokens"]].to_numpy(float) for g in groups]
     names = [name for runs in groups for name in runs["_name"]]
-    sd, dof, said = _noise(found, at, taken, noise)
+    sd, dof, said = _noise(found, at, near, taken, noise)
     rng = np.random.default_rng(seed)
     basins = [cells.fit(cell, sd, dof, level, rng, DRAWS) for cell in found]
     over_lr = [
-        Sweep(float(n), float(d), float(b), cell, one)
-        for (n, d, b), cell, one in zip(at, found, basins, strict=True)
+        Sweep(float(n), float(d), float(b), cell, one, close)
+        for (n, d, b), cell, one, close in zip(at, found, basins, near, strict=True)
     ]
     return Sweeps(over_lr, sd, dof, said, names, left, table.source, params_kind, level)
 
 
 def _noise(
-    found: list[Cell], at: list[Array], taken: int, given: float | None
+    found: list[Cell], at: list[Array], near: list[bool], taken: int, given: float | None
 ) -> tuple[float, float, str]:
     """(sd of log loss of one run, degrees of freedom, where from)."""
     if given is not None:
         return given, np.inf, "given"
-    dof = sum(cell.spread_dof for cell in found) - taken
+    close = [cell for cell, one in zip(found, near, strict=True) if one]
+    dof = sum(cell.spread_dof for cell in close) - taken
     if dof >= cells.SEED_DOF:
-        spread = sum(cell.spread for cell in found)
-        return (spread / dof) ** 0.5, dof, "seeds, pooled over all sizes and lengths"
+        spread = sum(cell.spread for cell in close)
+        return (spread / dof) ** 0.5, dof, "seeds near the best, pooled over all sizes and lengths"
     over_batch: dict[tuple[float, float], list[tuple[float, float]]] = {}
     for (n, d, batch_tokens), cell in zip(at, found, strict=True):
         over_batch.setdefault((n, d), []).append((np.log2(batch_tokens), _bottom(cell)))
@@ -155,6 +161,14 @@ def _noise(
     if not sd > 0:
         raise InputError(f"sweeps={len(found)}: seed noise cannot be told from them; give it")
     return sd, rest, "residuals of the basins over the batch"
+
+
+def _near(found: list[Cell], groups: "list[pd.DataFrame]", count: str) -> list[bool]:
+    """Whether each sweep's best log loss is within SEED_NEAR of the best of its size and length."""
+    at = [tuple(g.iloc[0][[count, "tokens"]]) for g in groups]
+    lowest = [float(np.log(np.nanmin(cell.loss))) for cell in found]
+    best = {key: min(v for k, v in zip(at, lowest, strict=True) if k == key) for key in set(at)}
+    return [low < best[key] + cells.SEED_NEAR for key, low in zip(at, lowest, strict=True)]
 
 
 def _bottom(cell: Cell) -> float:
@@ -211,15 +225,15 @@ def _cells(groups: "list[pd.DataFrame]", count: str) -> tuple[list[Cell], int]:
 
 
 def fit_lr(found: Sweeps, seed: int = 0) -> Fit:
-    """lr = c N^params D^tokens B^batch_tokens through the bottoms of all sweeps of the LR."""
-    x = {
-        name: np.array([getattr(s, name) for s in found.over_lr])
-        for name in LrSizeTokensBatch.inputs
-    }
-    sweeps_of = [s.cell for s in found.over_lr], [s.basin for s in found.over_lr]
+    """lr = c N^params D^tokens B^batch_tokens through the bottoms of the sweeps of the LR that come
+    near the best of their size and length.
+    """
+    near = [s for s in found.over_lr if s.near]
+    x = {name: np.array([getattr(s, name) for s in near]) for name in LrSizeTokensBatch.inputs}
+    sweeps_of = [s.cell for s in near], [s.basin for s in near]
     rows = [
         {name: float(v[i]) for name, v in x.items()} | _row(s.cell, s.basin, "lr")
-        for i, s in enumerate(found.over_lr)
+        for i, s in enumerate(near)
     ]
     return _fit(LrSizeTokensBatch, found, x, *sweeps_of, rows, seed)
 
@@ -269,6 +283,8 @@ def _fit(
         params_kind=found.params_kind, level=found.level, seed=seed,
     )  # fmt: skip
     said = f"noise: sd of log loss {found.noise:.2g} ({found.said}, {found.dof:.3g} degrees of "
+    edge = sum(one.censored is not None for one in basins)
+    beyond = [f"optima: {edge} of {len(basins)} lie at an edge of their grids"] if edge else []
     return replace(
         fit,
         left_out=counts(found.left),
@@ -276,5 +292,5 @@ def _fit(
         rows=found.rows,
         source=found.source,
         cells=rows,
-        warnings=[f"{said}freedom)", *fit.warnings],
+        warnings=[f"{said}freedom)", *beyond, *fit.warnings],
     )

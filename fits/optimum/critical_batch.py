@@ -21,7 +21,6 @@ from ground import InputError
 LEAST_BATCHES, LEAST_RUNS = 3, 3  # at a loss; of a batch
 LEAST_SD = 0.01  # of log tokens: a curve between lengths is not known better
 HALVINGS = 60  # of the range of log tokens
-FINE = 400  # points of a batch's curve where it is inverted
 
 
 @dataclass(frozen=True)
@@ -91,14 +90,14 @@ def iso_loss(
     """Critical batches of one model size by the procedure of 2505.13738: each run has its own full
     schedule.
 
-    1. log(L - E) of each batch is a parabola in log D, E shared over the batches of this size.
-    2. `targets` losses (None: as many as there are lengths, so that each stands for runs of its
-    own), between the least that all batches reached and the greatest that most observed, inverted
-    to the tokens each batch needs that observed them. 3. The hyperbola at each, through the batches
-    above the one that needs the fewest, where that is not the smallest of all: towards small ones
-    tokens rise again, which the hyperbola has no term for. Tokens are off by what they scatter
-    about all hyperbolas, LEAST_SD at least. Batches with under 3 runs are not used. Errors:
-    InputError when fewer than three batches are left or no loss is common to them.
+    1. log(L - E) of each batch is linear in log D from length to length, E shared over the batches
+    of this size. 2. `targets` losses (None: as many as there are lengths, so that each stands for
+    runs of its own), between the least that most batches reached and the greatest that most
+    observed, inverted to the tokens each batch needs that observed them. 3. The hyperbola at each,
+    through the batches above the one that needs the fewest, where that is not the smallest of all:
+    towards small ones tokens rise again, which the hyperbola has no term for. Tokens are off by
+    what they scatter about all hyperbolas, LEAST_SD at least. Batches with under 3 runs are not
+    used. Errors: InputError when fewer than three batches are left or no loss is common to them.
     """
     b, d, y = (np.asarray(column, float) for column in (batch_tokens, tokens, loss))
     sizes = [value for value in np.unique(b) if np.sum(b == value) >= LEAST_RUNS]
@@ -109,12 +108,12 @@ def iso_loss(
         )
     groups = [(d[b == value], y[b == value]) for value in sizes]
     most = max(LEAST_BATCHES, len(groups) // 2 + 1)
-    low = max(np.min(g[1]) for g in groups)
+    low = sorted(np.min(g[1]) for g in groups)[most - 1]
     high = sorted(np.max(g[1]) for g in groups)[-most]
     if low >= high:
         raise InputError(
-            f"loss: no loss was reached by every batch (highest least loss "
-            f"{low:.4g}, lowest greatest loss {high:.4g})"
+            f"loss: none was passed by {most} of {len(groups)} batches (that many came to "
+            f"{low:.4g}, that many began above {high:.4g})"
         )
     floor = _shared_floor(groups)
     count = len(np.unique(d)) if targets is None else targets
@@ -142,10 +141,8 @@ def _tokens_for(levels: Array, d: Array, y: Array, floor: float) -> Array:
     """Tokens at which one batch reaches each loss; NaN for those that it did not observe."""
     order = np.argsort(d)
     log_d, excess = np.log(d[order]), np.log(y[order] - floor)
-    curve = np.polyfit(log_d, excess, 2 if len(d) > LEAST_RUNS else 1)
-    fine = np.linspace(log_d[0], log_d[-1], FINE)
-    height = np.minimum.accumulate(np.polyval(curve, fine))
-    at = np.interp(-np.log(levels - floor), -height, fine)
+    height = np.minimum.accumulate(excess)
+    at = np.interp(-np.log(levels - floor), -height, log_d)
     seen = (levels >= y.min()) & (levels <= y.max())
     return np.where(seen, np.exp(at), np.nan)
 

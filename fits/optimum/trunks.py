@@ -56,16 +56,17 @@ def _curve(run: Any, name: str) -> tuple[Array, Array]:
     return np.array([]), np.array([])
 
 
-def along(frame: "pd.DataFrame", warm: float = 1.0) -> "pd.DataFrame":
+def along(frame: "pd.DataFrame", warm: float = 1.0, below: float = float("inf")) -> "pd.DataFrame":
     """run_id, both counts of parameters, batch_tokens, steps and validation loss along the best
-    trunk of each size and batch, from `warm` times its warm-up on.
+    trunk of each size and batch, from `warm` times its warm-up on, where the loss is under `below`:
+    an early drop, as of a text whose repetitions are learnt at once, is no part of a law.
     """
     import pandas as pd
 
     rows = []
     for _, run in best_lr(frame).iterrows():
         steps, losses = _curve(run, LOSS)
-        late = steps * run["batch_tokens"] > warm * run["warmup_tokens"]
+        late = (steps * run["batch_tokens"] > warm * run["warmup_tokens"]) & (losses < below)
         rows += [
             {
                 "run_id": str(run["run_id"]),

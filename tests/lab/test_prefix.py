@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lab import checkpoint, cohort, optim, population
-from lab.prefix import chains, family, prefix_of, waves
+from lab.prefix import begins, chains, family, prefix_of, waves
 from lab.records import result_json
 from tests.lab.toy import CORPUS, trial
 
@@ -159,3 +159,11 @@ def test_what_diverges_in_the_common_part_diverges_in_all(monkeypatch):
     assert {r["status"] for r in alone.values()} == {"diverged"}
     made = updates(monkeypatch)
     assert numbers(train(wild)) == alone and sum(made) < 10
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_each_begins_where_the_next_shorter_one_cools_down(mapped):
+    other = trial(steps=33, **WSD, init_seed=5)
+    found = dict(itertools.chain(*begins([*BRANCHES[::-1], other, other], mapped)))
+    assert found == {BRANCHES[0]: 0, BRANCHES[1]: 14, BRANCHES[2]: 30, other: 0}
+    assert sum(map(len, begins([other, other], mapped))) == 2, "twins are trained both"

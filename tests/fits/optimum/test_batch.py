@@ -86,8 +86,19 @@ def test_iso_loss_needs_three_batches_with_a_common_loss():
     size, tokens, loss = runs(np.random.default_rng(2), 1e8, 0.0)
     with pytest.raises(InputError, match="2 batches have 3 runs"):
         critical_batch.iso_loss(size[:12], tokens[:12], loss[:12])
-    with pytest.raises(InputError, match="no loss was reached by every batch"):
-        critical_batch.iso_loss(size, tokens, loss + 10 * (size > 1e6))
+    apart = loss + 10 * np.searchsorted(np.unique(size), size)
+    with pytest.raises(InputError, match="0 distinct batches reach the loss"):
+        critical_batch.iso_loss(size, tokens, apart)
+    with pytest.raises(InputError, match="none was passed by 4 of 6 batches"):
+        critical_batch.iso_loss(size[:36], tokens[:36], apart[:36])
+
+
+def test_a_batch_that_never_comes_down_hides_no_loss_of_the_others():
+    size, tokens, loss = runs(np.random.default_rng(2), 1e8, 0.0)
+    found = critical_batch.iso_loss(size, tokens, loss + 10 * (size > 1e6))
+    assert len(found) >= 4 and all(one.batches >= 3 for one in found)
+    for one in found:
+        assert one.critical_batch == pytest.approx(3 * one.tokens_min**0.5, rel=0.15)
 
 
 def test_two_batch_estimator_is_unbiased():
