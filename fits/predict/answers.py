@@ -179,8 +179,10 @@ def quantities(said: Asked, given: Mapping[str, str]) -> dict[str, Values]:
 
 
 def parametrization(lr: Source) -> str:
-    """Whose LR it is; "" is none of ours: one LR for all matrices."""
-    return str(lr.check["parametrization"]) if lr.check else ""
+    """Whose LR it is; "" where nobody says: one LR for all matrices."""
+    if lr.check:
+        return str(lr.check["parametrization"])
+    return lr.fit.parametrization if lr.fit else ""
 
 
 def _steps(name: str, tokens: Array, batch: Values, whole: Callable[[Array], Array]) -> Values:

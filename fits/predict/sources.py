@@ -114,14 +114,24 @@ def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Sourc
                     f"{one.name}: left out: no paper that was read gives its "
                     f"{', '.join(one.missing)}"
                 )
-    if parametrization and not checks:
+    found = [_whose(source, parametrization) for source in found]
+    if parametrization and not (checks or any(s.ours and s.target == "lr" for s in found)):
         raise InputError(
-            f"parametrization={parametrization!r}: chooses from a transfer check, and none is given"
+            f"parametrization={parametrization!r}: is that of an LR of ours (a transfer check, a "
+            "fit), and none is given"
         )
     found += _merged(checks, parametrization)
     if not found:
         raise InputError(f"fit={', '.join(names)!r}: none of these predicts anything")
     return found, warnings
+
+
+def _whose(source: Source, parametrization: str) -> Source:
+    """A law of the LR of ours with its parametrization, where its runs did not say."""
+    fit = source.fit
+    if fit is None or not source.ours or source.target != "lr" or fit.parametrization:
+        return source
+    return replace(source, fit=replace(fit, parametrization=parametrization))
 
 
 def fallbacks(found: Sequence[Source]) -> list[Source]:
