@@ -3,7 +3,7 @@ quantities that follow, of one regime (`regime.py`).
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from fits.forms import hyper
 from fits.forms.law import Array
 from fits.predict import regime
 from fits.predict.ask import Answers, ask
+from fits.predict.peers import widened
 from fits.predict.published import TooFar
 from fits.predict.shape import VOCAB, Shape, shape
 from fits.predict.sources import QUANTITIES, Source
@@ -99,6 +100,7 @@ def ask_all(
         if target == "batch_tokens" and not replies and target not in columns:
             replies = _kept(found, columns, kind, extrapolate)
         if replies:
+            replies[0] = widened(replies[0], columns, kind, level)
             answers[target] = replies
             columns.setdefault(target, replies[0].value)
         if "batch_tokens" in columns:
@@ -144,7 +146,7 @@ def quantities(said: Asked, given: Mapping[str, str]) -> dict[str, Values]:
     """
     columns, answers = said.columns, said.answers
     out: dict[str, Values] = {
-        name: (r[0].value, r[0].low, r[0].high, r[0].source.label) for name, r in answers.items()
+        name: (r[0].value, r[0].low, r[0].high, r[0].label) for name, r in answers.items()
     }
     tokens, lr = columns["tokens"], first(answers, "lr")
     unknown = np.full(tokens.shape, np.nan)
@@ -152,7 +154,7 @@ def quantities(said: Asked, given: Mapping[str, str]) -> dict[str, Values]:
         batch = columns["batch_tokens"]
         if {"batch_tokens", "steps"} & given.keys():
             out["batch_tokens"] = (batch, unknown, unknown, given.get("batch_tokens", "given"))
-        out["steps"] = _steps("tokens", tokens, out["batch_tokens"], np.round)
+        out["steps"] = _steps(tokens, out["batch_tokens"])
         if "tau" not in out and lr is not None and (kept := regime.kept_decay(lr, columns)):
             out[kept[0]] = (kept[1], unknown, unknown, f"of the runs of {lr.name}, kept")
         if "tau" in out and "weight_decay" not in out:
@@ -174,7 +176,9 @@ def quantities(said: Asked, given: Mapping[str, str]) -> dict[str, Values]:
     warmup, source = regime.warmup(lr, columns)
     out["warmup_tokens"] = (warmup, unknown, unknown, source)
     if "batch_tokens" in out:
-        out["warmup_steps"] = _steps("warmup_tokens", warmup, out["batch_tokens"], np.round)
+        source = f"warmup_tokens / batch_tokens ({out['batch_tokens'][3]})"
+        steps = np.round(warmup / out["batch_tokens"][0])
+        out["warmup_steps"] = (steps, unknown, unknown, source)
     return {name: out[name] for name in sorted(out, key=ORDER.index)}
 
 
@@ -185,8 +189,8 @@ def parametrization(lr: Source) -> str:
     return lr.fit.parametrization if lr.fit else ""
 
 
-def _steps(name: str, tokens: Array, batch: Values, whole: Callable[[Array], Array]) -> Values:
+def _steps(tokens: Array, batch: Values) -> Values:
     """Steps that so many tokens take, more of them at the batch's low end."""
     value, low, high, source = batch
-    said = f"{name} / batch_tokens ({source})"
-    return whole(tokens / value), whole(tokens / high), whole(tokens / low), said
+    ends = np.round(tokens / high), np.round(tokens / low)
+    return np.round(tokens / value), *ends, f"tokens / batch_tokens ({source})"

@@ -31,6 +31,12 @@ class Answers:
     high: Array
     params: Array
     warnings: list[str]
+    note: str = ""  # of the interval
+
+    @property
+    def label(self) -> str:
+        """Whose answer it is, and how sure."""
+        return f"{self.source.label}; {self.note}" if self.note else self.source.label
 
 
 def ask(

@@ -179,7 +179,7 @@ def _law(name: str, reply: Answers, kind: str, level: float) -> dict[str, Any]:
     return {
         "name": source.name,
         "predicts": name,
-        **_number((reply.value, reply.low, reply.high, source.label), level).json(),
+        **_number((reply.value, reply.low, reply.high, reply.label), level).json(),
         "params": float(reply.params[0]),
         "params_kind": source.fit.params_kind if source.fit else kind,
         "ours": source.ours,

@@ -14,9 +14,9 @@ import numpy as np
 
 from fits.forms.law import Array
 from fits.predict import published
-from fits.predict.ask import Answers
+from fits.predict.ask import Answers, columns_for
 from fits.predict.drift import SLOPES, tuned_batch
-from fits.predict.sources import MARK, Source
+from fits.predict.sources import MARK, Source, published_source
 
 # linear warmup over min(10 % of the run, 375M tokens): Celerity, 2509.25087; no less than the 2,000
 # steps of LLaMA (2302.13971) and Step Law (2503.04715), where that is within the 10 %
@@ -79,7 +79,8 @@ def moved(reply: Answers, columns: Mapping[str, Array]) -> Answers:
     law = batch_law(reply.source)
     if law is None:
         return reply
-    away = columns["batch_tokens"] / law.predict({**columns, "params": reply.params})
+    at, _ = columns_for(published_source(law), columns, "total")
+    away = columns["batch_tokens"] / law.predict(at)
     by, far = away ** SLOPES["lr", "batch"][0], float(2 ** np.abs(np.log2(away)).max())
     warnings = list(reply.warnings)
     if far > FAR_BATCH:

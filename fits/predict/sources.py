@@ -108,7 +108,7 @@ def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Sourc
                         f"takes {', '.join(QUANTITIES)})"
                     )
             elif not one.missing or name == one.name:
-                found.append(_published(one))
+                found.append(published_source(one))
             elif names:
                 warnings.append(
                     f"{one.name}: left out: no paper that was read gives its "
@@ -142,11 +142,14 @@ def fallbacks(found: Sequence[Source]) -> list[Source]:
         return []
     sets = [one for name in DEFAULTS for one in published.get(name)]
     return [
-        _published(one, asked=False) for one in sets if one.target in QUANTITIES and not one.missing
+        published_source(one, asked=False)
+        for one in sets
+        if one.target in QUANTITIES and not one.missing
     ]
 
 
-def _published(one: published.Published, asked: bool = True) -> Source:
+def published_source(one: published.Published, asked: bool = True) -> Source:
+    """A published set."""
     return Source(one.name, one.target, one.as_fit(), ours=False, unit=one.unit, asked=asked)
 
 

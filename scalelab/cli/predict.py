@@ -351,8 +351,15 @@ def _numbers(made: "Recipe") -> None:
             continue  # of the run above
         print(
             f"{name:<22}{_spell(number.value):>12}{_interval(number):>26}   "
-            f"{number.source.split(' (')[0]}{_range(made.measured.get(name, {}))}"
+            f"{_short(number.source)}{_range(made.measured.get(name, {}))}"
         )
+
+
+def _short(source: str) -> str:
+    """Without citations."""
+    head, _, rest = source.partition(" (")
+    note = "" if " / " in head else rest.rpartition("); ")[2] if "); " in rest else ""
+    return f"{head}, {note}" if note else head
 
 
 RANGES = {"params": "N", "tokens": "D", "tokens_per_param": "D/N", "batch_tokens": "B"}
