@@ -93,8 +93,7 @@ def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Sourc
     warnings: list[str] = []
     checks: list[tuple[Path, Check]] = []
     for name in names or DEFAULTS:
-        if Path(name).suffix == ".json" or Path(name).is_file():
-            document = reading.document(Path(name), "fit")
+        if (document := _document(Path(name))) is not None:
             if isinstance(document, dict) and "checks" in document:
                 checks += [(Path(name), check) for check in _checks(document, name)]
             else:
@@ -132,6 +131,21 @@ def _whose(source: Source, parametrization: str) -> Source:
     if fit is None or not source.ours or source.target != "lr" or fit.parametrization:
         return source
     return replace(source, fit=replace(fit, parametrization=parametrization))
+
+
+def _document(path: Path) -> Any:
+    """What a file holds; None where there is none of that name."""
+    if path.suffix == ".json":
+        return reading.document(path, "fit")
+    if not path.exists():
+        return None
+    try:
+        return reading.document(path, "fit")
+    except InputError:
+        raise InputError(
+            f"fit={str(path)!r}: is no saved fit; of runs make one: scalelab fit {path} --law auto "
+            "--out fit.json"
+        ) from None
 
 
 def fallbacks(found: Sequence[Source]) -> list[Source]:

@@ -227,6 +227,7 @@ def _rows(options: Predict, found: "list[Source]") -> int:
     from fits.forms.schedules import ScheduleLaw
     from fits.predict.recipe import rows
     from fits.predict.sources import fallbacks
+    from fits.predict.target import LIKELY, likely
     from fits.table.cells import numbers
     from fits.table.opening import opened
 
@@ -246,6 +247,9 @@ def _rows(options: Predict, found: "list[Source]") -> int:
         for name in (*GIVEN, "params_no_embed", "params_active", "steps")
         if name in table and name != "loss"
     }
+    for name in at.keys() & LIKELY:
+        for value in (at[name].min(), at[name].max()):
+            likely(name, float(value))
     predicted, warnings = rows(
         [*found, *fallbacks(found)], at, options.params_kind, options.extrapolate, options.level
     )

@@ -53,6 +53,7 @@ def test_without_a_fit_published_laws_answer_and_say_so(capsys):
         (["predict", "--hours", "5", "--params", "1B", "--gpus", "8"], "device=''"),
         (["predict", "--hours", "5", "--params", "1B", "--device", "h200"], "gpus=None"),
         ([*TARGET, "--overtrain", "2"], "overtrain=2"),
+        ([*TARGET, "--fit", "pyproject.toml"], "scalelab fit pyproject.toml --law auto --out"),
         ([*TARGET, "--params-kind", "half"], "params-kind"),
         (["predict", "--params", "7e9", "--tokens", "1e14"], "--extrapolate"),
         (["predict", "--params", "-7e9", "--tokens", "1e11"], "params=-7e+09"),
