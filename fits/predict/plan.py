@@ -72,14 +72,16 @@ def divided(sequences: float, devices: int, micro_batch: int | None = None) -> t
             f"batch_tokens: {sequences:.3g} sequences a step are less than one for each of "
             f"{devices} devices; give a smaller --sequence, fewer --gpus or --batch-tokens"
         )
-    sizes = [micro_batch] if micro_batch else [MICRO >> k for k in range(MICRO.bit_length())]
+    sizes = [micro_batch] if micro_batch else [MICRO >> k for k in range(MICRO.bit_length() - 1)]
     for size in sizes:
         times = max(1, round(sequences / (devices * size)))
-        if abs(devices * size * times / sequences - 1) <= NEAR:
-            break
-    if devices * size == 1 and _prime(times):  # which no second device could share
-        times += 1 if sequences > times else -1
-    return size, times
+        if micro_batch or abs(devices * size * times / sequences - 1) <= NEAR:
+            return size, times
+    each = max(1, round(sequences / devices))
+    if devices == 1 and _prime(each):  # which no second device could share
+        each += 1 if sequences > each else -1
+    size = next(size for size in (*sizes, 1) if each % size == 0)
+    return size, each // size
 
 
 def _prime(n: int) -> bool:

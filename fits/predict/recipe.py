@@ -9,6 +9,7 @@ schedule are of one regime (`regime.py`).
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from dataclasses import replace as copied
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,11 @@ def recipe(
     run = _planned(said, at, devices, micro_batch)
     given, remarks = dict.fromkeys(at, "given"), _off(run, said.columns)
     if remarks and "batch_tokens" not in at:  # the LR of the batch that is run
+        wanted = said.answers["batch_tokens"]
         said = ask_all(found, {**at, "batch_tokens": run.batch_tokens}, kind, extrapolate, level)
-        given["batch_tokens"] = f"{run.sequences} sequences, what {run.devices} devices can share"
+        said = copied(said, answers={"batch_tokens": wanted, **said.answers})
+        near = wanted[0].source.name
+        given["batch_tokens"] = f"what {run.devices} devices can share, nearest to {near}"
     lr = first(said.answers, "lr")
     values = quantities(said, given)
     numbers = {name: _number(one, level) for name, one in values.items()}
@@ -165,7 +169,7 @@ def _off(run: Plan, columns: Mapping[str, Array]) -> list[str]:
         return []
     return [
         f"batch: {run.sequences} sequences of {run.sequence} tokens, what {run.devices} devices "
-        f"can share, are {off:+.1%} from what was asked for"
+        f"can share, are {off:+.1%} from {float(columns['batch_tokens'][0]):.4g}"
     ]
 
 

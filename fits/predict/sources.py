@@ -134,10 +134,10 @@ def _whose(source: Source, parametrization: str) -> Source:
 
 
 def _document(path: Path) -> Any:
-    """What a file holds; None where there is none of that name."""
+    """What a file holds; None where there is none, or the name is a published one."""
     if path.suffix == ".json":
         return reading.document(path, "fit")
-    if not path.exists():
+    if not path.exists() or str(path) in {*published.bundles(), *published.all_sets()}:
         return None
     try:
         return reading.document(path, "fit")
