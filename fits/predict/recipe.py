@@ -97,7 +97,7 @@ def recipe(
         wanted = said.answers["batch_tokens"]
         said = ask_all(found, {**at, "batch_tokens": run.batch_tokens}, kind, extrapolate, level)
         said = copied(said, answers={"batch_tokens": wanted, **said.answers})
-        near = wanted[0].source.name
+        run, near = _planned(said, at, devices, micro_batch), wanted[0].source.name
         given["batch_tokens"] = f"what {run.devices} devices can share, nearest to {near}"
     lr = first(said.answers, "lr")
     values = quantities(said, given)

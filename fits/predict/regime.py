@@ -46,7 +46,7 @@ SCHEDULES = {
 
 def study(source: Source) -> str:
     """`steplaw` of `steplaw-lr`."""
-    return source.name.rpartition("-")[0]
+    return source.name.partition("-")[0]
 
 
 def schedule(lr: Source | None) -> Schedule:
@@ -78,7 +78,11 @@ def moved(reply: Answers, columns: Mapping[str, Array]) -> Answers:
     """
     law = batch_law(reply.source)
     if law is None:
-        return reply
+        fit = reply.source.fit
+        if fit is None or "batch_tokens" in fit.form.inputs:
+            return reply
+        said = f"{reply.source.name}: the batch that its LRs go with is not known, nor followed"
+        return replace(reply, warnings=[*reply.warnings, said])
     at, _ = columns_for(published_source(law), columns, "total")
     away = columns["batch_tokens"] / law.predict(at)
     by, far = away ** SLOPES["lr", "batch"][0], float(2 ** np.abs(np.log2(away)).max())
@@ -96,7 +100,7 @@ def batch_law(lr: Source) -> published.Published | None:
     """The batch that a published law of the LR, which is not asked for one, goes with."""
     if lr.fit is None or lr.ours or "batch_tokens" in lr.fit.form.inputs:
         return None
-    law = published.all_sets().get(f"{study(lr)}-batch")
+    law = published.all_sets().get(lr.name.replace("-lr", "-batch"))
     return None if law is None or law.missing else law
 
 

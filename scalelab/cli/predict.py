@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from dataclasses import replace as copied
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -137,7 +138,8 @@ def main(args: list[str]) -> int:
         return _rows(options, found)
     if options.front:
         return _front(options, found)
-    made = with_tensors(_recipe(options, [*found, *fallbacks(found)], warnings), _base(options))
+    made = _timed(options, _recipe(options, [*found, *fallbacks(found)], warnings))
+    made = with_tensors(made, _base(options))
     if options.export:
         from fits.predict.export import export
 
@@ -147,7 +149,7 @@ def main(args: list[str]) -> int:
     if options.json:
         print_json(made.document())
     else:
-        show(made, _hours(options, made))
+        show(made)
     return 0
 
 
@@ -183,15 +185,16 @@ def _base(options: Predict) -> dict[str, int]:
     return {name: value for name, value in bases.items() if value is not None}
 
 
-def _hours(options: Predict, made: "Recipe") -> str:
-    """How long it takes on the devices that are named."""
+def _timed(options: Predict, made: "Recipe") -> "Recipe":
+    """With how long it takes on the devices that are named."""
     from fits.predict.target import rate
 
     if not options.device:
-        return ""
+        return made
     gpus = options.gpus or 1
     hours = made.target["flops"] / rate(gpus, options.device, options.mfu) / 3600
-    return f"{hours:,.4g} hours on {gpus} {options.device} at mfu {options.mfu:g}"
+    on = {"hours": hours, "gpus": gpus, "device": options.device, "mfu": options.mfu}
+    return copied(made, target={**made.target, **on})
 
 
 def _hand_over(text: str, options: Predict) -> int:
@@ -314,14 +317,17 @@ def _beside(table: "pd.DataFrame", predicted: "dict[str, Array]") -> "dict[str, 
     return added
 
 
-def show(made: "Recipe", hours: str = "") -> None:
+def show(made: "Recipe") -> None:
     import sys
 
     t, plan = made.target, made.plan
     assert plan is not None
+    hours = ""
+    if "hours" in t:
+        hours = f"; {t['hours']:,.4g} hours on {t['gpus']} {t['device']} at mfu {t['mfu']:g}"
     print(
         f"target: {_count(t['params'])} parameters ({t['params_kind']}), {_count(t['tokens'])} "
-        f"tokens, {t['flops']:.3g} FLOP{f'; {hours}' if hours else ''}"
+        f"tokens, {t['flops']:.3g} FLOP{hours}"
     )
     print(
         f"shape: width {plan.width}, depth {plan.depth}, {plan.heads} heads of {plan.head_dim}, "
