@@ -88,7 +88,7 @@ def ask_all(
     columns, made = fill(at, kind)
     answers: dict[str, list[Answers]] = {}
     far: list[TooFar] = []
-    for target in sorted({s.target for s in found} | {"batch_tokens"}, key=QUANTITIES.index):
+    for target in dict.fromkeys([*QUANTITIES, *(s.target for s in found)]):
         replies: list[Answers] = []
         for source in sorted(found, key=lambda s: (not s.asked, not s.ours)):
             if source.target != target or not (source.asked or not (replies or target in at)):
@@ -110,6 +110,9 @@ def ask_all(
         raise far[0]
     skipped = [f"skipped: {error}" for error in far]
     said = [w for replies in answers.values() for r in replies for w in r.warnings]
+    lr, tau = first(answers, "lr"), first(answers, "tau")
+    if lr is not None and tau is not None and regime.held(lr, "weight_decay") == 0:
+        said.append(f"{lr.name}: its LR was tuned without weight decay, which {tau.name} adds")
     return Asked(columns, made, answers, list(dict.fromkeys([*skipped, *said])))
 
 
@@ -179,7 +182,7 @@ def quantities(said: Asked, given: Mapping[str, str]) -> dict[str, Values]:
         source = f"warmup_tokens / batch_tokens ({out['batch_tokens'][3]})"
         steps = np.round(warmup / out["batch_tokens"][0])
         out["warmup_steps"] = (steps, unknown, unknown, source)
-    return {name: out[name] for name in sorted(out, key=ORDER.index)}
+    return {name: out[name] for name in dict.fromkeys([*ORDER, *out]) if name in out}
 
 
 def parametrization(lr: Source) -> str:

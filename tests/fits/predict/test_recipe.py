@@ -317,6 +317,15 @@ def test_a_batch_far_from_the_one_that_a_published_lr_goes_with_is_said(factor):
     assert not any("goes with the batch" in w for w in recipe(sources(["steplaw"])[0], at).warnings)
 
 
+def test_a_law_of_something_else_stands_beside_the_recipe():
+    params = from_fit(Fit("params-compute", {"c": 0.1, "flops": 0.5},
+                          {"name": "log-mse", "delta": None, "value": 0.0}, 9,
+                          range={"flops": [1e17, 1e19]}), "isoflop.json")  # fmt: skip
+    made = recipe([params], {"params": 1e8, "tokens": 1e10, "vocab": 256})
+    assert list(made.numbers) == ["warmup_tokens", "params"]
+    assert made.numbers["params"].source == "isoflop.json"
+
+
 def test_an_unstated_n_is_said():
     fit = replace(ours(), params_kind="unstated")
     assert (

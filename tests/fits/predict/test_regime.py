@@ -84,7 +84,7 @@ def test_the_batch_of_an_lr_is_kept_where_no_law_gives_one():
     assert number["batch_tokens"].value == BATCH and "kept" in number["batch_tokens"].source
     assert number["steps"].value == pytest.approx(1.6e7 / BATCH, abs=0.5)
     assert number["weight_decay"].value == 0 and "kept" in number["weight_decay"].source
-    assert "tau" not in number
+    assert "tau" not in number and not any("weight decay" in w for w in short.warnings)
     assert any("skipped: steplaw-batch" in w and "below" in w for w in short.warnings)
     assert number["warmup_tokens"].value == pytest.approx(1.6e6)
     assert "as in the runs of ours" in number["warmup_tokens"].source
@@ -94,6 +94,7 @@ def test_an_lr_is_moved_to_the_batch_that_is_run():
     """Along a published law of the batch by its square root, and with its interval."""
     kept, at_law = made(own(), batch_tokens=BATCH), made(own())
     moved = at_law.numbers["batch_tokens"]
+    assert any("tuned without weight decay, which powerlines-tau" in w for w in kept.warnings)
     assert MARK in moved.source and moved.value != BATCH
     power = np.log(at_law.numbers["lr"].value / kept.numbers["lr"].value) / np.log(
         moved.value / BATCH
