@@ -29,7 +29,7 @@ Amount = Annotated[
     float,
     PrimitiveConstructorSpec(
         nargs=1,
-        metavar="NUMBER",
+        metavar="FLOAT",
         instance_from_str=lambda args: amount(args[0]),
         is_instance=lambda value: isinstance(value, float | int),
         str_from_instance=lambda value: [f"{value:g}"],
@@ -61,7 +61,7 @@ def parse(kind: type[T], prog: str, args: list[str]) -> T:
         text = re.sub(r"\x1b\[[0-9;]*m", "", captured.getvalue())
         words = re.sub(r"[╭╮╰╯│─\s]+", " ", text).strip()
         words = words.replace("Invalid choice invalid choice", "invalid choice")
-        words = re.sub(r"no type matching NUMBER .*?None\)\]: ", "", words)  # of an `Amount`
+        words = re.sub(r"no type matching FLOAT .*?None\)\]: ", "", words)  # of an `Amount`
         words = re.sub(
             r"\.? (For full helptext|Perhaps you meant)", lambda m: f"; {m[1].lower()}", words
         )
