@@ -35,6 +35,7 @@ class Schedule:
     source: str
 
 
+KNOWN = ("cosine", "linear", "constant", "wsd")  # schedules, by a word of their names
 # linear to zero beats other decays at its own best LR: 2502.15938
 LINEAR = Schedule("linear", 0.0, f"to zero, {MARK} (2502.15938)")
 # the schedule that a published LR was tuned with, by study
@@ -55,8 +56,9 @@ def schedule(lr: Source | None) -> Schedule:
         return LINEAR
     if not lr.ours:
         return SCHEDULES.get(study(lr), LINEAR)
-    name = common(lr).get("schedule", "")
-    return Schedule(str(name), 0.0, f"of the runs of {lr.name}") if name else LINEAR
+    said = str(common(lr).get("schedule", "")).lower()
+    name = next((known for known in KNOWN if known in said), said)
+    return Schedule(name, 0.0, f"of the runs of {lr.name}") if name else LINEAR
 
 
 def common(source: Source) -> dict[str, Any]:

@@ -332,6 +332,7 @@ def show(made: "Recipe") -> None:
     print(
         f"shape: width {plan.width}, depth {plan.depth}, {plan.heads} heads of {plan.head_dim}, "
         f"feed-forward {plan.ff}, vocabulary {plan.vocab}: {_count(plan.params)} parameters"
+        + "".join(f"; {name} {t[name]:g}" for name in ("experts", "sparsity") if name in t)
     )
     if plan.steps is not None:
         print(_run(made, plan))

@@ -148,6 +148,13 @@ def test_a_measured_column_stays_and_the_prediction_stands_beside_it(tmp_path):
     assert "batch_tokens" in row and "batch_tokens_predicted" not in row
 
 
+def test_a_slip_of_unit_in_a_table_of_targets(tmp_path, capsys):
+    (tmp_path / "at.csv").write_text("params,tokens\n1e9,2e10\n7,1.4e11\n")
+    args = ["predict", "--at", str(tmp_path / "at.csv"), "--out", str(tmp_path / "o.csv")]
+    assert main(args) == 2
+    assert "7 billion is written 7B" in capsys.readouterr().err
+
+
 def test_a_blank_target_is_one_line_with_its_row(tmp_path, capsys):
     (tmp_path / "at.csv").write_text("params,tokens\n1e9,2e10\n1e9,\n")
     args = ["predict", "--at", str(tmp_path / "at.csv"), "--out", str(tmp_path / "o.csv")]

@@ -9,9 +9,11 @@ from typing import Any
 from fits.predict.answers import PLAIN
 from fits.predict.plan import Plan
 from fits.predict.recipe import Recipe
+from fits.predict.regime import KNOWN
 from ground import InputError, text
 
 Pairs = Sequence[tuple[str, Any]]
+OPTIMIZERS = ("adamw", "adam", "adamw_coupled")  # of an LR that an AdamW can take
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ def told(recipe: Recipe, trainer: str, takes: Sequence[str] = (), why: str = "")
             f"LRs and multipliers of their own, and {why or 'this trainer gives all one LR'}; "
             "--export json has them all"
         )
+    for name, known in (("optimizer", OPTIMIZERS), ("schedule", KNOWN)):
+        if (own := str(recipe.settings[name]["value"]).lower()) not in known:
+            raise InputError(
+                f"export={trainer!r}: the LR is that of {name} {own}; exports are for "
+                f"{', '.join(known)}"
+            )
     number = {name: n.value for name, n in recipe.numbers.items()}
     lr, decay = number.get("lr"), number.get("weight_decay")
     said = {name: one["value"] for name, one in recipe.settings.items()}

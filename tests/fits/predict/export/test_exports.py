@@ -178,6 +178,17 @@ def test_what_a_trainer_cannot_express_is_refused_with_the_reason(trainer, name)
             export(found, trainer)
 
 
+@pytest.mark.parametrize("trainer", ALL)
+@pytest.mark.parametrize(("name", "value"), [("optimizer", "muon"), ("schedule", "one_cycle")])
+def test_an_lr_of_another_optimizer_or_schedule_is_refused(trainer, name, value):
+    found = of_check("sp", **{name: value})
+    assert found.settings[name]["value"] == value
+    with pytest.raises(InputError, match=f"LR is that of {name} {value}"):
+        export(found, trainer)
+    usual = {"optimizer": "AdamW", "schedule": "cosine_with_warmup"}[name]
+    assert export(of_check("sp", **{name: usual}), trainer)
+
+
 def test_mup_is_told_as_the_fork_has_it():
     """Its hidden LR and decay are then ours: lr / m, and one decay per step in all matrices."""
     one = of_check("mup", base_width=64, semantics=1)
