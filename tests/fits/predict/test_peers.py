@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from fits.predict import published
+from fits.predict.answers import fill
+from fits.predict.ask import columns_for
 from fits.predict.peers import LEAST, students
 from fits.predict.recipe import recipe
-from fits.predict.sources import sources
+from fits.predict.sources import published_source, sources
 
 
 @pytest.mark.parametrize("level", [0.5, 0.9, 0.95])
@@ -32,6 +35,22 @@ def test_an_lr_has_the_interval_of_the_studies_and_holds_what_they_say():
     assert "interval by 4 studies" in first.source
     half = at(1e9, 20, level=0.5).numbers["lr"]
     assert first.low < half.low < half.value < half.high < first.high
+
+
+@pytest.mark.parametrize("params", [3e8, 1e9, 7e9])
+def test_the_square_root_of_the_batch_brings_published_lrs_together(params):
+    """Each at its own study's batch they scatter more than at one: what an LR is moved by."""
+    columns, _ = fill({"params": params, "tokens": 20 * params})
+
+    def said(name):
+        one = published.all_sets()[name]
+        at, _ = columns_for(published_source(one), columns, "total")
+        return float(one.predict(at)[0])
+
+    studies = ("steplaw", "porian", "deepseek", "openeurollm")
+    lr, batch = (np.log([said(f"{s}-{what}") for s in studies]) for what in ("lr", "batch"))
+    own, moved = lr.std(), (lr + 0.5 * (batch[0] - batch)).std()
+    assert moved < 0.85 * own and moved < (lr + 1.5 * (batch[0] - batch)).std()
 
 
 def test_studies_that_are_too_far_do_not_count():

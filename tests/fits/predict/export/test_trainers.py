@@ -96,6 +96,6 @@ def test_hugging_face_trains_it_for_twenty_steps(tmp_path):
     losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
     rates = [log["learning_rate"] for log in trainer.state.log_history if "loss" in log]
     assert len(losses) == 20 and all(map(math.isfinite, losses))
-    assert losses[0] == pytest.approx(math.log(64), abs=0.3) and losses[-1] < losses[0] - 0.2
+    assert losses[0] == pytest.approx(math.log(64), abs=0.3) and losses[-1] < 1.0
     assert max(rates) == pytest.approx(found.numbers["lr"].value, rel=0.1)
     assert rates[-1] < 0.1 * max(rates)
