@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lab import mesh
 from lab.ops import Number
 
 ROPE_BASE = 10_000.0  # 2104.09864
@@ -39,11 +40,7 @@ def causal_attention(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) ->
     """softmax(q k) v over earlier tokens, q already scaled. cuDNN's fused kernel where there is
     one: bfloat16 on a GPU.
     """
-    if (
-        jax.default_backend() == "gpu"
-        and q_BTHK.dtype == jnp.bfloat16
-        and q_BTHK.shape[-1] % 8 == 0
-    ):
+    if mesh.platform() == "gpu" and q_BTHK.dtype == jnp.bfloat16 and q_BTHK.shape[-1] % 8 == 0:
         return jax.nn.dot_product_attention(
             q_BTHK, k_BTHK, v_BTHK, scale=1.0, is_causal=True, implementation="cudnn"
         )

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 
 from lab import mesh
@@ -59,9 +60,13 @@ def advance(
     """
     # all steps' batches at once: the permutation behind them is a loop of unknown length
     batches = jax.vmap(functools.partial(starts, program), (None, 0))
-    starts_CB = _map_trials(
+    starts_of = _map_trials(
         lambda inputs, step: batches(inputs, step + jnp.arange(CHUNK)), mapped, 0, 0
-    )(inputs, state.step)
+    )
+    if mapped:  # that loop ends when the last trial's does: only those of one device wait for it
+        own = PartitionSpec(mesh.TRIAL)
+        starts_of = mesh.on_each_device(own, own)(starts_of)
+    starts_CB = starts_of(inputs, state.step)
     every = _map_trials(functools.partial(step, program), mapped, 0, None, 0, 0)
     Carry = tuple[State, Measured]
 
@@ -75,7 +80,7 @@ def advance(
 
     empty = jnp.zeros((CHUNK, *state.step.shape), jnp.float32)
     carry = state, dict.fromkeys(step_curves(program.diagnostics), empty)
-    if jax.default_backend() == "cpu":  # where a step past the end would cost time that matters
+    if mesh.platform() == "cpu":  # where a step past the end would cost time that matters
         return jax.lax.fori_loop(0, n, body, carry)
     return jax.lax.fori_loop(0, (n + LOOP - 1) // LOOP, loop, carry)
 

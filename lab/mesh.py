@@ -161,6 +161,14 @@ def on_each_device(inputs: Any, outputs: Any) -> Callable[[Callable[..., Any]], 
     return wrap
 
 
+def platform() -> str:
+    """Of the devices of the mesh in scope, which need not be this machine's (a program may be
+    compiled for others); without a mesh, of this process's.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return str(device.platform) if device else jax.default_backend()
+
+
 def parts(*axes: str) -> int:
     """In how many parts these axes of the mesh in scope cut what lies on them."""
     sizes = dict(jax.sharding.get_abstract_mesh().shape)

@@ -94,20 +94,22 @@ def resolve(
     for name, value in (("params", params), ("tokens", asked.tokens), ("flops", budget)):
         if value is not None:
             likely(name, value)
-    known = [v is not None for v in (params, asked.tokens, budget)]
+    known = (params, asked.tokens, budget)
+    given = sum(v is not None for v in known)
     if asked.overtrain is not None and not asked.overtrain > 0:
         raise InputError(f"overtrain={asked.overtrain:g}: must be above 0")
-    if asked.overtrain is not None and sum(known) > 1:
+    if asked.overtrain is not None and given > 1:
         raise InputError(
             f"overtrain={asked.overtrain:g}: the size and the tokens are decided without it"
         )
-    if sum(known) == 0:
+    if given == 0:
         raise InputError(
             "params, tokens: give two of --params, --tokens and --flops (or --hours with --gpus and"
             " --device), such as --params 7B --tokens 1.4T; or one, for the compute-optimal run"
         )
-    if sum(known) == 1:
-        return _optimal(found, params, asked.tokens, budget, kind, shape, asked, extrapolate)
+    if given == 1:
+        best, said = _optimal(found, *known, kind, shape, asked, extrapolate)
+        return best, [*remarks, *said]
     if params is None:
         assert asked.tokens is not None and budget is not None
         params = _of_kind(budget / training(1.0, asked.tokens), kind, shape)
@@ -115,7 +117,7 @@ def resolve(
     if tokens is None:
         assert budget is not None
         tokens = tokens_of(budget, _total(params, kind, shape))
-    if all(known):
+    if given == 3:
         assert budget is not None
         own = training(_total(params, kind, shape), tokens)
         if abs(own / budget - 1) > AGREE:

@@ -27,7 +27,7 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
     `use`: whether to use faster forms where they fit; None: on a GPU in low precision.
     """
     if use is None:
-        use = jax.default_backend() == "gpu" and shape.precision != "float32"
+        use = mesh.platform() == "gpu" and shape.precision != "float32"
     if not use or not _fits(shape, sequences, tokens):
         return PLAIN
     low, fp8 = shape.precision != "float32", shape.precision == "float8"

@@ -7,7 +7,7 @@ at it, at half and at twice it. Runs of one size, batch and LR share their trunk
 constant LR up to four fifths of the longest, each shorter one a cooldown off it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ground import InputError
@@ -35,7 +35,7 @@ SIDES = (0.5, 1.0, 2.0)  # times the rule's LR
 WARMUP_TOKENS = 2**21
 VALIDATE_TOKENS = 2**22  # between points of a trunk's curve
 SIZES_BATCH = 2**15  # tokens
-PARTS = ("small", "large", "seed", "sizes")
+PARTS = ("small", "large", "seed", "sizes", "higher")
 
 
 def shape(width: int, depth: int) -> Point:
@@ -66,24 +66,43 @@ def trunk(batch_tokens: int, tokens: int, lr: float) -> Point:
     return run(batch_tokens, tokens, lr) | measured
 
 
-def grid(batches: Sequence[int], tokens: Sequence[int]) -> list[Point]:
-    """Every batch at its three LRs and every length that takes it MOST_STEPS or fewer."""
+def grid(
+    batches: Sequence[int], tokens: Sequence[int], sides: Callable[[int], Sequence[float]]
+) -> list[Point]:
+    """Every batch at its LRs, in shares of the rule's, and every length that takes it MOST_STEPS or
+    fewer.
+    """
     cells = [(b, d) for b in batches for d in tokens if d <= b * MOST_STEPS]
-    return [trunk(b, d, side * rule(b)) for b, d in cells for side in SIDES]
+    return [trunk(b, d, side * rule(b)) for b, d in cells for side in sides(b)]
+
+
+def around(batch_tokens: int) -> Sequence[float]:
+    return SIDES
+
+
+def above(batch_tokens: int) -> Sequence[float]:
+    """The rule was too low: of the first lease's sweeps up to 2^16 tokens most were best at its
+    highest LR.
+    """
+    return (4.0, 8.0) if batch_tokens < LR_BATCH else (4.0,)
 
 
 def points(part: str) -> list[Point]:
     """small, large: the grid at a size. seed: the small size once more, batches a factor 4 apart,
-    up to 67M tokens. sizes: other sizes at one batch and the rule's LR.
+    up to 67M tokens. sizes: other sizes at one batch and the rule's LR. higher: LRs above the
+    grid's at both sizes, up to 67M tokens.
     """
     if part in ("small", "large"):
-        return cross([shape(*SIZES[part])], grid(BATCHES, TOKENS))
+        return cross([shape(*SIZES[part])], grid(BATCHES, TOKENS, around))
     if part == "seed":
         again = [{"init_seed": 1, "data_seed": 1}]
-        return cross([shape(*SIZES["small"])], again, grid(BATCHES[1::2], TOKENS[:3]))
+        return cross([shape(*SIZES["small"])], again, grid(BATCHES[1::2], TOKENS[:3], around))
     if part == "sizes":
         at_rule = [trunk(SIZES_BATCH, d, rule(SIZES_BATCH)) for d in TOKENS]
         return cross([shape(*one) for one in MORE_SIZES], at_rule)
+    if part == "higher":
+        both = [shape(*one) for one in SIZES.values()]
+        return cross(both, grid(BATCHES[:6], TOKENS[:3], above))
     raise InputError(f"part={part!r}: must be one of {', '.join(PARTS)}")
 
 

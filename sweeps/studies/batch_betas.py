@@ -14,7 +14,7 @@ def study(corpus: str, vocab: int) -> Study:
     """Four batches at the LRs of `batch`; its own runs are what they are held against."""
     size = [batch.shape(*batch.SIZES["small"])]
     memory = product(beta_half_life_tokens=[HALF_LIFE_TOKENS])
-    space = cross(size, memory, batch.grid(BATCHES, [TOKENS]))
+    space = cross(size, memory, batch.grid(BATCHES, [TOKENS], batch.around))
     return Study(
         name="batch_betas",
         question="Does memory of equal length in tokens make small batches as good as others?",

@@ -67,6 +67,10 @@ def test_its_other_parts_change_one_thing_each() -> None:
     sizes = planned("sizes")
     assert {millions(t) for t in sizes} == {2.4, 10.6} and len(sizes) == 10
     assert {(t.batch, t.steps, t.lr) for t in sizes} <= grid
+    higher = planned("higher")
+    assert {millions(t) for t in higher} == {0.9, 5.1} and len(higher) == 2 * (9 * 2 + 9) - 4 + 4
+    assert {t.lr / batch.rule(t.batch_tokens) for t in higher} == {4.0, 8.0}
+    assert not {t.run_id for t in higher} & {t.run_id for t in planned("small", "large")}
     short = planned("small", batches=[2**14], most_tokens=2**25)
     assert {(t.batch_tokens, t.tokens) for t in short} == {(2**14, 2**24), (2**14, 2**25)}
     with pytest.raises(InputError, match="part='x': must be one of small, large"):
@@ -104,6 +108,7 @@ def test_ids_stay() -> None:
         "large": "bf269278f37fcf74",
         "seed": "ae3173932ca31e71",
         "sizes": "b640f85dd6e24614",
+        "higher": "cf31f0e54c66002f",
         "betas": "71b530855be61e86",
     }
 

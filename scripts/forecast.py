@@ -1,0 +1,252 @@
+"""The forecast: a ladder of cheap runs whose hyperparameters come from laws, what they say of runs
+of up to 300 times their compute, written down before those are trained, and how that turned out.
+
+    L="BATCH.json LR.json TAU.json --unique-tokens U"
+    python -m scripts.forecast ladder $L --out ladder.json
+    python -m scripts.forecast targets $L --trials ladder.parquet --out prediction.json
+    python -m scripts.forecast judge prediction.json --trials targets.parquet --out result.json
+
+Both files of runs are what the study `forecast` trains (`run_studies forecast`, option `plan`).
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fits.evaluate import LEVEL, evaluate
+from fits.fit import fit as fit_law
+from fits.predict import published
+from fits.record import Fit, load
+from fits.table.points import PARAMS_KINDS
+from ground.files import replace
+from lab.counts import params, params_no_embed
+from lab.records import Trial
+from sweeps.studies.forecast import COMMON
+
+VOCAB = 8192
+WIDTHS = (32, 64, 96, 128, 192, 256)  # of the ladder: 13k to 4.3M parameters without embeddings
+TOKENS = tuple(2**k for k in range(24, 29))  # 16.8M to 268M
+MOST_FLOPS = 1.3e15  # of the ladder, 6 N D, N without embeddings
+TIMES = (10, 30, 100, 300)  # the largest run's compute
+SEEDS = {10: (0, 1, 2), 30: (0, 1, 2)}  # of the targets; else 0
+LADDER_SEEDS = ((64, 2**25), (128, 2**26), (256, 2**25))  # cells with three, for the noise
+MOST_PASSES = 4.0
+DEPTH = 50  # width over layers
+BATCHES = (2**11, 2**18)  # tokens
+TUNED = 30  # times: there LR and batch are also trained one step either way
+RIVALS = ("steplaw-lr", "steplaw-batch")
+
+
+@dataclass(frozen=True)
+class Laws:
+    """What hyperparameters come from: fits of the best batch, the LR that goes with it, and tau."""
+
+    batch: Fit
+    lr: Fit
+    tau: Fit
+
+
+def shape(width: int) -> dict[str, int]:
+    """MLP of 3 x width, heads of 64 or narrower, layers in proportion."""
+    head_dim = 64 if width % 64 == 0 else 32
+    depth = max(2, round(width / DEPTH))
+    return {"width": width, "depth": depth, "head_dim": head_dim, "ff": 3 * width}
+
+
+def sizes(width: int) -> dict[str, float]:
+    """Parameters by the names of the conventions (`fits.table.points.PARAMS_KINDS`)."""
+    one = Trial(corpus="", vocab=VOCAB, batch=1, steps=1, lr=1.0, **COMMON, **shape(width))
+    return {"total": float(params(one)), "no_embed": float(params_no_embed(one))}
+
+
+def asked(fit: Fit, n: dict[str, float], noise: bool = False, **at: float) -> dict[str, Any]:
+    """The law's number at a size by its own convention and at these columns, as JSON; `noise`: of
+    one run about it.
+    """
+    x = {"params": n.get(fit.params_kind, np.nan), **at}
+    columns = {name: np.array([float(x[name])]) for name in fit.form.inputs}
+    return evaluate(fit, columns, LEVEL, noise).number(LEVEL, fit.law).json()
+
+
+def run(laws: Laws, name: str, width: int, tokens: float, unique: float) -> dict[str, Any]:
+    """One run, with what the laws said of it beside what it takes: the batch is the power of two
+    next to the best one, the LR the best at that batch; a tenth of the steps is warm-up.
+    """
+    n = sizes(width)
+    best = asked(laws.batch, n, tokens=tokens)
+    batch = int(np.clip(2.0 ** np.round(np.log2(best["value"])), *BATCHES))
+    lr = asked(laws.lr, n, tokens=tokens, batch_tokens=batch)
+    tau = asked(laws.tau, n, tokens=tokens, unique_tokens=min(unique, tokens))
+    steps = round(tokens / batch)
+    return {
+        "name": name,
+        **shape(width),
+        "batch": batch // COMMON["sequence"],
+        "steps": steps,
+        "warmup_steps": steps // 10,
+        "lr": lr["value"],
+        "tau": tau["value"],
+        "seeds": [0],
+        "params": n,
+        "tokens": steps * batch,
+        "flops": 6 * n["no_embed"] * steps * batch,
+        "said": {"batch_tokens": best, "lr": lr, "tau": tau},
+    }
+
+
+def ladder(laws: Laws, unique: float) -> list[dict[str, Any]]:
+    found = []
+    for width in WIDTHS:
+        for tokens in TOKENS:
+            one = run(laws, "ladder", width, tokens, unique)
+            if one["flops"] <= MOST_FLOPS:
+                seeds = [0, 1, 2] if (width, tokens) in LADDER_SEEDS else [0]
+                found.append(one | {"seeds": seeds})
+    return found
+
+
+def loss_fits(frame: pd.DataFrame) -> dict[str, Fit]:
+    """`auto` and approach 3 (Chinchilla's form), by both conventions."""
+    return {
+        f"{law} {kind}": fit_law(frame, law, params_kind=kind)
+        for law in ("auto", "chinchilla")
+        for kind in ("no_embed", "total")
+    }
+
+
+def held_out(frame: pd.DataFrame) -> dict[str, float]:
+    """Of each law the root mean square of relative errors on the third of the ladder with the most
+    compute, from the rest.
+    """
+    order = frame.sort_values("flops", kind="stable")
+    cut = len(order) - len(order) // 3
+    rest, top = order.iloc[:cut], order.iloc[cut:]
+    return {
+        name: float(np.sqrt(np.mean((predicted(fit, top) / top["loss"] - 1) ** 2)))
+        for name, fit in loss_fits(rest).items()
+    }
+
+
+def predicted(fit: Fit, frame: pd.DataFrame) -> Any:
+    x = {"params": frame[PARAMS_KINDS[fit.params_kind]].to_numpy(float)}
+    return evaluate(fit, x | {"tokens": frame["tokens"].to_numpy(float)}).value
+
+
+def best_shape(fit: Fit, flops: float, unique: float) -> tuple[int, float]:
+    """Width and tokens of the least loss at a compute, of at most MOST_PASSES over the text."""
+    found = []
+    for width in range(64, 2049, 64):
+        n = sizes(width)
+        tokens = flops / (6 * n["no_embed"])
+        if TOKENS[0] <= tokens <= MOST_PASSES * unique:
+            found.append((asked(fit, n, tokens=tokens)["value"], width, tokens))
+    return min(found)[1:]
+
+
+def steps_beside(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """The run with its LR, and with its batch at the same tokens, one step either way."""
+    out = []
+    for factor, word in ((0.5, "half"), (2.0, "twice")):
+        steps = round(one["steps"] / factor)
+        out.append(one | {"name": f"{one['name']}-{word}-lr", "lr": one["lr"] * factor})
+        batch = {
+            "batch": round(one["batch"] * factor),
+            "steps": steps,
+            "warmup_steps": steps // 10,
+            # along the batch as the law of the LR says
+            "lr": one["lr"] * factor ** one["said"]["lr_over_batch"],
+        }
+        out.append(one | batch | {"name": f"{one['name']}-{word}-batch"})
+    return [each | {"seeds": [0]} for each in out]
+
+
+def prediction(laws: Laws, frame: pd.DataFrame, unique: float) -> dict[str, Any]:
+    """What the ladder says of the targets. The law of the loss is the `auto` whose convention did
+    better on the ladder's own top; approach 3 by the same convention stands beside it.
+    """
+    errors, fits = held_out(frame), loss_fits(frame)
+    chosen = min((n for n in fits if n.startswith("auto")), key=lambda n: errors[n])
+    rival = fits[chosen.replace("auto", "chinchilla")]
+    top = 6 * float((frame["params_no_embed"] * frame["tokens"]).max())
+    runs: list[dict[str, Any]] = []
+    for times in TIMES:
+        width, tokens = best_shape(fits[chosen], times * top, unique)
+        one = run(laws, f"{times}x", width, tokens, unique)
+        n, at = one["params"], {"tokens": float(one["tokens"])}
+        one["said"]["loss"] = asked(fits[chosen], n, noise=True, **at)
+        one["said"]["lr_over_batch"] = laws.lr.params["batch_tokens"]
+        x = {"params": np.array([n["no_embed"]]), "tokens": np.array([at["tokens"]])}
+        one["rival"] = {"loss": asked(rival, n, **at)["value"]}
+        one["rival"] |= {name: float(published.get(name)[0].predict(x)[0]) for name in RIVALS}
+        one["seeds"] = list(SEEDS.get(times, (0,)))
+        runs += [one, *(steps_beside(one) if times == TUNED else [])]
+    said = {"law": chosen, "held_out": errors, "largest_flops": top, "unique_tokens": unique}
+    return said | {"runs": runs}
+
+
+def judged(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
+    """Each target's loss against what was written: error, whether inside, and at TUNED times what a
+    step in LR or batch would have gained.
+    """
+    told = json.loads(path.read_text())
+    losses = {r["name"]: _losses(r, frame) for r in told["runs"]}
+    rows = []
+    for one in told["runs"]:
+        if "-" in one["name"] or not losses[one["name"]]:
+            continue
+        said, measured = one["said"]["loss"], float(np.mean(losses[one["name"]]))
+        beside = [v[0] for name, v in losses.items() if name.startswith(f"{one['name']}-") and v]
+        rows.append(
+            {
+                "name": one["name"],
+                "flops": one["flops"],
+                "predicted": said,
+                "measured": losses[one["name"]],
+                "error": said["value"] / measured - 1,
+                "inside": said["low"] <= measured <= said["high"],
+                "rival_error": one["rival"]["loss"] / measured - 1,
+                "regret": losses[one["name"]][0] / min([losses[one["name"]][0], *beside]) - 1,
+            }
+        )
+    return {"prediction_sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "targets": rows}
+
+
+def _losses(one: dict[str, Any], frame: pd.DataFrame) -> list[float]:
+    """Of the runs that took these fields, by seed."""
+    names = ("width", "depth", "steps")
+    same = np.all([frame[n] == one[n] for n in names], axis=0) & np.isclose(frame["lr"], one["lr"])
+    found = frame[same].sort_values("init_seed")
+    return [float(v) for v in found["loss"]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=("ladder", "targets", "judge"))
+    parser.add_argument("files", type=Path, nargs="+", help="fits, or the prediction")
+    parser.add_argument("--unique-tokens", type=float, default=float("inf"))
+    parser.add_argument("--trials", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(argv)
+    frame = pd.read_parquet(options.trials) if options.trials else pd.DataFrame()
+    if options.what == "judge":
+        found = judged(options.files[0], frame)
+    else:
+        laws = Laws(*map(load, options.files))
+        if options.what == "ladder":
+            found = {"runs": ladder(laws, options.unique_tokens)}
+        else:
+            found = prediction(laws, frame, options.unique_tokens)
+    text = json.dumps(found, indent=1) + "\n"
+    print(text)
+    replace(options.out, text)
+
+
+if __name__ == "__main__":
+    main()

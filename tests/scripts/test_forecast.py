@@ -1,0 +1,71 @@
+"""The forecast from a made ladder: what it writes down before, and how it judges what came."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fits.record import load
+from ground import InputError
+from scripts import forecast
+from sweeps.studies import load as load_study
+
+ROOT = Path(__file__).parents[2]
+UNIQUE = 2.8e8
+
+
+@pytest.fixture(scope="module")
+def laws() -> forecast.Laws:
+    batch = ROOT / "results" / "batch" / "fits"
+    tau = ROOT / "results" / "timescale" / "fits" / "u-mup-repeats.json"
+    return forecast.Laws(load(batch / "batch.json"), load(batch / "lr.json"), load(tau))
+
+
+def made(runs: list[dict], noise: float = 0.002) -> pd.DataFrame:
+    """Runs of a planted law, as a table of results has them."""
+    rng, rows = np.random.default_rng(0), []
+    for one in runs:
+        n, d = one["params"], one["tokens"]
+        for seed in one["seeds"]:
+            loss = 0.9 + 30 * n["no_embed"] ** -0.28 + 500 * d**-0.38
+            rows.append(
+                {k: one[k] for k in ("width", "depth", "steps", "lr")}
+                | {"params": n["total"], "params_no_embed": n["no_embed"], "tokens": d}
+                | {"init_seed": seed, "flops": 6 * n["total"] * d, "vocab": 8192}
+                | {"loss": loss * np.exp(noise * rng.standard_normal())}
+            )
+    return pd.DataFrame(rows)
+
+
+def test_the_ladder_spans_two_and_a_half_decades(laws: forecast.Laws) -> None:
+    runs = forecast.ladder(laws, UNIQUE)
+    flops = [one["flops"] for one in runs]
+    assert max(flops) <= forecast.MOST_FLOPS and np.log10(max(flops) / min(flops)) > 2.5
+    assert min(one["tokens"] for one in runs) > 16e6, "past the early drop"
+    assert sum(len(one["seeds"]) == 3 for one in runs) == 3
+    for one in runs:
+        assert one["said"]["batch_tokens"]["low"] < one["said"]["batch_tokens"]["high"]
+        assert 0.7 < one["batch"] * 256 / one["said"]["batch_tokens"]["value"] < 1.5
+
+
+def test_a_planted_law_is_forecast_and_judged(laws: forecast.Laws, tmp_path: Path) -> None:
+    told = forecast.prediction(laws, made(forecast.ladder(laws, UNIQUE)), UNIQUE)
+    assert told["law"] == "auto no_embed", "the convention that was planted"
+    names = [one["name"] for one in told["runs"]]
+    assert names[:2] == ["10x", "30x"] and len(names) == 4 + 4 and "30x-twice-lr" in names
+    times = [one["flops"] / told["largest_flops"] for one in told["runs"] if "-" not in one["name"]]
+    assert times == pytest.approx(forecast.TIMES, rel=0.05)
+    path = tmp_path / "prediction.json"
+    path.write_text(json.dumps(told))
+    better = [dict(one, seeds=[0]) for one in told["runs"]]
+    frame = made(better, 0.0)
+    frame.loc[names.index("30x-half-lr"), "loss"] *= 0.99
+    rows = {one["name"]: one for one in forecast.judged(path, frame)["targets"]}
+    assert all(abs(one["error"]) < 0.005 and one["inside"] for one in rows.values())
+    assert rows["30x"]["regret"] == pytest.approx(1 / 0.99 - 1) and rows["10x"]["regret"] == 0
+    trials = load_study("forecast", "0" * 64, 8192, plan=str(path), runs=("30x",)).trials
+    assert len(trials) == 3 and {t.tokens for t in trials} == {told["runs"][1]["tokens"]}
+    with pytest.raises(InputError, match="runs='31x': must be one of 10x, 30x"):
+        load_study("forecast", "0" * 64, 8192, plan=str(path), runs=("31x",))
