@@ -179,9 +179,7 @@ def quantities(said: Asked, given: Mapping[str, str]) -> dict[str, Values]:
     warmup, source = regime.warmup(lr, columns)
     out["warmup_tokens"] = (warmup, unknown, unknown, source)
     if "batch_tokens" in out:
-        source = f"warmup_tokens / batch_tokens ({out['batch_tokens'][3]})"
-        steps = np.round(warmup / out["batch_tokens"][0])
-        out["warmup_steps"] = (steps, unknown, unknown, source)
+        out["warmup_steps"] = _warmup_steps(lr, columns, out["batch_tokens"])
     return {name: out[name] for name in dict.fromkeys([*ORDER, *out]) if name in out}
 
 
@@ -197,3 +195,14 @@ def _steps(tokens: Array, batch: Values) -> Values:
     value, low, high, source = batch
     ends = np.round(tokens / high), np.round(tokens / low)
     return np.round(tokens / value), *ends, f"tokens / batch_tokens ({source})"
+
+
+def _warmup_steps(lr: Source | None, columns: Mapping[str, Array], batch: Values) -> Values:
+    """Of the warm-up that each end of the batch has."""
+    value, low, high, source = batch
+
+    def steps(size: Array) -> Array:
+        warmup, _ = regime.warmup(lr, {**columns, "batch_tokens": size})
+        return np.asarray(np.ceil(np.round(warmup / size, 6)))
+
+    return steps(value), steps(high), steps(low), f"warmup_tokens / batch_tokens ({source})"

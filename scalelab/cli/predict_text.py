@@ -51,7 +51,7 @@ def _numbers(made: "Recipe") -> None:
     levels = {n.level for n in made.numbers.values() if n.low is not None}
     print(f"\n{'':<34}{next((f'{x:.0%} interval' for x in levels), ''):>26}   source; measured at")
     for name, number in made.numbers.items():
-        if name in ("steps", "warmup_steps") and number.low is None:
+        if name == "warmup_steps" or (name == "steps" and number.low is None):
             continue  # of the run above
         print(
             f"{name:<22}{_spell(number.value):>12}{_interval(number):>26}   "
