@@ -50,8 +50,21 @@ def _common(rows: "pd.DataFrame") -> dict[str, Any]:
     for name in ("optimizer", "schedule"):
         if name in rows and rows[name].nunique() == 1:
             out[name] = str(rows[name].iloc[0])
-    if "trial" not in rows or rows["trial"].isna().any():
+    trials = _trials(rows)
+    if not trials:
         return out
-    trials: list[Mapping[str, Any]] = [json.loads(text) for text in rows["trial"]]
     first, rest = trials[0], trials[1:]
     return out | {k: v for k, v in first.items() if all(t.get(k) == v for t in rest)}
+
+
+def _trials(rows: "pd.DataFrame") -> list[Mapping[str, Any]]:
+    """The trials of a table of ours; of another table, whose column of that name may hold
+    anything, none.
+    """
+    if "trial" not in rows or "semantics" not in rows:
+        return []
+    try:
+        found = [json.loads(text) for text in rows["trial"]]
+    except (TypeError, ValueError):
+        return []
+    return found if all(isinstance(one, dict) for one in found) else []

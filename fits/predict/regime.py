@@ -6,6 +6,7 @@ moved by a stated law; where no law gives a batch, the recipe keeps that of the 
 keeps their decay, their warm-up and their schedule.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +24,10 @@ from fits.predict.sources import MARK, Source, published_source
 WARMUP_SHARE, WARMUP_TOKENS, WARMUP_STEPS = 0.1, 375e6, 2000
 # along a batch path with LR as its root that is a factor 1.4 of LR, about what a basin forgives
 FAR_BATCH = 2.0
-USUAL = "usual, no law gives it"
+# of trainers, where neither a law nor the LR's runs say
+USUAL: dict[str, Any] = {
+    "optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "clip": 1.0, "init_std": 0.02,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def schedule(lr: Source | None) -> Schedule:
         return LINEAR
     if not lr.ours:
         return SCHEDULES.get(study(lr), LINEAR)
-    said = str(common(lr).get("schedule", "")).lower()
+    said = common(lr).get("schedule")
+    said = said.lower() if isinstance(said, str) else ""
     name = next((known for known in KNOWN if known in said), said)
     return Schedule(name, 0.0, f"of the runs of {lr.name}") if name else LINEAR
 
@@ -145,14 +150,23 @@ def settings(lr: Source | None, peak: float | None) -> dict[str, dict[str, Any]]
     own = common(lr) if lr is not None and lr.ours else {}
     chosen = schedule(lr)
     end = 1.0 if chosen.name == "constant" else min(1.0, chosen.floor / peak) if peak else 0.0
-    source = f"of the runs of {lr.name}" if lr is not None else ""
-    usual = {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "clip": 1.0,
-             "init_std": 0.02}  # fmt: skip
     out: dict[str, dict[str, Any]] = {
         "schedule": {"value": chosen.name, "source": chosen.source},
         "lr_end": {"value": end, "source": f"over the peak; {chosen.source}"},
     }
-    for name, value in usual.items():
-        known = name in own and name != "init_std"
-        out[name] = {"value": own[name] if known else value, "source": source if known else USUAL}
+    theirs = f"of the runs of {lr.name}" if lr is not None else ""
+    name = own.get("optimizer")
+    known: dict[str, Any] = {"optimizer": name} if isinstance(name, str) else {}
+    known |= {n: v for n in ("beta1", "beta2", "eps") if (v := number(own, n)) is not None}
+    for name, usual in USUAL.items():
+        source = theirs if name in known else "usual, no law gives it"
+        out[name] = {"value": known.get(name, usual), "source": source}
     return out
+
+
+def number(own: Mapping[str, Any], name: str) -> float | None:
+    """What runs have in common comes from a file: a finite number of that name, or None."""
+    value = own.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) else None

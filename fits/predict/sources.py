@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from fits.optimum.setting import AXES, COVERED
 from fits.predict import published
 from fits.predict.drift import ranges
 from fits.record import Fit, fit_of
@@ -33,6 +34,9 @@ class Drift(TypedDict):
 
 class Row(TypedDict):
     size: reading.Positive
+
+
+Ends = tuple[reading.Positive, reading.Positive]
 
 
 class Check(TypedDict):
@@ -99,20 +103,9 @@ def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Sourc
             else:
                 found.append(from_fit(fit_of(document, name), Path(name).name))
             continue
-        for one in published.get(name):
-            if one.target not in QUANTITIES:
-                if name == one.name:
-                    raise InputError(
-                        f"fit={name!r}: predicts {one.target}, which a recipe has no use for (it "
-                        f"takes {', '.join(QUANTITIES)})"
-                    )
-            elif not one.missing or name == one.name:
-                found.append(published_source(one))
-            elif names:
-                warnings.append(
-                    f"{one.name}: left out: no paper that was read gives its "
-                    f"{', '.join(one.missing)}"
-                )
+        sets, left = _sets(name)
+        found += sets
+        warnings += left if names else []
     found = [_whose(source, parametrization) for source in found]
     if parametrization and not (checks or any(s.ours and s.target == "lr" for s in found)):
         raise InputError(
@@ -123,6 +116,24 @@ def sources(names: Sequence[str], parametrization: str = "") -> tuple[list[Sourc
     if not found:
         raise InputError(f"fit={', '.join(names)!r}: none of these predicts anything")
     return found, warnings
+
+
+def _sets(name: str) -> tuple[list[Source], list[str]]:
+    """The published sets of that name that a recipe has use for, and what is said of the others."""
+    found, left = [], []
+    for one in published.get(name):
+        if one.target not in QUANTITIES:
+            if name == one.name:
+                raise InputError(
+                    f"fit={name!r}: predicts {one.target}, which a recipe has no use for (it "
+                    f"takes {', '.join(QUANTITIES)})"
+                )
+        elif not one.missing or name == one.name:
+            found.append(published_source(one))
+        else:
+            lacking = ", ".join(one.missing)
+            left.append(f"{one.name}: left out: no paper that was read gives its {lacking}")
+    return found, left
 
 
 def _whose(source: Source, parametrization: str) -> Source:
@@ -176,6 +187,11 @@ def _checks(document: Mapping[str, Any], name: str) -> list[Check]:
             f"fit={name!r}: holds no transfer check (`scalelab check transfer "
             f"--json` writes one): {error}"
         ) from None
+    for check in checks:
+        for field, numbers in (("held", check.get("held", {})), ("range", check.get("range", {}))):
+            for key in numbers.keys() & {*AXES.values(), *COVERED}:
+                kind = reading.Positive if field == "held" else Ends
+                reading.read(kind, numbers[key], f"fit={name!r}: checks.{field}.{key}")
     return [check for check in checks if check["rows"] and check["hyperparameter"]]
 
 

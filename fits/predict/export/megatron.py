@@ -4,6 +4,7 @@
 
 from fits.predict.export.told import base_width, comments, python, told
 from fits.predict.recipe import Recipe
+from fits.predict.regime import number
 from ground.columns import WSD_DECAY
 
 FLAGS = (
@@ -32,10 +33,11 @@ def text(recipe: Recipe) -> str:
         pairs.append(("lr-wsd-decay-iters", round(WSD_DECAY * p.steps)))
     remarks = list(said.remarks)
     if recipe.parametrization == "mup":
-        head = recipe.common.get("base_head_dim") or p.head_dim
+        head = number(recipe.common, "base_head_dim") or p.head_dim
         pairs += [("scaling-recipe", "mup"),
                   ("scaling-base-hidden-size", base_width(recipe, "megatron")),
                   ("scaling-base-head-dim", int(head))]  # fmt: skip
         remarks.append("muP as Megatron-LM has it: try the LR of its embedding in a short run")
+        remarks.append("the recipe's decay per step is one in all matrices: lr x decay, not lr / m")
     told_ = [f"--{name} {python(v).strip(chr(34))}" for name, v in pairs if v is not None]
     return comments(remarks) + "RECIPE=(\n" + "".join(f"  {f}\n" for f in (*FLAGS, *told_)) + ")\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 from fits.predict.export.told import Told, base_width, comments, python, told
 from fits.predict.recipe import Recipe
+from fits.predict.regime import number
 
 WHY = "nanoGPT gives all tensors one LR (nanogpt-mup has muP and CompleteP)"
 MUP = ("mup", "completep")
@@ -30,18 +31,18 @@ def mup(recipe: Recipe) -> str:
     base, own = base_width(recipe, "nanogpt-mup"), recipe.common
     std, enters = said.init_std, 1.0
     if "semantics" in own:  # our own runs: their hidden start at the base width is 1 / sqrt(width)
-        std = float(own.get("init_std", 1.0)) / base**0.5
-        enters = float(own.get("alpha_embed", 1.0)) * base**0.5
-    depth = said.plan.depth / (own.get("base_depth") or said.plan.depth)
+        std = (number(own, "init_std") or 1.0) / base**0.5
+        enters = (number(own, "alpha_embed") or 1.0) * base**0.5
+    depth = said.plan.depth / (number(own, "base_depth") or said.plan.depth)
     deep = recipe.parametrization == "completep"
     pairs += [
         ("init_std", std), ("mup_enabled", True),
         ("mup_width_multiplier", said.plan.width / base), ("mup_input_alpha", enters),
-        ("mup_output_alpha", float(own.get("alpha_out", 1.0))),
-        ("mup_disable_attention_scaling", not own.get("base_head_dim")),
+        ("mup_output_alpha", number(own, "alpha_out") or 1.0),
+        ("mup_disable_attention_scaling", not number(own, "base_head_dim")),
         # with a depth multiplier of 1 this is muP with the decay of every matrix as the recipe's
-        ("depth_alpha_enabled", True), ("depth_multiplier", float(depth) if deep else 1.0),
-        ("depth_alpha_exp", float(own.get("depth_alpha", 1.0))),
+        ("depth_alpha_enabled", True), ("depth_multiplier", depth if deep else 1.0),
+        ("depth_alpha_exp", number(own, "depth_alpha") or 1.0),
     ]  # fmt: skip
     return _text(said, pairs, ["one matrix is embedding and head here: try its LR in a short run"])
 

@@ -9,7 +9,7 @@ from typing import Any
 from fits.predict.answers import PLAIN
 from fits.predict.plan import Plan
 from fits.predict.recipe import Recipe
-from fits.predict.regime import KNOWN
+from fits.predict.regime import KNOWN, number
 from ground import InputError, text
 
 Pairs = Sequence[tuple[str, Any]]
@@ -98,7 +98,7 @@ def _remarks(recipe: Recipe) -> list[str]:
 
 def base_width(recipe: Recipe, trainer: str) -> int:
     """Of a relative parametrization. Errors: InputError where it is not known."""
-    width = recipe.common.get("base_width")
+    width = number(recipe.common, "base_width")
     if not width:
         raise InputError(
             f"export={trainer!r}: {recipe.parametrization} is relative to a base width that its "

@@ -2,6 +2,8 @@
 that is too far from its own.
 """
 
+import json
+
 import numpy as np
 import pytest
 
@@ -149,8 +151,6 @@ def test_a_source_that_is_too_far_is_skipped_and_said():
 
 
 def test_checks_of_one_parametrization_in_two_files_are_one_source(tmp_path):
-    import json
-
     wide = own()
     long = {**own(), "axis": "steps"}
     for name, one in (("wide", wide), ("long", long)):
@@ -186,3 +186,31 @@ def test_a_recipe_is_read_as_it_was_saved(tmp_path):
     one.save(tmp_path / "recipe.json")
     assert load_recipe(tmp_path / "recipe.json") == one
     assert one.measured["lr"]["width"] == [64.0, 512.0] and one.plan.width == 512
+
+
+def test_a_column_named_trial_in_anyones_table_is_no_trial_of_ours():
+    """Optuna's and Ray's tables have one."""
+    runs = sweep(lambda width, steps: BEST, [(w, STEPS) for w in (64, 128, 256)], 0)
+    for cells in (range(len(runs)), ["trial_3"] * len(runs), [None] * len(runs)):
+        found = transfer.check(runs.assign(trial=list(cells), semantics=1), "width")[0]
+        assert found["common"] == {"optimizer": "adamw"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("held", {"batch_tokens": 0}), ("held", {"width": -64}), ("range", {"tokens": []}),
+     ("range", {"params": [1, 2, 3]}), ("range", {"flops": [0, 1]})],
+)  # fmt: skip
+def test_a_check_that_cannot_have_been_is_refused_by_its_field(field, value, tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps({"checks": [own() | {field: value}]}))
+    with pytest.raises(InputError, match=rf"c.json.*checks.{field}.{next(iter(value))}"):
+        sources([str(tmp_path / "c.json")])
+
+
+def test_what_a_file_says_of_its_runs_is_used_only_where_it_can_be():
+    odd = {"beta1": "evil", "beta2": float("inf"), "eps": True, "optimizer": 3, "schedule": []}
+    one = recipe([from_check(own() | {"common": odd}, "ours")],
+                 {"params": 2e7, "tokens": 1.6e8, "vocab": 256, "width": 512})  # fmt: skip
+    said = {name: one.settings[name]["value"] for name in odd}
+    assert said == {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "optimizer": "adamw",
+                    "schedule": "linear"}  # fmt: skip
