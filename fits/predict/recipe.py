@@ -29,7 +29,7 @@ from ground.number import Number
 
 @dataclass(frozen=True)
 class Recipe:
-    """The predicted large run: `numbers` by quantity, `measured` where each comes from: the range
+    """The predicted large run: `numbers` by quantity, `ranges` where each comes from: the range
     of its source's runs; `settings` what no law gives; `plan` the run in whole numbers; `laws`
     every source's own answer; `common` what the runs of the LR's source have in common; `tensors`
     one row a group of tensors with their own LR, where they are known.
@@ -40,7 +40,7 @@ class Recipe:
     laws: list[dict[str, Any]]
     disagreement: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    ranges: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     plan: Plan | None = None
     parametrization: str = ""
@@ -52,7 +52,7 @@ class Recipe:
         return {
             "target": self.target,
             **{name: number.json() for name, number in self.numbers.items()},
-            "measured": self.measured,
+            "ranges": self.ranges,
             "settings": self.settings,
             "plan": None if self.plan is None else asdict(self.plan),
             "parametrization": self.parametrization,
@@ -108,7 +108,7 @@ def recipe(
         [_law(name, r, kind, level) for name, rs in said.answers.items() for r in rs],
         {n: _disagreement(rs) for n, rs in said.answers.items() if len(rs) > 1},
         list(dict.fromkeys([*warnings, *said.warnings, *remarks])),
-        {n: measured(rs[0].source) for n, rs in said.answers.items() if n in numbers},
+        {n: covered(rs[0].source) for n, rs in said.answers.items() if n in numbers},
         regime.settings(lr, numbers["lr"].value if lr is not None else None),
         run,
         parametrization(lr) if lr is not None else "",
@@ -148,7 +148,7 @@ def _planned(said: Asked, at: Mapping[str, Any], devices: int, micro_batch: int 
     )
 
 
-def measured(source: Source) -> dict[str, list[float]]:
+def covered(source: Source) -> dict[str, list[float]]:
     """The range of the runs behind a source."""
     return {name: [float(low), float(high)] for name, (low, high) in source.fitted.items()}
 
@@ -188,7 +188,7 @@ def _law(name: str, reply: Answers, kind: str, level: float) -> dict[str, Any]:
         "params_kind": source.fit.params_kind if source.fit else kind,
         "ours": source.ours,
         "parametrization": parametrization(source),
-        "range": measured(source),
+        "range": covered(source),
     }
 
 

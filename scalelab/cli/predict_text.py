@@ -55,7 +55,7 @@ def _numbers(made: "Recipe") -> None:
             continue  # of the run above
         print(
             f"{name:<22}{_spell(number.value):>12}{_interval(number):>26}   "
-            f"{_short(number.source)}{_range(made.measured.get(name, {}))}"
+            f"{_short(number.source)}{_range(made.ranges.get(name, {}))}"
         )
 
 

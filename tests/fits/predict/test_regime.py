@@ -185,7 +185,7 @@ def test_a_recipe_is_read_as_it_was_saved(tmp_path):
     one = made(own())
     one.save(tmp_path / "recipe.json")
     assert load_recipe(tmp_path / "recipe.json") == one
-    assert one.measured["lr"]["width"] == [64.0, 512.0] and one.plan.width == 512
+    assert one.ranges["lr"]["width"] == [64.0, 512.0] and one.plan.width == 512
 
 
 def test_a_column_named_trial_in_anyones_table_is_no_trial_of_ours():
