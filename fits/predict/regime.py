@@ -158,6 +158,8 @@ def settings(lr: Source | None, peak: float | None) -> dict[str, dict[str, Any]]
     name = own.get("optimizer")
     known: dict[str, Any] = {"optimizer": name} if isinstance(name, str) else {}
     known |= {n: v for n in ("beta1", "beta2", "eps") if (v := number(own, n)) is not None}
+    if "semantics" in own:  # trials of ours are not clipped
+        known["clip"] = 0.0
     for name, usual in USUAL.items():
         source = theirs if name in known else "usual, no law gives it"
         out[name] = {"value": known.get(name, usual), "source": source}

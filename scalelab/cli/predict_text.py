@@ -38,12 +38,13 @@ def show(made: "Recipe") -> None:
 
 def _run(made: "Recipe", plan: "Plan") -> str:
     said = {name: one["value"] for name, one in made.settings.items()}
+    clipped = f"clipped at {said['clip']:g}" if said["clip"] else "not clipped"
     return (
         f"run: {plan.steps:,} steps of {plan.sequences} sequences ({plan.devices} x "
         f"{plan.micro_batch} x {plan.accumulation}) of {plan.sequence} tokens, "
         f"{plan.warmup_steps:,} of them warm-up, {said['schedule']} to {said['lr_end']:.3g} of "
         f"the peak; {said['optimizer']}, betas {said['beta1']:g} {said['beta2']:g}, "
-        f"eps {said['eps']:g}, clipped at {said['clip']:g}"
+        f"eps {said['eps']:g}, {clipped}"
     )
 
 

@@ -7,6 +7,7 @@ from fits.predict.recipe import Recipe
 from ground import InputError
 from ground.columns import WSD_DECAY
 
+NO_CLIP = 1e9  # it clips always, at 0 to nothing
 WHY = "torchtitan's models have no multipliers"
 BODY = """
 def shape(attn_backend, tp_gemm_backend="default"):
@@ -86,7 +87,7 @@ def text(recipe: Recipe) -> str:
     pairs = [
         ("dim", p.width), ("n_layers", p.depth), ("n_heads", p.heads), ("hidden_dim", p.ff),
         ("vocab_size", p.vocab), ("seq_len", p.sequence), ("local_batch_size", p.micro_batch),
-        ("global_batch_size", p.sequences), ("steps", p.steps), ("max_norm", said.clip),
+        ("global_batch_size", p.sequences), ("steps", p.steps), ("max_norm", said.clip or NO_CLIP),
         ("lr", said.lr), ("beta1", said.beta1), ("beta2", said.beta2), ("eps", said.eps),
         ("weight_decay", said.decay or 0.0), ("warmup_steps", p.warmup_steps),
         ("decay_type", "cosine" if said.schedule == "cosine" else "linear"),

@@ -179,6 +179,21 @@ def test_what_a_trainer_cannot_express_is_refused_with_the_reason(trainer, name)
 
 
 @pytest.mark.parametrize("trainer", ALL)
+def test_runs_of_ours_are_not_clipped_and_none_is_told_to_clip_to_nothing(trainer):
+    """torchtitan clips at 0 too; the others take that for none."""
+    said = str(parsed(export(of_check("sp", semantics=1), trainer), trainer))
+    key = {
+        "maxtext": "gradient_clipping_threshold",
+        "levanter": "max_grad_norm",
+        "megatron": "clip_grad",
+        "huggingface": "max_grad_norm",
+        "torchtitan": "max_norm",
+    }
+    value = 1e9 if trainer == "torchtitan" else 0.0
+    assert f"'{key.get(trainer, 'grad_clip')}': {value}" in said
+
+
+@pytest.mark.parametrize("trainer", ALL)
 @pytest.mark.parametrize(("name", "value"), [("optimizer", "muon"), ("schedule", "one_cycle")])
 def test_an_lr_of_another_optimizer_or_schedule_is_refused(trainer, name, value):
     found = of_check("sp", **{name: value})
