@@ -68,6 +68,7 @@ class Fit:
     left_out_rows: dict[str, list[int | str]] = field(default_factory=dict)  # reason -> rows
     # of a law of optima, what it was fitted to: one row a sweep (`fits.optimum.timescale`)
     cells: list[dict[str, Any]] = field(default_factory=list)
+    parametrization: str = ""  # of a law of the LR: whose, as its runs say
     mixture: Mixture | None = None  # saved as fields of the fit itself
 
     @property
@@ -83,8 +84,9 @@ class Fit:
         """The fit as JSON holds it."""
         found = asdict(self)
         mixed = found.pop("mixture")
-        if not self.cells:
-            del found["cells"]
+        for name in ("cells", "parametrization"):
+            if not found[name]:
+                del found[name]
         return {**found, **(mixed or {})}
 
     def save(self, path: str | Path) -> None:

@@ -2,7 +2,9 @@
 a cell. What is read here is never code, in no program that it is handed on to.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
 from ground import InputError
 
@@ -40,6 +42,14 @@ def short(value: object, most: int = 60) -> str:
         return f"an integer of {value.bit_length()} bits"
     shown = repr(value)
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def one_of(field: str, word: str, known: Iterable[str]) -> str:
+    """What to say of a word that is none of the known ones, and which may have been meant."""
+    names = list(known)
+    close = difflib.get_close_matches(word.lower(), names, 1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"{field}={short(word)}: must be one of {', '.join(names)}{meant}"
 
 
 def plain(text: str) -> str:

@@ -74,8 +74,18 @@ def usage() -> str:
     rows = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
     return (
         f"usage: scalelab COMMAND ...\n\n{rows}\n\nscalelab COMMAND --help tells the rest; each "
-        "command takes --json."
+        "command takes --json. scalelab --version"
     )
+
+
+def version() -> str:
+    """Of the installed package; what a checkout that is not installed says is not known."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("scalelab")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
 
 
 def check_packages() -> None:
@@ -99,10 +109,13 @@ def main(argv: list[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(usage())
         return 0 if args else 2
+    if args[0] == "--version":
+        print(f"scalelab {version()}")
+        return 0
     if args[0] not in COMMANDS:
-        print(
-            f"scalelab: command={args[0]!r}: must be one of {', '.join(COMMANDS)}", file=sys.stderr
-        )
+        from ground.text import one_of
+
+        print(f"scalelab: {one_of('command', args[0], COMMANDS)}", file=sys.stderr)
         return 2
     if args[0] in ONE_THREAD:  # before numpy is imported
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from fits.evaluate import pooled
 from fits.fit import fit
 from fits.forms import catalogue
 from fits.optimum import transfer
+from fits.predict.ask import ask
 from fits.predict.recipe import recipe
-from fits.predict.sources import ask, from_check, sources
+from fits.predict.sources import fallbacks, from_check
 from fits.record import Fit
 from fits.report import page
 from fits.report.plots.sweeps import transfer_figure
@@ -168,7 +170,7 @@ def run(chain: Chain) -> Json:
         name: {str(int(r["size"])): r["log2"] for r in c["rows"]} for name, c in by_width.items()
     }
     answer["drift"] = {name: c["drift"]["total"] for name, c in by_width.items()}
-    answer["recipe"] = made(target, stated)
+    answer["recipe"] = made(target, stated, [by_steps["u-mup"], by_width["u-mup"]])
     answer["trials"] = compact(chain.store, chain.out / "trials.parquet")
     tell_the_sceptic(chain, [*by_width.values(), *by_steps.values()], found, answer)
     return answer
@@ -179,7 +181,7 @@ def follow(check: Json, lengths: Sequence[int]) -> dict[int, Json]:
     value has three digits.
     """
     steps = np.array(lengths, float)
-    found = ask(from_check(check, "lr_steps"), {"steps": steps, "params": steps}, "total")
+    found = ask(from_check(check, "lr_steps"), {"steps": steps}, "total")
     rows = zip(found.value, found.low, found.high, strict=True)
     return {
         s: {"value": round_lr(v), "low": float(low), "high": float(high)}
@@ -252,19 +254,22 @@ def judged(stated: Json, measured: "pd.Series[Any]", cells: pd.DataFrame) -> Jso
     }
 
 
-def made(target: Trial, stated: Json) -> Json:
-    """The recipe: what published laws say of weight decay and batch, with our own loss and LR."""
-    found, warnings = sources(["steplaw", "powerlines"])
+def made(target: Trial, stated: Json, checks: Sequence[Json]) -> Json:
+    """The recipe: our own loss and LR as stated, with the batch, the warm-up and the decay of the
+    runs that the LR was tuned in.
+    """
+    first, *rest = checks
+    lr = replaced(from_check(first, "u-mup (transfer.json)"), beside=tuple(rest))
     at = {
         "params": stated["target"]["params"],
         "tokens": target.tokens,
         "vocab": target.vocab,
         "width": target.width,
         "depth": target.depth,
+        "head_dim": target.head_dim,
+        "sequence": target.sequence,
     }
-    numbers = recipe(found, at, extrapolate=True, warnings=warnings).numbers
-    # decay over the published LR, which is not the LR of this recipe
-    numbers.pop("weight_decay_coupled", None)
+    numbers = recipe([lr, *fallbacks([lr])], at, extrapolate=True).numbers
     return {**{name: n.json() for name, n in numbers.items()}, **stated["predicted"]}
 
 
@@ -299,8 +304,8 @@ def notes(corpus: Corpus) -> list[str]:
     return [
         f"Text: {text}, as bytes; {m['train']['tokens']:,} for training, {m['val']['tokens']:,} "
         "of other documents for validation.",
-        "Weight decay is 0 in these runs; the recipe's weight decay and batch come from published "
-        "laws, far outside their range.",
+        "Weight decay is 0 in these runs; the recipe keeps that and their batch, as published laws "
+        "are far outside their range.",
         f"The predicted loss pools {len(LAWS)} forms ({', '.join(LAWS)}), chosen before these "
         "runs on other seeds: its interval holds each "
         "form's own doubt and their disagreement. The sliders follow the first form alone.",

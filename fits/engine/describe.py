@@ -60,6 +60,7 @@ def describe(problem: Problem, z: Array, found: newton.Solution, points: Points)
         rows=points.rows,
         left_out_rows=points.left,
         source=points.source,
+        parametrization=points.parametrization if form.target == "lr" else "",
         starts={"tried": len(found.value), "agree": agree},
         range=_range(points),
         derived=derived,

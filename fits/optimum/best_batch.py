@@ -23,7 +23,7 @@ from fits.optimum.optima import fit_optima
 from fits.optimum.sweeps import one_of_each
 from fits.record import Fit
 from fits.table.points import PARAMS_KINDS
-from fits.table.rows import Row, Table, counts, require
+from fits.table.rows import Row, Table, counts, parametrization, require
 from ground import InputError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Sweeps:
     source: str
     params_kind: str
     level: float
+    parametrization: str = ""
 
     def floors(self) -> "pd.DataFrame":
         """params, tokens, batch_tokens and the loss at the best LR, with the standard error of its
@@ -136,7 +137,8 @@ def sweeps(
         Sweep(float(n), float(d), float(b), cell, one, close)
         for (n, d, b), cell, one, close in zip(at, found, basins, near, strict=True)
     ]
-    return Sweeps(over_lr, sd, dof, said, names, left, table.source, params_kind, level)
+    whose = parametrization(frame)
+    return Sweeps(over_lr, sd, dof, said, names, left, table.source, params_kind, level, whose)
 
 
 def _noise(
@@ -291,6 +293,7 @@ def _fit(
         left_out_rows=found.left,
         rows=found.rows,
         source=found.source,
+        parametrization=found.parametrization if law.target == "lr" else "",
         cells=rows,
         warnings=[f"{said}freedom)", *beyond, *fit.warnings],
     )

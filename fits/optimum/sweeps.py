@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fits.optimum import basin, transfer
+from fits.optimum import basin, setting, transfer
 from fits.optimum.cells import HELD
 from ground import InputError
 
@@ -22,7 +22,7 @@ def sweeps(
     A part has one parametrization and optimizer (and study); within those it is cut by whatever
     else varies within a size.
     """
-    column = transfer.AXES[axis]
+    column = setting.AXES[axis]
     if not {column, hyperparameter, "loss"} <= set(table.columns):
         return []
     kept = table[table[[column, hyperparameter]].notna().all(axis=1)]
@@ -65,7 +65,7 @@ def _swept(part: "pd.DataFrame", column: str, hyperparameter: str) -> "pd.DataFr
 
 def checks(
     table: "pd.DataFrame",
-    axes: Sequence[str] = tuple(transfer.AXES),
+    axes: Sequence[str] = tuple(setting.AXES),
     tolerance: float = transfer.TOLERANCE,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Transfer checks of every learning-rate sweep the table holds (the largest of each

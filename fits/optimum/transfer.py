@@ -14,13 +14,13 @@ import numpy as np
 from fits.optimum import basin, cells
 from fits.optimum.basin import SHAPE_SD, Array, Basin
 from fits.optimum.cells import Cell, number, row, sensitivity
+from fits.optimum.setting import AXES, setting
 from fits.table.cells import numbers
 from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-AXES = {"width": "width", "depth": "depth", "batch": "batch_tokens", "steps": "steps"}
 # |total drift| in log2: one step of a factor-2 grid (check 20 of a transfer sweep: at most one
 # step)
 TOLERANCE = 1.0
@@ -75,7 +75,7 @@ def check(
         { "parametrization": parametrization, "optimizer": optimizer, "axis": axis,
         "hyperparameter": hyperparameter, "tolerance": tolerance, "noise": {"log_loss_sd": sd,
         "dof": None if np.isinf(dof) else dof, "source": source},
-        "held": _held(groups[parametrization, optimizer][0], axis),
+        **setting(groups[parametrization, optimizer][0], axis),
         "left_out": {**unlabelled, **groups[parametrization, optimizer][1]},
         **_decide(group, groups[parametrization, optimizer][2], sd, dof, tolerance, level, rng), }
         for (parametrization, optimizer), group in found.items()
@@ -108,12 +108,6 @@ def _tried(
     kept, left = cells.usable(rows, AXES[axis], hyperparameter)
     sizes = numbers(rows[AXES[axis]], AXES[axis])
     return kept, left, sorted({*sizes[np.isfinite(sizes)].tolist()} - {*kept[AXES[axis]].tolist()})
-
-
-def _held(rows: "pd.DataFrame", axis: str) -> dict[str, float]:
-    """Where the runs are on the axes that they do not vary: from there other checks go on."""
-    columns = [c for name, c in AXES.items() if name != axis and c in rows]
-    return {c: float(rows[c].iloc[0]) for c in columns if rows[c].nunique() == 1}
 
 
 def _decide(

@@ -12,7 +12,7 @@ from fits.optimum import basin, cells
 from fits.optimum.cells import HELD, Cell
 from fits.table.cells import numbers
 from fits.table.points import PARAMS_KINDS, Points
-from fits.table.rows import Table, require, told
+from fits.table.rows import Table, parametrization, require, told
 from ground import InputError
 from ground.flops import training
 
@@ -73,7 +73,10 @@ def vertices(
     notes = [*table.notes, *notes, *said]
     notes.append(f"{law.target}: the optima of {len(y)} cells, each from its basin")
     columns = dict(zip(law.inputs, np.array(x).T, strict=True))
-    return Points(columns, y, left, notes, {}, params_kind, [], table.source, log_se=log_se)
+    whose = parametrization(rows)
+    return Points(
+        columns, y, left, notes, {}, params_kind, [], table.source, "", whose, log_se=log_se
+    )
 
 
 def _complete(

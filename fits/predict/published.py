@@ -26,6 +26,10 @@ SILENT, REFUSED = 10.0, 100.0
 TIED = 2.0
 
 
+class TooFar(InputError):
+    """A law is asked for a point where it does not answer."""
+
+
 @dataclass(frozen=True)
 class Published:
     """One published law: form `law` with `params`, which predicts `target` in `unit` from `inputs`
@@ -146,7 +150,7 @@ def reach(
     warnings to show.
 
     Up to 10x above an input's (or flops') fitted maximum: silent; up to 100x: a warning; beyond:
-    InputError naming the factor, unless `extrapolate`, which makes it a warning. More than 10x
+    TooFar naming the factor, unless `extrapolate`, which makes it a warning. More than 10x
     below the fitted minimum is a warning at any distance. Sparsity is compared by its density, 1 -
     sparsity. Runs at one ratio of tokens to parameters, as when N and D are tied, say nothing at
     another: beyond TIED times it on either side is refused. A law without a known range always
@@ -164,14 +168,12 @@ def reach(
                 f"nothing at {value:.3g}: N and D are tied"
             )
             if not extrapolate:
-                raise InputError(f"{text} (--extrapolate overrides)")
+                raise TooFar(f"{text} (--extrapolate overrides)")
             warnings.append(text)
             continue
         beyond = f"{name}: {key}={value:.3g} is {above:.3g}x beyond the fitted maximum {high:.3g}"
         if above > REFUSED and not extrapolate:
-            raise InputError(
-                f"{beyond}; at most {REFUSED:g}x is answered (--extrapolate overrides)"
-            )
+            raise TooFar(f"{beyond}; at most {REFUSED:g}x is answered (--extrapolate overrides)")
         if above > SILENT:
             warnings.append(beyond)
         if below > SILENT:

@@ -3,19 +3,17 @@ worth.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fits.engine.calibration import calibrated
 from fits.forms.law import Array
 from fits.forms.routed import RoutedJoint
-from fits.predict.recipe import fill
+from fits.predict.answers import fill
+from fits.predict.choice import Choice, number, refits
 from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import PER_PARAM_TOKEN
-from ground.number import Number
 
 EXPERTS = tuple(2**k for k in range(11))  # that are tried
 # The cost of a step: its active products, and the memory that all experts' weights and both Adam
@@ -23,19 +21,7 @@ EXPERTS = tuple(2**k for k in range(11))  # that are tried
 # byte that an H200 sustains on small models (`sweeps.pace.ROOFLINE`)
 BYTES, BALANCE = 28.0, 4e14 / 3e12
 MLP_SHARE = 2 / 3  # of a layer's 12 width^2 parameters
-MOST_REFITS = 200  # of the bootstrap's that an interval is read off
 DOUBLINGS = 60  # of a search for a dense size
-
-
-@dataclass(frozen=True)
-class Choice:
-    """`at`: the run to predict; `numbers`: the experts, and the dense size of equal loss over the
-    active one; `said`: the budget.
-    """
-
-    at: dict[str, Any]
-    numbers: dict[str, Number]
-    said: list[str]
 
 
 def step_cost(experts: Any, share: float, batch_tokens: float) -> Any:
@@ -67,10 +53,10 @@ def choose(found: Sequence[Source], at: Mapping[str, Any], kind: str, level: flo
         return EXPERTS[i], dense_multiple(p, size, float(tokens / costs[i]), EXPERTS[i])
 
     experts, worth = best(source.fit.params)
-    draws = np.array([best(p) for p in _refits(source.fit.replicates)]).reshape(-1, 2).T
+    draws = np.array([best(p) for p in refits(source.fit.replicates)]).reshape(-1, 2).T
     numbers = {
-        "experts": _number(experts, draws[0], source, level),
-        "dense_equivalent": _number(worth, draws[1], source, level),
+        "experts": number(experts, draws[0], source, level),
+        "dense_equivalent": number(worth, draws[1], source, level),
     }
     cost = float(step_cost(experts, share, batch))
     said = [
@@ -112,20 +98,3 @@ def _law(found: Sequence[Source]) -> Source:
         f"experts='auto': needs a law of experts, size and tokens: a fit of {RoutedJoint.name}, or "
         "--fit joint-moe"
     )
-
-
-def _refits(replicates: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
-    """Of the bootstrap, evenly spaced."""
-    count = len(next(iter(replicates.values()), ()))
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_REFITS)).round().astype(int))
-    return [{name: values[i] for name, values in replicates.items()} for i in chosen]
-
-
-def _number(value: float, draws: Array, source: Source, level: float) -> Number:
-    """With the interval of the refits, none where there are none."""
-    assert source.fit is not None
-    if not len(draws):
-        return Number(value, None, None, None, source.label)
-    tails = 50 * (1 - level), 50 * (1 + level)
-    low, high = np.percentile(calibrated(draws, value, source.fit.calibration), tails)
-    return Number(value, min(float(low), value), max(float(high), value), level, source.label)

@@ -81,3 +81,84 @@ def _width(n: Array, per_width: Array | float, leading: Array | float, power: in
             power * leading * w ** (power - 1) + per_width
         )
     return w
+
+
+HEADS = (128, 64, 32, 16, 8, 4, 2)  # entries of a head, the largest that suits the width
+FF = 8 / 3  # feed-forward over width: three matrices of it are the 8 width^2 of LAYER
+DEEPEST = 1024  # layers: more have been trained once (2203.00555), to show that it can be done
+NEAR = 0.1  # of the parameters asked for: a whole shape that is further off is none
+ASIDE = 0.05  # what leaving the width by a factor e is worth, in log parameters
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A shape that can be trained: `params` are all of its parameters, gated feed-forward, tables
+    untied.
+    """
+
+    width: int
+    depth: int
+    head_dim: int
+    ff: int
+    vocab: int
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_dim
+
+    @property
+    def params(self) -> int:
+        layer = 4 * self.width**2 + 3 * self.width * self.ff
+        return self.depth * layer + 2 * self.vocab * self.width
+
+
+def whole(params: float, made: Shape, given: Mapping[str, float] = {}) -> Whole:
+    """The trainable shape nearest to `params` (all of them) and to the width of `made`; `given`:
+    width, depth, head_dim and ff_ratio that are decided. Errors: InputError where none is near.
+    """
+    near, vocab = float(made.width.flat[0]), int(made.vocab.flat[0])
+    head = int(given.get("head_dim", 0))
+    if head and "width" in given and given["width"] % head:
+        raise InputError(f"head_dim={head}: must divide width={given['width']:g}")
+    found = []
+    for width in [int(given["width"])] if "width" in given else _widths(near, head):
+        dim = head or _head(width)
+        if not dim:
+            raise InputError(f"width={width}: must be even, for its heads")
+        grain = 128 if width >= 1024 else 8
+        ff = max(grain, round(given.get("ff_ratio", FF) * width / grain) * grain)
+        layer = 4 * width**2 + 3 * width * ff
+        depth = int(given.get("depth", max(1, round((params - 2 * vocab * width) / layer))))
+        one = Whole(width, depth, dim, ff, vocab)
+        off = abs(float(np.log(one.params / params)))
+        found.append((off + ASIDE * abs(float(np.log(width / near))), off, one))
+    _, off, best = min(found, key=lambda one: one[0])
+    if best.depth > DEEPEST:
+        raise InputError(
+            f"width={best.width}: would take depth {best.depth} for {params:.4g} parameters; at "
+            f"most {DEEPEST}"
+        )
+    if off > np.log1p(NEAR):
+        raise InputError(
+            f"params={params:.4g}: the nearest shape of vocabulary {vocab} (width {best.width}, "
+            f"depth {best.depth}) has {best.params:.4g}; change --params, --vocab, --width or "
+            "--depth"
+        )
+    return best
+
+
+def _widths(near: float, head: int) -> list[int]:
+    """Multiples of the head, within a third of `near`."""
+    grain = head or _head_of(near) * (2 if near >= 512 else 1)  # heads that two devices can share
+    low, high = int(near / 1.33 / grain), int(near * 1.33 / grain) + 1
+    return [grain * k for k in range(max(1, low), high + 1)]
+
+
+def _head_of(width: float) -> int:
+    """128 entries from a width of 1024 on, 64 from 256 on, a quarter of the width below."""
+    return 128 if width >= 1024 else 64 if width >= 256 else max(2, 2 * round(width / 8))
+
+
+def _head(width: int) -> int:
+    """The largest usual head that divides the width and is not above what suits it."""
+    return next((h for h in HEADS if width % h == 0 and h <= max(2, _head_of(width))), 0)

@@ -1,36 +1,22 @@
 """How sparse to train under a budget, by a law of sparse weights, and what it is worth."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from fits.engine.calibration import calibrated
-from fits.forms.law import Array
 from fits.forms.sparse_weights import SparseDensity, SparseWeights
 from fits.optimum.sparsity import Cost, Form, dense_cost, optimal_sparsity, ramp_cost
-from fits.predict.recipe import fill
+from fits.predict.answers import fill
+from fits.predict.choice import Choice, number, refits
 from fits.predict.sources import Source
 from ground import InputError
-from ground.number import Number
 
 COSTS: dict[str, tuple[Cost, str]] = {
     "dense": (dense_cost, "a step costs what the dense parent's does"),
     "nonzero": (ramp_cost, "a step costs in proportion to what is not zero, along a cubic ramp"),
 }
-MOST_REFITS = 200  # of the bootstrap's that an interval is read off
-
-
-@dataclass(frozen=True)
-class Choice:
-    """`at`: the run to predict, its dense parent's params without embeddings; `numbers`: the
-    sparsity, and the dense size of equal loss over the non-zero weights; `said`: the budget.
-    """
-
-    at: dict[str, Any]
-    numbers: dict[str, Number]
-    said: list[str]
 
 
 def choose(
@@ -51,9 +37,9 @@ def choose(
         return s, float(form.multiplier(p, s))
 
     s, multiplier = best(source.fit.params)
-    draws = np.array([best(p) for p in _refits(source.fit.replicates)]).reshape(-1, 2).T
+    draws = np.array([best(p) for p in refits(source.fit.replicates)]).reshape(-1, 2).T
     # of a density none is beyond a share, however far its logs are stretched
-    density = _number(1 - s, 1 - draws[0], source, level)
+    density = number(1 - s, 1 - draws[0], source, level)
     numbers = {
         "sparsity": replace(
             density,
@@ -61,7 +47,7 @@ def choose(
             low=None if density.high is None else max(0.0, 1 - density.high),
             high=None if density.low is None else 1 - density.low,
         ),
-        "dense_equivalent": _number(multiplier, draws[1], source, level),
+        "dense_equivalent": number(multiplier, draws[1], source, level),
     }
     run = {k: v for k, v in at.items() if k not in ("width", "depth")}
     run |= {"params": size / (1 - s), "tokens": tokens / float(by(np.asarray(s))), "sparsity": s}
@@ -78,20 +64,3 @@ def _law(found: Sequence[Source]) -> tuple[Source, Form]:
         "sparsity='auto': needs a law of sparse weights, such as --fit frantar-t5, or a fit of "
         f"{SparseWeights.name} or {SparseDensity.name}"
     )
-
-
-def _refits(replicates: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
-    """Of the bootstrap, evenly spaced."""
-    count = len(next(iter(replicates.values()), ()))
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_REFITS)).round().astype(int))
-    return [{name: values[i] for name, values in replicates.items()} for i in chosen]
-
-
-def _number(value: float, draws: Array, source: Source, level: float) -> Number:
-    """With the interval of the refits, none where there are none."""
-    assert source.fit is not None
-    if not len(draws):
-        return Number(value, None, None, None, source.label)
-    tails = 50 * (1 - level), 50 * (1 + level)
-    low, high = np.percentile(calibrated(draws, value, source.fit.calibration), tails)
-    return Number(value, min(float(low), value), max(float(high), value), level, source.label)

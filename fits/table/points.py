@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from fits.forms.law import Array, Law
 from fits.table.cells import numbers
-from fits.table.rows import EARLIER, Row, Table, counts, names_numbers, require, table_of, told
+from fits.table.rows import (
+    EARLIER,
+    Row,
+    Table,
+    counts,
+    names_numbers,
+    parametrization,
+    require,
+    table_of,
+    told,
+)
 from fits.table.trackers import pooled
 from fits.table.units import RANGES, check_fraction, check_neighbours, check_units
 from ground import InputError
@@ -39,6 +49,7 @@ class Points:
     rows: list[Row] = field(default_factory=list)  # [n]
     source: str = ""
     unit: str = ""  # of the target, where it is not the law's own
+    parametrization: str = ""  # of the rows, where they say one
     log_se: Array | None = (
         None  # [n], of log(target), where it is an optimum that was read off runs
     )
@@ -85,8 +96,9 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
         warnings += _run_warnings(columns, groups["run"])
     unit = table.unit if law.target == "loss" else ""
     return Points(
-        columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source, unit
-    )
+        columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source, unit,
+        parametrization(frame[good]),
+    )  # fmt: skip
 
 
 def _without_embeddings(

@@ -56,6 +56,13 @@ class Table(NamedTuple):
         return counts(self.left)
 
 
+def parametrization(frame: "pd.DataFrame") -> str:
+    """Whose rows these are; "" where they do not say."""
+    if "parametrization" not in frame:
+        return ""
+    return ", ".join(sorted({str(name) for name in frame["parametrization"].dropna()}))
+
+
 def table_of(frame: "pd.DataFrame") -> Table:
     """A table in memory as it is."""
     return Table(frame, names_of(frame), {}, "")

@@ -6,11 +6,35 @@ import json
 import re
 import sys
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from tyro.constructors import PrimitiveConstructorSpec
 
 from ground import InputError
 
 T = TypeVar("T")
+
+
+def amount(text: str) -> float:
+    """A count as people write it: 7B, 1.4T, 1e21, 50,000,000."""
+    from fits.table.cells import number
+
+    found = number(text, "params")
+    if found is None or found != found:
+        raise ValueError(f"{text!r}: must be a number, such as 7B, 1.4T or 1e21")
+    return found
+
+
+Amount = Annotated[
+    float,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=lambda args: amount(args[0]),
+        is_instance=lambda value: isinstance(value, float | int),
+        str_from_instance=lambda value: [f"{value:g}"],
+    ),
+]
 
 
 def parse(kind: type[T], prog: str, args: list[str]) -> T:
@@ -37,6 +61,7 @@ def parse(kind: type[T], prog: str, args: list[str]) -> T:
         text = re.sub(r"\x1b\[[0-9;]*m", "", captured.getvalue())
         words = re.sub(r"[╭╮╰╯│─\s]+", " ", text).strip()
         words = words.replace("Invalid choice invalid choice", "invalid choice")
+        words = re.sub(r"no type matching FLOAT .*?None\)\]: ", "", words)  # of an `Amount`
         words = re.sub(
             r"\.? (For full helptext|Perhaps you meant)", lambda m: f"; {m[1].lower()}", words
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ground import InputError
 from ground.files import writable
+from ground.text import one_of
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
 from scalelab.cli.runs import Runs, say_left_out, table
@@ -117,7 +118,7 @@ def main(args: list[str]) -> int:
         print(USAGE)
         return 0 if args else 2
     if args[0] not in commands:
-        raise InputError(f"command={args[0]!r}: must be one of {', '.join(commands)}")
+        raise InputError(one_of("command", args[0], commands))
     return commands[args[0]](args[1:])
 
 

@@ -65,8 +65,15 @@ def test_a_trajectory_is_fitted_and_asked_at_a_batch(tmp_path: Path, capsys) -> 
     assert main([*asked, "--out", law]) == 0
     target = ["predict", "--params", "1e8", "--params-kind", "no_embed", "--tokens", "2e10"]
     capsys.readouterr()
-    assert main([*target, "--fit", law]) == 2
+    short = [*target[:-1], "2e7"]  # 200x below the runs of any law of the batch
+    assert main([*short, "--fit", law]) == 2
     assert capsys.readouterr().err.strip().endswith("needs batch_tokens; give --batch-tokens")
+    assert main([*target, "--fit", law, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert "published, not measured here" in answer["batch_tokens"]["source"]
+    at = str(answer["batch_tokens"]["value"])
+    assert main([*target, "--fit", law, "--batch-tokens", at, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["loss"] == answer["loss"]
     said = []
     for batch in (1e5, 1e6):
         assert main([*target, "--fit", law, "--batch-tokens", str(batch), "--json"]) == 0

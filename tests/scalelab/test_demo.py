@@ -121,11 +121,14 @@ def test_the_prediction_was_stated_before_its_run_and_is_in_its_result(runs):
     assert answer["error"] == pytest.approx(
         answer["measured"]["loss"] / answer["predicted"]["loss"]["value"] - 1
     )
-    assert {"loss", "lr", "weight_decay", "batch_tokens"} <= answer["recipe"].keys()
-    assert (
-        "published, not measured here"
-        in answer["recipe"]["weight_decay"]["source"] + answer["recipe"]["tau"]["source"]
-    )
+    # of one regime: the steps, the batch and the decay that the LR is for
+    recipe = {name: number["value"] for name, number in answer["recipe"].items()}
+    trained = json.loads(target.read_text())["trial"]
+    assert recipe["steps"] == answer["target"]["steps"] == trained["steps"]
+    assert recipe["batch_tokens"] == trained["batch"] * trained["sequence"]
+    assert recipe["weight_decay"] == 0 and "kept" in answer["recipe"]["weight_decay"]["source"]
+    assert recipe["warmup_steps"] == pytest.approx(trained["warmup_steps"], abs=1)
+    assert "tau" not in recipe and recipe["lr"] == trained["lr"]
     assert (
         "<html" in (alone / "report.html").read_text()
         and (alone / "transfer.png").stat().st_size > 10_000

@@ -43,7 +43,17 @@ def test_without_a_fit_published_laws_answer_and_say_so(capsys):
     [
         (["predict"], "params, tokens"),
         ([*TARGET, "--fit", "nothing"], "nothing"),
-        ([*TARGET, "--export", "megatron"], "megatron"),
+        ([*TARGET, "--export", "gpt-neox"], "gpt-neox"),
+        ([*TARGET, "--flops", "1e21"], "give two of the three"),
+        (["predict", "--params", "7", "--tokens", "140B"], "7 billion is written 7B"),
+        (["predict", "--params", "7x", "--tokens", "140B"], "must be a number, such as 7B"),
+        (["predict", "--params", "1e14", "--tokens", "1T"], "--extrapolate"),
+        (["predict", "--params", "1B", "--tokens", "20B", "--width", "64"], "would take depth"),
+        (["predict", "--params", "20k", "--tokens", "20B"], "vocabulary 50304"),
+        (["predict", "--hours", "5", "--params", "1B", "--gpus", "8"], "device=''"),
+        (["predict", "--hours", "5", "--params", "1B", "--device", "h200"], "gpus=None"),
+        ([*TARGET, "--overtrain", "2"], "overtrain=2"),
+        ([*TARGET, "--fit", "pyproject.toml"], "scalelab fit pyproject.toml --law auto --out"),
         ([*TARGET, "--params-kind", "half"], "params-kind"),
         (["predict", "--params", "7e9", "--tokens", "1e14"], "--extrapolate"),
         (["predict", "--params", "-7e9", "--tokens", "1e11"], "params=-7e+09"),
@@ -78,9 +88,13 @@ def test_a_table_of_targets(tmp_path, capsys):
     assert "tokens='many' in row 1" in capsys.readouterr().err
 
 
-def test_export_and_saved_recipe(tmp_path, capsys):
-    assert main([*TARGET, "--export", "maxtext", "--out", str(tmp_path / "recipe.json")]) == 0
-    assert "learning_rate: " in capsys.readouterr().out
+def test_out_holds_what_was_asked_for(tmp_path, capsys):
+    assert main([*TARGET, "--export", "maxtext"]) == 0
+    printed = capsys.readouterr().out
+    assert "learning_rate: " in printed
+    assert main([*TARGET, "--export", "maxtext", "--out", str(tmp_path / "run.yml")]) == 0
+    assert (tmp_path / "run.yml").read_text() == printed and "run.yml" in capsys.readouterr().out
+    assert main([*TARGET, "--out", str(tmp_path / "recipe.json")]) == 0
     assert json.loads((tmp_path / "recipe.json").read_text())["numbers"]["lr"]["value"] > 0
 
 
@@ -134,6 +148,13 @@ def test_a_measured_column_stays_and_the_prediction_stands_beside_it(tmp_path):
     assert "batch_tokens" in row and "batch_tokens_predicted" not in row
 
 
+def test_a_slip_of_unit_in_a_table_of_targets(tmp_path, capsys):
+    (tmp_path / "at.csv").write_text("params,tokens\n1e9,2e10\n7,1.4e11\n")
+    args = ["predict", "--at", str(tmp_path / "at.csv"), "--out", str(tmp_path / "o.csv")]
+    assert main(args) == 2
+    assert "7 billion is written 7B" in capsys.readouterr().err
+
+
 def test_a_blank_target_is_one_line_with_its_row(tmp_path, capsys):
     (tmp_path / "at.csv").write_text("params,tokens\n1e9,2e10\n1e9,\n")
     args = ["predict", "--at", str(tmp_path / "at.csv"), "--out", str(tmp_path / "o.csv")]
@@ -151,7 +172,8 @@ def test_a_budget_and_a_loss_to_reach(capsys):
     assert main([*args, "--loss", "1.8", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["critical_batch"]["value"] == pytest.approx(2e8 / 1.8 ** (1 / 0.21), rel=1e-3)
-    assert main(["predict", "--flops", "1e21", "--params", "1e9"]) == 2
+    assert main(["predict", "--flops", "1e21", "--params", "1e9", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["target"]["tokens"] == pytest.approx(1e12 / 6)
 
 
 def test_the_best_sparsity_of_a_budget(capsys):

@@ -5,6 +5,7 @@ each, how far it is, its table.
 import importlib
 
 from ground import InputError
+from ground.text import one_of
 
 COMMANDS = {
     "plan": (
@@ -33,5 +34,5 @@ def main(args: list[str]) -> int:
         print(usage())
         return 0 if args else 2
     if args[0] not in COMMANDS:
-        raise InputError(f"command={args[0]!r}: must be one of {', '.join(COMMANDS)}")
+        raise InputError(one_of("command", args[0], COMMANDS))
     return int(importlib.import_module(COMMANDS[args[0]][0]).main(args[1:]))

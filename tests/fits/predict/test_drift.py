@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from fits.optimum import basin, transfer
-from fits.predict.sources import ask, from_check
+from fits.predict.ask import ask
+from fits.predict.sources import from_check
 
 ROOT = Path(__file__).parents[3]
 GRID = np.arange(-5.0, 3.0)

@@ -10,9 +10,10 @@ from fits.fit import fit
 from fits.forms.loss import optimum
 from fits.optimum import transfer
 from fits.predict import published
+from fits.predict.ask import ask
 from fits.predict.budget import compute_optimal
 from fits.predict.recipe import recipe
-from fits.predict.sources import Source, ask, from_check, from_fit, sources
+from fits.predict.sources import Source, from_check, from_fit, sources
 from ground import InputError
 from tests.fits.table import made
 
@@ -60,11 +61,11 @@ def sweep(optimum_of, cells, seed):
 
 def test_checks_over_width_and_steps_give_one_rate_for_a_target():
     """Widths at 1,000 steps and lengths at width 64; the target is 8x the width and 16x the steps.
-    Each check alone misses the other's drift.
+    Each check alone misses the other's drift, which is not the published one.
     """
 
     def lr(width, steps):
-        return 2.0**-8 * (width / 64) ** -0.4 * (steps / 1000) ** -0.25
+        return 2.0**-8 * (width / 64) ** -0.4 * (steps / 1000) ** 0.25
 
     wide = sweep(lr, [(w, 1000) for w in (64, 128, 256, 512)], 0)
     long = sweep(lr, [(64, s) for s in (500, 1000, 4000, 16000)], 1)

@@ -10,9 +10,10 @@ import pytest
 
 from fits.evaluate import evaluate
 from fits.fit import fit
+from fits.predict.ask import ask
 from fits.predict.recipe import load_recipe, recipe, rows
 from fits.predict.shape import shape
-from fits.predict.sources import MARK, ask, from_check, from_fit, sources
+from fits.predict.sources import MARK, from_check, from_fit, sources
 from fits.record import Fit
 from fits.table.points import Points
 from ground import InputError
@@ -73,7 +74,7 @@ def test_each_law_is_given_the_n_it_was_made_for():
     assert given["powerlines-tau"] == 7e9
     assert given["steplaw-lr"] == pytest.approx(7e9 - 2 * 50304 * made.target["width"])
     assert given["porian-lr"] == pytest.approx(7e9 - 50304 * made.target["width"])
-    assert made.disagreement["lr"]["ratio"] > 1.05 and set(made.disagreement["lr"]["laws"]) == {
+    assert made.disagreement["lr"]["ratio"] > 1 and set(made.disagreement["lr"]["laws"]) == {
         "steplaw-lr",
         "porian-lr",
     }
@@ -106,7 +107,12 @@ def test_weight_decay_steps_and_warmup_follow():
     assert n["weight_decay"] == pytest.approx(n["batch_tokens"] / (n["tau"] * 1.4e12))
     assert n["weight_decay_coupled"] == pytest.approx(n["weight_decay"] / n["lr"])
     assert n["steps"] == pytest.approx(1.4e12 / n["batch_tokens"], abs=1)
-    assert n["warmup_tokens"] == 375e6
+    # 375M tokens are 75 steps of this batch: too few
+    assert n["warmup_steps"] == 2000 and n["warmup_tokens"] == 2000 * n["batch_tokens"]
+    small = published("steplaw", at={**TARGET, "tokens": 4e9}).numbers
+    assert small["warmup_tokens"].value == 375e6 and small["warmup_steps"].value > 2000
+    short = published("steplaw", at={"params": 6e7, "tokens": 1.2e9}).numbers
+    assert short["warmup_tokens"].value == pytest.approx(1.2e8)  # a tenth of the run
     decided = published("powerlines", at={**TARGET, "batch_tokens": 4e6}).numbers
     assert decided["batch_tokens"].source == "given" and decided["steps"].value == 350000
     assert any("powerlines-batch" in w for w in sources(["powerlines"])[1])
@@ -309,6 +315,15 @@ def test_a_batch_far_from_the_one_that_a_published_lr_goes_with_is_said(factor):
         "steplaw-lr" in said[0] and f"factor {max(factor, 1 / factor):.3g} " in said[0]
     )
     assert not any("goes with the batch" in w for w in recipe(sources(["steplaw"])[0], at).warnings)
+
+
+def test_a_law_of_something_else_stands_beside_the_recipe():
+    params = from_fit(Fit("params-compute", {"c": 0.1, "flops": 0.5},
+                          {"name": "log-mse", "delta": None, "value": 0.0}, 9,
+                          range={"flops": [1e17, 1e19]}), "isoflop.json")  # fmt: skip
+    made = recipe([params], {"params": 1e8, "tokens": 1e10, "vocab": 256})
+    assert list(made.numbers) == ["warmup_tokens", "params"]
+    assert made.numbers["params"].source == "isoflop.json"
 
 
 def test_an_unstated_n_is_said():
