@@ -11,7 +11,7 @@ UNIVERSAL = 0.5  # |correlation| with some neuron of the other model above which
 
 def _centred(x_NF: jax.Array) -> jax.Array:
     x_NF = x_NF.astype(jnp.float32)
-    return x_NF - x_NF.mean(0)
+    return x_NF - x_NF.mean(0, keepdims=True)
 
 
 def cka(x_NF: jax.Array, y_NG: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ COMMANDS = {
     ),
     "check": (
         "scalelab.cli.check",
-        "coords | transfer: a verdict with numbers, a plot, exit code 1 on failure",
+        "coords | transfer | neurons | layers: a verdict with numbers, or what a model is made of",
     ),
     "sweep": ("scalelab.cli.sweep", "plan | run | status | export a study"),
     "data": ("scalelab.cli.data", "prepare: text to token shards"),

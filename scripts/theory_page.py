@@ -9,9 +9,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from ground.claims import slope
 from ground.files import replace
 from scalelab.__main__ import main as command
 from scalelab.cli.theory import models
+from scripts.tuning_free import regrets
 
 RESULTS, PAGE = Path("results/theory"), Path("docs/theory.md")
 HEAD = """# The theory bench
@@ -24,6 +29,28 @@ negative control, or what a source states and is not so here.
 
 This page is made by `python -m scripts.theory_page` from [results/theory](../results/theory);
 {seconds:.0f} s for all models beside other work.
+"""
+EFFECTIVE = """## Effective theory of transformers
+
+`scalelab check coords --theory` (2304.02034): theory over measured, layer by layer, of the stream's
+rms and of the norms of the gradients of `o` and `down`, on the real model before training; within
+10 % where the verdict is pass.
+
+| | part | by layer |
+|---|---|---|
+"""
+FROZEN = """## Frozen parameters
+
+`scalelab sweep run frozen` (2109.11928, of which the abstract was read: the loss depends on the
+number of trained parameters alone): muP models whose matrices inside the stack never move, beside
+trained ones; the best loss over LRs, at 307k tokens.
+
+"""
+REGRET = """## Rules that tune nothing
+
+`scalelab sweep run tuning_free`, then `python -m scripts.tuning_free`: loss above AdamW tuned in
+the cell, in per cent. "fixed": one LR for all cells, the best on the others.
+
 """
 ESTIMATORS = """## Estimators against the models
 
@@ -68,10 +95,55 @@ def estimators(found: dict[str, Any]) -> str:
     return ESTIMATORS.format(tables=found["tables"]) + "\n".join(rows) + "\n"
 
 
+def frozen(runs: pd.DataFrame) -> str:
+    """The best loss of each shape of `sweeps/studies/frozen.py`, and exponents over the parameters
+    that train and over all.
+    """
+    runs = runs.assign(
+        trained=np.where(
+            runs["parametrization"] == "frozen", runs["params"] - runs["params_no_embed"],
+            runs["params"],
+        )
+    )  # fmt: skip
+    best = runs.loc[runs.groupby(["parametrization", "depth", "width"])["loss"].idxmin()]
+    rows = []
+    for (name, depth), part in best.groupby(["parametrization", "depth"]):
+        losses = " | ".join(f"{loss:.4f}" for loss in part["loss"])
+        over = " | ".join(f"{slope(part[c], part['loss']):.3f}" for c in ("trained", "params"))
+        rows.append(f"| {name}, depth {depth} | {losses} | {over} |")
+    widths = " | ".join(f"width {w}" for w in sorted(best["width"].unique()))
+    rule = "|---" * (3 + best["width"].nunique()) + "|"
+    head = f"| | {widths} | exponent over trained | over all |\n{rule}\n"
+    return FROZEN + head + "\n".join(rows) + "\n"
+
+
+def regret(found: dict[str, dict[str, float]]) -> str:
+    cells = list(next(iter(found.values())))
+    head = f"| rule | {' | '.join(cells)} |\n{'|---' * (1 + len(cells))}|\n"
+    rows = [
+        f"| {rule} | {' | '.join(f'{100 * row[c]:.2f}' for c in cells)} |"
+        for rule, row in found.items()
+    ]
+    return REGRET + head + "\n".join(rows) + "\n"
+
+
+def effective(found: dict[str, Any]) -> str:
+    rows = [
+        f"| {c['parametrization']}, width {c['width']} | {part} | "
+        f"{', '.join(f'{r:.3f}' for r in row)} |"
+        for c in found["checks"]
+        for part, row in c["theory"].items()
+    ]
+    return EFFECTIVE + "\n".join(rows) + "\n"
+
+
 def page() -> str:
     found = [json.loads((RESULTS / f"{name}.json").read_text()) for name in models()]
     seconds = sum(one["seconds"] for one in found)
     parts = [HEAD.format(seconds=seconds), *map(section, found)]
+    parts.append(effective(json.loads((RESULTS / "effective-theory.json").read_text())))
+    parts.append(frozen(pd.read_parquet(RESULTS / "frozen.parquet")))
+    parts.append(regret(regrets(pd.read_parquet(RESULTS / "tuning_free.parquet"))))
     parts.append(estimators(json.loads((RESULTS / "estimators.json").read_text())))
     return "\n".join(parts)
 

@@ -4,21 +4,16 @@ the correlation map and gradients that keep their size, in random networks too.
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ground.claims import Claim, Model, Outcome, Panel
-from lab.theory.mean_field import Activation, Edge, correlation, edge, edge_at, network
+from lab.theory.mean_field import Activation, Edge, correlation, edge, edge_at, network, of
 
 SIGMA_B = 0.2
 NEAR = 1e-3  # 1 - c at which the slope at c = 1 is taken
 WIDTH, DEPTH = 512, 16
-SMOOTH: Mapping[str, Activation] = {
-    "tanh": jnp.tanh,
-    "swish": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-}
+SMOOTH: Mapping[str, Activation] = {"tanh": jnp.tanh, "silu": of("silu"), "gelu": of("gelu")}
 
 
 def exponents() -> dict[str, float]:
@@ -45,7 +40,7 @@ def simulate(phi: Activation, at: Edge, rng: np.random.Generator) -> tuple[float
 
 def run() -> Outcome:
     known, curves = exponents(), {}
-    relu = edge(jax.nn.relu, 1.0)
+    relu = edge(of("relu"), 1.0)
     claims = [
         Claim("relu: sigma_w^2", known["relu sigma_w^2"], relu.sigma_w**2, 1e-3),
         Claim("relu: sigma_b", known["relu sigma_b"], relu.sigma_b, 0.01),

@@ -24,17 +24,14 @@ from lab.parametrization import numbers, scales
 from lab.program import program_of, shape_of
 from lab.records import Trial
 from lab.shape import TENSORS, axis_sizes, gated
-from lab.theory.mean_field import Activation
+from lab.theory.mean_field import Activation, of
 
 Array = NDArray[np.float64]
 SAMPLES = 200  # heads that are drawn
 TOLERANCE = 0.1
 PARTS = ("stream", "attention gradient", "mlp gradient")
-GATES: Mapping[str, Activation] = {
-    "swiglu": jax.nn.silu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "squared_relu": lambda x: jax.nn.relu(x) ** 2,
-}
+# whose entries are not functions of one entry, or of a gate and what goes up as in dReLU
+OTHER = ("polynorm", "topk", "drelu")
 _CORRELATIONS = np.linspace(-1, 1, 81)
 
 
@@ -111,14 +108,14 @@ def predicted(trial: Trial, seed: int = 0) -> Theory:
     """The theory of a trial's model on random tokens. Errors: InputError for unit-scaled ops, gains
     aside, and qk_norm, which this theory does not have.
     """
-    if scales(trial).unit or trial.qk_norm or trial.activation not in GATES:
+    if scales(trial).unit or trial.qk_norm or trial.activation in OTHER:
         raise InputError(
             f"parametrization={trial.parametrization!r}: the effective theory is that of plain ops "
-            f"without qk_norm, with an activation of {', '.join(GATES)}"
+            f"without qk_norm, with any activation but {', '.join(OTHER)}"
         )
     rng, c, s = np.random.default_rng(seed), strengths(trial), scales(trial)
     T, n = trial.sequence, trial.width
-    gate = overlaps(GATES[trial.activation], c["gate" if gated(trial.activation) else "up"])
+    gate = overlaps(of(trial.activation), c["gate" if gated(trial.activation) else "up"])
     k_TT = c["embed"] * (np.eye(T) + (1 - np.eye(T)) / trial.vocab)
     streams, passed = [], []
     for layer in range(trial.depth):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from ground import InputError
+from lab.activate import FORMULAS, start
 
 Array = NDArray[np.float64]
 Activation = Callable[[jax.Array], jax.Array]
@@ -32,6 +33,11 @@ class Edge(NamedTuple):
     sigma_w: float
     sigma_b: float
     variance: float
+
+
+def of(name: str) -> Activation:
+    """A row of the lab's table of activations, as it starts; of a gated one its gate."""
+    return lambda x: FORMULAS[name](x, start(name))
 
 
 def apply(phi: Activation, x: Array) -> Array:

@@ -1,5 +1,6 @@
-"""scalelab check coords | transfer | neurons: is a parametrization what it says, does its optimum
-stay (exit code 1 when not as expected), and which neurons does a model use.
+"""scalelab check coords | transfer | neurons | layers: is a parametrization what it says, does its
+optimum stay (exit code 1 when not as expected), which neurons does a model use, and what are its
+layers worth.
 """
 
 from __future__ import annotations
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
 VERDICTS = ("pass", "fail", "not shown")
 THEORY_DEPTH = 6  # layers at least, so that a branch's share is seen to add up
-USAGE = """usage: scalelab check coords | transfer | neurons ...
+USAGE = """usage: scalelab check coords | transfer | neurons | layers ...
 
   coords    on the real transformer: does each part keep its size, and its change, as it grows
   transfer  on a sweep, which it reads or runs: does the best learning rate stay where it is
   neurons   on a checkpoint: which of the MLP's neurons are at work, and how many the model needs
+  layers    on a checkpoint: what each layer is worth, how far it came, and what passes through it
 
 scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from
 --expect NAME=pass|fail (default pass); so it is when a check shows neither."""
@@ -113,7 +115,7 @@ class Transfer(Runs):
 
 
 def main(args: list[str]) -> int:
-    commands = {"coords": coords, "transfer": transfer, "neurons": neurons}
+    commands = {"coords": coords, "transfer": transfer, "neurons": neurons, "layers": layers}
     if not args or args[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if args else 2
@@ -126,6 +128,12 @@ def neurons(args: list[str]) -> int:
     from scalelab.cli import check_neurons
 
     return check_neurons.main(args)
+
+
+def layers(args: list[str]) -> int:
+    from scalelab.cli import check_layers
+
+    return check_layers.main(args)
 
 
 def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:

@@ -50,7 +50,7 @@ def main(args: list[str]) -> int:
     return 0
 
 
-def saved(trial: Trial, corpus: Corpus, options: Neurons) -> tuple[int, Watch]:
+def saved(trial: Trial, corpus: Corpus, options: Train) -> tuple[int, Watch]:
     """The step of the trial's newest checkpoint, and its model."""
     import jax.numpy as jnp
 

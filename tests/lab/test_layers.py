@@ -28,7 +28,7 @@ def trained():
 
     @jax.jit
     def loss(params):
-        return model.loss(program.shape, params, tokens_BS, inputs.numbers)
+        return model.loss(program.shape, params, tokens_BS, inputs.numbers)[0]
 
     return loss, state.params, first.params
 

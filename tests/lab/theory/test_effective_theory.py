@@ -10,6 +10,7 @@ from ground import InputError
 from lab import measure
 from lab.theory import effective_theory
 from lab.theory.effective_theory import TOLERANCE, errors, heads, overlaps
+from lab.theory.mean_field import of
 
 
 def trial(**changes):
@@ -29,7 +30,7 @@ def test_stream_and_gradients_of_every_layer_are_the_theorys():
 
 
 def test_overlaps_of_relu_squared_are_closed():
-    value, slope = overlaps(effective_theory.GATES["squared_relu"], 1.0)
+    value, slope = overlaps(of("squared_relu"), 1.0)
     assert value(np.array([1.0]))[0] == pytest.approx(1.5, rel=0.01)
     assert slope(np.array([1.0]))[0] == pytest.approx(2.0, rel=0.01)
     value, _ = overlaps(lambda z: z, 2.0)
