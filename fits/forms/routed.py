@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 from fits.forms.law import Array, Columns, Law, Parameter
 from fits.forms.sparse_weights import _power
@@ -190,6 +189,8 @@ class RoutedJoint(Law):
         for each pair (E_start, E_max) of a grid. Exponents that do not move with E: gamma = zeta
         = 0. The best STARTS by what they leave.
         """
+        from scipy.optimize import nnls  # here: the command starts without SciPy
+
         experts, group = np.unique(x["experts"], return_inverse=True)
         mine, root = group == np.arange(len(experts))[:, None], np.sqrt(weight) / y
         rows = []
