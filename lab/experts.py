@@ -109,7 +109,7 @@ def _by_tokens(
     factor = shape.capacity_factor
     rows = capacity(N, K, E, factor) if factor else routing.block_rows(N * K, E, shape.width)
     routes = routing.token_choice(choice, load_E, rows, factor > 0)
-    choices = jnp.sum(load_E).astype(jnp.float32)
+    choices = jnp.maximum(jnp.sum(load_E), 1).astype(jnp.float32)
     over_E = load_E * (E / choices)
     if share_NE is not None and penalty is not None:
         penalty = penalty + m.numbers["balance_loss"] * jnp.sum(over_E * jnp.mean(share_NE, 0))

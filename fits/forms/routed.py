@@ -189,7 +189,7 @@ class RoutedJoint(Law):
         for each pair (E_start, E_max) of a grid. Exponents that do not move with E: gamma = zeta
         = 0. The best STARTS by what they leave.
         """
-        from scipy.optimize import nnls  # here: `scalelab predict` starts without SciPy
+        from scipy.optimize import nnls  # here: the command starts without SciPy
 
         experts, group = np.unique(x["experts"], return_inverse=True)
         mine, root = group == np.arange(len(experts))[:, None], np.sqrt(weight) / y
