@@ -107,7 +107,7 @@ def memory(alpha: float = 1.5) -> Surface:
         at = zip(params, tokens, strict=True)
         return np.array([memories.trained(p, round(d), round(t), rng) for d, t in at])
 
-    rng, d, t = np.random.default_rng(0), np.geomspace(32, 8192, 8), np.geomspace(5, 5e4, 8)
+    rng, d, t = np.random.default_rng(0), np.geomspace(16, 4096, 8), np.geomspace(2, 2e4, 8)
     each = np.repeat(d, len(t)), np.tile(t, len(d))
     mean = np.mean([draws(*each, rng) for _ in range(8)], axis=0).reshape(len(d), len(t))
     spline = RectBivariateSpline(np.log(d), np.log(t), np.log(mean))
@@ -116,7 +116,7 @@ def memory(alpha: float = 1.5) -> Surface:
         return np.exp(spline(np.log(params), np.log(tokens), grid=False))
 
     return Surface(
-        "memories", loss, (64, 2048), (10, 5000), shares(-known["dimension"], -known["samples"]),
+        "memories", loss, (32, 512), (5, 2000), shares(-known["dimension"], -known["samples"]),
         citation=memories.MODEL.citation, draws=draws,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ class Theory:
     """models, or all"""
     estimators: bool = False
     """Hold loss laws and isoFLOP profiles against surfaces whose exponents are known."""
-    tables: int = 24
+    tables: int = 16
     """Tables of runs of each surface, for --estimators."""
     workers: int = 2
     """Processes, for --estimators."""
