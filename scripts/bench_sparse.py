@@ -27,6 +27,8 @@ SHAPES = (shape("8192,256,6,768,32x512"), shape("8192,256,6,768,128x512"))
 TINY = (shape("256,64,2,128,4x64"),)
 CASES: dict[str, dict[str, Any]] = {
     DENSE: {},
+    "pruned": {"pruning": "gradual", "sparsity": 0.75},
+    "static masks": {"pruning": "static", "sparsity": 0.75},
     "experts 1": {"experts": 1},
     "experts 16": {"experts": 16},
     "experts 64": {"experts": 64},

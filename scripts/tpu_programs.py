@@ -33,7 +33,7 @@ TOKENS = (1 << 27, 1 << 19)  # of the corpus: training, validation
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 V5E_BYTES = 16e9  # of a chip's memory
 SMALL = {"width": 256, "depth": 4, "ff": 768, "batch": 64}
-LARGE = {"width": 1024, "depth": 8, "ff": 3072, "batch": 256}
+LARGE = {"width": 1024, "depth": 2, "ff": 3072, "batch": 256}
 # (name, topology, layout of the mesh, trials, fields)
 PROGRAMS: tuple[tuple[str, str, dict[str, int], int, dict[str, Any]], ...] = (
     ("cohort of 8", "v5e:2x4", {"trial": 8}, 8, SMALL),
