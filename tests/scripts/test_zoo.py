@@ -18,7 +18,7 @@ def test_each_activation_trains_about_as_well_as_gelu(parametrization):
     found = RUN[parametrization]
     assert set(found) == set(TABLE) and RUN["steps"] == zoo.STEPS
     far = {name: row["over_gelu"] for name, row in found.items() if row["over_gelu"] > zoo.CLOSE}
-    assert set(far) == set(zoo.FAR[parametrization])
+    assert not far
 
 
 def test_relu_grows_lazy_at_both_widths():
