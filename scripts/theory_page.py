@@ -73,7 +73,8 @@ def section(found: dict[str, Any]) -> str:
         f"{c['measured']:.4g} | {c['within']:.4g} | {verdict(c)} |"
         for c in found["claims"]
     ]
-    title = f"## {found['name']}\n\n{found['about'].capitalize()} ({found['citation']}).\n\n"
+    about = found["about"][0].upper() + found["about"][1:]
+    title = f"## {found['name']}\n\n{about} ({found['citation']}).\n\n"
     plot = f"\n\n![{found['name']}](../results/theory/{found['name']}.png)\n"
     doubt = f"\nDoubt: {found['doubt']}\n" if found["doubt"] else ""
     return title + head + "\n".join(rows) + plot + doubt

@@ -68,18 +68,18 @@ def rows(watch: Watch) -> list[dict[str, float]]:
     start = train.start(watch.program, watch.inputs).params
 
     @jax.jit
-    def worth(params: Any) -> Any:
-        loss = lambda p: watch.each(lambda tokens_BS: _loss(watch, p, tokens_BS))  # noqa: E731
-        return {
-            "usage": layers.usage(loss, params),
-            "criticality": layers.criticality(loss, params, start),
-        }
+    def loss(params: Any) -> Any:
+        return watch.each(lambda tokens_BS: _loss(watch, params, tokens_BS))
 
     @jax.jit
-    def shape(params: Any) -> Any:
+    def passes(params: Any) -> Any:
         return _passes(watch, params, start, watch.tokens(jnp.asarray(0), watch.batch))
 
-    columns = {**worth(watch.params), **shape(watch.params)}
+    columns = {
+        "usage": layers.usage(loss, watch.params),
+        "criticality": layers.criticality(loss, watch.params, start),
+        **passes(watch.params),
+    }
     depth = watch.program.shape.depth
     return [{name: float(columns[name][i]) for name in COLUMNS} for i in range(depth)]
 

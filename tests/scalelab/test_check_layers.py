@@ -34,7 +34,7 @@ def test_each_layer_of_a_checkpoint_has_its_numbers(check, capsys):
     )
     assert command("--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["run_id"] == trial.run_id and 0 < found["step"] < 40
+    assert found["run_id"] == trial.run_id and 0 < found["step"] <= 40
     assert len(found["layers"]) == 2
     for row in found["layers"]:
         assert row.keys() == COLUMNS.keys()
