@@ -141,7 +141,7 @@ def _survivors(score: jax.Array, n: int, m: int) -> jax.Array:
     """True at the n largest of each m along the in axis; of equal ones the first."""
     groups = score.reshape(*score.shape[:-2], -1, m, score.shape[-1])
     mine, other = groups[..., :, None, :], groups[..., None, :, :]
-    before = np.tri(m, k=-1, dtype=bool)[..., None]
+    before = np.tri(m, k=-1, dtype=bool).reshape(*(1,) * (groups.ndim - 2), m, m, 1)
     rank = ((other > mine) | ((other == mine) & before)).sum(-2)
     return (rank < n).reshape(score.shape)
 

@@ -156,7 +156,10 @@ def quantities(said: Asked, given: Mapping[str, str]) -> dict[str, Values]:
     if "batch_tokens" in columns:
         batch = columns["batch_tokens"]
         if {"batch_tokens", "steps"} & given.keys():
-            out["batch_tokens"] = (batch, unknown, unknown, given.get("batch_tokens", "given"))
+            label, ends = given.get("batch_tokens", "given"), (unknown, unknown)
+            if label != "given" and "batch_tokens" in out:  # moved a little: the law's interval
+                ends = out["batch_tokens"][1:3]
+            out["batch_tokens"] = (batch, *ends, label)
         out["steps"] = _steps(tokens, out["batch_tokens"])
         if "tau" not in out and lr is not None and (kept := regime.kept_decay(lr, columns)):
             out[kept[0]] = (kept[1], unknown, unknown, f"of the runs of {lr.name}, kept")

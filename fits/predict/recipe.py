@@ -98,7 +98,8 @@ def recipe(
         said = ask_all(found, {**at, "batch_tokens": run.batch_tokens}, kind, extrapolate, level)
         said = copied(said, answers={"batch_tokens": wanted, **said.answers})
         run, near = _planned(said, at, devices, micro_batch), wanted[0].source.name
-        given["batch_tokens"] = f"what {run.devices} devices can share, nearest to {near}"
+        shared_by = f"{run.devices} device{'s' * (run.devices > 1)}"
+        given["batch_tokens"] = f"what {shared_by} can share, nearest to {near}"
     lr = first(said.answers, "lr")
     values = quantities(said, given)
     numbers = {name: _number(one, level) for name, one in values.items()}

@@ -15,10 +15,12 @@ COMMON: dict[str, Any] = {"parametrization": "u-mup", "sequence": 256, "precisio
 FIELDS = ("width", "depth", "head_dim", "ff", "batch", "steps", "warmup_steps", "lr", "tau")
 
 
-def study(corpus: str, vocab: int, plan: str, runs: Sequence[str] = ()) -> Study:
+def study(corpus: str, vocab: int, plan: str = "", runs: Sequence[str] = ()) -> Study:
     """The runs of the file `plan`; where any are named, those alone. Each has a name, the trial's
     fields and its seeds.
     """
+    if not plan:
+        raise InputError("plan='': give the file that scripts/forecast.py wrote")
     found = json.loads(Path(plan).read_text())["runs"]
     names = list(dict.fromkeys(run["name"] for run in found))
     for name in runs:

@@ -47,7 +47,7 @@ def chosen(t, params, x_ND):
     """(whether taken, gate) of every expert for every token, (N, E), by ranks."""
     E, K = t.experts, t.experts_per_token
     if t.router == "hash":
-        taken = TOKENS.reshape(-1, 1) % E == jnp.arange(E)
+        taken = TOKENS.reshape(-1, 1) % E == jnp.arange(E)[None]
         return taken, taken.astype(float)
     logits = x_ND @ params["router"] * rules(t)["router"].multiplier
     if t.router == "sigmoid":

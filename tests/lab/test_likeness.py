@@ -13,7 +13,7 @@ def normal(seed, *shape):
 
 
 def test_cka_of_a_rotation_is_one():
-    x = normal(0, 400, 12) * jnp.arange(1, 13)
+    x = normal(0, 400, 12) * jnp.arange(1, 13)[None]
     q, _ = jnp.linalg.qr(normal(1, 12, 12))
     assert cka(x, x @ q) == pytest.approx(1, abs=1e-5)
     assert cka(x, 3 * x @ q + 7) == pytest.approx(1, abs=1e-5)
@@ -21,7 +21,7 @@ def test_cka_of_a_rotation_is_one():
 
 def test_cka_of_another_scale_a_column_and_of_noise_is_less():
     x = normal(0, 2000, 12)
-    assert cka(x, x * jnp.arange(1, 13)) < 0.9
+    assert cka(x, x * jnp.arange(1, 13)[None]) < 0.9
     assert cka(x, normal(1, 2000, 12)) < 0.02
 
 

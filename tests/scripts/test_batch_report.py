@@ -85,7 +85,7 @@ def test_from_trials_to_fits_tables_plots_and_a_prediction(trials, monkeypatch, 
     assert main(["predict", *target, *fits, "--fit", "steplaw", "--extrapolate", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     for name, source in (("batch_tokens", "batch.json"), ("lr", "lr.json")):
-        assert said[name]["source"] == source and said[name]["low"] < said[name]["high"]
+        assert source in said[name]["source"] and said[name]["low"] < said[name]["high"]
     assert said["steps"]["low"] < said["steps"]["high"]
     assert {law["name"] for law in said["laws"]} >= {"steplaw-batch", "steplaw-lr"}
 

@@ -1,5 +1,6 @@
 """Spaces: what each combinator makes, and that a seed decides what is random."""
 
+import json
 import math
 import os
 import time
@@ -277,12 +278,26 @@ def test_a_users_bad_file_is_one_clear_line(tmp_path: Path, text: str, message: 
         studies.load(str(tmp_path / "mine.py"), "0" * 64, 16)
 
 
+PLANNED = {
+    "name": "ladder", "width": 32, "depth": 1, "head_dim": 32, "ff": 96, "batch": 2, "steps": 4,
+    "warmup_steps": 1, "lr": 1.0, "tau": 0.5, "seeds": [0, 1],
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", studies.names())
-def test_every_built_in_study_loads(name: str) -> None:
-    """One asks for what was predicted, and says so."""
-    told = {"batch_tokens": 65536, "lr": 1.0} if name == "batch_target" else {}
+def test_every_built_in_study_loads(name: str, tmp_path: Path) -> None:
+    """Two ask for what was predicted, and say so."""
+    (tmp_path / "plan.json").write_text(json.dumps({"runs": [PLANNED]}))
+    asks = {
+        "batch_target": ({"batch_tokens": 65536, "lr": 1.0}, "give the saved prediction, or batch"),
+        "forecast": (
+            {"plan": str(tmp_path / "plan.json")},
+            "give the file that scripts/forecast.py wrote",
+        ),
+    }
+    told, match = asks.get(name, ({}, ""))
     if told:
-        with pytest.raises(InputError, match="give the saved prediction, or batch_tokens and lr"):
+        with pytest.raises(InputError, match=match):
             studies.load(name, "0" * 64, 256)
     study = studies.load(name, "0" * 64, 256, **told)
     assert (
