@@ -52,6 +52,7 @@ def settings(folder: Path) -> dict[str, str]:
         "TPU_LIBRARY_PATH": str(folder / "libtpu" / "libtpu.so"),
         "TPU_SKIP_MDS_QUERY": "1",
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",  # libtpu ends at a flag that it does not know
     }
 
 

@@ -310,7 +310,9 @@ def test_a_bias_moves_against_the_load_and_evens_it():
     step_E = moved["layers"]["000"]["router_bias"]
     np.testing.assert_allclose(step_E, -0.01 * np.sign(over_E), rtol=1e-6)
 
-    score_NE = jax.nn.softmax(jax.random.normal(jax.random.key(0), (512, 8)) + jnp.arange(8) / 4)
+    score_NE = jax.nn.softmax(
+        jax.random.normal(jax.random.key(0), (512, 8)) + jnp.arange(8)[None] / 4
+    )
     loads = jax.jit(lambda b: routing.load(routing.choose("softmax", score_NE, 1, b), 8))
     bias_E, first = jnp.zeros(8), loads(jnp.zeros(8))
     for _ in range(100):
