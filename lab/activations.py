@@ -10,6 +10,9 @@ that is used at 0 where there is none.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# fields: weights of terms of the MLP's hidden entries in the loss (`lab.activate.penalty`)
+PENALTIES = ("activation_l1", "activation_density", "activation_chunk")
+
 
 @dataclass(frozen=True)
 class Activation:

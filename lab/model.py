@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lab import activate, experts, mesh, ops
+from lab.activations import PENALTIES
 from lab.attention import attention
 from lab.draws import normals
-from lab.records import PENALTIES
 from lab.shape import FP8, TENSORS, Shape, axis_sizes, gated, tensors
 from lab.xent import cross_entropy
 

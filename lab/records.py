@@ -12,8 +12,9 @@ from typing import Any
 
 from ground import InputError, reading, text
 from ground.reading import FAR
-from lab import diagnostics, sparsity
-from lab.shape import ACTIVATIONS, ROUTERS
+from lab import diagnostics, routers, sparsity
+from lab.activations import PENALTIES
+from lab.shape import ACTIVATIONS
 
 SEMANTICS = 1  # raised whenever the numbers that training produces change
 
@@ -29,8 +30,6 @@ OPTIMIZERS = (
     "prodigy",
 )
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
-# fields: weights of terms of the MLP's hidden entries in the loss (`lab.activate.penalty`)
-PENALTIES = ("activation_l1", "activation_density", "activation_chunk")
 PRECISIONS = ("float32", "bfloat16", "float8")
 STATUSES = ("done", "diverged", "failed")
 
@@ -286,7 +285,7 @@ _CHOICES = {
     "precision": PRECISIONS,
     "pruning": sparsity.PRUNING,
     "prune_scope": sparsity.SCOPES,
-    "router": ROUTERS,
+    "router": routers.ROUTERS,
 }
 _AT_LEAST_ONE = (
     "sequence", "batch", "steps", "width", "depth", "head_dim", "ff", "experts_per_token",
@@ -364,60 +363,11 @@ def check_trial(trial: Trial) -> None:
         _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
-    _check_experts(trial)
+    routers.check(trial)
     diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch, trial.pruning)
     sparsity.check(trial)
     text.label("parametrization", trial.parametrization)
     text.label("corpus", trial.corpus)
-
-
-# what each router can do beside choosing
-_ROUTED = (
-    "experts_per_token", "shared_experts", "expert_ff", "router", "renormalise", "router_threshold",
-    "balance_loss", "router_z_loss", "balance_bias", "capacity_factor",
-)  # fmt: skip
-_OF_ROUTERS = {
-    "renormalise": ("softmax", "sigmoid"),
-    "router_threshold": ("threshold",),
-    "balance_loss": ("softmax", "sigmoid", "threshold", "relu"),
-    "router_z_loss": ("softmax", "sigmoid", "threshold", "expert_choice"),
-    "balance_bias": ("softmax", "sigmoid", "threshold"),
-}
-PAIRS = 1 << 31  # of tokens with experts in a step; routing counts them in int32
-
-
-def _check_experts(trial: Trial) -> None:
-    """Refuse a field that has no effect, and what routing cannot do."""
-    if not trial.experts:
-        for name in _ROUTED:
-            if getattr(trial, name) != (default := _FIELDS[name].default):
-                _refuse(name, getattr(trial, name), f"must be {default!r} where experts=0")
-        return
-    if trial.pruning:
-        _refuse("pruning", trial.pruning, "must be '' with experts: masks are of dense models")
-    for name in PENALTIES:
-        if getattr(trial, name):
-            _refuse(name, getattr(trial, name), "must be 0 with experts: it is of a dense MLP")
-    for name in ("neurons", "activation_ratio"):
-        if name in trial.diagnostics.split(","):
-            _refuse("diagnostics", trial.diagnostics, f"{name} is of a dense MLP, and experts > 0")
-    for name, routers in _OF_ROUTERS.items():
-        if getattr(trial, name) and trial.router not in routers:
-            needed = " or ".join(routers)
-            _refuse(name, getattr(trial, name), f"needs router {needed}, not {trial.router}")
-    most = 1 if trial.router == "hash" else trial.experts
-    if trial.experts_per_token > most:
-        accepted = f"must be at most {most} with experts={trial.experts}, router={trial.router!r}"
-        _refuse("experts_per_token", trial.experts_per_token, accepted)
-    if (trial.experts + 1) * trial.experts_per_token * trial.batch_tokens >= PAIRS:
-        accepted = "times experts_per_token and the tokens of a step must be below 2**31"
-        _refuse("experts", trial.experts, accepted)
-    if trial.balance_bias and trial.optimizer in ("schedule_free_adamw", "prodigy"):
-        accepted = f"has no rule under {trial.optimizer}, which looks at all that moves at once"
-        _refuse("balance_bias", trial.balance_bias, accepted)
-    if trial.balance_bias and "gradient_noise" in trial.diagnostics.split(","):
-        accepted = "must be 0 with gradient_noise: the load is part of no loss"
-        _refuse("balance_bias", trial.balance_bias, accepted)
 
 
 def canonical_json(record: dict[str, Any]) -> str:

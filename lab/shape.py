@@ -13,8 +13,6 @@ from lab.activations import TABLE
 # axes that a wider model lengthens; vocab, head_dim and experts do not
 GROWING = ("width", "heads", "ff", "expert_ff")
 ACTIVATIONS = tuple(TABLE)
-# Who chooses whom, and what gates are made of (`lab.routing`)
-ROUTERS = ("softmax", "sigmoid", "threshold", "relu", "expert_choice", "hash")
 
 
 class Sizes(Protocol):

@@ -100,6 +100,47 @@ def noise_table(runs: Table, critical: Fit | None) -> pd.DataFrame | None:
     return noise.assign(critical_batch=there, ratio=noise["noise_scale"] / there)
 
 
+def both_batches(best: Fit, critical: Fit) -> pd.DataFrame:
+    """The law of the best batch, and the critical batch of a run at it, at each size and length."""
+    at = pd.DataFrame([{k: c[k] for k in ("params", "tokens")} for c in best.cells])
+    batch = best.form.predict(best.params, {k: at[k].to_numpy(float) for k in at})
+    least = critical_batch.useful_tokens(at["tokens"].to_numpy(float), batch, critical.params)
+    there = CriticalBatch.predict(critical.params, {"tokens": least})
+    return at.assign(best_batch=batch, critical_batch=there, ratio=there / batch)
+
+
+def away(found: best_batch.Sweeps) -> pd.DataFrame:
+    """What batches beside the grid's best lose, in percent of its loss, by their distance in
+    doublings; with each at the best of its LRs.
+    """
+    rows = []
+    for (params, tokens), part in found.floors().groupby(["params", "tokens"]):
+        best = part.loc[part["loss"].idxmin()]
+        off = np.log2(part["batch_tokens"] / best["batch_tokens"]).round().astype(int)
+        lost = dict(zip(off, 100 * (part["loss"] / best["loss"] - 1), strict=True))
+        beside = {f"{k:+d}": lost.get(k, np.nan) for k in (-2, -1, 1, 2)}
+        rows.append({"params": params, "tokens": tokens, **beside})
+    return pd.DataFrame(rows)
+
+
+def held_trajectories(runs: Table, below: float) -> pd.DataFrame:
+    """Of the largest size with several batches, each batch's trunk by the law of the other trunks:
+    root mean square and largest error of the loss, in percent.
+    """
+    along = trunks.along(runs.frame, below=below)
+    batches = along.groupby("params_no_embed")["batch_tokens"].nunique()
+    largest, rows = batches[batches > 1].index.max(), []
+    for batch in sorted(along["batch_tokens"][along["params_no_embed"] == largest].unique()):
+        held = (along["params_no_embed"] == largest) & (along["batch_tokens"] == batch)
+        fit = fit_law(select(table_of(along[~held]), Trajectory, KIND), Trajectory)
+        seen = along[held].assign(params=along["params_no_embed"][held])
+        x = {name: seen[name].to_numpy(float) for name in Trajectory.inputs}
+        off = 100 * (Trajectory.predict(fit.params, x) / seen["loss"].to_numpy(float) - 1)
+        rms, most = np.sqrt(np.mean(off**2)), np.abs(off).max()
+        rows.append({"params_no_embed": largest, "batch_tokens": batch, "rms": rms, "most": most})
+    return pd.DataFrame(rows)
+
+
 def told(name: str, fit: Fit) -> str:
     """A law's numbers, each with its interval, and what was published of it."""
     lines = [f"\n### {name}: {fit.form.formula}\n"]
@@ -148,6 +189,12 @@ def main() -> None:
         default=float("inf"),
         help="loss at which an early drop is over; the laws of the loss are of what lies under it",
     )
+    parser.add_argument(
+        "--settled",
+        type=float,
+        default=float("inf"),
+        help="a lower loss, from which on trunks are held out once more",
+    )
     options = parser.parse_args()
     runs = read(options.trials, every_status=True)
     found = best_batch.sweeps(runs, KIND, noise=options.noise)
@@ -165,6 +212,17 @@ def main() -> None:
         save(plots.batches_figure(best, fits["critical"], hyperbolas), options.out / "batches.png")
     if hyperbolas:
         save(plots.iso_loss_figure(hyperbolas), options.out / "iso_loss.png")
+    if best is not None and fits["critical"] is not None:
+        table = table_text(both_batches(best, fits["critical"]))
+        parts.append(f"\n### best and critical batch\n\n{table}")
+    parts.append(
+        f"\n### loss beside the best batch, % (columns: doublings)\n\n{table_text(away(found))}"
+    )
+    for loss in dict.fromkeys((options.below, options.settled)):
+        held = tried("held trajectories", lambda loss=loss: held_trajectories(runs, loss))
+        if held is not None:
+            title = f"trunks held out of the trajectories' law, % of the loss, below {loss:g}"
+            parts.append(f"\n### {title}\n\n{table_text(held)}")
     if noise is not None:
         parts.append(f"\n### noise scale\n\n{table_text(noise)}")
         if "critical_batch" in noise:

@@ -176,8 +176,7 @@ def _owed(m: Context, i: int) -> Number | None:
     """What the FP8 products at the start of branch i leave to whoever made their input: a factor on
     its gradient.
     """
-    plain = m.shape.experts if i % 2 else m.shape.qk_norm
-    if m.shape.precision != "float8" or plain:
+    if m.shape.precision != "float8" or (i % 2 == 0 and m.shape.qk_norm):
         return None
     return m.shape.ff**-0.5 if i % 2 else m.rule("q")["multiplier"]
 

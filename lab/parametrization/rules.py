@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ground import InputError
-from lab.activations import TABLE
+from lab.activations import PENALTIES, TABLE
 from lab.parametrization.builtin import TABLES
 from lab.parametrization.monomial import Monomial
 from lab.parametrization.table import FAMILIES, Row, Table, Update, from_json
-from lab.records import PENALTIES, Trial
+from lab.records import Trial
 from lab.shape import GROWING, TENSORS, Tensor, axis_sizes, tensors
 from lab.sparsity import level
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ground import InputError
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
-from scalelab.cli.check_neurons import saved
+from scalelab.cli.check_neurons import by_layer, saved
 from scalelab.cli.train import Train, trial_of
 
 if TYPE_CHECKING:
@@ -137,15 +137,8 @@ def _seen(watch: Watch, params: Any, tokens_BS: jax.Array) -> dict[str, jax.Arra
 
 
 def show(found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     console = screen.console(wide=140)
     console.print(f"trial {found['run_id']}, after {found['step']:,} steps")
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("layer", *COLUMNS):
-        table.add_column(name, justify="right")
-    for i, row in enumerate(found["layers"]):
-        table.add_row(str(i), *(f"{row[name]:.4g}" for name in COLUMNS))
-    console.print(table)
+    console.print(by_layer(found["layers"], COLUMNS, ".4g"))
     for name, meaning in COLUMNS.items():
         console.print(f"{name}: {meaning}")

@@ -4,6 +4,7 @@ From the checkpoint of `scalelab train --checkpoints DIR`, called with the same 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from scalelab.cli.args import parse, print_json
 from scalelab.cli.train import Train, trial_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lab.data import Corpus
     from lab.neurons import Watch
     from lab.records import Trial
@@ -101,17 +104,24 @@ def document(watch: Watch, more: float) -> dict[str, Any]:
     }
 
 
+def by_layer(layers: Sequence[Mapping[str, float]], names: Iterable[str], form: str) -> Table:
+    """These numbers of each layer, as it is shown."""
+    from rich.table import Table
+
+    table, columns = Table(box=None, pad_edge=False, header_style="dim"), tuple(names)
+    for name in ("layer", *columns):
+        table.add_column(name, justify="right")
+    for i, row in enumerate(layers):
+        table.add_row(str(i), *(format(row[name], form) for name in columns))
+    return table
+
+
 def show(found: dict[str, Any], trial: Trial) -> None:
     from rich.table import Table
 
     console = screen.console()
     console.print(f"trial {found['run_id']}, {trial.activation}, after {found['step']:,} steps")
-    by_layer = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("layer", *SHARES):
-        by_layer.add_column(name, justify="right")
-    for i, row in enumerate(found["layers"]):
-        by_layer.add_row(str(i), *(f"{row[name]:.4f}" for name in SHARES))
-    console.print(by_layer)
+    console.print(by_layer(found["layers"], SHARES, ".4f"))
     by_tokens = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("tokens", "chunk sparsity", "unused", "if independent"):
         by_tokens.add_column(name, justify="right")
