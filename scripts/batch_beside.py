@@ -1,0 +1,100 @@
+"""Tables of what was trained beside the study `batch`: betas with a memory in tokens, prose and
+code, and the held-out size.
+
+python -m scripts.batch_beside results/batch
+
+Reads trials, betas, ratio_prose, ratio_code and target (each .parquet) and prediction.json of the
+folder; writes its beside.md.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ground.files import replace
+from scripts.batch_report import table_text
+
+SAME = ("params_no_embed", "tokens", "init_seed")
+KINDS = ("prose", "code")
+
+
+def best(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each batch the run of least loss."""
+    least = frame.groupby("batch_tokens")["loss"].idxmin()
+    return frame.loc[least, ["batch_tokens", "lr", "loss"]]
+
+
+def betas(frame: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
+    """By batch, the best LR and loss with betas of one memory in tokens and with those of one
+    memory in steps, at the same size, length and seed, and what the former gain, in percent.
+    """
+    same = np.all([study[c] == frame[c].iloc[0] for c in SAME], axis=0)
+    both = best(frame).merge(
+        best(study[same]), on="batch_tokens", how="outer", suffixes=("_tokens", "_steps")
+    )
+    return both.assign(gain=100 * (both["loss_steps"] / both["loss_tokens"] - 1))
+
+
+def ratio(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """By batch and kind of validation text, the LR of least loss by a parabola through the three
+    about the grid's best, and that loss.
+    """
+    rows = []
+    for batch in sorted(parts["prose"]["batch_tokens"].unique()):
+        row = {"batch_tokens": batch}
+        for name, frame in parts.items():
+            row[f"lr_{name}"], row[f"loss_{name}"] = vertex(frame[frame["batch_tokens"] == batch])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def vertex(sweep: pd.DataFrame) -> tuple[float, float]:
+    """LR and loss at the lowest point of a parabola in log LR; of the grid's best at an edge."""
+    sweep = sweep.sort_values("lr")
+    x, y = np.log2(sweep["lr"].to_numpy(float)), sweep["loss"].to_numpy(float)
+    i = int(np.argmin(y))
+    if i in (0, len(x) - 1):
+        return float(2 ** x[i]), float(y[i])
+    a, b, c = np.polyfit(x[i - 1 : i + 2], y[i - 1 : i + 2], 2)
+    return float(2 ** (-b / (2 * a))), float(c - b * b / (4 * a))
+
+
+def target(frame: pd.DataFrame, said: dict[str, float]) -> tuple[pd.DataFrame, str]:
+    """Every run of the held-out size, by how much it is above the best of them, in percent; and
+    what was predicted of that one.
+    """
+    seen = frame.sort_values(["batch_tokens", "lr"])[["batch_tokens", "lr", "loss"]]
+    least = seen["loss"].min()
+    inside = "inside" if said["low"] <= least <= said["high"] else "outside"
+    words = (
+        f"Predicted {said['value']:.4f} [{said['low']:.4f}, {said['high']:.4f}]; the least of "
+        f"{len(seen)} runs is {least:.4f}: {100 * (said['value'] / least - 1):+.2f} %, {inside}."
+    )
+    return seen.assign(above=100 * (seen["loss"] / least - 1)), words
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+
+    def runs(name: str) -> pd.DataFrame:
+        return pd.read_parquet(folder / f"{name}.parquet")
+
+    told = json.loads((folder / "prediction.json").read_text())["numbers"]
+    held, words = target(runs("target"), told["loss"])
+    tables = {
+        "betas of one memory in tokens, and in steps": betas(runs("betas"), runs("trials")),
+        "best LR by kind of validation text": ratio({k: runs(f"ratio_{k}") for k in KINDS}),
+        "the held-out size": held,
+    }
+    text = "\n".join(f"### {name}\n\n{table_text(frame)}\n" for name, frame in tables.items())
+    print(text + "\n" + words)
+    replace(folder / "beside.md", f"{text}\n{words}\n")
+
+
+if __name__ == "__main__":
+    main()
