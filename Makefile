@@ -21,7 +21,7 @@ test-trainers: $(VENV)/trainers/.ready  ## exports in the trainers' own parsers,
 	SCALELAB_TRAINERS=1 $(VENV)/trainers/bin/python -m pytest tests/fits/predict/export/test_trainers.py
 
 docs: $(VENV)/.docs-ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
