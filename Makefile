@@ -1,18 +1,27 @@
-# make demo: the whole chain on this machine.  make test: the test suite.  Both keep their environment in .venv.
+# make demo: the whole chain on this machine (SIZE=small: in a minute).  make test: the test suite.
+# make docs: the site, into build/site.  All keep their environment in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SIZE ?= full
+OUT := $(if $(filter full,$(SIZE)),runs/demo,runs/demo-$(SIZE))
 
-.PHONY: demo demo-publish test lint lock clean
+.PHONY: demo demo-publish test test-trainers docs lint lock clean
 
 demo: $(VENV)/.demo-ready
-	$(BIN)/scalelab demo --out runs/demo
+	$(BIN)/scalelab demo --size $(SIZE) --out $(OUT)
 
 demo-publish: $(VENV)/.demo-ready
 	$(BIN)/scalelab demo --out runs/demo --publish results/demo
 
 test: $(VENV)/.test-ready
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-trainers: $(VENV)/trainers/.ready  ## exports in the trainers' own parsers, one trained
+	SCALELAB_TRAINERS=1 $(VENV)/trainers/bin/python -m pytest tests/fits/predict/export/test_trainers.py
+
+docs: $(VENV)/.docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
@@ -27,8 +36,18 @@ $(VENV)/.test-ready: pyproject.toml requirements.lock
 	@scripts/install.sh $(PYTHON) $(VENV) '.[test,text]'
 	@touch $@ $(VENV)/.demo-ready
 
+$(VENV)/.docs-ready: $(VENV)/.test-ready
+	@scripts/install.sh $(PYTHON) $(VENV) '.[test,text,docs]'
+	@touch $@
+
+$(VENV)/trainers/.ready: requirements-trainers.txt requirements-maxtext.txt
+	$(PYTHON) -m venv $(VENV)/trainers
+	$(VENV)/trainers/bin/pip install --quiet -r requirements-trainers.txt
+	$(VENV)/trainers/bin/pip install --quiet --no-deps --ignore-requires-python -r requirements-maxtext.txt
+	@touch $@
+
 lock:  ## the versions that `make` installs; needs uv
-	uv pip compile pyproject.toml --extra test --extra text --extra slurm --extra ray --universal --python-version 3.11 --upgrade --no-header --no-annotate -o requirements.lock
+	uv pip compile pyproject.toml --extra test --extra text --extra slurm --extra ray --extra docs --universal --python-version 3.11 --upgrade --no-header --no-annotate -o requirements.lock
 
 clean:
 	rm -rf $(VENV) runs

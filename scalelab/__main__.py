@@ -24,7 +24,7 @@ COMMANDS = {
         "scalelab.cli.check",
         "coords | transfer | neurons | layers: a verdict with numbers, or what a model is made of",
     ),
-    "sweep": ("scalelab.cli.sweep", "plan | run | status | export a study"),
+    "sweep": ("scalelab.cli.sweep", "init | plan | run | status | export a study"),
     "data": ("scalelab.cli.data", "prepare: text to token shards"),
     "fit": ("scalelab.cli.fit", "a law from a store, a Parquet or a CSV of anyone's runs"),
     "audit": ("scalelab.cli.audit", "hold-out error, rival forms, checklist"),

@@ -9,41 +9,31 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fits.engine.bootstrap import bootstrap
 from fits.evaluate import pooled
-from fits.fit import fit
 from fits.forms import catalogue
 from fits.optimum import transfer
-from fits.predict.ask import ask
-from fits.predict.recipe import recipe
-from fits.predict.sources import fallbacks, from_check
 from fits.record import Fit
 from fits.report import page
 from fits.report.plots.sweeps import transfer_figure
-from fits.table.points import select
 from ground import InputError
 from ground.files import replace, replacing
 from lab import counts
 from lab.data import Corpus
 from lab.records import Trial
 from scalelab.cli.sweep import live
+from scalelab.findings import forms, law_files, made, tuned
 from sweeps.job import Job
 from sweeps.launch import local
 from sweeps.store import Store
 from sweeps.studies import demo
 from sweeps.table import compact, store_table
 
-# On other seeds no one form was nearest to the measured target every time, and each alone missed it
-# (results/LOG.md, 2026-11-24): the prediction pools them. The first feeds the report's sliders.
-LAWS, OBJECTIVE = ("chinchilla", "chinchilla-tied", "chinchilla-outer"), "log-mse"
-REPLICATES = 500
 TITLE = (
     "scalelab demo: standard parametrization against u-muP, and a loss predicted before it was "
     "measured"
@@ -140,15 +130,23 @@ def run(chain: Chain) -> Json:
     tuning = [t for t in demo.lr_width(size, corpus) if t.width == size.tuning_width]
     lengths = chain.train("lr_steps", tuning + demo.lr_steps(size, corpus))
     by_steps = {c["parametrization"]: c for c in transfer.check(lengths, axis="steps")}
-    lrs = follow(by_steps["u-mup"], (*size.ladder_steps, size.target_steps))
+    dropped: list[str] = []
+    lrs = tuned("u-mup", lengths, by_steps, (*size.ladder_steps, size.target_steps), dropped)
 
     # 3. the ladder, each (N, D) cell at the LR of its length, and the laws through it
     cells = chain.train(
         "ladder", demo.ladder(size, corpus, {s: lrs[s]["value"] for s in size.ladder_steps})
     )
-    found = [fitted(cells, name) for name in LAWS]
-    for law in found:
-        law.save(chain.out / law_file(law))
+    checks = [*by_width.values(), *by_steps.values()]
+    found = forms(cells, dropped)
+    if not found:
+        tell_the_sceptic(chain, checks, found, dropped)
+        raise InputError(
+            f"law: no form fits the ladder ({'; '.join(dropped)}), so nothing is predicted; the "
+            f"sweeps are in {chain.out / 'report.html'}, every run in {chain.store.path}"
+        )
+    for name, law in zip(law_files(f.law for f in found), found, strict=True):
+        law.save(chain.out / name)
 
     # 4. the prediction, on disk before its run starts
     target = demo.target(size, corpus, "u-mup", lrs[size.target_steps]["value"])
@@ -156,8 +154,8 @@ def run(chain: Chain) -> Json:
 
     # 5. the predicted run, and beside it the same run under standard parametrization, its LR tuned
     # in the same way at the same small width
-    standard_lr = follow(by_steps["sp"], [size.target_steps])[size.target_steps]["value"]
-    standard_trial = demo.target(size, corpus, "sp", standard_lr)
+    standard_lr = tuned("sp", lengths, by_steps, [size.target_steps], dropped)
+    standard_trial = demo.target(size, corpus, "sp", standard_lr[size.target_steps]["value"])
     both = chain.train("target", [target, standard_trial], sha256)
     measured, standard = (
         both[both["run_id"] == t.run_id].iloc[0] for t in (target, standard_trial)
@@ -169,42 +167,12 @@ def run(chain: Chain) -> Json:
     answer["optima"] = {
         name: {str(int(r["size"])): r["log2"] for r in c["rows"]} for name, c in by_width.items()
     }
-    answer["drift"] = {name: c["drift"]["total"] for name, c in by_width.items()}
-    answer["recipe"] = made(target, stated, [by_steps["u-mup"], by_width["u-mup"]])
+    answer["drift"] = {name: c["drift"] and c["drift"]["total"] for name, c in by_width.items()}
+    answer["recipe"] = made(target, stated, [by_steps["u-mup"], by_width["u-mup"]], dropped)
     answer["trials"] = compact(chain.store, chain.out / "trials.parquet")
-    tell_the_sceptic(chain, [*by_width.values(), *by_steps.values()], found, answer)
+    answer["dropped"] = dropped
+    tell_the_sceptic(chain, checks, found, dropped, answer)
     return answer
-
-
-def follow(check: Json, lengths: Sequence[int]) -> dict[int, Json]:
-    """The LR at each length of run, from the optima over lengths: {"value", "low", "high"}; the
-    value has three digits.
-    """
-    steps = np.array(lengths, float)
-    found = ask(from_check(check, "lr_steps"), {"steps": steps}, "total")
-    rows = zip(found.value, found.low, found.high, strict=True)
-    return {
-        s: {"value": round_lr(v), "low": float(low), "high": float(high)}
-        for s, (v, low, high) in zip(lengths, rows, strict=True)
-    }
-
-
-def round_lr(lr: float) -> float:
-    """Three digits: the last bits of a fit should not decide which trial it is."""
-    return float(f"{lr:.3g}")
-
-
-def fitted(cells: pd.DataFrame, law: str) -> Fit:
-    """The law on the ladder's runs, with its bootstrap."""
-    return bootstrap(
-        select(cells, catalogue.law(law)),
-        fit(cells, law, objective=OBJECTIVE, source="the demo's ladder"),
-        REPLICATES,
-    )
-
-
-def law_file(law: Fit) -> str:
-    return "loss.json" if law.law == LAWS[0] else f"loss-{law.law}.json"
 
 
 def prediction(found: Sequence[Fit], target: Trial, lr: Json, size: demo.Size) -> Json:
@@ -254,29 +222,17 @@ def judged(stated: Json, measured: "pd.Series[Any]", cells: pd.DataFrame) -> Jso
     }
 
 
-def made(target: Trial, stated: Json, checks: Sequence[Json]) -> Json:
-    """The recipe: our own loss and LR as stated, with the batch, the warm-up and the decay of the
-    runs that the LR was tuned in.
-    """
-    first, *rest = checks
-    lr = replaced(from_check(first, "u-mup (transfer.json)"), beside=tuple(rest))
-    at = {
-        "params": stated["target"]["params"],
-        "tokens": target.tokens,
-        "vocab": target.vocab,
-        "width": target.width,
-        "depth": target.depth,
-        "head_dim": target.head_dim,
-        "sequence": target.sequence,
-    }
-    numbers = recipe([lr, *fallbacks([lr])], at, extrapolate=True).numbers
-    return {**{name: n.json() for name, n in numbers.items()}, **stated["predicted"]}
-
-
-def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], answer: Json) -> None:
-    """transfer.json, recipe.json, transfer.png and report.html."""
+def tell_the_sceptic(
+    chain: Chain,
+    checks: list[Json],
+    found: Sequence[Fit],
+    dropped: Sequence[str],
+    answer: Json | None = None,
+) -> None:
+    """transfer.json, recipe.json, transfer.png and report.html; without an `answer` no recipe."""
     chain.save("transfer.json", {"checks": checks})
-    chain.save("recipe.json", {"target": answer["target"], "numbers": answer["recipe"]})
+    if answer is not None:
+        chain.save("recipe.json", {"target": answer["target"], "numbers": answer["recipe"]})
     by_width = [c for c in checks if c["axis"] == "width"]
     figure = transfer_figure(by_width)
     with replacing(chain.out / "transfer.png") as plot:
@@ -288,13 +244,13 @@ def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], ans
         checks,
         fit=found,
         prediction=answer,
-        recipe=answer["recipe"],
-        notes=notes(chain.corpus),
+        recipe=None if answer is None else answer["recipe"],
+        notes=notes(chain.corpus, [f.law for f in found], dropped),
     )
     replace(chain.out / "report.html", html)
 
 
-def notes(corpus: Corpus) -> list[str]:
+def notes(corpus: Corpus, laws: Sequence[str], dropped: Sequence[str]) -> list[str]:
     m = corpus.manifest
     text = (
         f"the documentation of Python {m['python']}"
@@ -306,8 +262,9 @@ def notes(corpus: Corpus) -> list[str]:
         "of other documents for validation.",
         "Weight decay is 0 in these runs; the recipe keeps that and their batch, as published laws "
         "are far outside their range.",
-        f"The predicted loss pools {len(LAWS)} forms ({', '.join(LAWS)}), chosen before these "
-        "runs on other seeds: its interval holds each "
+        *(f"Left out: {said}." for said in dropped),
+        f"The predicted loss pools {len(laws)} forms ({', '.join(laws) or 'none fits'}), chosen "
+        "before these runs on other seeds: its interval holds each "
         "form's own doubt and their disagreement. The sliders follow the first form alone.",
         "Standard parametrization runs the target at the LR that its own runs of several lengths "
         "give at the smallest width, as u-muP: "

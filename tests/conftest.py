@@ -11,7 +11,8 @@ import tempfile
 # XLA's older code for fusions compiles in half the time and runs tiny programs as fast
 QUICK = "--xla_cpu_use_fusion_emitters=false"
 # with few tests that take long: first, so that no worker is left with one of them at the end
-LONG = ("test_demo", "test_mesh", "test_launch", "test_audit", "test_training", "test_fuzz")
+LONG = ("test_demo", "test_mesh", "test_launch", "test_audit", "test_training", "test_fuzz",
+        "test_pages")  # fmt: skip
 
 
 def pytest_configure(config):

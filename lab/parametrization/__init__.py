@@ -10,14 +10,15 @@ from lab.parametrization.explain import explain
 from lab.parametrization.rules import (
     Rule,
     Scales,
+    named,
     numbers,
     rules,
     scales,
     table_of,
 )
-from lab.parametrization.table import Table, from_json, to_data
+from lab.parametrization.table import Table, content, from_json, to_data
 
 __all__ = [
-    "TABLES", "Rule", "Scales", "Table", "explain", "from_json", "numbers", "rules", "scales",
-    "table_of", "to_data",
+    "TABLES", "Rule", "Scales", "Table", "content", "explain", "from_json", "named", "numbers",
+    "rules", "scales", "table_of", "to_data",
 ]  # fmt: skip

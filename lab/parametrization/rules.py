@@ -55,21 +55,27 @@ class Scales:
     beta2: float
 
 
-def table_of(trial: Trial) -> Table:
-    if trial.table:
-        table = from_json(trial.table)
-        if table.name != trial.parametrization:
+def named(name: str, written: str = "") -> Table:
+    """The parametrization of that name: the table `written` as JSON, or the built-in one. Errors:
+    InputError.
+    """
+    if written:
+        table = from_json(written)
+        if table.name != name:
             raise InputError(
-                f"parametrization={trial.parametrization!r}: must be the given "
-                f"table's name, {table.name!r}"
+                f"parametrization={name!r}: must be the given table's name, {table.name!r}"
             )
         return table
-    if trial.parametrization not in TABLES:
+    if name not in TABLES:
         raise InputError(
-            f"parametrization={trial.parametrization!r}: must be one of "
+            f"parametrization={name!r}: must be one of "
             f"{', '.join(TABLES)}, or the name of a given table"
         )
-    return TABLES[trial.parametrization]
+    return TABLES[name]
+
+
+def table_of(trial: Trial) -> Table:
+    return named(trial.parametrization, trial.table)
 
 
 # A base field is asked for when some cell uses its ratio, and refused when none does; so is a

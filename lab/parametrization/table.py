@@ -9,11 +9,13 @@ multiplier x w, w starts at N(0, std^2) (a gain at 1), and moves by lr x lr_fact
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ground import InputError, reading, text
 from lab.parametrization.monomial import Monomial, parse
 
+LARGEST = 1 << 20  # bytes of a file
 ROLES = ("input", "hidden", "output", "gain", "final_gain")
 
 # Optimizers whose update does not change when all gradients of a tensor are scaled share one
@@ -187,6 +189,14 @@ def from_data(data: Any) -> Table:
     if "attention" not in cells:
         raise InputError("table lacks attention")
     return Table(rows={role: _row(data["rows"][role], role) for role in ROLES}, **plain, **cells)
+
+
+def content(path: Path) -> str:
+    """A table's JSON as its file has it. Errors: InputError."""
+    try:
+        return reading.content_of(path, "table", LARGEST).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"table={str(path)!r}: is not UTF-8 ({error})") from None
 
 
 def from_json(written: str) -> Table:

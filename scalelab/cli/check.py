@@ -19,7 +19,6 @@ from ground.text import one_of
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
 from scalelab.cli.runs import Runs, say_left_out, table
-from scalelab.cli.train import table_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -250,13 +249,14 @@ def _trial(options: Coords, name: str, size: int) -> Trial:
     """The check's trial at the smallest size, which is the base shape."""
 
     from lab import measure
+    from lab.parametrization import content
 
     changes: dict[str, Any] = {"precision": _precision(options)}
     changes |= {"lr": options.lr} if options.lr else {}
     routing = ("experts", "experts_per_token", "router", "renormalise")
     changes |= {field: getattr(options, field) for field in routing}
     changes |= {"experts": size} if options.axis == "experts" else {}
-    table = table_text(options.table) if options.table is not None else ""
+    table = content(options.table) if options.table is not None else ""
     trial = measure.standard(name, options.optimizer, options.axis, table, **changes)
     base = measure.resized(trial, options.axis, size)
     bases = {

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from ground import InputError
 from ground.files import replace, writable
+from ground.reading import document
 from scalelab.cli.args import parse, print_json
 
 PUBLISHED = (
-    "demo.json", "prediction.json", "loss.json", "loss-chinchilla-tied.json",
-    "loss-chinchilla-outer.json", "transfer.json", "recipe.json", "report.html", "trials.parquet",
-    "transfer.png",
+    "demo.json", "prediction.json", "transfer.json", "recipe.json", "report.html",
+    "trials.parquet", "transfer.png",
 )  # fmt: skip
 
 
@@ -84,10 +84,14 @@ def publish(run: Path, to: Path) -> int:
             f"out={str(run)!r}: not a finished demo, it lacks {', '.join(missing)}; "
             "run `make demo` first"
         )
+    from scalelab.findings import law_files
+
+    stated = document(run / "prediction.json", "prediction")
+    names = [*PUBLISHED, *law_files(one["law"] for one in stated["laws"])]
     to.mkdir(parents=True, exist_ok=True)
-    for name in PUBLISHED:
+    for name in names:
         replace(to / name, (run / name).read_bytes())
-    print(f"{len(PUBLISHED)} files of {run} copied to {to}")
+    print(f"{len(names)} files of {run} copied to {to}")
     return 0
 
 
@@ -100,10 +104,13 @@ def tell(answer: dict[str, Any], out: Path) -> None:
         answer["reach"],
     )
     for name, drift in answer["drift"].items():
+        moves = _with_interval(drift, "+.2f") if drift else "by what these runs do not show,"
         print(
-            f"{name + ':':<11}the best LR drifts {_with_interval(drift, '+.2f')} in log2 from "
-            "the narrowest width to the widest"
+            f"{name + ':':<11}the best LR drifts {moves} in log2 from the narrowest width to the "
+            "widest"
         )
+    for said in answer["dropped"]:
+        print(f"left out:  {said}")
     print(
         f"target:    {reach['params']:.1f}x the parameters and {reach['tokens']:.1f}x the "
         "tokens of the largest trial in the fit"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ground import InputError
 from ground.files import replace, writable
-from ground.reading import content_of
 from lab.counts import with_tau
+from lab.parametrization import content, named, to_data
 from lab.records import SEMANTICS, Result, Trial, result_json, trial_json
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
@@ -21,7 +21,6 @@ from scalelab.cli.args import parse, print_json
 if TYPE_CHECKING:
     from lab.data import Corpus
 
-LARGEST_TABLE = 1 << 20  # bytes
 # where --lr is not given; the optimum of the demo's widths to a factor 2, others 2^-7
 LR = {"u-mup": 0.5}
 
@@ -67,6 +66,8 @@ class Train(Trial):
     """Print every tensor's init std, multiplier, LR, decay and eps, with their formulas, and train
     nothing.
     """
+    print_table: bool = False
+    """Print the parametrization's table as JSON, which --table reads back, and train nothing."""
     checkpoints: Path | None = None
     """A folder to save progress in, every ten minutes, on Ctrl-C and on SIGTERM, and to go on
     from."""
@@ -83,6 +84,10 @@ class Train(Trial):
 
 def main(args: list[str]) -> int:
     options = parse(Train, "scalelab train", args)
+    if options.print_table:
+        written = "" if options.table is None else content(options.table)
+        print_json(to_data(named(options.parametrization, written)))
+        return 0
     from lab import data, runtime
 
     runtime.start()
@@ -128,7 +133,7 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
     """The trial that the options describe, with what they leave open filled in."""
     given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Trial)}
     if options.table is not None:
-        given["table"] = table_text(options.table)
+        given["table"] = content(options.table)
     warmup = 0 if options.schedule == "one_cycle" else options.steps // 10
     given |= {
         "corpus": corpus.sha256,
@@ -140,14 +145,6 @@ def trial_of(options: Train, corpus: "Corpus") -> Trial:
         "warmup_steps": warmup if options.warmup_steps < 0 else options.warmup_steps,
     }
     return Trial(**given) if options.tau is None else with_tau(Trial(**given), options.tau)
-
-
-def table_text(path: Path) -> str:
-    """A parametrization's table as its file has it."""
-    try:
-        return content_of(path, "table", LARGEST_TABLE).decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"table={str(path)!r}: is not UTF-8 ({error})") from None
 
 
 def _head_dim(width: int) -> int:

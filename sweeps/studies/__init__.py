@@ -1,17 +1,8 @@
 """Studies: a question, what is expected, and the trials that answer it. One short file a question.
 
 A study file has a function `study(corpus, vocab, **options) -> Study`; `corpus` is the manifest's
-sha256. A user's study is a path to a .py file of that form, or to a .yaml file of plain data:
-
-    question: Where is the best learning rate at each width? expectation: It does not move. space:
-    # one of product, zip, cross, chain, subsample, random, sobol; or a list of points
-      product:
-        width: [32, 64, 128]
-        lr: {powers: [-6, 1]}   # or {log_grid: [low, high, count]}
-    common: {ff_ratio: 4, ...}  # fields that all trials share; ff_ratio and tokens_per_param become
-    ff and steps, tau (in the space too) weight_decay
-    refine: lr                  # optional: add grid points where the optimum lies on
-    an edge, for `rounds` rounds rounds: 2
+sha256. A user's study is a path to a .py file of that form, or to a .yaml file of plain data, as
+`sweeps/studies/template.yaml` shows it.
 """
 
 import importlib.util
@@ -23,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ground import InputError, reading, text
+from lab.parametrization import content, from_json
 from lab.records import Trial
 from sweeps import space
 
@@ -46,6 +38,9 @@ class Study:
             raise InputError(f"study={self.name!r}: has no trials")
         if self.refine and self.refine not in Trial.__dataclass_fields__:
             raise InputError(f"refine={self.refine!r}: must be a field of a trial")
+
+
+TEMPLATE = Path(__file__).parent / "template.yaml"
 
 
 def names() -> list[str]:
@@ -142,7 +137,7 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
         common = {
             "corpus": corpus,
             "vocab": vocab,
-            **{k: _number(v) for k, v in data.get("common", {}).items()},
+            **_read({k: _number(v) for k, v in data.get("common", {}).items()}, path.parent),
         }
         derived = {k: common.pop(k) for k in ("ff_ratio", "tokens_per_param") if k in common}
         return Study(
@@ -150,7 +145,11 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
             question=str(said.get("question", "")),
             expectation=str(said.get("expectation", "")),
             trials=tuple(
-                space.trials(points(data["space"]), lambda p: _derived(p, **derived), **common)
+                space.trials(
+                    [_read(p, path.parent) for p in points(data["space"])],
+                    lambda p: _derived(p, **derived),
+                    **common,
+                )
             ),
             refine=data.get("refine", ""),
             rounds=int(data.get("rounds", 1 if data.get("refine") else 0)),
@@ -161,7 +160,7 @@ def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
         raise InputError(f"study={str(path)!r}: {error} is missing") from None
     except (AttributeError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(
-            f"study={str(path)!r}: not of the form that sweeps/studies/__init__.py shows ({error})"
+            f"study={str(path)!r}: not of the form that `scalelab sweep init` shows ({error})"
         ) from None
 
 
@@ -199,6 +198,17 @@ def _number(value: Any) -> Any:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def _read(point: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The point with the file of its table read, which lies beside the study; it names the
+    parametrization.
+    """
+    file = point.get("table")
+    if not file or "{" in str(file):
+        return point
+    written = content(folder / str(file))
+    return {"parametrization": from_json(written).name, **point, "table": written}
 
 
 def _derived(

@@ -4,6 +4,7 @@ ends like one that was left alone.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from ground import InputError
 from lab import counts
+from scalelab import findings
 from scalelab.__main__ import main
 from sweeps.studies import demo
 from sweeps.table import store_table
@@ -133,6 +136,66 @@ def test_the_prediction_was_stated_before_its_run_and_is_in_its_result(runs):
         "<html" in (alone / "report.html").read_text()
         and (alone / "transfer.png").stat().st_size > 10_000
     )
+
+
+@pytest.fixture
+def again(runs, tmp_path, monkeypatch):
+    """The finished demo's runs and text, with nothing concluded: forms named in the list that it
+    gives do not fit.
+    """
+    _, _, alone, _ = runs
+    for name in ("store", "corpus"):
+        shutil.copytree(alone / name, tmp_path / "out" / name)
+    broken, fits = [], findings.fit
+
+    def fit(cells, law, **more):
+        if law in broken:
+            raise InputError(f"law={law!r}: no start converges")
+        return fits(cells, law, **more)
+
+    monkeypatch.setattr("scalelab.findings.fit", fit)
+    monkeypatch.setattr("lab.runtime.start", lambda cache=None: None)
+    return tmp_path / "out", broken
+
+
+def test_a_form_that_does_not_fit_is_dropped_and_said(again, tmp_path, capsys):
+    out, broken = again
+    broken.append("chinchilla")
+    assert main(["demo", "--size", "small", "--out", str(out)]) == 0
+    said = "the form chinchilla (law='chinchilla': no start converges)"
+    assert f"left out:  {said}" in capsys.readouterr().out
+    answer = json.loads((out / "demo.json").read_text())
+    assert answer["dropped"] == [said] and answer["measured"]["loss"] > 0
+    assert [one["law"] for one in answer["laws"]] == ["chinchilla-tied", "chinchilla-outer"]
+    assert json.loads((out / "loss.json").read_text())["law"] == "chinchilla-tied"
+    assert "no start converges" in (out / "report.html").read_text()
+    assert main(["demo", "--out", str(out), "--publish", str(tmp_path / "to")]) == 0
+    assert {p.name for p in (tmp_path / "to").glob("loss*")} == {
+        "loss.json", "loss-chinchilla-outer.json"}  # fmt: skip
+
+
+def test_with_no_form_left_the_page_of_the_sweeps_is_written(again, capsys):
+    out, broken = again
+    broken += findings.LAWS
+    assert main(["demo", "--size", "small", "--out", str(out)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "no form fits the ladder" in said and str(out / "report.html") in said
+    assert "u-mup" in (out / "report.html").read_text() and not (out / "demo.json").exists()
+
+
+def test_without_optima_over_lengths_the_best_lr_of_the_longest_runs_is_kept():
+    runs = pd.DataFrame(
+        {"parametrization": "u-mup", "steps": [90, 90, 720, 720, 720], "lr": [1, 2, 0.25, 0.5, 1],
+         "loss": [3.0, 2.9, 2.2, 2.1, None]}
+    )  # fmt: skip
+    check = {"parametrization": "u-mup", "hyperparameter": "lr", "axis": "steps", "rows": [],
+             "drift": None, "reason": "one size alone has an optimum"}  # fmt: skip
+    dropped = []
+    found = findings.tuned("u-mup", runs, {"u-mup": check}, [90, 1080], dropped)
+    assert found == dict.fromkeys([90, 1080], {"value": 0.5, "low": 0.25, "high": 1.0})
+    assert len(dropped) == 1 and "one size alone has an optimum" in dropped[0]
+    with pytest.raises(InputError, match="no run of u-mup"):
+        findings.tuned("u-mup", runs.assign(loss=None), {"u-mup": check}, [90], [])
 
 
 def test_publish_copies_a_finished_demo_and_refuses_an_unfinished_one(runs, tmp_path, capsys):

@@ -15,7 +15,7 @@ import pytest
 
 from ground.columns import COLUMNS
 from scalelab.__main__ import main
-from sweeps import files
+from sweeps import files, studies
 from sweeps.status import Board
 from sweeps.store import create, open_store
 from tests.sweeps import toy
@@ -69,6 +69,19 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     capsys.readouterr()
     assert main(["sweep", *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def test_a_study_to_begin_with_loads_and_is_never_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "study.yaml"
+    assert main(["sweep", "init", str(path)]) == 0
+    study = studies.load(str(path), "0" * 64, 256)
+    assert len(study.trials) == 8 and study.refine == "lr"
+    path.write_text("mine")
+    assert main(["sweep", "init", str(path)]) == 2 and path.read_text() == "mine"
+    assert "is there already" in capsys.readouterr().err
+    assert main(["sweep", "init", str(tmp_path / "study.py")]) == 2
 
 
 def test_run_status_export_and_run_again(
@@ -286,7 +299,7 @@ def test_plan_tells_the_cost_before_anything_runs(
         ),
         (["run", STUDY, "--store", "file"], "is a file"),
         (["export", "store"], "give --out"),
-        (["plot"], "command='plot': must be one of plan, run, status, export"),
+        (["plot"], "command='plot': must be one of init, plan, run, status, export"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

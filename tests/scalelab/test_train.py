@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from ground import InputError
+from lab.parametrization import TABLES
+from lab.parametrization.table import from_data
 from lab.records import OPTIMIZERS, PRECISIONS, SCHEDULES, Trial
 from lab.shape import ACTIVATIONS
 from scalelab.__main__ import main
@@ -61,6 +63,18 @@ def test_what_is_measured_has_a_name(train, capsys):
     assert curves["val_loss"]["values"][-1] == loss and len(curves["loss"]["values"]) == 20
     assert train("--diagnostics", "norms") == 2
     assert "'norms' is unknown; known: gradient_noise, rms, log_z" in capsys.readouterr().err
+
+
+def test_a_printed_table_is_read_back(train, capsys, tmp_path):
+    assert train("--parametrization", "mup", "--print-table") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert from_data(printed) == TABLES["mup"]
+    (tmp_path / "mine.json").write_text(json.dumps({**printed, "name": "mine"}))
+    mine = ("--table", str(tmp_path / "mine.json"), "--print-table")
+    assert train(*mine) == 2 and "'mine'" in capsys.readouterr().err
+    assert train(*mine, "--parametrization", "mine") == 0
+    assert json.loads(capsys.readouterr().out) == {**printed, "name": "mine"}
+    assert train("--parametrization", "nosuch", "--print-table") == 2
 
 
 def test_what_is_printed(train, capsys):

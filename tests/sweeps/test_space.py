@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ground import InputError
+from lab.parametrization import TABLES, to_data
 from sweeps import space, studies
 from tests.sweeps import toy
 
@@ -221,6 +222,23 @@ def test_a_study_of_plain_data(tmp_path: Path) -> None:
     from lab.counts import params
 
     assert small.ff == 32 and small.tokens == pytest.approx(0.5 * params(small), rel=0.05)
+
+
+def test_a_table_is_the_file_beside_the_study(tmp_path: Path) -> None:
+    mine = {**to_data(TABLES["mup"]), "name": "mine"}
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    common = YAML.replace("common: {", "common: {table: mine.json, base_width: 8, ")
+    (tmp_path / "mine.yaml").write_text(common)
+    study = studies.load(str(tmp_path / "mine.yaml"), "0" * 64, 16)
+    assert {t.parametrization for t in study.trials} == {"mine"}
+    assert {t.table for t in study.trials} == {json.dumps(mine)}
+    space = YAML.replace("init_seed: [0, 1]", "table: [mine.json, '']")
+    (tmp_path / "both.yaml").write_text(space)
+    both = studies.load(str(tmp_path / "both.yaml"), "0" * 64, 16)
+    assert {t.parametrization for t in both.trials} == {"mine", "u-mup"}
+    (tmp_path / "none.yaml").write_text(common.replace("mine.json", "other.json"))
+    with pytest.raises(InputError, match="other.json': No such file"):
+        studies.load(str(tmp_path / "none.yaml"), "0" * 64, 16)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""scalelab sweep plan | run | status | export: what a study will cost, its trials trained once
-each, how far it is, its table.
+"""scalelab sweep init | plan | run | status | export: a study to begin with, what it will cost, its
+trials trained once each, how far it is, its table.
 """
 
 import importlib
@@ -8,6 +8,10 @@ from ground import InputError
 from ground.text import one_of
 
 COMMANDS = {
+    "init": (
+        "scalelab.cli.sweep.init",
+        "a study to begin with, explained line by line",
+    ),
     "plan": (
         "scalelab.cli.sweep.plan",
         "cohorts, tokens, FLOPs, hours and memory, before anything runs",

@@ -1,20 +1,31 @@
-"""Exports in the trainers' own hands, where they are installed (`pip install '.[trainers]'`): each
-parsed by its own parser, one trained for 20 steps.
+"""Exports in the trainers' own hands, where they are installed: each parsed by its own parser, one
+trained for 20 steps. `make test-trainers` installs them in an environment of their own, where a
+trainer that cannot be imported is a failure.
 """
 
+import importlib
 import importlib.util
 import math
+import os
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from fits.predict.export import export
 from tests.fits.predict.export.test_exports import made
 
 SMALL = {"params": 3e5, "tokens": 20 * 8 * 32.0, "vocab": 64, "width": 64, "depth": 2,
          "sequence": 32, "batch_tokens": 8 * 32.0, "head_dim": 16}  # fmt: skip
+
+
+def needs(name):
+    """The trainer's module; without it the test is skipped, or fails where all must be there."""
+    if "SCALELAB_TRAINERS" in os.environ:
+        return importlib.import_module(name)
+    return pytest.importorskip(name, exc_type=ImportError)
 
 
 def module(text, name, folder):
@@ -32,7 +43,7 @@ def small():
 
 
 def test_torchtitan_builds_the_model_from_its_own_configuration(tmp_path, monkeypatch):
-    pytest.importorskip("torchtitan", exc_type=ImportError)
+    needs("torchtitan")
     import torch
     from torchtitan.config.manager import ConfigManager
 
@@ -52,7 +63,7 @@ def test_torchtitan_builds_the_model_from_its_own_configuration(tmp_path, monkey
 
 
 def test_levanter_parses_its_configuration(tmp_path):
-    pytest.importorskip("levanter", exc_type=ImportError)
+    needs("levanter")
     import draccus
     import levanter.models.llama  # noqa: F401
     from levanter.main.train_lm import TrainLmConfig
@@ -72,13 +83,27 @@ def test_levanter_parses_its_configuration(tmp_path):
     assert float(lr(int(0.9 * steps))) == pytest.approx(peak / 2, rel=0.02)
 
 
+def test_maxtext_parses_its_configuration():
+    """Its model of a configuration forbids what it does not know, and takes nothing of another
+    type.
+    """
+    types = needs("maxtext.configs.types")
+    found = made(devices=8)
+    said = yaml.safe_load(export(found, "maxtext"))
+    config = types.MaxTextConfig(**said)
+    assert (config.emb_dim, config.steps) == (found.plan.width, found.plan.steps)
+    assert config.learning_rate == pytest.approx(found.numbers["lr"].value, rel=1e-4)
+    with pytest.raises(ValueError, match="base_emb_dimension"):
+        types.MaxTextConfig(**said, base_emb_dimension=1)
+
+
 def test_hugging_face_trains_it_for_twenty_steps(tmp_path):
     """On a text that is a rule with noise: the loss falls below that of guessing, and the LR ends
     where the recipe's schedule does.
     """
-    pytest.importorskip("transformers", exc_type=ImportError)
-    pytest.importorskip("accelerate", exc_type=ImportError)
-    torch = pytest.importorskip("torch", exc_type=ImportError)
+    needs("transformers")
+    needs("accelerate")
+    torch = needs("torch")
     from transformers import LlamaForCausalLM, Trainer
 
     found = small()
