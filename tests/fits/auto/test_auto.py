@@ -94,19 +94,21 @@ def test_doubt_about_the_form_grows_with_reach_whatever_the_runs_say():
 
 
 def test_reach_is_the_farthest_of_compute_size_tokens_and_ratio():
-    one = np.ones(2)
-    runs = kriging.Runs(1e8 * np.array([1, 10]), 1e10 * np.array([1, 10]), one, one)
-    at = 1e8 * np.array([10, 20, 5, 1, 100]), 1e10 * np.array([10, 10, 50, 1, 10])
+    runs = {"params": 1e8 * np.array([1, 10]), "tokens": 1e10 * np.array([1, 10])}
+    at = {
+        "params": 1e8 * np.array([10, 20, 5, 1, 100]),
+        "tokens": 1e10 * np.array([10, 10, 50, 1, 10]),
+    }
     expected = [priors.LEAST_REACH, np.log(2), np.log(10), priors.LEAST_REACH, np.log(10)]
-    np.testing.assert_allclose(mixture.reach(runs, *at), expected)
+    np.testing.assert_allclose(mixture.reach(runs, at), expected)
 
 
 def test_says_how_it_chose_and_survives_json(tmp_path):
     points = surface("chinchilla", TEX, n=60, seed=1)
     found = fit(points, "auto", source="made")
-    assert found.law == "auto" and found.mixture.form in mixture.FORMS
+    assert found.law == "auto" and found.mixture.form in mixture.FORMS["auto"]
     assert sum(m["weight"] for m in found.mixture.members) == pytest.approx(1)
-    assert sum(found.mixture.weights[form] for form in mixture.FORMS) == pytest.approx(1)
+    assert sum(found.mixture.weights[form] for form in mixture.FORMS["auto"]) == pytest.approx(1)
     assert len(found.mixture.holdout) == 3 and all(
         row["error"] < 0.05 for row in found.mixture.holdout
     )
@@ -157,14 +159,17 @@ def test_many_runs_are_thinned_and_said_so():
     warnings: list[str] = []
     runs = choice._thinned(points, warnings)
     assert len(runs) == choice.MOST and "thinned" in warnings[0]
-    assert runs.flops.max() == (6 * points.x["params"] * points.x["tokens"]).max()
+    assert runs.compute.max() == (points.x["params"] * points.x["tokens"]).max()
 
 
 def test_gradients_of_the_posterior():
     """The slopes of log law against finite differences, both forms."""
     points = surface("chinchilla", EPOCH, n=12)
-    runs = kriging.Runs(points.x["params"], points.x["tokens"], points.y, np.ones(12))
-    for name in mixture.FORMS:
+    points.x["unique_tokens"] = points.x["tokens"] / np.linspace(1, 9, 12)
+    points.x["params_active"], points.x["experts"] = points.x["params"], np.geomspace(1, 256, 12)
+    for name in [form for forms in mixture.FORMS.values() for form in forms]:
+        inputs = {column: points.x[column] for column in catalogue.law(name).inputs}
+        runs = kriging.Runs(inputs, points.y, np.ones(12))
         problem = kriging._problem(catalogue.law(name), runs)
         u = kriging._prior(problem, runs, False)[0][None] + 0.1
         _, slopes = kriging._log_law(problem, u, problem.x)
