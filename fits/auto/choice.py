@@ -1,15 +1,17 @@
 """`--law auto`: the loss of larger runs from a weighted set of discrepancies about one form, with
 intervals whose width public sweeps have set.
 
-How it chooses. Each of a set's `FORMS` is fitted with and without a smooth discrepancy (`kriging.py`),
-over a grid of the discrepancy's length and size; a member's weight is its evidence, the product of
-the predictive densities of the runs in turn, so one that predicts dearer runs badly from cheaper
-ones gets little. Forms count alike: their priors are conventions, and the evidence of a form hangs on
-them. Then the largest runs are left out at several cuts and the whole procedure is
-repeated on the cheap ones, to say how far it missed; the interval's width is not the set's own
-matter: how far cuts missed hardly goes with how far dearer runs are missed.
+How it chooses. Each of a set's `FORMS` is fitted with and without a smooth discrepancy
+(`kriging.py`), over a grid of the discrepancy's length and size; a member's weight is its evidence,
+the product of the predictive densities of the runs in turn, so one that predicts dearer runs badly
+from cheaper ones gets little. Forms count alike: the evidence of a form hangs on the widths of its
+priors, which are conventions (as `fits.evaluate.pooled` pools them). Then the largest runs are left
+out at several cuts and the whole procedure is repeated on the cheap ones, to say how far it missed;
+the interval's width is not the set's own matter: how far cuts missed hardly goes with how far
+dearer runs are missed.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from fits.auto.kriging import Member, Runs
 from fits.auto.mixture import FORMS, mixture, quantile
 from fits.auto.priors import PRIORS, SCALE
 from fits.forms import catalogue
+from fits.forms.law import Law
 from fits.record import Fit, Mixture
 from fits.table.points import Points
 from ground.flops import training
@@ -37,9 +40,12 @@ MOST = 400  # runs; more are thinned evenly in compute
 def fit_auto(points: Points, law: str = "auto") -> Fit:
     """The set of members for the points (the columns that the set `law` reads, and loss)."""
     warnings = list(points.warnings)
-    runs = _thinned(points, warnings)
-    chosen, runs = choose(law, runs, warnings)
-    holdout = [row for row in (_left_out(law, runs, share) for share in CUTS) if row is not None]
+    runs = thinned(Runs(points.x, points.y, np.ones_like(points.y)), warnings)
+    forms = [catalogue.law(name) for name in FORMS[law]]
+    chosen, runs = choose(forms, runs, warnings)
+    free = len(catalogue.reading(law).parameters)
+    cuts = (_left_out(forms, runs, share, free) for share in CUTS)
+    holdout = [row for row in cuts if row is not None]
     if not holdout:
         warnings.append(
             f"auto: no cut leaves {FEWEST} runs and 2 dearer ones by {GAP:g}x: "
@@ -84,12 +90,12 @@ def fit_auto(points: Points, law: str = "auto") -> Fit:
 
 
 def choose(
-    law: str, runs: Runs, warnings: list[str] | None = None
+    forms: Sequence[type[Law]], runs: Runs, warnings: list[str] | None = None
 ) -> tuple[list[tuple[float, Member]], Runs]:
     """Members with their weights; runs far off what the others say count less, and everything is
     fitted again.
     """
-    found = _weighted(law, runs)
+    found = _weighted(forms, runs)
     z = max(found, key=lambda pair: pair[0])[1].left_one_out
     far = np.abs(z) > FAR
     if not far.any():
@@ -100,16 +106,15 @@ def choose(
             "deviations off the others; they count less"
         )
     runs = Runs(runs.x, runs.loss, np.where(far, z**2, 1.0))
-    return _weighted(law, runs), runs
+    return _weighted(forms, runs), runs
 
 
-def _weighted(law: str, runs: Runs) -> list[tuple[float, Member]]:
-    forms = [_of_form(form, runs) for form in FORMS[law]]
-    return [(w / len(forms), m) for form in forms for w, m in form]
+def _weighted(forms: Sequence[type[Law]], runs: Runs) -> list[tuple[float, Member]]:
+    return [(w / len(forms), m) for form in forms for w, m in _of_form(form, runs)]
 
 
-def _of_form(form: str, runs: Runs) -> list[tuple[float, Member]]:
-    found = kriging.members(catalogue.law(form), runs)
+def _of_form(form: type[Law], runs: Runs) -> list[tuple[float, Member]]:
+    found = kriging.members(form, runs)
     evidence = np.array([m.evidence for m in found])
     weight = np.exp(evidence - evidence.max())
     weight = np.where(weight < LEAST_WEIGHT * weight.sum(), 0.0, weight)
@@ -123,7 +128,9 @@ def _flops(points: Points) -> dict[str, Any]:
     return {"flops": training(points.x["params"], points.x["tokens"])}
 
 
-def _left_out(law: str, runs: Runs, share: float) -> dict[str, float] | None:
+def _left_out(
+    forms: Sequence[type[Law]], runs: Runs, share: float, free: int
+) -> dict[str, float] | None:
     """The procedure on the cheapest `share` of the runs, tested on those at least GAP dearer; None
     when there are too few of either.
     """
@@ -132,7 +139,7 @@ def _left_out(law: str, runs: Runs, share: float) -> dict[str, float] | None:
     seen, tested = flops <= cut, flops > GAP * cut
     if seen.sum() < FEWEST or tested.sum() < 2:
         return None
-    chosen, _ = choose(law, runs.take(seen))
+    chosen, _ = choose(forms, runs.take(seen))
     mean, sd = mixture(chosen, runs.take(tested).x, SCALE)
     miss = mean - np.log(runs.loss[tested])
     return {
@@ -143,12 +150,12 @@ def _left_out(law: str, runs: Runs, share: float) -> dict[str, float] | None:
         "reach": float(flops.max() / cut),
         "error": float(np.mean(np.abs(np.expm1(miss)))),
         "bias": float(np.mean(np.expm1(miss))),
-        "coverage": float(np.mean(np.abs(miss) <= quantile(int(seen.sum()), LEVEL, law) * sd)),
+        "coverage": float(np.mean(np.abs(miss) <= quantile(int(seen.sum()), LEVEL, free) * sd)),
     }
 
 
-def _thinned(points: Points, warnings: list[str]) -> Runs:
-    runs = Runs(points.x, points.y, np.ones_like(points.y))
+def thinned(runs: Runs, warnings: list[str]) -> Runs:
+    """At most MOST of the runs, and a warning where some are left out."""
     if len(runs) <= MOST:
         return runs
     warnings.append(f"auto: {len(runs)} runs thinned to {MOST}, evenly in compute")

@@ -224,8 +224,9 @@ def _predict(chosen: Sequence[Member], x: Columns) -> tuple[Array, Array]:
     for m in chosen:
         if (m.length, m.ratio) not in known:
             size, cross, gain = _carried(m, x)
-            known[m.length, m.ratio] = gain, m.ratio**2 * size**2 - np.einsum(
-                "mn,mn->m", gain, cross
+            known[m.length, m.ratio] = (
+                gain,
+                m.ratio**2 * size**2 - np.einsum("mn,mn->m", gain, cross),
             )
         gain, spread = known[m.length, m.ratio]
         mean, left = _own(m, x, gain)
@@ -241,7 +242,7 @@ def joint(m: Member, x: Columns) -> tuple[Array, Array]:
     size, cross, gain = _carried(m, x)
     mean, left = _own(m, x, gain)
     at = _place(x)
-    prior = m.ratio**2 * _correlation(at, at, m.length) * np.outer(size, size)
+    prior = m.ratio**2 * correlation(at, at, m.length) * np.outer(size, size)
     return mean, left @ m.covariance @ left.T + m.sigma**2 * (prior - gain @ cross.T)
 
 
@@ -258,7 +259,7 @@ def _carried(m: Member, x: Columns) -> tuple[Array, Array, Array]:
     """
     largest = m.runs.compute.max()
     size, own = _size(compute(x), largest), _size(m.runs.compute, largest)
-    cross = m.ratio**2 * _correlation(_place(x), _place(m.runs.x), m.length) * np.outer(size, own)
+    cross = m.ratio**2 * correlation(_place(x), _place(m.runs.x), m.length) * np.outer(size, own)
     return size, cross, cross @ m.weights
 
 
@@ -289,7 +290,7 @@ def _size(compute: Array, largest: float) -> Array:
     return np.exp(-DECAY * np.log(compute / largest))
 
 
-def _correlation(a: Array, b: Array, length: float) -> Array:
+def correlation(a: Array, b: Array, length: float) -> Array:
     """Matern 5/2 between points a [m, inputs] and b [n, inputs]."""
     squared = sum(np.subtract.outer(a[:, i], b[:, i]) ** 2 for i in range(a.shape[1]))
     d = np.sqrt(5.0) / length * np.sqrt(squared)
@@ -299,7 +300,7 @@ def _correlation(a: Array, b: Array, length: float) -> Array:
 def _spread(runs: Runs, length: float, ratio: float) -> Array:
     """Covariance of the residuals over sigma^2, [n, n]."""
     own, size = _place(runs.x), _size(runs.compute, runs.compute.max())
-    return np.diag(runs.noise) + ratio**2 * _correlation(own, own, length) * np.outer(size, size)
+    return np.diag(runs.noise) + ratio**2 * correlation(own, own, length) * np.outer(size, size)
 
 
 def _inverse(matrix: Array) -> Array:

@@ -31,16 +31,21 @@ def predict(fit: Fit, x: Columns, level: float, noise: bool = True) -> tuple[Arr
     assert mixed is not None
     own = {name: x[name] for name in catalogue.reading(fit.law).inputs}
     mean, sd = mixture(members(fit), own, mixed.scale, noise)
-    half = quantile(len(mixed.runs["loss"]), level, fit.law) * sd
+    half = quantile(len(mixed.runs["loss"]), level, _free(fit.law)) * sd
     return np.exp(mean), np.exp(mean - half), np.exp(mean + half)
 
 
-def quantile(runs: int, level: float, law: str = "auto") -> float:
+def quantile(runs: int, level: float, free: int | None = None) -> float:
     """Student's, since the noise is known only from the runs: they and the prior's, less the
-    parameters without the outer exponent, which is mostly its prior's.
+    parameters that are `free`, of `auto` those without the outer exponent, which is mostly its
+    prior's.
     """
-    free = len(catalogue.reading(law).parameters)
+    free = _free("auto") if free is None else free
     return float(stdtrit(max(runs + NOISE[1] - free, 1.0), 0.5 + level / 2))
+
+
+def _free(law: str) -> int:
+    return len(catalogue.reading(law).parameters)
 
 
 def mixture(
@@ -71,11 +76,14 @@ def joint(chosen: list[tuple[float, Member]], x: Columns) -> tuple[Array, Array]
     """Mean [m] and covariance [m, m] of log loss over the members, how far they disagree included,
     a run's noise left out.
     """
-    weight = np.array([w for w, _ in chosen])
-    each = [kriging.joint(m, x) for _, m in chosen]
-    mean = weight @ np.stack([one for one, _ in each])
-    off = np.stack([one - mean for one, _ in each])
-    inside = sum(w * covariance for w, (_, covariance) in zip(weight, each, strict=True))
+    rows = len(next(iter(x.values())))
+    weight, means, inside = np.array([w for w, _ in chosen]), [], np.zeros((rows, rows))
+    for w, m in chosen:
+        one, covariance = kriging.joint(m, x)
+        means.append(one)
+        inside += w * covariance
+    mean = weight @ np.stack(means)
+    off = np.stack(means) - mean
     return mean, inside + (off.T * weight) @ off
 
 

@@ -82,9 +82,7 @@ class RoutedFloor(Law):
     """
 
     name = "routed-floor"
-    formula = (
-        "L = E + A (N Ehat^delta)^-alpha,  Ehat = experts saturated between E_start and E_max"
-    )
+    formula = "L = E + A (N Ehat^delta)^-alpha,  Ehat = experts saturated between E_start and E_max"
     inputs = ("params_active", "experts")
     parameters = (
         Parameter("E", 0.0, linear=True),

@@ -157,7 +157,7 @@ def test_few_runs_are_predicted_with_a_warning_and_fewer_are_refused():
 def test_many_runs_are_thinned_and_said_so():
     points = surface("chinchilla", EPOCH, n=choice.MOST + 50)
     warnings: list[str] = []
-    runs = choice._thinned(points, warnings)
+    runs = choice.thinned(kriging.Runs(points.x, points.y, np.ones_like(points.y)), warnings)
     assert len(runs) == choice.MOST and "thinned" in warnings[0]
     assert runs.compute.max() == (points.x["params"] * points.x["tokens"]).max()
 
