@@ -87,21 +87,29 @@ def bought(pool, choice: str, budget: float, seed: int) -> list[int]:
 
 
 def score(pool, choice: str, budget: float, seed: int) -> dict[str, Any]:
-    """R2 on the targets; -1, the clip, where the choice bought less than the law needs."""
+    """R2 on the targets, -1, the clip, where the choice bought less than the law needs; and the
+    share of targets inside their 90 % intervals.
+    """
     import numpy as np
 
     from fits.design.belief import after
+    from fits.design.design import half_widths
+    from fits.evaluate import LEVEL
 
     started = time.process_time()
     rows = bought(pool, choice, budget, seed)
-    r2 = -1.0
+    r2, coverage = -1.0, None
     if len(rows) >= pool.fewest:
-        found = after(pool, np.array(rows))
+        known = np.array(rows)
+        found = after(pool, known)
         y, p = pool.loss[pool.target], np.exp(found.mean[pool.target])
         r2 = max(-1.0, float(1 - np.sum((y - p) ** 2) / np.sum((y - y.mean()) ** 2)))
+        half, _ = half_widths(pool, found, known, [], LEVEL)
+        coverage = float(np.mean(np.abs(np.log(y / p)) <= half))
     return {
         "seed": seed,
         "r2": r2,
+        "coverage": coverage,
         "runs": len(rows),
         "spent": float(pool.cost[rows].sum() / budget),
         "seconds": time.process_time() - started,
@@ -135,6 +143,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for choice, share in dict.fromkeys((r["choice"], r["budget"]) for r in rows):
         own = [r for r in rows if (r["choice"], r["budget"]) == (choice, share)]
         r2 = np.array([r["r2"] for r in own])
+        held = [r["coverage"] for r in own if r["coverage"] is not None]
         found.append(
             {
                 "choice": choice,
@@ -143,6 +152,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "mean": float(r2.mean()),
                 "sd": float(r2.std()),
                 "least": float(r2.min()),
+                "coverage": float(np.mean(held)) if held else None,
                 "runs": own[0]["runs"],
                 "seeds": len(own),
             }

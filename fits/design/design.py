@@ -109,7 +109,7 @@ def replay(
         bought.append(found.rows)
         known = np.concatenate([known, found.rows]).astype(np.intp)
         belief = believed(pool, known)
-        _, sd = _spread(pool, belief, known, [], level)
+        _, sd = half_widths(pool, belief, known, [], level)
         steps.append(_step(pool, found.rows, [_relative(s) for s in sd]))
     targets = _known(pool, believed(pool, first), belief, first, known, level)
     r2 = _r2(pool.loss[pool.target], np.exp(belief.mean[pool.target]))
@@ -163,7 +163,7 @@ def _step(pool: Pool, rows: list[int], widths: Sequence[float | None]) -> dict[s
     return {"runs": len(rows), "spent": float(pool.cost[rows].sum()), **width}
 
 
-def _spread(
+def half_widths(
     pool: Pool, belief: Belief, known: Rows, planned: list[int], level: float
 ) -> tuple[Array, Array]:
     """Half-widths [targets] of the intervals of a new run's log loss, by the known runs and after
@@ -186,15 +186,15 @@ def _spread(
 def _expected(
     pool: Pool, belief: Belief, known: Rows, planned: list[int], level: float
 ) -> list[Expected]:
-    now, then = _spread(pool, belief, known, planned, level)
+    now, then = half_widths(pool, belief, known, planned, level)
     return _targets(pool, belief, belief, now, then, level)
 
 
 def _known(
     pool: Pool, first: Belief, last: Belief, before: Rows, known: Rows, level: float
 ) -> list[Expected]:
-    now, _ = _spread(pool, first, before, [], level)
-    then, _ = _spread(pool, last, known, [], level)
+    now, _ = half_widths(pool, first, before, [], level)
+    then, _ = half_widths(pool, last, known, [], level)
     return _targets(pool, first, last, now, then, level)
 
 

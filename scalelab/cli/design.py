@@ -10,7 +10,7 @@ from tyro.conf import Positional, arg
 from ground import InputError
 from ground.files import writable
 from scalelab.cli.args import amount, parse, print_json
-from scalelab.cli.runs import columns, names, pair
+from scalelab.cli.runs import columns, names, pair, say_left_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +108,7 @@ def run(options: Design, table: "pd.DataFrame") -> "Found":
     from fits.design.pool import cells, forms_for, joined, telling
     from fits.design.rounds import ROUNDS
 
+    forms = forms_for(telling(table), columns(options.inputs))
     split = table["split"].astype(str) if "split" in table else None
     if split is not None and (odd := {*split} - {"target", "candidate"}):
         raise InputError(f"split={min(odd)!r}: must be candidate or target")
@@ -118,8 +119,7 @@ def run(options: Design, table: "pd.DataFrame") -> "Found":
     known = rest["loss"].notna() if "loss" in rest and not options.replay else None
     own, open_ = (rest[known], rest[~known]) if known is not None else (rest.iloc[:0], rest)
     if options.runs is not None:
-        own = _joined(own, _runs(options, options.runs))
-    forms = forms_for(telling(table), columns(options.inputs))
+        own = _joined(own, _runs(options, options.runs, forms[0].inputs))
     cost, unit = _cost(options, open_)
     budget = _budget(options.budget, float(cost.sum()))
     together = None
@@ -166,12 +166,12 @@ def _frame(trials: "list[Trial]") -> "pd.DataFrame":
     return frame.dropna(axis=1, how="all")
 
 
-def _runs(options: Design, path: Path) -> "pd.DataFrame":
+def _runs(options: Design, path: Path, keys: tuple[str, ...]) -> "pd.DataFrame":
     from fits.table.rows import read
 
-    keys = columns(options.inputs) or ("params", "tokens")
-    over = columns(options.best_over)
-    return read(path, names(options.map), best_over=over, keys=keys).frame
+    found = read(path, names(options.map), best_over=columns(options.best_over), keys=keys)
+    say_left_out(found)
+    return found.frame
 
 
 def _joined(a: "pd.DataFrame", b: "pd.DataFrame") -> "pd.DataFrame":

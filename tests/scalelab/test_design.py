@@ -109,7 +109,7 @@ def test_what_it_refuses(pool, args, said, capsys):
     [
         ("", "cannot be read"),
         ("params,tokens\n", "has 0 rows"),
-        ("params,tokens,loss\n1e8,1e10,abc\n1e9,1e9,2\n", "loss='abc' in row 1"),
+        ("params,tokens,loss\n1e8,1e10,abc\n1e9,1e9,\n", "loss='abc' in row 1"),
         ("params,tokens\nabc,1e10\n1e8,1e9\n", "vary"),
         ("params,tokens,split\n1e8,1e9,odd\n1e7,1e8,target\n", "split='odd'"),
         ("params,tokens\n1e8,1e9\n1e9,-1e8\n", "tokens=-1e+08 in row 2"),

@@ -32,7 +32,7 @@ def test_the_interval_that_is_expected_is_what_a_refit_gives(share):
     found = made.design(pool, budget)
     (target,) = found.targets
     bought = np.concatenate([np.flatnonzero(pool.at_hand), _rows(pool, found.rows)])
-    _, width = made._spread(pool, after(pool, bought), bought, [], 0.9)
+    _, width = made.half_widths(pool, after(pool, bought), bought, [], 0.9)
     assert found.cost <= budget
     assert target.width_after < 0.8 * target.width_before  # the control: it is not the old one
     assert 0.6 < np.expm1(width[0]) / target.width_after < 1.6
