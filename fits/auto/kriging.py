@@ -14,6 +14,7 @@ variance grows. All of it is on log loss, so nothing depends on the loss's unit.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,11 @@ class Runs:
 
 
 def compute(x: Columns) -> Array:
-    """What a run costs to train up to a factor, [n]: size times tokens, as far as they vary."""
+    """What a run costs to train up to a factor, [n]: size times tokens, as far as they are among
+    the inputs.
+    """
     known = [x[name] for name in ("params", "params_active", "tokens") if name in x]
-    return np.asarray(np.prod(known, axis=0))
+    return np.asarray(np.prod(known, axis=0)) if known else np.ones_like(next(iter(x.values())))
 
 
 @dataclass(frozen=True)
@@ -235,15 +238,28 @@ def _predict(chosen: Sequence[Member], x: Columns) -> tuple[Array, Array]:
     return np.stack(means), np.stack(variances)
 
 
-def joint(m: Member, x: Columns) -> tuple[Array, Array]:
-    """Mean [m] and covariance [m, m] of the log loss at new points by one member, a run's noise
-    left out.
+def joint(chosen: Sequence[tuple[float, Member]], x: Columns) -> tuple[Array, Array]:
+    """Mean [m] and covariance [m, m] of the log loss at new points over weighted members, how far
+    they disagree included, a run's noise left out.
     """
-    size, cross, gain = _carried(m, x)
-    mean, left = _own(m, x, gain)
-    at = _place(x)
-    prior = m.ratio**2 * correlation(at, at, m.length) * np.outer(size, size)
-    return mean, left @ m.covariance @ left.T + m.sigma**2 * (prior - gain @ cross.T)
+    at, weights, means = _place(x), [], []
+    inside = np.zeros((len(at), len(at)))
+    for (length, ratio), group in groupby(sorted(chosen, key=_shape), key=_shape):
+        alike = list(group)
+        size, cross, gain = _carried(alike[0][1], x)
+        spread = ratio**2 * correlation(at, at, length) * np.outer(size, size) - gain @ cross.T
+        for weight, m in alike:
+            mean, left = _own(m, x, gain)
+            inside += weight * (left @ m.covariance @ left.T + m.sigma**2 * spread)
+            weights.append(weight)
+            means.append(mean)
+    mean = np.array(weights) @ np.stack(means)
+    off = np.stack(means) - mean
+    return mean, inside + (off.T * np.array(weights)) @ off
+
+
+def _shape(pair: tuple[float, Member]) -> tuple[float, float]:
+    return pair[1].length, pair[1].ratio
 
 
 def _own(m: Member, x: Columns, gain: Array) -> tuple[Array, Array]:

@@ -72,21 +72,6 @@ def parts(chosen: list[tuple[float, Member]], x: Columns) -> tuple[Array, Array,
     return mean, between, sum(w * m.sigma**2 for w, m in chosen)
 
 
-def joint(chosen: list[tuple[float, Member]], x: Columns) -> tuple[Array, Array]:
-    """Mean [m] and covariance [m, m] of log loss over the members, how far they disagree included,
-    a run's noise left out.
-    """
-    rows = len(next(iter(x.values())))
-    weight, means, inside = np.array([w for w, _ in chosen]), [], np.zeros((rows, rows))
-    for w, m in chosen:
-        one, covariance = kriging.joint(m, x)
-        means.append(one)
-        inside += w * covariance
-    mean = weight @ np.stack(means)
-    off = np.stack(means) - mean
-    return mean, inside + (off.T * weight) @ off
-
-
 def doubt(between: Array, reach: Array, by: tuple[float, float] = DOUBT) -> Array:
     """The members' variance [m] shrunk towards what is not known of any form at that reach."""
     return np.asarray(between ** (1 - by[1]) * (by[0] * reach) ** (2 * by[1]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fits.auto import kriging, mixture
+from fits.auto import kriging
 from fits.auto.choice import choose, thinned
 from fits.auto.kriging import Member, Runs
 from fits.auto.priors import NOISE, SIZE
@@ -54,5 +54,5 @@ def after(pool: Pool, known: Rows) -> Belief:
     """By the pool's forms on the runs that are known."""
     runs = thinned(Runs(pool.at(known), pool.loss[known], np.ones(len(known))), [])
     chosen, _ = choose(pool.forms, runs)
-    mean, covariance = mixture.joint(chosen, pool.x)
+    mean, covariance = kriging.joint(chosen, pool.x)
     return Belief(mean, covariance, sum(w * m.sigma**2 for w, m in chosen), chosen)

@@ -48,22 +48,32 @@ def _greedy(
     criterion: str,
     power: float,
 ) -> tuple[list[int], float]:
-    """The plan, and what is left of the criterion."""
-    covariance, free, left = belief.covariance.copy(), free.copy(), budget
+    """The plan, and what is left of the criterion.
+
+    Only what decides is kept up to date: each run's variance, its covariance with the targets, and
+    the columns that were conditioned on, whose outer products are what the runs have told.
+    """
+    variance = np.diag(belief.covariance).copy()
+    at_targets = belief.covariance[target].copy()
+    told_by = np.zeros((len(variance), 0))
+    free, left = free.copy(), budget
     price = np.where(free, cost, 1.0) ** power
     chosen: list[int] = []
-    told, first = 0.0, float(np.trace(covariance[np.ix_(target, target)]))
+    told, first = 0.0, float(np.sum(variance[target]))
     while (open_ := free & (cost <= left * (1 + 1e-12))).any():
-        variance = np.maximum(np.diag(covariance), 0.0)
+        noisy = np.maximum(variance, 0.0) + belief.noise
         if criterion == "v":
-            gain = np.sum(covariance[target] ** 2, axis=0) / (variance + belief.noise)
+            gain = np.sum(at_targets**2, axis=0) / noisy
         else:
-            gain = np.log1p(variance / belief.noise)
+            gain = np.log(noisy / belief.noise)
         best = int(np.argmax(np.where(open_, gain / price, -1.0)))
         if gain[best] <= LEAST_GAIN * (first if criterion == "v" else 1.0):
             break
         chosen.append(best)
         told, left, free[best] = told + float(gain[best]), left - float(cost[best]), False
-        column = covariance[:, best].copy()
-        covariance -= np.outer(column, column) / (variance[best] + belief.noise)
+        column = belief.covariance[:, best] - told_by @ told_by[best]
+        column /= np.sqrt(noisy[best])
+        variance -= column**2
+        at_targets -= np.outer(column[target], column)
+        told_by = np.concatenate([told_by, column[:, None]], axis=1)
     return chosen, -told

@@ -80,13 +80,25 @@ def test_targets_are_predicted_better_than_by_random_runs_of_equal_cost():
     assert np.median(own) < 0.5 * np.median(chance)
 
 
-def test_greedy_is_the_rank_one_update_of_the_whole_posterior():
+def test_one_run_after_the_other_is_all_at_once():
     rng = np.random.default_rng(0)
     root = rng.standard_normal((12, 5))
     belief = Belief(np.zeros(12), root @ root.T, 0.1)
     one = belief.with_runs([3, 7])
     two = Belief(belief.mean, belief.with_runs([3]), 0.1).with_runs([7])
     np.testing.assert_allclose(one, two, atol=1e-12)
+
+
+def test_greedy_takes_what_lowers_the_targets_variance_the_most():
+    """By the whole posterior, refitted for every candidate."""
+    pool = planted(at_hand=20)
+    belief = after(pool, np.flatnonzero(pool.at_hand))
+    same = np.where(pool.candidate, 1.0, 0.0)
+    chosen = choose(belief, same, 4.0, pool.candidate, pool.target)
+    for i in range(len(chosen)):
+        rest = [r for r in np.flatnonzero(pool.candidate) if r not in chosen[:i]]
+        left = [variance(belief, [*chosen[:i], r], pool.target) for r in rest]
+        assert variance(belief, chosen[: i + 1], pool.target) == pytest.approx(min(left), rel=1e-6)
 
 
 def test_a_plan_keeps_to_its_budget_and_its_candidates():

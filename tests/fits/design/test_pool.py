@@ -76,12 +76,13 @@ def test_a_bad_value_is_named(change, said):
         replay(pool(grid().assign(**change), inputs=("params", "tokens")), 1e21)
 
 
-def test_any_columns_by_one_power_law_over_a_floor():
+@pytest.mark.parametrize("size", ["params", "weights"])
+def test_any_columns_by_one_power_law_over_a_floor(size):
     """Planted in columns that no law of the catalogue reads: the dear runs are predicted."""
     rng = np.random.default_rng(0)
     n, p = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 4e9, 8), [1.0, 2.0, 4.0, 8.0]))
     loss = 1.1 + 60 * (n * p**0.4) ** -0.2 * np.exp(0.002 * rng.standard_normal(n.size))
-    frame = pd.DataFrame({"params": n, "streams": p, "loss": loss})
-    dear = frame.params > 2e9
-    found = replay(pool(frame[~dear], frame[dear], ("params", "streams"), ("params",)), 5e9)
-    assert found.forms == ["floored(params, streams)"] and found.r2 > 0.95
+    frame = pd.DataFrame({size: n, "streams": p, "loss": loss})
+    dear = frame[size] > 2e9
+    found = replay(pool(frame[~dear], frame[dear], (size, "streams"), (size,)), 5e9)
+    assert found.forms == [f"floored({size}, streams)"] and found.r2 > 0.95
