@@ -44,7 +44,7 @@ def _runs(found: "Design", table: "pd.DataFrame") -> None:
 
     chosen = table.loc[found.rows]
     names = [*found.targets[0].at]
-    more = ("width", "depth", "batch_tokens", "lr")
+    more = ("width", "depth", "batch_tokens")
     names += [name for name in more if name in table and name not in names]
     same = chosen.groupby(names, sort=True, dropna=False).size().reset_index(name="runs")
     shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
