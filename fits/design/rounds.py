@@ -32,9 +32,9 @@ def _conditioned(first: Belief, known: Rows) -> Belief:
 
 
 def next_round(pool: Pool, known: Rows, left: float, until: float, criterion: str = "v") -> Round:
-    """Of a plan for all that is `left` of the budget, the cheapest runs that come to `until`; where
-    fewer runs are known than the law needs, the cheapest candidates first. Errors: InputError where
-    `left` does not buy those.
+    """Of a plan for all that is `left` of the budget, the cheapest runs that come to `until`, but
+    at least one; where fewer runs are known than the law needs, the cheapest candidates first.
+    Errors: InputError where `left` does not buy those.
     """
     free = pool.candidate.copy()
     free[known] = False

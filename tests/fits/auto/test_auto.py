@@ -177,3 +177,56 @@ def test_gradients_of_the_posterior():
             step = np.eye(u.shape[1])[i] * 1e-6
             up, down = (kriging._log_law(problem, u + s * step, problem.x)[0] for s in (1, -1))
             np.testing.assert_allclose(slopes[0, i], (up - down)[0] / 2e-6, atol=1e-7)
+
+
+def routed(form, p, seed=0):
+    """Runs of 6 sizes and 9 numbers of experts, two of each, and a size that is dearer."""
+    n, e = np.meshgrid(np.geomspace(2e7, 3e8, 6), 2.0 ** np.arange(0, 9))
+    x = {"params_active": np.repeat(n.ravel(), 2), "experts": np.repeat(e.ravel(), 2)}
+    noise = np.exp(0.005 * np.random.default_rng(seed).standard_normal(x["experts"].size))
+    dear = {"params_active": np.full(4, 1.2e9), "experts": np.array([1.0, 8, 64, 256])}
+    law = catalogue.law(form)
+    return Points(x, law.predict(p, x) * noise, {}, []), dear, law.predict(p, dear)
+
+
+CLARK = {"a": -0.085, "b": -0.12, "c": 0.01, "d": 1.12, "E_start": 2.2, "E_max": 300.0}
+FLOOR = {"E": 1.5, "A": 40.0, "alpha": 0.19, "delta": 0.5, "E_start": 3.0, "E_max": 400.0}
+
+
+@pytest.mark.parametrize(("form", "p"), [("routed", CLARK), ("routed-floor", FLOOR)])
+def test_routed_experts_whichever_form_is_planted(form, p, tmp_path):
+    """The other form counts as much: the interval knows, and holds the planted loss."""
+    points, dear, truth = routed(form, p)
+    found = fit(points, "auto-routed")
+    band = evaluate(found, dear)
+    assert found.mixture.weights["routed"] == pytest.approx(0.5)
+    assert np.all((band.low < truth) & (truth < band.high))
+    assert np.abs(band.value / truth - 1).max() < 0.02
+    found.save(tmp_path / "fit.json")
+    again = evaluate(record.load(tmp_path / "fit.json"), dear)
+    np.testing.assert_allclose(again.value, band.value, rtol=1e-9)
+
+
+def test_the_joint_covariance_has_the_variance_of_each_point():
+    points, dear, _ = routed("routed-floor", FLOOR)
+    chosen = mixture.members(fit(points, "auto-routed"))
+    mean, covariance = kriging.joint(chosen, dear)
+    alone, variance, _ = mixture.parts(chosen, dear)
+    np.testing.assert_allclose(mean, alone, rtol=1e-12)
+    np.testing.assert_allclose(np.diag(covariance), variance, rtol=1e-9)
+    assert np.linalg.eigvalsh(covariance).min() > -1e-12
+
+
+def test_repeated_tokens_from_cheap_runs():
+    p = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37, "R_D": 15.0, "R_N": 5.0}
+    points = surface("data-constrained", p, n=90, noise=0.004)
+    flops = points.x["params"] * points.x["tokens"]
+    cheap = np.argsort(flops)[:70]
+    x = {name: values[cheap] for name, values in points.x.items()}
+    found = fit(Points(x, points.y[cheap], {}, []), "auto-repeated")
+    dear = np.argsort(flops)[70:]
+    at = {name: values[dear] for name, values in points.x.items()}
+    band = evaluate(found, at)
+    truth = catalogue.law("data-constrained").predict(p, at)
+    assert np.median(np.abs(band.value / truth - 1)) < 0.01
+    assert np.mean((band.low < truth) & (truth < band.high)) > 0.8
