@@ -69,7 +69,7 @@ def fit(
         _refuse(law, {**chosen, "fixed": (fixed, None), "prior": (priors, None)})
         from fits.auto.choice import fit_auto  # here: a single form is fitted without SciPy
 
-        return fit_auto(points)
+        return fit_auto(points, str(law))
     if form is StepTime:
         given = {"objective": (objective, "mse"), "delta": (delta, None)}
         _refuse(form.name, {**given, "fixed": (fixed, None), "prior": (priors, None)}, MEASURED)

@@ -21,7 +21,7 @@ class Mixture:
 
     form: str  # of the heaviest member
     members: list[dict[str, Any]]  # law, params, weight, length, ratio, wide, sigma
-    # params, tokens, loss, noise: what the discrepancy is conditioned on
+    # the law's inputs, loss, noise: what the discrepancy is conditioned on
     runs: dict[str, list[float]]
     # one row a cut: share, flops, n, tested, reach, error, bias, coverage
     holdout: list[dict[str, float]]
@@ -195,10 +195,10 @@ def _consistent(fit: Fit) -> None:
         best = [one.get(fit.form.target) for one in fit.cells]
         reading.read(list[reading.Positive], best, f"cells.{fit.form.target}")
     if fit.mixture is not None:
-        _check_mixture(fit.mixture)
+        _check_mixture(fit.mixture, catalogue.reading(fit.law).inputs)
 
 
-def _check_mixture(mixed: Mixture) -> None:
+def _check_mixture(mixed: Mixture, inputs: tuple[str, ...]) -> None:
     for row in mixed.holdout:
         reading.read(_Cut, row, "holdout")
     if not mixed.members:
@@ -207,9 +207,11 @@ def _check_mixture(mixed: Mixture) -> None:
         one = reading.read(_Member, data, "members")
         _has("members.params", one["params"], catalogue.law(one["law"]))
     runs = reading.read(dict[str, list[reading.Positive]], mixed.runs, "runs")
-    lengths = {len(runs.get(name, [])) for name in ("params", "tokens", "loss", "noise")}
-    if len(lengths) > 1 or not 1 <= min(lengths) <= MOST_RUNS:
-        reading.refuse("runs", sorted(lengths), f"four lists of one length, at most {MOST_RUNS}")
+    wanted = (*inputs, "loss", "noise")
+    lengths = {len(runs.get(name, [])) for name in wanted}
+    if len(lengths) > 1 or not 1 <= min(lengths) <= MOST_RUNS or len(runs) != len(wanted):
+        expected = f"{', '.join(wanted)} of one length, at most {MOST_RUNS}"
+        reading.refuse("runs", sorted(lengths), expected)
 
 
 def _has(where: str, given: Mapping[str, Any], form: type[Law]) -> None:

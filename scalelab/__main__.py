@@ -36,6 +36,7 @@ COMMANDS = {
         "scalelab.cli.predict",
         "the large run: loss, LR, weight decay, batch, each with its interval",
     ),
+    "design": ("scalelab.cli.design", "which study to run for a target and a budget"),
     "report": ("scalelab.cli.report", "one HTML file that a sceptical colleague can check"),
     "theory": ("scalelab.cli.theory", "models whose exponents are known, simulated: is it so?"),
 }
@@ -43,7 +44,7 @@ COMMANDS = {
 
 # whose matrices have some hundred rows: on a busy machine threads of BLAS wait for each other for
 # several times as long as one alone computes
-ONE_THREAD = ("fit", "audit", "predict", "report", "theory")
+ONE_THREAD = ("fit", "audit", "predict", "design", "report", "theory")
 
 # exit codes as shells report them: 128 + SIGINT, 128 + SIGTERM
 INTERRUPTED, STOPPED = 130, 143

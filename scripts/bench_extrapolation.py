@@ -136,11 +136,12 @@ def _split(found, test, family: str, ratio: float):
     from fits.auto import mixture
     from scripts.extrapolation_widths import Split
 
-    chosen, at = mixture.members(found), (test["params"].to_numpy(), test["tokens"].to_numpy())
-    mean, between, own = mixture.parts(chosen, *at)
+    chosen = mixture.members(found)
+    at = {name: test[name].to_numpy() for name in ("params", "tokens")}
+    mean, between, own = mixture.parts(chosen, at)
     runs = chosen[0][1].runs
     miss = mean - np.log(test["loss"].to_numpy())
-    return Split(family, ratio, len(runs), miss, between, own, mixture.reach(runs, *at))
+    return Split(family, ratio, len(runs), miss, between, own, mixture.reach(runs.x, at))
 
 
 def told_by_others(rows: list[dict[str, Any]]) -> dict[str, list[float]]:

@@ -15,32 +15,42 @@ from fits.forms import catalogue
 from fits.forms.law import Array, Columns
 from fits.record import Fit
 
-FORMS = ("chinchilla-outer",)  # Chinchilla's own is its gamma = 1
+# by the name of the set; Chinchilla's own is its outer form with gamma = 1
+FORMS = {
+    "auto": ("chinchilla-outer",),
+    "auto-repeated": ("data-constrained",),
+    "auto-routed": ("routed", "routed-floor"),
+}
 
 
 def predict(fit: Fit, x: Columns, level: float, noise: bool = True) -> tuple[Array, Array, Array]:
-    """Value, low and high of the loss at columns x (params, tokens [n]): of new runs, or without
+    """Value, low and high of the loss at the law's columns x [n]: of new runs, or without
     the `noise` of a run of the loss that is expected of them.
     """
     mixed = fit.mixture
     assert mixed is not None
-    mean, sd = mixture(members(fit), x["params"], x["tokens"], mixed.scale, noise)
-    half = quantile(len(mixed.runs["loss"]), level) * sd
+    own = {name: x[name] for name in catalogue.reading(fit.law).inputs}
+    mean, sd = mixture(members(fit), own, mixed.scale, noise)
+    half = quantile(len(mixed.runs["loss"]), level, _free(fit.law)) * sd
     return np.exp(mean), np.exp(mean - half), np.exp(mean + half)
 
 
-def quantile(runs: int, level: float) -> float:
+def quantile(runs: int, level: float, free: int | None = None) -> float:
     """Student's, since the noise is known only from the runs: they and the prior's, less the
-    parameters without the outer exponent, which is mostly its prior's.
+    parameters that are `free`, of `auto` those without the outer exponent, which is mostly its
+    prior's.
     """
-    free = len(catalogue.reading("auto").parameters)
-    return float(stdtrit(runs + NOISE[1] - free, 0.5 + level / 2))
+    free = _free("auto") if free is None else free
+    return float(stdtrit(max(runs + NOISE[1] - free, 1.0), 0.5 + level / 2))
+
+
+def _free(law: str) -> int:
+    return len(catalogue.reading(law).parameters)
 
 
 def mixture(
     chosen: list[tuple[float, Member]],
-    params: Array,
-    tokens: Array,
+    x: Columns,
     scale: float = 1.0,
     noise: bool = True,
 ) -> tuple[Array, Array]:
@@ -48,17 +58,15 @@ def mixture(
 
     `scale` multiplies what lies between the runs and the new one, not the noise.
     """
-    mean, between, own = parts(chosen, params, tokens)
-    doubted = doubt(between, reach(chosen[0][1].runs, params, tokens))
+    mean, between, own = parts(chosen, x)
+    doubted = doubt(between, reach(chosen[0][1].runs.x, x))
     return mean, np.sqrt(scale**2 * doubted + (own if noise else 0.0))
 
 
-def parts(
-    chosen: list[tuple[float, Member]], params: Array, tokens: Array
-) -> tuple[Array, Array, float]:
+def parts(chosen: list[tuple[float, Member]], x: Columns) -> tuple[Array, Array, float]:
     """Mean [m] and variance [m] of log loss over the members, and the variance of a run's noise."""
     weight = np.array([w for w, _ in chosen])[:, None]
-    means, variances = kriging.predict([m for _, m in chosen], params, tokens)
+    means, variances = kriging.predict([m for _, m in chosen], x)
     mean = np.sum(weight * means, axis=0)
     between = np.sum(weight * (variances + (means - mean) ** 2), axis=0)
     return mean, between, sum(w * m.sigma**2 for w, m in chosen)
@@ -69,19 +77,17 @@ def doubt(between: Array, reach: Array, by: tuple[float, float] = DOUBT) -> Arra
     return np.asarray(between ** (1 - by[1]) * (by[0] * reach) ** (2 * by[1]))
 
 
-def reach(runs: Runs, params: Array, tokens: Array) -> Array:
-    """E-folds between the runs and new ones [m]: of compute, N, D or D/N, the most of them."""
+def reach(runs: Columns, x: Columns) -> Array:
+    """E-folds between runs and new ones [m]: of compute, an input or D/N, the most of them."""
 
     def beyond(new: Array, old: Array, both: bool) -> Array:
         above = np.log(new / old.max())
         return np.asarray(np.maximum(above, np.log(old.min() / new)) if both else above)
 
-    far = [
-        beyond(params * tokens, runs.params * runs.tokens, False),
-        beyond(params, runs.params, True),
-        beyond(tokens, runs.tokens, True),
-        beyond(tokens / params, runs.tokens / runs.params, True),
-    ]
+    far = [beyond(kriging.compute(x), kriging.compute(runs), False)]
+    far += [beyond(x[name], runs[name], True) for name in runs]
+    if {"params", "tokens"} <= runs.keys():
+        far.append(beyond(x["tokens"] / x["params"], runs["tokens"] / runs["params"], True))
     return np.maximum(np.max(far, axis=0), LEAST_REACH)
 
 
@@ -90,12 +96,12 @@ def members(fit: Fit) -> list[tuple[float, Member]]:
     return _restore(_key(fit))
 
 
-_Key = tuple[tuple[tuple[float, ...], ...], tuple[tuple[Any, ...], ...]]
+_Key = tuple[tuple[tuple[str, tuple[float, ...]], ...], tuple[tuple[Any, ...], ...]]
 
 
 def _key(fit: Fit) -> _Key:
     assert fit.mixture is not None
-    runs = tuple(tuple(fit.mixture.runs[n]) for n in ("params", "tokens", "loss", "noise"))
+    runs = tuple((name, tuple(values)) for name, values in fit.mixture.runs.items())
     return runs, tuple(
         (m["weight"], m["law"], tuple(m["params"].items()), m["length"], m["ratio"], m["wide"])
         for m in fit.mixture.members
@@ -107,7 +113,9 @@ def _restore(key: _Key) -> list[tuple[float, Member]]:
     """The members as fitted: their arrays follow from the runs and the parameters, so a saved fit
     holds only those.
     """
-    runs = Runs(*(np.array(v) for v in key[0]))
+    x = {name: np.array(values) for name, values in key[0]}
+    loss, noise = x.pop("loss"), x.pop("noise")
+    runs = Runs(x, loss, noise)
     return [
         (w, kriging.from_params(catalogue.law(law), runs, dict(p), *shape))
         for w, law, p, *shape in key[1]

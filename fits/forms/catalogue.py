@@ -29,7 +29,11 @@ FAMILIES = (
 )
 
 # Not one form but a weighted set of forms (`fits.auto`), which reads the columns of this one.
-SETS = {"auto": "chinchilla"}
+SETS = {
+    "auto": "chinchilla",
+    "auto-repeated": "data-constrained",
+    "auto-routed": "routed",
+}
 
 
 def all_laws() -> dict[str, type[Law]]:

@@ -76,6 +76,36 @@ class Routed(Law):
         return np.array(rows)
 
 
+class RoutedFloor(Law):
+    """Clark's effective parameter count in a law with an irreducible loss; tokens, routing
+    frequency and experts per token are those of the fitted runs.
+    """
+
+    name = "routed-floor"
+    formula = "L = E + A (N Ehat^delta)^-alpha,  Ehat = experts saturated between E_start and E_max"
+    inputs = ("params_active", "experts")
+    parameters = (
+        Parameter("E", 0.0, linear=True),
+        Parameter("A", 0.0, scale="log", linear=True, powers=(("params_active", "alpha", 1.0),)),
+        Parameter("alpha", 0.02, 2.0, grid=(0.1, 0.2, 0.3, 0.5)),
+        Parameter("delta", 0.01, 3.0, scale="log", grid=(0.3, 0.6, 1.0)),
+        Parameter("E_start", 1.0, 20.0, scale="log", grid=(2.0, 4.0)),
+        Parameter("E_max", 30.0, 5000.0, scale="log", grid=(100.0, 400.0, 1500.0)),
+    )
+    citation = "2202.01169 Eq. 1 and its effective parameter count; the floor as in 2502.05172"
+    params_kind, units = "active", Routed.units
+
+    @classmethod
+    def centered(cls) -> tuple[str, ...]:
+        return ("params_active",)
+
+    @classmethod
+    def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
+        e = np.log(saturated(x["experts"], p["E_start"], p["E_max"]))
+        size = np.log(x["params_active"]) + p["delta"] * e
+        return p["E"] + p["A"] * np.exp(-p["alpha"] * size)
+
+
 class RoutedFine(Law):
     name = "routed-fine"
     formula = "L = c + (g G^-gamma + a) N^-alpha + b D^-beta,  G = d_ff / d_expert"
@@ -218,4 +248,10 @@ def _line(x: Array, y: Array) -> tuple[float, float]:
     return float(np.clip(slope, -2, 2)), float(np.exp(offset))
 
 
-LAWS: tuple[type[Law], ...] = (Routed, RoutedFine, RoutedSparsity, RoutedJoint)
+LAWS: tuple[type[Law], ...] = (
+    Routed,
+    RoutedFloor,
+    RoutedFine,
+    RoutedSparsity,
+    RoutedJoint,
+)

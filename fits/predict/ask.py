@@ -165,9 +165,9 @@ def _off_ratio(source: Source, point: Mapping[str, float]) -> list[str]:
     """A weighted set answers at any ratio of tokens to parameters, with an interval that knows how
     far its runs are; but it is said.
     """
-    if source.fit is None or source.fit.mixture is None:
+    runs = source.fit.mixture.runs if source.fit and source.fit.mixture else {}
+    if not {"params", "tokens"} <= runs.keys():
         return []
-    runs = source.fit.mixture.runs
     ratio = np.divide(runs["tokens"], runs["params"])
     fitted = {"tokens_per_param": [float(ratio.min()), float(ratio.max())]}
     return published.reach(source.name, fitted, point, extrapolate=True)

@@ -8,7 +8,7 @@ sha256. A user's study is a path to a .py file of that form, or to a .yaml file 
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,19 @@ def _plain_data(path: Path) -> tuple[Any, Any]:
     top = yaml.compose(content)
     assert isinstance(top, yaml.MappingNode)
     return data, {key.value: node.value for key, node in top.value}
+
+
+def as_yaml(trials: Sequence[Trial], question: str, expectation: str) -> str:
+    """A study of plain data with these trials: fields that all share are `common`, the others each
+    point's own; corpus and vocabulary are those that it is run on.
+    """
+    import yaml
+
+    given = [n for n in Trial.__dataclass_fields__ if n not in ("corpus", "vocab")]
+    common = {n: getattr(trials[0], n) for n in given if len({getattr(t, n) for t in trials}) == 1}
+    space = [{n: getattr(t, n) for n in given if n not in common} for t in trials]
+    document = {"question": question, "expectation": expectation, "space": space, "common": common}
+    return yaml.safe_dump(document, sort_keys=False)
 
 
 def _number(value: Any) -> Any:

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # each imports those before it
-ROOMS = ("forms", "record", "table", "engine", "auto", "fit", "evaluate", "optimum", "predict")
-ROOMS += ("audit", "report", "theory")
+ROOMS = ("forms", "record", "table", "engine", "auto", "fit", "evaluate", "design", "optimum")
+ROOMS += ("predict", "audit", "report", "theory")
 
 
 def name_of(path):
