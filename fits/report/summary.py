@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fits.record import Fit
+from fits.report.checks import at, groups, told, worst_first
 from fits.report.documents import target_of
 from fits.report.words import (
     AXIS_WORDS,
@@ -26,12 +27,23 @@ def summary(
     checks: Sequence[Mapping[str, Any]],
     fits: Sequence[Fit],
     prediction: Mapping[str, Any] | None = None,
+    unchecked: Sequence[Mapping[str, str]] = (),
+    flags: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, str]]:
-    """The page's first lines: each a verdict ("pass", "fail" or "") with a sentence."""
+    """The page's first lines: each a verdict ("fail", "not shown", "pass" or "") with a sentence,
+    every failure first, then what is not shown; `unchecked` as `fits.optimum.sweeps` says it,
+    `flags` those of the audit.
+    """
     out = [{"verdict": "", "text": _runs(table)}]
-    out += [{"verdict": check["verdict"], "text": _transfer(check)} for check in checks]
+    out += [
+        {"verdict": group["verdict"], "text": _transfer(group["shown"], told(group))}
+        for group in groups(checks)
+    ]
     out += [{"verdict": "", "text": _law(fit)} for fit in fits]
-    return out + (_prediction(prediction) if prediction else [])
+    out += [{"verdict": "", "text": _flags(flags)}] if flags else []
+    out += _prediction(prediction) if prediction else []
+    out += [{"verdict": "", "text": _unchecked(one)} for one in unchecked]
+    return worst_first(out)
 
 
 def _runs(table: "pd.DataFrame") -> str:
@@ -45,7 +57,17 @@ def _runs(table: "pd.DataFrame") -> str:
     return f"{len(table)} runs{sizes}: {len(table) - sum(bad.values())} done{told}."
 
 
-def _transfer(check: Mapping[str, Any]) -> str:
+def _unchecked(one: Mapping[str, str]) -> str:
+    axis, whose = AXIS_WORDS.get(one["axis"], one["axis"]), one["group"]
+    return f"Not checked: transfer over {axis}{f' of {whose}' if whose else ''}; {one['reason']}."
+
+
+def _flags(flags: Sequence[Mapping[str, Any]]) -> str:
+    named = ", ".join(flag["name"].replace("_", " ") for flag in flags)
+    return f"The audit raises {len(flags)} flag{'s' if len(flags) > 1 else ''}: {named}."
+
+
+def _transfer(check: Mapping[str, Any], more: str = "") -> str:
     name = check.get("hyperparameter", "lr").replace("_", " ").replace("lr", "learning rate")
     sizes = [row["size"] for row in check["rows"]]
     axis = AXIS_WORDS.get(check["axis"], check["axis"])
@@ -61,7 +83,8 @@ def _transfer(check: Mapping[str, Any]) -> str:
     lead = {"pass": "transfers", "fail": "does not transfer"}.get(
         check["verdict"], "is not shown to transfer"
     )
-    return f"{group(check)}: the best {name} {lead}{over}; {reason}."
+    where = f" ({more}; here {at(check)})" if more else ""
+    return f"{group(check)}: the best {name} {lead}{over}; {reason}{where}."
 
 
 def _law(fit: Fit) -> str:

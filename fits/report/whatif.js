@@ -2,8 +2,9 @@
 // Evaluates the fitted law at the sliders' N and D, as whatif.py hands it over in JSON: E + (sum of exp(c - n log N - d log D))^g, or a
 // grid of log losses over log N and log D.
 (function () {
-  const law = JSON.parse(document.getElementById("law-data").textContent);
-  const element = (id) => document.getElementById(id);
+  const { element, json, general, count } = page;
+  const law = json("law-data");
+  if (!law) return;
   const panel = element("whatif-panel");
   const FLOPS = 6; // per parameter and token
 
@@ -40,23 +41,6 @@
     return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
   }
 
-  // The numbers as words.py spells them.
-  function general(x) {
-    if (x === 0 || (Math.abs(x) >= 1e-3 && Math.abs(x) < 9999.5)) return x.toPrecision(4);
-    const [mantissa, exponent] = x.toExponential(2).split("e");
-    return mantissa + "e" + Number(exponent);
-  }
-  function count(x) {
-    if (x < 1000) return String(Number(x.toPrecision(4)));
-    if (x < 9999.5) return x.toFixed(0).replace(/^(\d)/, "$1,");
-    for (const [power, letter] of [[3, "k"], [6, "M"], [9, "B"], [12, "T"]]) {
-      if (x < 0.9995 * Math.pow(10, power + 3)) {
-        const scaled = x / Math.pow(10, power);
-        return scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0) + " " + letter;
-      }
-    }
-    return general(x);
-  }
   const times = (x) => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2)) + "×";
   const signed = (x) => (x <= -5e-4 ? "−" : "+") + Math.abs(x).toFixed(3);
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
 STYLE: dict[Any, Any] = {
@@ -40,6 +41,7 @@ MARKERS = "osDv^<>pPX"
 VERMILLION, INK, MUTED, PLAIN = "#D55E00", "#111111", "#777777", "#31688e"
 PANEL = (4.8, 3.9)  # inches
 ENTRY = (0.45, 0.08)  # of a legend, inches: its mark and gap, and a letter
+NAMED = "runs "
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -113,13 +115,43 @@ def make(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
     return figure
 
 
+def named(runs: Sequence[Sequence[int]]) -> str:
+    """The gid of points whose runs the page is to name: rows of its table, of each point."""
+    return NAMED + ";".join(",".join(map(str, rows)) for rows in runs)
+
+
+def _marks(figure: "Figure") -> list[tuple["PathCollection", list[str]]]:
+    """The figure's `named` points with their runs; they lose their gid."""
+    from matplotlib.collections import PathCollection
+
+    out = []
+    for marks in figure.findobj(PathCollection):
+        if (gid := marks.get_gid() or "").startswith(NAMED):
+            marks.set_gid(None)
+            out.append((marks, gid[len(NAMED) :].split(";")))
+    return out
+
+
+def _places(figure: "Figure", marks: "PathCollection", runs: Sequence[str]) -> list[str]:
+    """Where each point is that its panel shows: "run,run:x:y", in points from the top left."""
+    scale, height = 72 / figure.dpi, 72 * figure.get_figheight()
+    box = marks.axes.get_window_extent().padded(2)
+    at = marks.get_offset_transform().transform(marks.get_offsets())
+    return [
+        f"{rows}:{x * scale:.1f}:{height - y * scale:.1f}"
+        for rows, (x, y) in zip(runs, at, strict=True)
+        if box.contains(x, y)
+    ]
+
+
 def svg(figure: "Figure", key: str) -> str:
     """The figure as an <svg> element for a page: ids prefixed with `key`, scaled by its view box,
-    no date, no XML prolog.
+    no date, no XML prolog; its `named` points as data.
     """
     import matplotlib
 
     out = io.StringIO()
+    marks = _marks(figure)
     with matplotlib.rc_context(STYLE):
         figure.savefig(
             out,
@@ -128,5 +160,8 @@ def svg(figure: "Figure", key: str) -> str:
         )
     text = out.getvalue()
     text = text[text.index("<svg") :]
+    points = ";".join(place for one in marks for place in _places(figure, *one))
+    data = f' data-points="{points}"' if points else ""
+    text = text.replace("<svg", f'<svg aria-hidden="true"{data}', 1)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", text)
     return re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)

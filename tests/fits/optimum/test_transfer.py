@@ -198,8 +198,8 @@ def test_models_of_other_sizes_are_no_seeds():
     both = pd.concat([one.assign(params=1e7), one.assign(params=3e7, loss=one["loss"] * 0.9)])
     with pytest.raises(InputError, match=r"params=1e\+07, 3e\+07: must take one value at steps=64"):
         transfer.check(both, "steps", noise=NOISE)
-    assert [len(part) for part in sweeps.sweeps(both, "steps")] == [len(one)] * 2
-    assert sweeps.sweeps(both, "steps")[0]["params"].nunique() == 1
+    assert [len(part.runs) for part in sweeps.sweeps(both, "steps")] == [len(one)] * 2
+    assert sweeps.sweeps(both, "steps")[0].runs["params"].nunique() == 1
 
 
 def test_checkpoints_of_a_run_are_no_seeds():
