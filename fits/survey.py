@@ -2,7 +2,7 @@
 no others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -68,7 +68,7 @@ def survey(table: Table, tolerance: float = TOLERANCE) -> Survey:
     if "routed-joint" not in reasons:
         fits = [one for one in fits if one is None or one.law != "routed"]
     bowls = ask("isoflop", partial(isoflop.bowls, table), [])
-    fits += [ask("best size", partial(_best_size, table), None)] if bowls else []
+    fits += [ask("best size", partial(_best_size, table, bowls), None)] if bowls else []
     return Survey(
         checks,
         missing,
@@ -145,18 +145,24 @@ def _critical(table: Table) -> "dict[float, list[Critical]]":
     return found
 
 
-def _best_size(table: Table) -> Fit:
+def _best_size(table: Table, bowls: list[dict[str, Any]]) -> Fit:
+    """The law of the best size over compute, through the bottoms of the bowls."""
     from fits.forms import catalogue
     from fits.optimum.vertices import vertices
 
     form = catalogue.law("isoflop")
-    return fit(vertices(table, form, form.over), form)
+    wanted = {name for one in bowls for name in one["rows"]}
+    return fit(vertices(_rows(table, [n in wanted for n in table.names]), form, form.over), form)
+
+
+def _rows(table: Table, keep: Sequence[bool]) -> Table:
+    names = [name for name, kept in zip(table.names, keep, strict=True) if kept]
+    return table._replace(frame=table.frame[list(keep)], names=names)
 
 
 def _plain(table: Table, law: str) -> Fit:
     for name in reversed(PLAIN[law]):
         varies(table, name)
     frame = table.frame
-    done = frame[frame["status"] == "done"] if "status" in frame else frame
-    names = [table.names[i] for i in np.flatnonzero(frame.index.isin(done.index))]
-    return fit(table._replace(frame=done, names=names), law)
+    done = frame["status"] == "done" if "status" in frame else np.ones(len(frame), bool)
+    return fit(_rows(table, list(done)), law)

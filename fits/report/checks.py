@@ -5,14 +5,14 @@ from typing import Any
 
 from fits.report import words
 
-ORDER = ("fail", "not shown", "", "pass")  # what a reader has to know first
+FIRST = {"fail": 0, "not shown": 1}  # what a reader has to know first
 GROUP = ("parametrization", "optimizer", "axis")
 Check = Mapping[str, Any]
 
 
 def worst_first(lines: Sequence[Any]) -> list[Any]:
-    """By their verdict, else in their own order."""
-    return sorted(lines, key=lambda line: ORDER.index(line["verdict"]))
+    """What failed, then what is not shown, then the rest in its own order."""
+    return sorted(lines, key=lambda line: FIRST.get(line["verdict"], 2))
 
 
 def groups(checks: Sequence[Check]) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def residuals(laws: list[dict[str, Any]], n: int) -> dict[str, list[float | None
         off = 100 * (found.points.y / evaluate(fit, found.points.x).value - 1)
         column: list[float | None] = [None] * n
         for at, value in zip(found.at, off, strict=True):
-            column[at] = float(f"{value:.6g}")
+            column[at] = float(f"{value:.4g}")
         out[f"residual_{fit.law}"] = column
     return out
 

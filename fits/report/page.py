@@ -96,7 +96,10 @@ def render(
         bowl_figures=_bowls(found, table),
         critical=batch_plots.critical_panels(found.critical, "critical") if found.critical else [],
         reasons=found.reasons,
-        curves=curve_plots.panels(dict(curves or {})),
+        curves=[
+            (name.replace("_", " "), svg(one, f"curve{i}"))
+            for i, (name, one) in enumerate(curve_plots.figures(curves or {}).items())
+        ],
         prediction=prediction,
         target=documents.target_of(prediction),
         recipe=documents.recipe_rows(recipe),

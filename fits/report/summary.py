@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fits.record import Fit
 from fits.report.checks import at, groups, told, worst_first
 from fits.report.documents import target_of
+from fits.report.laws import of_optima
 from fits.report.words import (
     AXIS_WORDS,
     count,
@@ -88,13 +89,15 @@ def _transfer(check: Mapping[str, Any], more: str = "") -> str:
 
 
 def _law(fit: Fit) -> str:
-    spread = f", off by {100 * fit.residual_sd:.2f} % a run" if fit.residual_sd else ""
+    one, many = ("optimum", "optima") if of_optima(fit) else ("run", "runs")
+    a = "an" if one == "optimum" else "a"
+    spread = f", off by {100 * fit.residual_sd:.2f} % {a} {one}" if fit.residual_sd else ""
     unknown = [name for name, known in fit.identified.items() if not known]
     doubt = f" The data do not determine {', '.join(unknown)}." if unknown else ""
     scale = f" Its loss is in {fit.unit}." if fit.unit else ""
     compute = f" up to {general(fit.range['flops'][1])} FLOP" if fit.range.get("flops") else ""
     name = f"A weighted set of laws ({fit.law})" if fit.mixture else f"The law {fit.law}"
-    return f"{name} describes {fit.n} runs{compute}{spread}.{scale}{doubt}"
+    return f"{name} describes {fit.n} {many}{compute}{spread}.{scale}{doubt}"
 
 
 def _prediction(prediction: Mapping[str, Any]) -> list[dict[str, str]]:

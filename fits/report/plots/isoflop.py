@@ -73,8 +73,7 @@ def _best(bowls: Sequence[dict[str, Any]], law: Fit | None, ax: "Axes") -> None:
         ax.plot(one["flops"], one["params"], "o", color=PLAIN, mfc=fill, ms=5)
     (line,) = published.get(LINE)
     fine = np.geomspace(flops.min(), flops.max(), 40)
-    ax.plot(fine, optimum(line.params, fine)["params"], color=VERMILLION, ls="--",
-            label=f"{LINE} ({line.citation})")  # fmt: skip
+    ax.plot(fine, optimum(line.params, fine)["params"], color=VERMILLION, ls="--", label=LINE)
     if law is not None:
         best = evaluate(law, {"flops": fine}, noise=False).value
         ax.plot(fine, best, color=INK, lw=1.4, label=law.law)
