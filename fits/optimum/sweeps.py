@@ -96,7 +96,8 @@ def checks(
     tolerance: float = transfer.TOLERANCE,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Transfer checks of every learning-rate sweep the table holds, the largest of each
-    parametrization, optimizer and axis first, each with its `study` ("" where it has none or several) and `at`; and notes.
+    parametrization, optimizer and axis first, each with its `study` ("" where it has none or
+    several) and `at`; and notes.
 
     The sweeps of one rank (every parametrization's largest, ...) share their seed noise.
     """

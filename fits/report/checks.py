@@ -1,4 +1,4 @@
-"""Transfer checks as the page tells them: what failed first, the sweeps of one question together."""
+"""Transfer checks as the page tells them: failures first, the sweeps of one question together."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

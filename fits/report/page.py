@@ -76,39 +76,47 @@ def render(
     ]
     grouped = told.groups(checks)
     facts, absent = ran.facts(table)
-    return _environment().get_template("page.html.j2").render(
-        title=title,
-        refresh=refresh,
-        summary=summary(
-            table, checks, fits, prediction, found.unchecked, audit["flags"] if audit else ()
-        ),
-        runs=ran.runs(table),
-        facts=facts,
-        absent=absent,
-        data=data.data(table, laws.residuals(shown, len(table))),
-        groups=grouped,
-        sweeps=_sweeps([group["shown"] for group in grouped], table),
-        missing=list(missing),
-        unchecked=found.unchecked,
-        fits=shown,
-        refit=next((law["refit"] for law in shown if law["refit"]), None),
-        bowls=found.bowls,
-        bowl_figures=_bowls(found, table),
-        critical=batch_plots.critical_panels(found.critical, "critical") if found.critical else [],
-        reasons=found.reasons,
-        curves=[
-            (name.replace("_", " "), svg(one, f"curve{i}"))
-            for i, (name, one) in enumerate(curve_plots.figures(curves or {}).items())
-        ],
-        prediction=prediction,
-        target=documents.target_of(prediction),
-        recipe=documents.recipe_rows(recipe),
-        audit=audit,
-        notes=list(notes),
-        whatif=next((d for d in (whatif.data(f, prediction) for f in fits) if d is not None), None),
-        provenance=dict(provenance or {}),
-        style=_inline("page.css"),
-        scripts=[_inline(name) for name in SCRIPTS],
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            refresh=refresh,
+            summary=summary(
+                table, checks, fits, prediction, found.unchecked, audit["flags"] if audit else ()
+            ),
+            runs=ran.runs(table),
+            facts=facts,
+            absent=absent,
+            data=data.data(table, laws.residuals(shown, len(table))),
+            groups=grouped,
+            sweeps=_sweeps([group["shown"] for group in grouped], table),
+            missing=list(missing),
+            unchecked=found.unchecked,
+            fits=shown,
+            refit=next((law["refit"] for law in shown if law["refit"]), None),
+            bowls=found.bowls,
+            bowl_figures=_bowls(found, table),
+            critical=batch_plots.critical_panels(found.critical, "critical")
+            if found.critical
+            else [],
+            reasons=found.reasons,
+            curves=[
+                (name.replace("_", " "), svg(one, f"curve{i}"))
+                for i, (name, one) in enumerate(curve_plots.figures(curves or {}).items())
+            ],
+            prediction=prediction,
+            target=documents.target_of(prediction),
+            recipe=documents.recipe_rows(recipe),
+            audit=audit,
+            notes=list(notes),
+            whatif=next(
+                (d for d in (whatif.data(f, prediction) for f in fits) if d is not None), None
+            ),
+            provenance=dict(provenance or {}),
+            style=_inline("page.css"),
+            scripts=[_inline(name) for name in SCRIPTS],
+        )
     )
 
 
@@ -141,9 +149,7 @@ def _inline(name: str) -> Any:
     return markupsafe.Markup((HERE / name).read_text(encoding="utf-8"))
 
 
-def _sweeps(
-    checks: Sequence[Mapping[str, Any]], table: "pd.DataFrame"
-) -> list[tuple[str, str]]:
+def _sweeps(checks: Sequence[Mapping[str, Any]], table: "pd.DataFrame") -> list[tuple[str, str]]:
     """(what it shows, SVG) of each check that can be drawn."""
     names = [
         f"Loss over {check.get('hyperparameter', 'lr')} of {words.group(check)}, by "
@@ -161,4 +167,6 @@ def _bowls(found: Survey, table: "pd.DataFrame") -> list[tuple[str, str]]:
     runs = None if None in at else [one for one in at if one is not None]
     made = isoflop_plots.figures(found.bowls, runs, law)
     names = ("Loss over size, a bowl a budget", "The best size over compute")
-    return [(name, svg(one, f"bowl{i}")) for i, (name, one) in enumerate(zip(names, made, strict=True))]
+    return [
+        (name, svg(one, f"bowl{i}")) for i, (name, one) in enumerate(zip(names, made, strict=True))
+    ]

@@ -90,8 +90,9 @@ def _within(points: Points, fit: Fit) -> Points:
     for name, (low, high) in fit.range.items():
         if name in points.x:
             keep &= (points.x[name] >= low * (1 - 1e-9)) & (points.x[name] <= high * (1 + 1e-9))
-    return replace(points, x={c: v[keep] for c, v in points.x.items()}, y=points.y[keep], groups={},
-                   rows=[name for name, kept in zip(points.rows, keep, strict=True) if kept])  # fmt: skip
+    rows = [name for name, kept in zip(points.rows, keep, strict=True) if kept]
+    x = {c: v[keep] for c, v in points.x.items()}
+    return replace(points, x=x, y=points.y[keep], groups={}, rows=rows)
 
 
 def positions(table: "pd.DataFrame", names: Sequence[int | str]) -> list[int] | None:

@@ -145,8 +145,7 @@ def write(options: Report, command: str, refresh: int = 0, unfinished: bool = Fa
                 "missing": found.missing,
                 "unchecked": found.unchecked,
                 "laws": [
-                    {"law": f.law, "n": f.n, "points": _points(rows.of_law(frame, f))}
-                    for f in fits
+                    {"law": f.law, "n": f.n, "points": _points(rows.of_law(frame, f))} for f in fits
                 ],
             }
         )
@@ -211,7 +210,9 @@ def _provenance(command: str, runs: "Table") -> dict[str, str]:
         "seeds of resampling": "0, so that the same table gives the same numbers",
     }
     for name, said in columns.items():
-        if name in runs.frame and len(values := sorted(map(str, runs.frame[name].dropna().unique()))):
+        if name in runs.frame and len(
+            values := sorted(map(str, runs.frame[name].dropna().unique()))
+        ):
             out[said] = ", ".join(values[:6]) + (" ..." if len(values) > 6 else "")
     return out | _corpus(runs)
 

@@ -20,10 +20,11 @@ def watch(store: Path, write: Callable[[int], int]) -> int:
 
     if not store.is_dir() or (store / "trials.parquet").is_file():
         raise InputError(f"data={str(store)!r}: --watch needs a store (a folder of results)")
-    board, seen = Board(open_store(store)).look(), None
+    board = Board(open_store(store)).look()
+    seen: dict[str, int] | None = None
     while any(board.counts()[name] for name in ("running", "waiting")):
         ended = {name: board.counts()[name] for name in ("done", "diverged", "failed")}
-        if ended != seen and sum(ended.values()):
+        if ended != seen and any(ended.values()):
             write(REFRESH_SECONDS)
             print(", ".join(f"{n} {name}" for name, n in ended.items()), file=sys.stderr)
             seen = ended

@@ -21,9 +21,9 @@ from fits.report.plots.style import (
     count_ticks,
     make,
     named,
+    panel,
     short_count,
     short_power,
-    svg,
 )
 from ground.flops import training
 
@@ -53,7 +53,7 @@ def law_panels(
 ) -> list[str]:
     """The two panels of `law_figure`, each an SVG."""
     return [
-        svg(make([partial(draw, found, fit, prediction)]), f"{key}{i}")
+        panel(partial(draw, found, fit, prediction), f"{key}{i}")
         for i, draw in enumerate((_draw_law, _draw_residuals))
     ]
 
@@ -113,7 +113,7 @@ def _draw_curves(
         ax.scatter(
             x[x_name],
             found.points.y,
-            c=[colour(v) for v in x["params"]] if sizes else PLAIN,
+            c=colour(x["params"]) if sizes else PLAIN,
             s=22,
             zorder=4,
             lw=0,
@@ -191,7 +191,7 @@ def _draw_residuals(
         ax.scatter(
             along,
             residual,
-            c=[colour(v) for v in x["params"]] if "params" in x else PLAIN,
+            c=colour(x["params"]) if "params" in x else PLAIN,
             s=22,
             zorder=4,
             lw=0,

@@ -26,7 +26,8 @@ def figure(fit: Fit, rows: Sequence[dict[str, Any]]) -> "Figure":
 
 def _draw(fit: Fit, rows: Sequence[dict[str, Any]], ax: "Axes") -> None:
     along = "tokens" if "tokens" in fit.form.inputs else fit.form.inputs[-1]
-    fine = np.geomspace(*fit.range[along], 60)
+    low, high = fit.range[along]
+    fine = np.geomspace(low, high, 60)
     at = {name: np.full(60, value) for name, value in rows[0]["at"].items()} | {along: fine}
     band = evaluate(fit, at, noise=False)
     ax.plot(fine, band.value, color=INK, lw=1.7, label="this fit")

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
@@ -52,12 +54,16 @@ def colours(n: int) -> list[Any]:
 
 
 def colour_of(span: Sequence[float]) -> Any:
+    """The colour of a number, or of each of several, by its logarithm within the span."""
     import matplotlib
 
     low, high = math.log(span[0]), math.log(span[1])
-    return lambda n: matplotlib.colormaps["viridis"](
-        0.82 * min(max((math.log(n) - low) / max(high - low, 1e-9), 0.0), 1.0)
-    )
+
+    def colour(n: Any) -> Any:
+        place = (np.log(n) - low) / max(high - low, 1e-9)
+        return matplotlib.colormaps["viridis"](0.82 * np.clip(place, 0.0, 1.0))
+
+    return colour
 
 
 def count_ticks(axis: Any, spell: Callable[[float], str]) -> None:
@@ -93,6 +99,20 @@ def power_of_two(exponent: int) -> str:
 def make(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
     """A figure with one panel for each function, side by side, and one legend below them."""
     import matplotlib
+
+    figure = _laid_out(draws)
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()  # ticks are made here, in this style
+    return figure
+
+
+def panel(draw: Callable[["Axes"], None], key: str) -> str:
+    """One panel as an <svg> element (`svg`)."""
+    return svg(_laid_out([draw]), key)
+
+
+def _laid_out(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
+    import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
@@ -111,7 +131,6 @@ def make(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
                 loc="outside lower center",
                 ncols=max(1, min(3 * len(draws), int(across))),
             )
-        figure.draw_without_rendering()  # ticks are made here, in this style
     return figure
 
 
@@ -135,6 +154,7 @@ def _marks(figure: "Figure") -> list[tuple["PathCollection", list[str]]]:
 def _places(figure: "Figure", marks: "PathCollection", runs: Sequence[str]) -> list[str]:
     """Where each point is that its panel shows: "run,run:x:y", in points from the top left."""
     scale, height = 72 / figure.dpi, 72 * figure.get_figheight()
+    assert marks.axes is not None
     box = marks.axes.get_window_extent().padded(2)
     at = marks.get_offset_transform().transform(marks.get_offsets())
     return [

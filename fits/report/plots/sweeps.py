@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.report import rows, words
-from fits.report.plots.style import INK, MARKERS, colours, make, named, power_of_two, svg
+from fits.report.plots.style import INK, MARKERS, colours, make, named, panel, power_of_two
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ def transfer_panels(checks: Sequence[Check], table: "pd.DataFrame") -> list[str]
     for i, check in enumerate(shown):
         like = [c for c in shown if _kind(c) == _kind(check)]
         runs = rows.of_check(table, check)
-        out.append(svg(make([partial(_draw, check, shared_range(like), runs=runs)]), f"sweep{i}"))
+        out.append(panel(partial(_draw, check, shared_range(like), runs=runs), f"sweep{i}"))
     return out
 
 
@@ -73,7 +73,7 @@ def _draw(
         # so that marks at the top edge do not hide each other
         aside = 0.1 * (i - (len(sizes) - 1) / 2)
         style = {"color": colours(len(sizes))[i], "label": f"{axis} {words.count(row['size'])}"}
-        mine, marker = runs and runs[i], MARKERS[i % len(MARKERS)]
+        mine, marker = None if runs is None else runs[i], MARKERS[i % len(MARKERS)]
         _draw_size(ax, row["basin"], y_range[1], marker, aside, style, mine)
         _mark_optimum(ax, row, style["color"])
     best = [(row["log2"]["value"], row["loss"]["value"]) for row in sizes]

@@ -12,7 +12,7 @@ from fits.evaluate import evaluate
 from fits.optimum.timescale import LAWS
 from fits.predict import published
 from fits.record import Fit
-from fits.report.plots.style import INK, MARKERS, VERMILLION, colour_of, count_ticks, make, svg
+from fits.report.plots.style import INK, MARKERS, VERMILLION, colour_of, count_ticks, make, panel
 from fits.report.plots.style import short_count as count
 from ground import InputError
 
@@ -35,7 +35,7 @@ def timescale_figure(fit: Fit) -> "Figure":
 
 def panels(fit: Fit, key: str) -> list[str]:
     """The same as one SVG a panel."""
-    return [svg(make([partial(draw, fit)]), f"{key}{i}") for i, draw in enumerate(PANELS)]
+    return [panel(partial(draw, fit), f"{key}{i}") for i, draw in enumerate(PANELS)]
 
 
 def excess(cell: dict[str, Any], ax: "Axes", style: dict[str, Any]) -> None:
