@@ -28,11 +28,13 @@ from fits.record import Fit
 from fits.report import page
 from fits.report.plots.sweeps import transfer_figure
 from fits.table.points import select
+from fits.table.rows import table_of
 from ground import InputError
 from ground.files import replace, replacing
 from lab import counts
 from lab.data import Corpus
 from lab.records import Trial
+from scalelab.cli.report_auto import audited
 from scalelab.cli.sweep import live
 from sweeps.job import Job
 from sweeps.launch import local
@@ -282,6 +284,7 @@ def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], ans
     with replacing(chain.out / "transfer.png") as plot:
         figure.savefig(plot, dpi=130, bbox_inches="tight")
     table = store_table(chain.store.path)
+    audit, said = audited(table_of(table), found)
     html = page.render(
         TITLE,
         table,
@@ -289,7 +292,8 @@ def tell_the_sceptic(chain: Chain, checks: list[Json], found: Sequence[Fit], ans
         fit=found,
         prediction=answer,
         recipe=answer["recipe"],
-        notes=notes(chain.corpus),
+        notes=[*notes(chain.corpus), *said],
+        audit=audit,
     )
     replace(chain.out / "report.html", html)
 

@@ -78,6 +78,7 @@ def _transfer(check: Mapping[str, Any], more: str = "") -> str:
         .replace("over the range", "")
         .replace("  ", " ")
         .replace(" ,", ",")
+        .replace(" ;", ";")
         .strip()
     )
     reason = reason[0].lower() + reason[1:]

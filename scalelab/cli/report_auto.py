@@ -68,9 +68,12 @@ def audited(runs: Table, fits: Sequence[Fit]) -> tuple[dict[str, Any] | None, li
                 and f.form.target == "loss"), None)  # fmt: skip
     if fit is None:
         return None, []
-    keep = [i for i, name in enumerate(runs.names) if name in set(fit.rows)]
-    rows = runs if len(keep) != len(fit.rows) else runs._replace(
-        frame=runs.frame.iloc[keep], names=[runs.names[i] for i in keep])  # fmt: skip
+    fitted = set(fit.rows)
+    keep = [i for i, name in enumerate(runs.names) if name in fitted]
+    if len(keep) != len(fit.rows) or not keep:
+        return None, [f"No audit: the {fit.n} runs that {fit.law} was fitted to are not all here."]
+    names = [runs.names[i] for i in keep]
+    rows = runs._replace(frame=runs.frame.iloc[keep], names=names)
     try:
         return asdict(audit(rows, fit.law, params_kind=fit.params_kind)), []
     except InputError as error:
