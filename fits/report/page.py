@@ -110,9 +110,7 @@ def render(
             recipe=documents.recipe_rows(recipe),
             audit=audit,
             notes=list(notes),
-            whatif=next(
-                (d for d in (whatif.data(f, prediction) for f in fits) if d is not None), None
-            ),
+            whatif=whatif.pooled(fits, prediction),
             provenance=dict(provenance or {}),
             style=_inline("page.css"),
             scripts=[_inline(name) for name in SCRIPTS],

@@ -14,7 +14,7 @@
   }
 
   function words(all) {
-    const said = SAID.filter((key) => known.has(key)).map((key) => [key, known.get(key).value(all[0]), known.get(key).unit])
+    const said = SAID.filter((key) => known.has(key) && (key === "loss" || !known.get(key).same)).map((key) => [key, known.get(key).value(all[0]), known.get(key).unit])
       .filter(([, value]) => value !== null)
       .map(([key, value, unit]) => key + " " + cell(value) + (key === "loss" && unit ? " " + unit : ""));
     return name(all[0]) + (all.length > 1 ? " and " + (all.length - 1) + " more" : "") + ": " + said.join(", ");
@@ -43,7 +43,7 @@
       svg.append(ring);
       tip.textContent = words(points[i].runs);
       const box = svg.viewBox.baseVal;
-      tip.style.left = Math.min(100 * points[i].x / box.width, 55) + "%";
+      tip.style.left = Math.min(100 * points[i].x / box.width, 40) + "%";
       tip.style.top = 100 * points[i].y / box.height + 4 + "%";
     }
 
