@@ -173,6 +173,9 @@ def svg(figure: "Figure", key: str) -> str:
     out = io.StringIO()
     marks = _marks(figure)
     with matplotlib.rc_context(STYLE):
+        if (layout := figure.get_layout_engine()) is not None:  # once: saving would do it twice
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(
             out,
             format="svg",
