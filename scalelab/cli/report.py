@@ -14,6 +14,8 @@ from scalelab.cli.args import Amount, parse, print_json
 from scalelab.cli.runs import Runs, say_left_out, table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fits.record import Fit
     from fits.survey import Survey
     from fits.table.rows import Table
@@ -83,56 +85,67 @@ def main(args: list[str]) -> int:
 
 
 def write(options: Report, command: str, refresh: int = 0, unfinished: bool = False) -> int:
-    """The page of what DATA holds now; of an `unfinished` store also where nothing fits yet."""
+    """The page of what DATA holds now; of an `unfinished` store also where nothing fits yet. One
+    that will be written again (`refresh`, in seconds) says nothing on stdout.
+    """
     from fits.record import load
-    from fits.report import checks as told
-    from fits.report import documents, measured, page, rows, runs
+    from fits.report import documents, measured, page
     from fits.report.plots.curves import MOST
-    from fits.report.summary import summary
     from fits.survey import survey
     from fits.table.curves import some_curves
     from scalelab.cli import report_auto
 
-    runs_of = _table(options, unfinished)
-    found = survey(runs_of, options.tolerance)
-    fits = [load(path) for path in options.fit]
-    given: dict[str, Any] = {
-        name: None if path is None else document(path, name)
-        for name, path in (
-            ("prediction", options.prediction),
-            ("recipe", options.recipe),
-            ("audit", options.audit),
-        )
-    }
-    notes: list[str] = []
+    runs = _table(options, unfinished)
+    found = survey(runs, options.tolerance)
+    fits, given, notes = [load(path) for path in options.fit], _documents(options), list[str]()
     if options.auto:
-        made = report_auto.answer(options, runs_of, found)
+        made = report_auto.answer(options, runs, found)
         fits, notes = made.fits, made.notes
         given |= {"prediction": made.recipe, "recipe": made.recipe}
     if given["audit"] is None:
-        given["audit"], said = report_auto.audited(runs_of, fits)
+        given["audit"], said = report_auto.audited(runs, fits)
         notes += said
     if not unfinished:
         _refuse_empty(options, found, fits, given, notes)
     curves = some_curves(options.data, MOST)
     title = options.title or f"scalelab report: {options.data.name}"
-    frame = runs_of.frame
     html = page.render(
-        title, frame, found.checks, fits, given["prediction"], given["recipe"], notes,
+        title, runs.frame, found.checks, fits, given["prediction"], given["recipe"], notes,
         audit=given["audit"], missing=found.missing, survey=found, curves=curves,
-        provenance=_provenance(command, runs_of), refresh=refresh,
+        provenance=_provenance(command, runs), refresh=refresh,
     )  # fmt: skip
     replace(options.out, html)
     stated = None
     if given["prediction"] is not None:
-        stated = measured.beside(documents.prediction(given["prediction"]), frame, fits)
+        stated = measured.beside(documents.prediction(given["prediction"]), runs.frame, fits)
     if options.figures is not None:
-        from fits.report.figures import figures
+        _save(runs, found, fits, stated, curves, options.figures)
+    return 0 if refresh else _say(options, html, title, runs, found, fits, stated, given, notes)
 
-        shown = [group["shown"] for group in told.groups(found.checks)]
-        _save(figures(frame, shown, fits, stated, found, curves), options.figures)
+
+def _documents(options: Report) -> dict[str, Any]:
+    paths = {name: getattr(options, name) for name in ("prediction", "recipe", "audit")}
+    return {name: None if path is None else document(path, name) for name, path in paths.items()}
+
+
+def _say(
+    options: Report,
+    html: str,
+    title: str,
+    runs: "Table",
+    found: "Survey",
+    fits: "Sequence[Fit]",
+    stated: Mapping[str, Any] | None,
+    given: Mapping[str, Any],
+    notes: Sequence[str],
+) -> int:
+    from fits.report import documents, rows
+    from fits.report import runs as ran
+    from fits.report.summary import summary
+
     flags = documents.audit(given["audit"])["flags"] if given["audit"] else ()
-    lines = summary(frame, found.checks, [*fits, *found.fits], stated, found.unchecked, flags)
+    every = [*fits, *found.fits]
+    lines = summary(runs.frame, found.checks, every, stated, found.unchecked, flags)
     if options.json:
         print_json(
             {
@@ -140,12 +153,13 @@ def write(options: Report, command: str, refresh: int = 0, unfinished: bool = Fa
                 "sha256": hashlib.sha256(html.encode()).hexdigest(),
                 "title": title,
                 "summary": lines,
-                "runs": runs.runs(frame),
+                "runs": ran.runs(runs.frame),
                 "checks": found.checks,
                 "missing": found.missing,
                 "unchecked": found.unchecked,
                 "laws": [
-                    {"law": f.law, "n": f.n, "points": _points(rows.of_law(frame, f))} for f in fits
+                    {"law": f.law, "n": f.n, "points": _points(rows.of_law(runs.frame, f))}
+                    for f in fits
                 ],
             }
         )
@@ -227,9 +241,21 @@ def _corpus(runs: "Table") -> dict[str, str]:
     return {"corpus (sha256 of its manifest)": ", ".join(sorted(map(str, found)))} if found else {}
 
 
-def _save(figures: Mapping[str, Any], folder: Path) -> None:
+def _save(
+    runs: "Table",
+    found: "Survey",
+    fits: "Sequence[Fit]",
+    stated: Mapping[str, Any] | None,
+    curves: "Mapping[str, pd.DataFrame]",
+    folder: Path,
+) -> None:
+    """The page's figures, as PNG."""
+    from fits.report.checks import groups
+    from fits.report.figures import figures
+
+    shown = [group["shown"] for group in groups(found.checks)]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
+    for name, figure in figures(runs.frame, shown, fits, stated, found, curves).items():
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         with replacing(folder / f"{safe}.png") as path:
             figure.savefig(path, dpi=DPI, format="png")
