@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LONG = 37  # letters of a title that fit above a panel
 TOP = 0.16  # log loss above the worst size's floor that a panel shows
 Check = Mapping[str, Any]
 
@@ -87,12 +88,9 @@ def _draw(
     )
     ax.set_ylabel("loss (nats per token)")
     _log2_ticks(ax, sizes)
-    ax.set_title(
-        f"{words.cut(words.group(check), 24)} over {axis}: {check['verdict']}",
-        loc="left",
-        fontweight="bold",
-        pad=10,
-    )
+    title = f"{words.cut(words.group(check), 24)} over {axis}: {check['verdict']}"
+    size = 11.5 if len(title) <= LONG else 11.5 * LONG / len(title)
+    ax.set_title(title, loc="left", fontweight="bold", fontsize=size, pad=10)
 
 
 def _draw_size(

@@ -96,7 +96,7 @@ def test_sliders_say_what_the_prediction_says(visit, runs) -> None:
     ladder = runs[runs["study"] == "ladder"]
     forms = [
         bootstrap(select(ladder, catalogue.law(name)), fit(ladder, name), 40)
-        for name in ("chinchilla-tied", "power-c", "kaplan-nd")
+        for name in ("chinchilla-tied", "power-c")
     ]
     opened, _, errors = visit(render("x", runs, [], forms))
     for n, d in ((3e4, 1e6), (1e5, 3e5)):

@@ -16,7 +16,7 @@ from fits.optimum import sweeps
 from fits.predict.recipe import recipe
 from fits.predict.sources import from_fit
 from fits.record import Fit, load
-from fits.report import laws, rows, table, whatif, words
+from fits.report import documents, laws, measured, rows, table, whatif, words
 from fits.report import runs as ran
 from fits.report.page import render
 from fits.report.plots import style
@@ -361,10 +361,10 @@ def test_what_predict_writes_is_a_prediction(runs, law) -> None:
         assert f"{said.value:.3f} [{said.low:.3f}, {said.high:.3f}]" in page
         assert f"measured afterwards: {target['loss']:.3f}" in page
         assert f"Measured: run {target['run_id']}, the only run of this table" in page
-    rest = runs[runs["study"] != "target"]
-    assert "not measured yet" in text_of(render("x", rest, [], law, prediction=saved))
+    stated, rest = documents.prediction(saved), runs[runs["study"] != "target"]
+    assert measured.beside(stated, rest, [law])["found"] == ""
     again = fit(runs[runs["study"].isin(["ladder", "target"])], "chinchilla-tied")
-    assert "so it tests nothing" in text_of(render("x", runs, [], again, prediction=saved))
+    assert "so it tests nothing" in measured.beside(stated, runs, [again])["found"]
 
 
 def test_every_run_is_in_the_page_as_it_is(runs, law) -> None:
