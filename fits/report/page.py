@@ -90,21 +90,13 @@ def render(
             absent=absent,
             data=data.data(table, laws.residuals(shown, len(table))),
             groups=grouped,
-            sweeps=_sweeps([group["shown"] for group in grouped], table),
             missing=list(missing),
             unchecked=found.unchecked,
             fits=shown,
             refit=next((law["refit"] for law in shown if law["refit"]), None),
             bowls=found.bowls,
-            bowl_figures=_bowls(found, table),
-            critical=batch_plots.critical_panels(found.critical, "critical")
-            if found.critical
-            else [],
             reasons=found.reasons,
-            curves=[
-                (name.replace("_", " "), svg(one, f"curve{i}"))
-                for i, (name, one) in enumerate(curve_plots.figures(curves or {}).items())
-            ],
+            **_figures(grouped, found, table, curves or {}),
             prediction=prediction,
             target=documents.target_of(prediction),
             recipe=documents.recipe_rows(recipe),
@@ -116,6 +108,26 @@ def render(
             scripts=[_inline(name) for name in SCRIPTS],
         )
     )
+
+
+def _figures(
+    grouped: Sequence[Mapping[str, Any]],
+    found: Survey,
+    table: "pd.DataFrame",
+    curves: "Mapping[str, pd.DataFrame]",
+) -> dict[str, Any]:
+    """What is drawn beside the laws' own figures."""
+    drawn = curve_plots.figures(curves).items()
+    return {
+        "sweeps": _sweeps([group["shown"] for group in grouped], table),
+        "bowl_figures": _bowls(found, table),
+        "critical": batch_plots.critical_panels(found.critical, "critical")
+        if found.critical
+        else [],
+        "curves": [
+            (name.replace("_", " "), svg(one, f"curve{i}")) for i, (name, one) in enumerate(drawn)
+        ],
+    }
 
 
 def _environment() -> "jinja2.Environment":
