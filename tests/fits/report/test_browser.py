@@ -297,5 +297,7 @@ def test_two_thousand_runs_are_a_small_page_that_opens_at_once(visit) -> None:
         took = "performance.getEntriesByType('navigation')[0].loadEventEnd / 1000"
         return opened.evaluate(took)
 
-    for measured in (build, load):  # seconds; the second try where others keep the machine busy
-        assert measured() < 1.5 or measured() < 1.5 or measured() < 1.5
+    # seconds: 1.5 each on a core of one's own (1.0 to build, 0.9 to load, where it was written);
+    # one that others share does half as much
+    for measured, most in ((build, 3.0), (load, 1.5)):
+        assert measured() < most or measured() < most or measured() < most
