@@ -21,11 +21,13 @@ from fits.optimum import transfer
 from fits.record import Fit
 from fits.report import page
 from fits.report.plots.sweeps import transfer_figure
+from fits.table.rows import table_of
 from ground import InputError
 from ground.files import replace, replacing
 from lab import counts
 from lab.data import Corpus
 from lab.records import Trial
+from scalelab.cli.report_auto import audited
 from scalelab.cli.sweep import live
 from scalelab.findings import forms, law_files, made, tuned
 from sweeps.job import Job
@@ -238,6 +240,7 @@ def tell_the_sceptic(
     with replacing(chain.out / "transfer.png") as plot:
         figure.savefig(plot, dpi=130, bbox_inches="tight")
     table = store_table(chain.store.path)
+    audit, said = audited(table_of(table), found)
     html = page.render(
         TITLE,
         table,
@@ -245,7 +248,8 @@ def tell_the_sceptic(
         fit=found,
         prediction=answer,
         recipe=None if answer is None else answer["recipe"],
-        notes=notes(chain.corpus, [f.law for f in found], dropped),
+        notes=[*notes(chain.corpus, [f.law for f in found], dropped), *said],
+        audit=audit,
     )
     replace(chain.out / "report.html", html)
 

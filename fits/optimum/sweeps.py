@@ -1,26 +1,40 @@
-"""The hyperparameter sweeps that a table holds, and a transfer check of each."""
+"""The hyperparameter sweeps that a table holds, a transfer check of each, and the axes that none
+is over.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fits.optimum import basin, setting, transfer
-from fits.optimum.cells import HELD
+import numpy as np
+
+from fits.optimum import basin, cells, setting, transfer
+from fits.table.cells import numbers
 from ground import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LABELS = ("study", "parametrization", "optimizer")
+# counts of parameters last: most follow from the sizes before them
+HELD = tuple(sorted(cells.HELD, key=lambda name: name.startswith("params")))
+
+
+class Sweep(NamedTuple):
+    """Runs over a hyperparameter at two sizes or more, all else equal within a size; `at`: the
+    value of what other sweeps of the same runs have otherwise.
+    """
+
+    runs: "pd.DataFrame"
+    at: dict[str, float]
 
 
 def sweeps(
     table: "pd.DataFrame", axis: str, hyperparameter: str = "lr", by_study: bool = True
-) -> "list[pd.DataFrame]":
-    """The parts of a table that sweep `hyperparameter` at two sizes of `axis` or more, all else
-    equal within a size; largest first.
+) -> list[Sweep]:
+    """The sweeps of `hyperparameter` over `axis` that a table holds; largest first.
 
-    A part has one parametrization and optimizer (and study); within those it is cut by whatever
-    else varies within a size.
+    Each has one parametrization and optimizer (and study); within those the runs are cut by
+    whatever else varies within a size.
     """
     column = setting.AXES[axis]
     if not {column, hyperparameter, "loss"} <= set(table.columns):
@@ -31,14 +45,27 @@ def sweeps(
         kept = kept[kept["status"] != "failed"]
     found = []
     for part in split(kept, [c for c in LABELS if c in kept and (by_study or c != "study")]):
-        held = [c for c in HELD if c in part and c not in (column, hyperparameter)]
-        varying = [c for c in held if (part.groupby(column)[c].nunique(dropna=False) > 1).any()]
-        found += [
-            p
-            for p in split(part, varying)
-            if (p.groupby(column)[hyperparameter].nunique() >= basin.MIN_POINTS).sum() > 1
-        ]
-    return sorted((_swept(p, column, hyperparameter) for p in found), key=len, reverse=True)
+        varying = _varying(part, column, hyperparameter)
+        for p in split(part, varying):
+            if (p.groupby(column)[hyperparameter].nunique() >= basin.MIN_POINTS).sum() > 1:
+                at = {c: float(p[c].iloc[0]) for c in varying if p[c].notna().any()}
+                found.append(Sweep(_swept(p, column, hyperparameter), at))
+    return sorted(found, key=lambda one: len(one.runs), reverse=True)
+
+
+def _varying(part: "pd.DataFrame", column: str, hyperparameter: str) -> list[str]:
+    """What takes several values within a size, beyond what follows from those named before it."""
+    found: list[str] = []
+    for name in (c for c in HELD if c in part and c not in (column, hyperparameter)):
+        values = part[name]
+        if (name, hyperparameter) == ("weight_decay", "lr"):  # coupled decay follows the LR
+            ratio = (values / part["lr"]).round(12)
+            steady = ratio.groupby(part[column]).nunique().max() <= 1
+            values = ratio if steady else values
+        groups = values.groupby([part[c] for c in (column, *found)], dropna=False)
+        if (groups.nunique(dropna=False) > 1).any():
+            found.append(name)
+    return found
 
 
 def one_of_each(frame: "pd.DataFrame") -> None:
@@ -68,22 +95,85 @@ def checks(
     axes: Sequence[str] = tuple(setting.AXES),
     tolerance: float = transfer.TOLERANCE,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Transfer checks of every learning-rate sweep the table holds (the largest of each
-    parametrization, optimizer and axis), and notes.
+    """Transfer checks of every learning-rate sweep the table holds, the largest of each
+    parametrization, optimizer and axis first, each with its `study` ("" where it has none or
+    several) and `at`; and notes.
+
+    The sweeps of one rank (every parametrization's largest, ...) share their seed noise.
     """
     import pandas as pd
 
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for axis in axes:
-        largest: dict[tuple[str, ...], pd.DataFrame] = {}
-        for part in sweeps(table, axis) or sweeps(table, axis, by_study=False):
-            key = tuple(str(part[name].iloc[0]) if name in part else "" for name in LABELS[1:])
-            largest.setdefault(key, part)
-        if not largest:
-            continue
-        try:
-            found += transfer.check(pd.concat(list(largest.values())), axis, tolerance)
-        except InputError as error:
-            notes.append(f"No transfer check over {axis}: {error}")
-    return found, notes
+        for ranked in _ranked(sweeps(table, axis) or sweeps(table, axis, by_study=False)):
+            of = {_key(one.runs): one for one in ranked}
+            try:
+                made = transfer.check(pd.concat([one.runs for one in ranked]), axis, tolerance)
+            except InputError as error:
+                notes.append(f"No transfer check over {axis}: {error}")
+                continue
+            for one in made:
+                sweep = of[one["parametrization"], one["optimizer"]]
+                found.append({**one, "study": _study(sweep.runs), "at": sweep.at})
+    return found, list(dict.fromkeys(notes))
+
+
+def _key(runs: "pd.DataFrame") -> tuple[str, ...]:
+    first = [runs[name].iloc[0] if name in runs else "" for name in LABELS[1:]]
+    return tuple("" if value is None or value != value else str(value) for value in first)
+
+
+def _study(runs: "pd.DataFrame") -> str:
+    names = {str(name) for name in runs["study"].dropna()} if "study" in runs else set[str]()
+    return names.pop() if len(names) == 1 else ""
+
+
+def _ranked(found: Sequence[Sweep]) -> list[list[Sweep]]:
+    """The largest of each parametrization and optimizer, then the second of each, ..."""
+    seen: dict[tuple[str, ...], int] = {}
+    out: list[list[Sweep]] = []
+    for one in found:
+        rank = seen.setdefault(_key(one.runs), 0)
+        seen[_key(one.runs)] += 1
+        out += [[]] if rank == len(out) else []
+        out[rank].append(one)
+    return out
+
+
+def unchecked(
+    table: "pd.DataFrame", found: Sequence[dict[str, Any]], notes: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """What no check is about: `axis`, `group` (parametrization, optimizer, in words) and `reason`,
+    one a group, or one an axis where it is the same for all.
+    """
+    done = {(check["axis"], check["parametrization"], check["optimizer"]) for check in found}
+    groups = {_key(part): part for part in split(table, [c for c in LABELS[1:] if c in table])}
+    out = []
+    for axis, column in setting.AXES.items():
+        said = [note.partition(": ")[2] for note in notes if f"check over {axis}:" in note]
+        why = {
+            key: said[0] if said else _why(part, column)
+            for key, part in groups.items()
+            if (axis, *key) not in done
+        }
+        if len(why) == len(groups) and len(set(why.values())) == 1:
+            out.append({"axis": axis, "group": "", "reason": next(iter(why.values()))})
+        else:
+            named = ((", ".join(filter(None, key)), reason) for key, reason in why.items())
+            out += [{"axis": axis, "group": group, "reason": reason} for group, reason in named]
+    return out
+
+
+def _why(table: "pd.DataFrame", column: str) -> str:
+    if absent := [c for c in (column, "lr", "loss") if c not in table]:
+        return f"the table has no column {' or '.join(absent)}"
+    sizes = numbers(table[column], column)
+    sizes = np.unique(sizes[np.isfinite(sizes)])
+    if len(sizes) < 2:
+        return f"every run has {column} {sizes[0]:g}" if len(sizes) else f"{column} is empty"
+    most = int(table.groupby(column)["lr"].nunique().max())
+    return (
+        f"{len(sizes)} values of {column}, but no two of them were run at {basin.MIN_POINTS} "
+        f"learning rates with all else equal (at most {most} at one)"
+    )

@@ -63,20 +63,67 @@ class Flag(TypedDict):
     meaning: NotRequired[str]
 
 
+class Cut(TypedDict):
+    """A hold-out: what a form fitted up to `flops` says of the dearer runs."""
+
+    form: str
+    flops: float
+    n: float
+    tested: float
+    reach: float
+    error: float | None
+    bias: float | None
+    coverage: float | None
+    failed: NotRequired[str]
+
+
+class Rival(TypedDict):
+    form: str
+    parameters: float | None
+    objective: float | None
+    residual_sd: float | None
+    loss: Uncertain | float | None
+    holdout_error: float | None
+    failed: NotRequired[str]
+
+
+class Choice(TypedDict):
+    choice: str
+    n: float | None
+    loss: float | None
+    moved: float | None
+    failed: NotRequired[str]
+
+
+class Item(TypedDict):
+    item: Any
+    question: str
+    answer: Any
+    missing: list[str]
+
+
 class Audit(TypedDict, total=False):
+    law: str
+    n: float
     flags: list[Flag]
+    holdout: list[Cut]
+    rivals: list[Rival]
+    sensitivity: list[Choice]
+    checklist: list[Item]
+    warnings: list[str]
 
 
 def prediction(data: Any) -> dict[str, Any]:
-    """A prediction as the page needs it: every number of `predicted` whole. Raises InputError
-    naming what is not.
+    """A prediction as the page needs it: every number of `predicted` whole. `data` has them there,
+    or is what `scalelab predict` writes: as `numbers` of a saved recipe, or beside the rest of its
+    JSON. Raises InputError naming what is not.
     """
     found: Any = read(Prediction, data, "prediction")
-    predicted = found.get("predicted")
-    if not isinstance(predicted, Mapping):
+    predicted = found.get("predicted", _numbers(found))
+    if not (isinstance(predicted, Mapping) and predicted):
         raise InputError(
-            f"prediction: has {', '.join(map(str, found)) or 'nothing'}; needs "
-            f"predicted: {{loss: {{value, low, high}}}}"
+            f"prediction: has {', '.join(map(str, found)) or 'nothing'}; needs the JSON of "
+            "`scalelab predict`, or predicted: {loss: {value, low, high}}"
         )
     whole = {
         name: {
@@ -94,18 +141,23 @@ def recipe(data: Any) -> dict[str, Any]:
     of `scalelab predict --json`, whose numbers stand beside the rest.
     """
     found: Any = read(Recipe, data, "recipe")
-    numbers = found.get("numbers") or {
-        name: read(Uncertain, number, f"recipe.{name}")
-        for name, number in found.items()
-        if isinstance(number, Mapping) and "value" in number
+    numbers = {
+        name: read(Uncertain, number, f"recipe.{name}") for name, number in _numbers(found).items()
     }
     return {"warnings": [], "disagreement": {}, **found, "numbers": numbers}
+
+
+def _numbers(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of what `scalelab predict` writes: saved, or its `--json`."""
+    beside = {k: v for k, v in found.items() if isinstance(v, Mapping) and "value" in v}
+    return found.get("numbers") or beside
 
 
 def audit(data: Any) -> dict[str, Any]:
     """The answer of `scalelab audit --json`, as far as the page shows it."""
     found: Any = read(Audit, data, "audit")
-    return {"flags": [], **found}
+    lists = ("flags", "holdout", "rivals", "sensitivity", "checklist", "warnings")
+    return {**{name: [] for name in lists}, **found}
 
 
 def target_of(prediction: Mapping[str, Any] | None) -> dict[str, float]:

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fits.record import Fit
+from fits.report.checks import at, groups, told, worst_first
 from fits.report.documents import target_of
+from fits.report.laws import of_optima
 from fits.report.words import (
     AXIS_WORDS,
     count,
@@ -26,12 +28,23 @@ def summary(
     checks: Sequence[Mapping[str, Any]],
     fits: Sequence[Fit],
     prediction: Mapping[str, Any] | None = None,
+    unchecked: Sequence[Mapping[str, str]] = (),
+    flags: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, str]]:
-    """The page's first lines: each a verdict ("pass", "fail" or "") with a sentence."""
+    """The page's first lines: each a verdict ("fail", "not shown", "pass" or "") with a sentence,
+    every failure first, then what is not shown; `unchecked` as `fits.optimum.sweeps` says it,
+    `flags` those of the audit.
+    """
     out = [{"verdict": "", "text": _runs(table)}]
-    out += [{"verdict": check["verdict"], "text": _transfer(check)} for check in checks]
+    out += [
+        {"verdict": group["verdict"], "text": _transfer(group["shown"], told(group))}
+        for group in groups(checks)
+    ]
     out += [{"verdict": "", "text": _law(fit)} for fit in fits]
-    return out + (_prediction(prediction) if prediction else [])
+    out += [{"verdict": "", "text": _flags(flags)}] if flags else []
+    out += _prediction(prediction) if prediction else []
+    out += [{"verdict": "", "text": _unchecked(one)} for one in unchecked]
+    return worst_first(out)
 
 
 def _runs(table: "pd.DataFrame") -> str:
@@ -45,7 +58,17 @@ def _runs(table: "pd.DataFrame") -> str:
     return f"{len(table)} runs{sizes}: {len(table) - sum(bad.values())} done{told}."
 
 
-def _transfer(check: Mapping[str, Any]) -> str:
+def _unchecked(one: Mapping[str, str]) -> str:
+    axis, whose = AXIS_WORDS.get(one["axis"], one["axis"]), one["group"]
+    return f"Not checked: transfer over {axis}{f' of {whose}' if whose else ''}; {one['reason']}."
+
+
+def _flags(flags: Sequence[Mapping[str, Any]]) -> str:
+    named = ", ".join(flag["name"].replace("_", " ") for flag in flags)
+    return f"The audit raises {len(flags)} flag{'s' if len(flags) > 1 else ''}: {named}."
+
+
+def _transfer(check: Mapping[str, Any], more: str = "") -> str:
     name = check.get("hyperparameter", "lr").replace("_", " ").replace("lr", "learning rate")
     sizes = [row["size"] for row in check["rows"]]
     axis = AXIS_WORDS.get(check["axis"], check["axis"])
@@ -55,23 +78,27 @@ def _transfer(check: Mapping[str, Any]) -> str:
         .replace("over the range", "")
         .replace("  ", " ")
         .replace(" ,", ",")
+        .replace(" ;", ";")
         .strip()
     )
     reason = reason[0].lower() + reason[1:]
     lead = {"pass": "transfers", "fail": "does not transfer"}.get(
         check["verdict"], "is not shown to transfer"
     )
-    return f"{group(check)}: the best {name} {lead}{over}; {reason}."
+    where = f" ({more}; here {at(check)})" if more else ""
+    return f"{group(check)}: the best {name} {lead}{over}; {reason}{where}."
 
 
 def _law(fit: Fit) -> str:
-    spread = f", off by {100 * fit.residual_sd:.2f} % a run" if fit.residual_sd else ""
+    one, many = ("optimum", "optima") if of_optima(fit) else ("run", "runs")
+    a = "an" if one == "optimum" else "a"
+    spread = f", off by {100 * fit.residual_sd:.2f} % {a} {one}" if fit.residual_sd else ""
     unknown = [name for name, known in fit.identified.items() if not known]
     doubt = f" The data do not determine {', '.join(unknown)}." if unknown else ""
     scale = f" Its loss is in {fit.unit}." if fit.unit else ""
     compute = f" up to {general(fit.range['flops'][1])} FLOP" if fit.range.get("flops") else ""
     name = f"A weighted set of laws ({fit.law})" if fit.mixture else f"The law {fit.law}"
-    return f"{name} describes {fit.n} runs{compute}{spread}.{scale}{doubt}"
+    return f"{name} describes {fit.n} {many}{compute}{spread}.{scale}{doubt}"
 
 
 def _prediction(prediction: Mapping[str, Any]) -> list[dict[str, str]]:

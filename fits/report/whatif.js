@@ -2,8 +2,9 @@
 // Evaluates the fitted law at the sliders' N and D, as whatif.py hands it over in JSON: E + (sum of exp(c - n log N - d log D))^g, or a
 // grid of log losses over log N and log D.
 (function () {
-  const law = JSON.parse(document.getElementById("law-data").textContent);
-  const element = (id) => document.getElementById(id);
+  const { element, json, general, count } = page;
+  const law = json("law-data");
+  if (!law) return;
   const panel = element("whatif-panel");
   const FLOPS = 6; // per parameter and token
 
@@ -25,38 +26,27 @@
     return Math.exp(cubic(place("params", logN), table.map((row) => cubic(d, row))));
   }
 
-  const best = (logN, logD) => (law.rows ? evaluate(law.rows[0], logN, logD) : interpolate(law.grid.value, logN, logD));
-
-  function ends(logN, logD, loss) { // the interval, or null for a fit without one
-    if (law.grid) return law.grid.low ? [interpolate(law.grid.low, logN, logD), interpolate(law.grid.high, logN, logD)] : null;
-    if (law.rows.length < 2) return null;
-    const drawn = law.rows.slice(1).map((row, i) => loss * (evaluate(row, logN, logD) / loss) ** law.calibration * law.noise[i]).sort((a, b) => a - b);
-    const tail = (1 - law.level) / 2;
-    return [Math.min(quantile(drawn, tail), loss), Math.max(quantile(drawn, 1 - tail), loss)];
+  function draws(member, logN, logD) { // what each refit says, calibrated about its fit, with the noise of a run
+    const loss = evaluate(member.rows[0], logN, logD);
+    return member.rows.slice(1).map((row, i) => loss * (evaluate(row, logN, logD) / loss) ** member.calibration * member.noise[i]);
   }
+
+  function band(logN, logD) { // [value, low, high]; without refits the value alone
+    if (law.grid) return ["value", "low", "high"].filter((name) => law.grid[name]).map((name) => interpolate(law.grid[name], logN, logD));
+    const heap = [law, ...(law.more || [])].flatMap((member) => draws(member, logN, logD)).sort((a, b) => a - b);
+    const tail = (1 - law.level) / 2, ends = heap.length ? [quantile(heap, tail), quantile(heap, 1 - tail)] : [];
+    if (law.more) return [quantile(heap, 0.5), ...ends];
+    const loss = evaluate(law.rows[0], logN, logD);
+    return ends.length ? [loss, Math.min(ends[0], loss), Math.max(ends[1], loss)] : [loss];
+  }
+
+  page.whatif = band;
 
   function quantile(sorted, q) { // as numpy's default
     const at = q * (sorted.length - 1), low = Math.floor(at);
     return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]);
   }
 
-  // The numbers as words.py spells them.
-  function general(x) {
-    if (x === 0 || (Math.abs(x) >= 1e-3 && Math.abs(x) < 9999.5)) return x.toPrecision(4);
-    const [mantissa, exponent] = x.toExponential(2).split("e");
-    return mantissa + "e" + Number(exponent);
-  }
-  function count(x) {
-    if (x < 1000) return String(Number(x.toPrecision(4)));
-    if (x < 9999.5) return x.toFixed(0).replace(/^(\d)/, "$1,");
-    for (const [power, letter] of [[3, "k"], [6, "M"], [9, "B"], [12, "T"]]) {
-      if (x < 0.9995 * Math.pow(10, power + 3)) {
-        const scaled = x / Math.pow(10, power);
-        return scaled.toFixed(scaled < 9.995 ? 2 : scaled < 99.95 ? 1 : 0) + " " + letter;
-      }
-    }
-    return general(x);
-  }
   const times = (x) => (x >= 100 ? x.toFixed(0) : x >= 10 ? x.toFixed(1) : x.toFixed(2)) + "×";
   const signed = (x) => (x <= -5e-4 ? "−" : "+") + Math.abs(x).toFixed(3);
 
@@ -81,42 +71,61 @@
     return { refused: refused, said: said };
   }
 
+  const log2 = (id) => Number(element(id).value);
+
   function update() {
-    const logN = element("n").value * Math.LN2, logD = element("d").value * Math.LN2;
-    const n = Math.exp(logN), d = Math.exp(logD), start = law.start;
-    const loss = best(logN, logD);
-    const before = best(Math.log(start.params), Math.log(start.tokens));
+    const logN = log2("n") * Math.LN2, logD = log2("d") * Math.LN2, start = law.start;
+    const n = Math.exp(logN), d = Math.exp(logD), batch = 2 ** log2("b");
+    const [loss, ...bounds] = band(logN, logD);
+    const [before] = band(Math.log(start.params), Math.log(start.tokens));
     const far = reach({ params: n, tokens: d, flops: FLOPS * n * d, tokens_per_param: d / n });
-    const bounds = ends(logN, logD, loss);
-    element("n-value").textContent = count(n);
-    element("d-value").textContent = count(d);
-    element("loss").textContent = loss.toFixed(3);
-    element("interval").textContent = bounds ? "[" + bounds.map((v) => v.toFixed(3)).join(", ") + "]" : "no bootstrap";
-    element("change").textContent = signed(loss - before);
-    element("flops").textContent = general(FLOPS * n * d);
-    element("ratio").textContent = times((n * d) / (start.params * start.tokens));
-    element("per-param").textContent = (d / n).toPrecision(3);
-    element("reach").textContent = !far.said.length ? ""
-      : (far.refused ? "Refused: " : "Warning: ") + far.said.join("; ") + ".";
+    element("c").value = Math.log2(FLOPS * n * d);
+    const said = {
+      "n-value": count(n), "d-value": count(d), "c-value": general(FLOPS * n * d), "b-value": count(batch),
+      loss: loss.toFixed(3), interval: bounds.length ? "[" + bounds.map((v) => v.toFixed(3)).join(", ") + "]" : "no bootstrap",
+      change: signed(loss - before), ratio: times((n * d) / (start.params * start.tokens)), "per-param": (d / n).toPrecision(3),
+      steps: count(Math.ceil(d / batch)), hours: hours(FLOPS * n * d),
+      reach: !far.said.length ? "" : (far.refused ? "Refused: " : "Warning: ") + far.said.join("; ") + ".",
+    };
+    for (const [id, text] of Object.entries(said)) element(id).textContent = text;
+    for (const id of ["n", "d", "c", "b"]) element(id).setAttribute("aria-valuetext", said[id + "-value"] + " " + UNITS[id]);
     panel.classList.toggle("refused", far.refused);
     panel.classList.toggle("warned", far.said.length > 0 && !far.refused);
   }
 
-  function prepare(id, name) {
-    const slider = element(id);
-    [slider.min, slider.max] = law.span[name];
-    slider.step = "any";
-    slider.value = Math.log2(law.start[name]);
-    slider.addEventListener("input", update);
+  const UNITS = { n: "parameters", d: "tokens", c: "FLOP", b: "tokens a step" };
+
+  function hours(flops) { // on the devices at that share of their peak
+    const gpus = Number(element("gpus").value), mfu = Number(element("mfu").value) / 100;
+    if (!(gpus >= 1 && mfu > 0 && mfu <= 1)) return "–";
+    return general(flops / (gpus * law.peaks[element("device").value] * mfu) / 3600);
   }
 
-  prepare("n", "params");
-  prepare("d", "tokens");
+  function prepare(id, span, value) {
+    const slider = element(id);
+    [slider.min, slider.max] = span;
+    slider.step = "any";
+    slider.value = Math.log2(value);
+  }
+
+  function compute() { // N and D along their present ratio
+    const half = (log2("c") - Math.log2(FLOPS) - log2("n") - log2("d")) / 2;
+    for (const id of ["n", "d"]) element(id).value = log2(id) + half;
+    update();
+  }
+
+  const start = law.start, both = (end) => Math.log2(FLOPS) + law.span.params[end] + law.span.tokens[end];
+  prepare("n", law.span.params, start.params);
+  prepare("d", law.span.tokens, start.tokens);
+  prepare("c", [both(0), both(1)], FLOPS * start.params * start.tokens);
+  prepare("b", [Math.log2(start.batch) - 6, Math.log2(start.batch) + 6], start.batch);
+  for (const id of ["n", "d", "b", "gpus", "mfu", "device"]) element(id).addEventListener("input", update);
+  element("c").addEventListener("input", compute);
   for (const button of panel.querySelectorAll("button")) {
     button.addEventListener("click", () => {
       const slider = element(button.dataset.slider);
       slider.value = Number(slider.value) + Number(button.dataset.step);
-      update();
+      slider.dispatchEvent(new Event("input"));
     });
   }
   update();

@@ -5,7 +5,7 @@ bootstrap refits. Any other law in N and D (`auto`'s weighted set too) goes in a
 grid of log N and log D, between which the page takes cubics.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,14 @@ from fits.forms import catalogue
 from fits.forms.law import Parameter
 from fits.forms.powers import PowerSum
 from fits.predict.published import REFUSED, SILENT, TIED
+from fits.predict.target import DEVICES
 from fits.record import Fit
 from fits.report.documents import target_of
 from ground.flops import PER_PARAM_TOKEN, training
 
 DRAWS = 200  # refits that go into the page: enough for a 90 % interval, 10 kB
 GRID = 33  # points an axis of a law that goes in as values
+STEPS = 10_000  # of a run whose batch is not known
 KNOWN = {"params", "tokens", "flops"}
 
 
@@ -73,13 +75,36 @@ def _kaplan(law: str, p: Mapping[str, Any]) -> tuple[Any, Any, list[tuple[Any, A
     return None
 
 
+def pooled(
+    fits: Sequence[Fit], prediction: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """What the sliders of a page need: `data` of its first law in N and D. Where several such laws
+    have refits, of them all (`more`): their draws in one heap, as `fits.evaluate.pooled` has it, so
+    that the sliders say what the prediction says.
+    """
+    able = [(i, d) for i, f in enumerate(fits) if (d := data(f, prediction)) is not None]
+    if not able:
+        return None
+    first = fits[able[0][0]]
+    alike = [fits[i] for i, d in able if "rows" in d and fits[i].replicates
+             and fits[i].params_kind == first.params_kind]  # fmt: skip
+    if len(alike) < 2 or first not in alike:
+        return able[0][1]
+    least = min(len(next(iter(f.replicates.values()))) for f in alike)
+    heaps = [_powers(f, seed, least) for seed, f in enumerate(alike)]
+    names = ", ".join(f.law for f in alike)
+    law = f"{len(alike)} forms pooled ({names})"
+    return {**able[0][1], "law": law, **(heaps[0] or {}), "more": heaps[1:]}
+
+
 def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """What `whatif.js` needs, or None when the law cannot be evaluated at N and D alone.
 
-    `start`, `span` (log2): of the sliders. `range`, `silent`, `refused`, `tied`: the reach rule of
-    `fits.predict.published.reach`; `open`: E is not identified. And either `rows` [1 + draws,
-    2 + 3 T], E, g and T times (log c, n, d), the fit first, with `noise` [draws], factors for the
-    residuals' spread; or `grid`: log losses `value`, `low`, `high` [n, n] over `span`.
+    `start`, `span` (log2): of the sliders; `peaks` [FLOP/s] of a device of each kind. `range`,
+    `silent`, `refused`, `tied`: the reach rule of `fits.predict.published.reach`; `open`: E is not
+    identified. And either `rows` [1 + draws, 2 + 3 T], E, g and T times (log c, n, d), the fit
+    first, with `noise` [draws], factors for the residuals' spread; or `grid`: log losses `value`,
+    `low`, `high` [n, n] over `span`.
     """
     form = fit.form
     if form.target != "loss" or not set(form.inputs) <= KNOWN or not set(fit.range) & KNOWN:
@@ -90,12 +115,14 @@ def data(fit: Fit, prediction: Mapping[str, Any] | None = None) -> dict[str, Any
         "law": fit.law, "kind": fit.params_kind, "level": next((b["level"] for b in
         fit.interval.values()), 0.9), "start": start, "span": span, "range": fit.range, "silent":
         SILENT, "refused": REFUSED, "tied": TIED, "open": not fit.identified.get("E", True),
+        "peaks": DEVICES,
         **(_powers(fit) or
         _grid(fit, span)),
     }  # fmt: skip
 
 
-def _powers(fit: Fit) -> dict[str, Any] | None:
+def _powers(fit: Fit, seed: int = 0, first: int | None = None) -> dict[str, Any] | None:
+    """`first`: so many refits as they come, else DRAWS of them evenly."""
     rows = (
         None
         if fit.mixture
@@ -106,11 +133,12 @@ def _powers(fit: Fit) -> dict[str, Any] | None:
     draws = np.zeros((0, rows.shape[1]))
     if fit.replicates:
         stacked = {k: np.asarray(v, float) for k, v in fit.replicates.items()}
-        pick = np.unique(
-            np.linspace(0, len(next(iter(stacked.values()))) - 1, DRAWS).round().astype(int)
-        )
+        count = len(next(iter(stacked.values())))
+        evenly = np.unique(np.linspace(0, count - 1, DRAWS).round().astype(int))
+        pick = evenly if first is None else np.arange(first)
         draws = _rows(fit.law, {k: v[pick] for k, v in stacked.items()})
-    noise = np.exp((fit.residual_sd or 0.0) * np.random.default_rng(0).standard_normal(len(draws)))
+    rng = np.random.default_rng(seed)
+    noise = np.exp((fit.residual_sd or 0.0) * rng.standard_normal(len(draws)))
     return {
         "rows": [[_short(v) for v in row] for row in [*rows, *draws]],
         "noise": [_short(v) for v in noise],
@@ -170,10 +198,15 @@ def _start(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
         kind = {"no_embed": "params_no_embed", "active": "params_active"}.get(
             fit.params_kind, "params"
         )
-        return {"params": target.get(kind, target["params"]), "tokens": target["tokens"]}
+        at = {"params": target.get(kind, target["params"]), "tokens": target["tokens"]}
+        return {**at, "batch": _batch(at["tokens"], prediction)}
     flops = fit.range.get("flops", [0.0, 6e18])[1]
     params = fit.range.get("params", [0.0, (flops / PER_PARAM_TOKEN / 20) ** 0.5])[1]
-    return {
-        "params": params,
-        "tokens": fit.range.get("tokens", [0.0, flops / PER_PARAM_TOKEN / params])[1],
-    }
+    tokens = fit.range.get("tokens", [0.0, flops / PER_PARAM_TOKEN / params])[1]
+    return {"params": params, "tokens": tokens, "batch": _batch(tokens, prediction)}
+
+
+def _batch(tokens: float, prediction: Mapping[str, Any] | None) -> float:
+    """Tokens a step: as predicted, else what makes STEPS steps."""
+    stated = ((prediction or {}).get("predicted") or {}).get("batch_tokens")
+    return float(stated["value"]) if stated else max(1.0, tokens / STEPS)

@@ -63,7 +63,7 @@ def made_numbers(frame: "pd.DataFrame", words: bool = True) -> "pd.DataFrame":
 
     made: dict[str, pd.Series[Any]] = {}
     for name in frame.columns:
-        if frame[name].dtype.kind in "iufb":
+        if frame[name].dtype.kind in "iufb" or _lists(frame[name]):
             continue
         truths = frame[name].dropna().astype(str).str.strip().str.lower()
         if len(truths) and truths.isin(["true", "false"]).all():
@@ -80,6 +80,12 @@ def made_numbers(frame: "pd.DataFrame", words: bool = True) -> "pd.DataFrame":
             kind = np.int64 if exact and written else np.float64
             made[name] = pd.Series(values.astype(kind), frame.index)
     return frame.assign(**made) if made else frame
+
+
+def _lists(cells: "pd.Series") -> bool:
+    """Whether its cells are lists, as curves are."""
+    first = cells.first_valid_index() if cells.dtype == object else None
+    return first is not None and not np.isscalar(cells.loc[first])
 
 
 def _parsed(cells: "pd.Series", column: str, whole: bool = True) -> tuple[Array, Array]:

@@ -28,16 +28,38 @@ def curve_rows(data: Path, name: str) -> "tuple[pd.DataFrame, str] | None":
     """
     import pandas as pd
 
-    if data.is_dir() and not (data / "trials.parquet").is_file():
-        from sweeps.table import store_curves
-
-        frame, source = store_curves(data), f"store {data.name}"
-    else:
-        frame, source = opened(data)
-    if "curves" not in frame:
+    frame, source = _with_curves(data)
+    if frame is None:
         return None
     rows = [row for run in frame.to_dict("records") for row in _points(run, name)]
     return (pd.DataFrame(rows), source) if rows else None
+
+
+def some_curves(data: Path, most: int) -> "dict[str, pd.DataFrame]":
+    """Every curve by its name, as `curve_rows` has it, of `most` runs at most: evenly over their
+    order of size and learning rate.
+    """
+    import pandas as pd
+
+    frame, _ = _with_curves(data)
+    if frame is None:
+        return {}
+    by = [c for c in ("params", "lr") if c in frame]
+    frame = frame.sort_values(by, kind="stable") if by else frame
+    kept = np.unique(np.linspace(0, len(frame) - 1, min(most, len(frame))).round().astype(int))
+    runs = frame.iloc[kept].to_dict("records")
+    names = dict.fromkeys(curve["name"] for run in runs for curve in run["curves"])
+    found = {name: [row for run in runs for row in _points(run, name)] for name in names}
+    return {name: pd.DataFrame(rows) for name, rows in found.items() if rows}
+
+
+def _with_curves(data: Path) -> "tuple[pd.DataFrame | None, str]":
+    if data.is_dir() and not (data / "trials.parquet").is_file():
+        from sweeps.table import store_curves
+
+        return store_curves(data), f"store {data.name}"
+    frame, source = opened(data)
+    return (frame if "curves" in frame else None), source
 
 
 def _points(run: dict[Any, Any], name: str) -> list[dict[str, Any]]:

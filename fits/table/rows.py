@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Row = int | str  # a run's id; or the number of a row in the table as it was opened, from 0
 Left = dict[str, list[int]]  # reason -> numbers of the rows
 CHECKPOINTS = ("last", "all")
+CURVES = ("curves", "curve_steps", "curve_losses")
 EARLIER = "earlier row of the same run_id"
 BATCH, SEQUENCE = (
     ("batch_size", "batch", "global_batch_size"),
@@ -128,7 +129,7 @@ def read(
         frame = _keep(frame, _matches(frame, condition), f"not {condition}", left)
     frame, unfinished = ended(frame)
     left |= unfinished
-    frame = _keep(frame, ~frame.astype(str).duplicated(), "duplicate row", left)
+    frame = _keep(frame, ~_plain(frame).astype(str).duplicated(), "duplicate row", left)
     start = _start(frame, unit)
     if checkpoints == "last" and "run_id" in frame:
         frame = _keep(frame, ~earlier(frame, target), EARLIER, left)
@@ -262,6 +263,11 @@ def _keep(frame: "pd.DataFrame", keep: "pd.Series", reason: str, left: Left) -> 
     if dropped := frame.index[~keep].tolist():
         left.setdefault(reason, []).extend(dropped)
     return frame[keep]
+
+
+def _plain(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Without columns of curves: rows that are the same in all else are one."""
+    return frame.drop(columns=[c for c in CURVES if c in frame])
 
 
 def _best(

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from scalelab.__main__ import main
+from scalelab.cli import report_watch
 from tests.fits import study
+from tests.fits.runs import EPOCH, surface
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def test_a_whole_page_from_files(files, capsys, monkeypatch) -> None:
     monkeypatch.chdir(files)
     args = (
         "report runs.csv --out deep/page.html --fit loss.json --prediction prediction.json "
-        "--recipe recipe.json --audit audit.json --json"
+        "--recipe recipe.json --json"
     )
     assert main(args.split()) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -44,6 +46,7 @@ def test_a_whole_page_from_files(files, capsys, monkeypatch) -> None:
         "runs",
         "checks",
         "missing",
+        "unchecked",
         "laws",
     }
     assert [(c["parametrization"], c["axis"], c["verdict"]) for c in answer["checks"]][:2] == [
@@ -58,11 +61,7 @@ def test_a_whole_page_from_files(files, capsys, monkeypatch) -> None:
         and sum(row["diverged"] for row in answer["runs"]) > 0
     )
     page = (files / "deep" / "page.html").read_text()
-    assert (
-        "far beyond its range" in page
-        and "No flag was raised" in page
-        and "scalelab report: runs.csv" in page
-    )
+    assert "far beyond its range" in page and "scalelab report: runs.csv" in page
 
 
 def test_summary_on_stdout_and_a_parquet(files, capsys, monkeypatch) -> None:
@@ -85,7 +84,7 @@ def test_summary_on_stdout_and_a_parquet(files, capsys, monkeypatch) -> None:
         == 0
     )
     out = capsys.readouterr().out
-    assert "pass sp, adamw: the best learning rate transfers" in out and "p.html: " in out
+    assert "pass      sp, adamw: the best learning rate transfers" in out and "p.html: " in out
     assert "<title>Ours</title>" in Path("p.html").read_text()
 
 
@@ -164,20 +163,81 @@ def test_foreign_names_are_mapped(files, tmp_path, capsys) -> None:
         (["runs.csv", "--map", "loss"], "map='loss': must be NAME=VALUE"),
         (["runs.csv", "--fit", "recipe.json"], "fit='recipe.json': not a saved fit"),
         (["runs.csv", "--prediction", "runs.csv"], "prediction='runs.csv': cannot be read as JSON"),
-        (["runs.csv", "--prediction", "recipe.json"], "needs predicted"),
+        (["runs.csv", "--prediction", "audit.json"], "needs the JSON of `scalelab predict`"),
         (
             ["runs.csv", "--recipe", "list.json"],
             "recipe=[]: must be an object",
         ),
         (["runs.csv", "--audit", "flags.json"], "audit.flags[0]: lacks threshold, value"),
         (["runs.csv", "--tolerance", "0"], "tolerance"),
+        (["words.csv"], "nothing fits, so there is nothing to report: "),
+        (["words.csv", "--auto"], "No fit of auto: columns: params, tokens missing"),
+        (["runs.csv", "--auto", "--fit", "loss.json"], "auto: makes the fit"),
+        (["runs.csv", "--params", "7B"], "params, tokens: are the target of --auto"),
+        (["runs.csv", "--watch"], "--watch needs a store"),
         (["runs.csv", "--out", "runs.csv/page.html"], "cannot be written"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(files, capsys, monkeypatch, args, said) -> None:
     monkeypatch.chdir(files)
     (files / "list.json").write_text("[]")
+    (files / "words.csv").write_text("loss,name\n2.1,a\n2.0,b\n")
     (files / "flags.json").write_text('{"flags": [{"name": "x"}]}')
     assert main(["report", *args]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and said in captured.err and captured.err.count("\n") == 1
+
+
+def test_auto_fits_audits_predicts_and_writes_the_page(files, tmp_path, capsys) -> None:
+    """From runs alone; what it saved is what the next command takes."""
+    points = surface("chinchilla", EPOCH, n=30)
+    table = pd.DataFrame({**points.x, "loss": points.y})
+    table.to_csv(tmp_path / "runs.csv", index=False)
+    out, figures = tmp_path / "page.html", tmp_path / "figures"
+    args = ["report", str(tmp_path / "runs.csv"), "--auto", "--out", str(out)]
+    target = ["--params", "2e10", "--tokens", "4e11"]
+    short = ["--audit", str(files / "audit.json")]
+    assert main([*args, *target, *short, "--figures", str(figures)]) == 0
+    said = capsys.readouterr().out
+    assert "A weighted set of laws (auto) describes 30 runs" in said
+    assert "The predicted loss of the target (20.0 B parameters, 400 B tokens) is" in said
+    page = out.read_text()
+    assert "command</dt><dd>scalelab report " in page and "runs.csv sha256:" in page
+    assert {p.name for p in figures.iterdir()} >= {"auto-0.png", "chinchilla-1.png"}
+    stated = json.loads((tmp_path / "page.recipe.json").read_text())["numbers"]["loss"]
+    assert f"{stated['value']:.3f}" in said
+    fit = str(tmp_path / "page.fit.json")
+    assert main(["predict", *target, "--fit", fit, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["loss"]["value"] == pytest.approx(stated["value"], rel=1e-12)
+    (tmp_path / "prediction.json").write_text(json.dumps(again))
+    given = ["--fit", fit, "--prediction", str(tmp_path / "prediction.json")]
+    shown = ["report", str(tmp_path / "runs.csv"), "--out", str(out), *given, *short]
+    assert main(shown) == 0
+    assert "The predicted loss of the target (20.0 B parameters" in capsys.readouterr().out
+
+
+def test_a_running_store_is_watched_until_it_ends(monkeypatch, tmp_path, capsys) -> None:
+    """The page anew whenever trials have ended, loading itself until none is left."""
+    ended = iter([(1, 0), (1, 0), (2, 1), (3, 1), (4, 0)])
+    counts = {}
+
+    class Board:
+        def __init__(self, store):
+            pass
+
+        def look(self):
+            done, running = next(ended)
+            waiting = 4 - done - running
+            counts.update(done=done, running=running, waiting=waiting, diverged=0, failed=0)
+            return self
+
+        def counts(self):
+            return counts
+
+    monkeypatch.setattr("sweeps.status.Board", Board)
+    monkeypatch.setattr("sweeps.store.open_store", lambda path: path)
+    monkeypatch.setattr(report_watch, "LOOK_SECONDS", 0)
+    written = []
+    assert report_watch.watch(tmp_path, lambda refresh: written.append(refresh) or 0) == 0
+    assert written == [report_watch.REFRESH_SECONDS] * 3 + [0]

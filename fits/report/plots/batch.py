@@ -22,6 +22,7 @@ from fits.report.plots.style import (
     colour_of,
     count_ticks,
     make,
+    panel,
 )
 from fits.report.plots.style import short_count as count
 from fits.report.plots.timescale import excess
@@ -55,6 +56,20 @@ def _losses(fit: Fit, params: float, ax: "Axes") -> None:
 
 def _by_tokens(tokens: Sequence[float]) -> Any:
     return colour_of((min(tokens), max(tokens) * 1.001))
+
+
+def panels(fit: Fit, key: str) -> list[str]:
+    """Loss over the batch, a panel a size, and the best batch over tokens, each an SVG."""
+    sizes = sorted({cell["params"] for cell in fit.cells})
+    draws = [*(functools.partial(_losses, fit, n) for n in sizes), functools.partial(_best, fit)]
+    return [panel(draw, f"{key}{i}") for i, draw in enumerate(draws)]
+
+
+def critical_panels(found: dict[float, list[Critical]], key: str) -> list[str]:
+    """Iso-loss hyperbolas, a panel a size, and the critical batch over tokens."""
+    draws: list[Any] = [functools.partial(_hyperbolas, found[n], n) for n in sorted(found)]
+    draws.append(functools.partial(_critical, None, found))
+    return [panel(draw, f"{key}{i}") for i, draw in enumerate(draws)]
 
 
 def iso_loss_figure(found: dict[float, list[Critical]]) -> "Figure":

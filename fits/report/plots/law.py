@@ -20,9 +20,10 @@ from fits.report.plots.style import (
     colour_of,
     count_ticks,
     make,
+    named,
+    panel,
     short_count,
     short_power,
-    svg,
 )
 from ground.flops import training
 
@@ -52,7 +53,7 @@ def law_panels(
 ) -> list[str]:
     """The two panels of `law_figure`, each an SVG."""
     return [
-        svg(make([partial(draw, found, fit, prediction)]), f"{key}{i}")
+        panel(partial(draw, found, fit, prediction), f"{key}{i}")
         for i, draw in enumerate((_draw_law, _draw_residuals))
     ]
 
@@ -79,7 +80,7 @@ def _draw_law(
         fitted = evaluate(fit, found.points.x).value
         ends = [min(fitted.min(), found.points.y.min()), max(fitted.max(), found.points.y.max())]
         ax.plot(ends, ends, color=MUTED, lw=1)
-        ax.plot(fitted, found.points.y, "o", color=PLAIN, ms=4, alpha=0.8)
+        ax.scatter(fitted, found.points.y, c=PLAIN, s=16, alpha=0.8, gid=_named(found))
         ax.set_xlabel(f"{form.target}, by the law")
         ax.set_ylabel(f"{form.target}, measured")
         ax.set_title("Measured against the law", loc="left", fontweight="bold")
@@ -112,10 +113,11 @@ def _draw_curves(
         ax.scatter(
             x[x_name],
             found.points.y,
-            c=[colour(v) for v in x["params"]] if sizes else PLAIN,
+            c=colour(x["params"]) if sizes else PLAIN,
             s=22,
             zorder=4,
             lw=0,
+            gid=_named(found),
         )
     if prediction is None or form.target != "loss" or x_name not in target:
         return
@@ -189,10 +191,11 @@ def _draw_residuals(
         ax.scatter(
             along,
             residual,
-            c=[colour(v) for v in x["params"]] if "params" in x else PLAIN,
+            c=colour(x["params"]) if "params" in x else PLAIN,
             s=22,
             zorder=4,
             lw=0,
+            gid=_named(found),
         )
     if prediction is not None and target and form.target == "loss" and name == "flops":
         expected = prediction["predicted"]["loss"]["value"]
@@ -202,6 +205,11 @@ def _draw_residuals(
     ax.set_xlabel("training compute (FLOP)" if name == "flops" else name)
     ax.set_ylabel("measured / law − 1 (%)")
     ax.set_title("Residuals", loc="left", fontweight="bold")
+
+
+def _named(found: rows.LawPoints) -> str | None:
+    """None where the points are not the page's own rows."""
+    return None if found.at is None else named([[i] for i in found.at])
 
 
 def _target(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:

@@ -10,8 +10,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
     from matplotlib.figure import Figure
 
 STYLE: dict[Any, Any] = {
@@ -40,6 +43,7 @@ MARKERS = "osDv^<>pPX"
 VERMILLION, INK, MUTED, PLAIN = "#D55E00", "#111111", "#777777", "#31688e"
 PANEL = (4.8, 3.9)  # inches
 ENTRY = (0.45, 0.08)  # of a legend, inches: its mark and gap, and a letter
+NAMED = "runs "
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -50,12 +54,16 @@ def colours(n: int) -> list[Any]:
 
 
 def colour_of(span: Sequence[float]) -> Any:
+    """The colour of a number, or of each of several, by its logarithm within the span."""
     import matplotlib
 
     low, high = math.log(span[0]), math.log(span[1])
-    return lambda n: matplotlib.colormaps["viridis"](
-        0.82 * min(max((math.log(n) - low) / max(high - low, 1e-9), 0.0), 1.0)
-    )
+
+    def colour(n: Any) -> Any:
+        place = (np.log(n) - low) / max(high - low, 1e-9)
+        return matplotlib.colormaps["viridis"](0.82 * np.clip(place, 0.0, 1.0))
+
+    return colour
 
 
 def count_ticks(axis: Any, spell: Callable[[float], str]) -> None:
@@ -91,6 +99,20 @@ def power_of_two(exponent: int) -> str:
 def make(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
     """A figure with one panel for each function, side by side, and one legend below them."""
     import matplotlib
+
+    figure = _laid_out(draws)
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()  # ticks are made here, in this style
+    return figure
+
+
+def panel(draw: Callable[["Axes"], None], key: str) -> str:
+    """One panel as an <svg> element (`svg`)."""
+    return svg(_laid_out([draw]), key)
+
+
+def _laid_out(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
+    import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
@@ -109,18 +131,51 @@ def make(draws: Sequence[Callable[["Axes"], None]]) -> "Figure":
                 loc="outside lower center",
                 ncols=max(1, min(3 * len(draws), int(across))),
             )
-        figure.draw_without_rendering()  # ticks are made here, in this style
     return figure
+
+
+def named(runs: Sequence[Sequence[int]]) -> str:
+    """The gid of points whose runs the page is to name: rows of its table, of each point."""
+    return NAMED + ";".join(",".join(map(str, rows)) for rows in runs)
+
+
+def _marks(figure: "Figure") -> list[tuple["PathCollection", list[str]]]:
+    """The figure's `named` points with their runs; they lose their gid."""
+    from matplotlib.collections import PathCollection
+
+    out = []
+    for marks in figure.findobj(PathCollection):
+        if (gid := marks.get_gid() or "").startswith(NAMED):
+            marks.set_gid(None)
+            out.append((marks, gid[len(NAMED) :].split(";")))
+    return out
+
+
+def _places(figure: "Figure", marks: "PathCollection", runs: Sequence[str]) -> list[str]:
+    """Where each point is that its panel shows: "run,run:x:y", in points from the top left."""
+    scale, height = 72 / figure.dpi, 72 * figure.get_figheight()
+    assert marks.axes is not None
+    box = marks.axes.get_window_extent().padded(2)
+    at = marks.get_offset_transform().transform(marks.get_offsets())
+    return [
+        f"{rows}:{x * scale:.1f}:{height - y * scale:.1f}"
+        for rows, (x, y) in zip(runs, at, strict=True)
+        if box.contains(x, y)
+    ]
 
 
 def svg(figure: "Figure", key: str) -> str:
     """The figure as an <svg> element for a page: ids prefixed with `key`, scaled by its view box,
-    no date, no XML prolog.
+    no date, no XML prolog; its `named` points as data.
     """
     import matplotlib
 
     out = io.StringIO()
+    marks = _marks(figure)
     with matplotlib.rc_context(STYLE):
+        if (layout := figure.get_layout_engine()) is not None:  # once: saving would do it twice
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(
             out,
             format="svg",
@@ -128,5 +183,8 @@ def svg(figure: "Figure", key: str) -> str:
         )
     text = out.getvalue()
     text = text[text.index("<svg") :]
+    points = ";".join(place for one in marks for place in _places(figure, *one))
+    data = f' data-points="{points}"' if points else ""
+    text = text.replace("<svg", f'<svg aria-hidden="true"{data}', 1)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{key}-", text)
     return re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)

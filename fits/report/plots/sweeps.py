@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fits.report import words
-from fits.report.plots.style import INK, MARKERS, colours, make, power_of_two, svg
+from fits.report import rows, words
+from fits.report.plots.style import INK, MARKERS, colours, make, named, panel, power_of_two
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LONG = 37  # letters of a title that fit above a panel
 TOP = 0.16  # log loss above the worst size's floor that a panel shows
 Check = Mapping[str, Any]
 
@@ -45,12 +47,15 @@ def transfer_figure(checks: Sequence[Check]) -> "Figure":
     return make([partial(_draw, check, shared_range(shown)) for check in shown])
 
 
-def transfer_panels(checks: Sequence[Check]) -> list[str]:
-    """The same as one SVG a panel; panels over one axis and hyperparameter share their y range."""
+def transfer_panels(checks: Sequence[Check], table: "pd.DataFrame") -> list[str]:
+    """The same as one SVG a panel, whose points name the table's runs; panels over one axis and
+    hyperparameter share their y range.
+    """
     shown, out = drawable(checks), []
     for i, check in enumerate(shown):
         like = [c for c in shown if _kind(c) == _kind(check)]
-        out.append(svg(make([partial(_draw, check, shared_range(like))]), f"sweep{i}"))
+        runs = rows.of_check(table, check)
+        out.append(panel(partial(_draw, check, shared_range(like), runs=runs), f"sweep{i}"))
     return out
 
 
@@ -58,15 +63,21 @@ def _kind(check: Check) -> tuple[str, str]:
     return check["axis"], check.get("hyperparameter", "lr")
 
 
-def _draw(check: Check, y_range: tuple[float, float], ax: "Axes") -> None:
-    axis, rows = words.AXIS_WORDS.get(check["axis"], check["axis"]), check["rows"]
-    for i, row in enumerate(rows):
+def _draw(
+    check: Check,
+    y_range: tuple[float, float],
+    ax: "Axes",
+    runs: Sequence[Sequence[Sequence[int]]] | None = None,
+) -> None:
+    axis, sizes = words.AXIS_WORDS.get(check["axis"], check["axis"]), check["rows"]
+    for i, row in enumerate(sizes):
         # so that marks at the top edge do not hide each other
-        aside = 0.1 * (i - (len(rows) - 1) / 2)
-        style = {"color": colours(len(rows))[i], "label": f"{axis} {words.count(row['size'])}"}
-        _draw_size(ax, row["basin"], y_range[1], MARKERS[i % len(MARKERS)], aside, style)
+        aside = 0.1 * (i - (len(sizes) - 1) / 2)
+        style = {"color": colours(len(sizes))[i], "label": f"{axis} {words.count(row['size'])}"}
+        mine, marker = None if runs is None else runs[i], MARKERS[i % len(MARKERS)]
+        _draw_size(ax, row["basin"], y_range[1], marker, aside, style, mine)
         _mark_optimum(ax, row, style["color"])
-    best = [(row["log2"]["value"], row["loss"]["value"]) for row in rows]
+    best = [(row["log2"]["value"], row["loss"]["value"]) for row in sizes]
     ax.plot(
         *zip(*best, strict=True), color=INK, lw=0.9, ls=(0, (3, 2)), zorder=5, label="optimum, 90 %"
     )
@@ -76,13 +87,10 @@ def _draw(check: Check, y_range: tuple[float, float], ax: "Axes") -> None:
         {"lr": "learning rate", "weight_decay": "weight decay"}.get(name, name) + " (log2 axis)"
     )
     ax.set_ylabel("loss (nats per token)")
-    _log2_ticks(ax, rows)
-    ax.set_title(
-        f"{words.cut(words.group(check), 24)} over {axis}: {check['verdict']}",
-        loc="left",
-        fontweight="bold",
-        pad=10,
-    )
+    _log2_ticks(ax, sizes)
+    title = f"{words.cut(words.group(check), 24)} over {axis}: {check['verdict']}"
+    size = 11.5 if len(title) <= LONG else 11.5 * LONG / len(title)
+    ax.set_title(title, loc="left", fontweight="bold", fontsize=size, pad=10)
 
 
 def _draw_size(
@@ -92,13 +100,16 @@ def _draw_size(
     marker: str,
     aside: float,
     style: Mapping[str, Any],
+    runs: Sequence[Sequence[int]] | None,
 ) -> None:
     """Runs and basin of one size; what lies above `top` or diverged is marked on the top edge."""
     x, loss, fine, curve = (
         _array(basin[name]) for name in ("log2", "loss", "curve_log2", "curve_loss")
     )
     ax.plot(fine, np.where(curve <= top, curve, np.nan), color=style["color"], lw=1.5, alpha=0.8)
-    ax.plot(x, np.where(loss <= top, loss, np.nan), ls="none", marker=marker, ms=5, **style)
+    low = loss <= top
+    gid = None if runs is None else named([r for r, shown in zip(runs, low, strict=True) if shown])
+    ax.scatter(x[low], loss[low], marker=marker, s=25, gid=gid, zorder=3, **style)
     edge = {"color": style["color"], "ls": "none", "ms": 6, "mew": 1.5, "clip_on": False}
     # 2: a tick upwards
     for at, mark in ((x[loss > top], 2), (x[np.isnan(loss)], "x")):

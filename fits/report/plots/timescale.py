@@ -3,6 +3,7 @@ tau over tokens per parameter beside what was published. Of a law that knows pas
 they are the colour.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from fits.evaluate import evaluate
 from fits.optimum.timescale import LAWS
 from fits.predict import published
 from fits.record import Fit
-from fits.report.plots.style import INK, MARKERS, VERMILLION, colour_of, count_ticks, make
+from fits.report.plots.style import INK, MARKERS, VERMILLION, colour_of, count_ticks, make, panel
 from fits.report.plots.style import short_count as count
 from ground import InputError
 
@@ -29,7 +30,12 @@ def timescale_figure(fit: Fit) -> "Figure":
     """
     if fit.law not in LAWS or not fit.cells:
         raise InputError(f"fit={fit.law!r}: keeps no cells of runs over weight decay")
-    return make([lambda ax: _losses(fit, ax), lambda ax: _optima(fit, ax)])
+    return make([partial(draw, fit) for draw in PANELS])
+
+
+def panels(fit: Fit, key: str) -> list[str]:
+    """The same as one SVG a panel."""
+    return [panel(partial(draw, fit), f"{key}{i}") for i, draw in enumerate(PANELS)]
 
 
 def excess(cell: dict[str, Any], ax: "Axes", style: dict[str, Any]) -> None:
@@ -90,3 +96,6 @@ def _optima(fit: Fit, ax: "Axes") -> None:
     count_ticks(ax.xaxis, count)
     count_ticks(ax.yaxis, "{:g}".format)
     ax.set_title("the best (open: at an edge)")
+
+
+PANELS = (_losses, _optima)

@@ -198,8 +198,20 @@ def test_models_of_other_sizes_are_no_seeds():
     both = pd.concat([one.assign(params=1e7), one.assign(params=3e7, loss=one["loss"] * 0.9)])
     with pytest.raises(InputError, match=r"params=1e\+07, 3e\+07: must take one value at steps=64"):
         transfer.check(both, "steps", noise=NOISE)
-    assert [len(part) for part in sweeps.sweeps(both, "steps")] == [len(one)] * 2
-    assert sweeps.sweeps(both, "steps")[0]["params"].nunique() == 1
+    assert [len(part.runs) for part in sweeps.sweeps(both, "steps")] == [len(one)] * 2
+    assert sweeps.sweeps(both, "steps")[0].runs["params"].nunique() == 1
+
+
+def test_sizes_that_differ_in_two_ways_are_still_swept():
+    """`params` follows from width and depth, coupled decay from the LR: neither takes a sweep
+    apart, and what truly varies does.
+    """
+    one = sweep([-10, -10, -10], np.random.default_rng(8))
+    parts = [one.assign(depth=d, params=12.0 * d * one["width"] ** 2) for d in (2, 4)]
+    both = pd.concat(parts).assign(weight_decay=lambda rows: 0.1 * rows["lr"])
+    found = sweeps.sweeps(both, "width")
+    assert [f.at for f in found] == [{"depth": 2.0}, {"depth": 4.0}]
+    assert [len(f.runs) for f in found] == [len(one)] * 2
 
 
 def test_checkpoints_of_a_run_are_no_seeds():

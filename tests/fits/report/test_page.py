@@ -2,9 +2,9 @@
 evaluate the fitted law.
 """
 
+import dataclasses
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,62 +13,23 @@ import pytest
 from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.optimum import sweeps
+from fits.predict.recipe import recipe
+from fits.predict.sources import from_fit
 from fits.record import Fit, load
-from fits.report import rows, whatif, words
+from fits.report import documents, laws, measured, rows, table, whatif, words
 from fits.report import runs as ran
 from fits.report.page import render
 from fits.report.plots import style
 from fits.report.plots.law import law_figure
 from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
 from fits.report.runs import facts
+from fits.report.summary import summary
 from fits.table.rows import read
 from ground import InputError
 from tests.fits import study
 from tests.fits.runs import EPOCH, surface
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 EVIL = "<script>document.title='owned'</script><img src=http://example.invalid/x>$lr$"
-
-
-@pytest.fixture(scope="module")
-def runs() -> pd.DataFrame:
-    return study.table()
-
-
-@pytest.fixture(scope="module")
-def checks(runs) -> list[dict]:
-    return study.checks(runs)
-
-
-@pytest.fixture(scope="module")
-def law(runs) -> Fit:
-    return study.law(runs)
-
-
-@pytest.fixture(scope="module")
-def prediction(runs, law) -> dict:
-    return study.prediction(runs, law)
-
-
-@pytest.fixture(scope="module")
-def page(runs, checks, law, prediction) -> str:
-    flags = {
-        "flags": [
-            {
-                "name": "tokens_per_param_span",
-                "value": 1.25,
-                "threshold": 4,
-                "meaning": "N & D in lockstep",
-            }
-        ]
-    }
-    return render(
-        "A study", runs, checks, law, prediction, study.RECIPE, ["Text: made up."], audit=flags
-    )
 
 
 def text_of(page: str) -> str:
@@ -117,6 +78,7 @@ def test_every_section_has_its_numbers(page, runs, law) -> None:
 
 
 def test_the_page_refers_to_nothing_outside_it(page) -> None:
+    page = re.sub(r"<script>.*?</script>", "", page, flags=re.S)  # what they ask for: in a browser
     references = re.findall(r"""(?:src|href|xlink:href|url\()\s*=?\s*["']?([^"')\s>]+)""", page)
     assert references and all(r.startswith(("#", "data:")) for r in references)
     ids = re.findall(r'\bid="([^"]+)"', page)
@@ -349,111 +311,89 @@ def test_a_prediction_that_is_none_is_refused_by_name(runs, bad) -> None:
         render("x", runs, [], prediction=bad)
 
 
-# In a browser ------------------------------------------------------------------------------------
+def planted(drift: float) -> pd.DataFrame:
+    """Five widths, two depths, four lengths; SP's optimum drifts by `drift` in log2 over width."""
+    rng, rows = np.random.default_rng(0), []
+    for i, width in enumerate((64, 128, 256, 512, 1024)):
+        for depth in (2, 4):
+            for steps in (100, 200, 400, 800):
+                for e in range(-9, -1):
+                    n, d = 12.0 * depth * width**2, 4096.0 * steps
+                    off = e + 4 - drift * i / 4
+                    loss = (1.7 + 30 * n**-0.3 + 60 * d**-0.32) * (1 + 0.01 * off**2)
+                    rows.append(
+                        {"parametrization": "sp", "params": n, "width": width, "depth": depth,
+                         "steps": steps, "batch_tokens": 4096, "tokens": d, "lr": 2.0**e,
+                         "loss": loss * (1 + 0.002 * rng.standard_normal())}
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed (extra: test)"
+@pytest.mark.parametrize("drift, verdict", [(-4.0, "fail"), (0.0, "pass")])
+def test_a_failure_among_many_sweeps_comes_first(drift, verdict) -> None:
+    table = planted(drift)
+    found, missing = sweeps.checks(table)
+    over_width = [c for c in found if c["axis"] == "width"]
+    assert len(over_width) == 8 and not missing  # two depths, four lengths
+    assert {c["verdict"] for c in over_width} == {verdict}
+    assert all(c["drift"]["total"]["value"] == pytest.approx(drift, abs=0.6) for c in over_width)
+    assert {c["axis"] for c in found} == {"width", "depth", "steps"}
+    lines = summary(table, found, [], unchecked=sweeps.unchecked(table, found))
+    first = lines[0] if verdict == "fail" else lines[1]
+    assert first["verdict"] == verdict and "from width 64 to 1,024" in first["text"]
+    assert f"8 of 8 sweeps: {verdict}" in first["text"]
+    verdicts = [line["verdict"] for line in lines]
+    assert verdicts.count("pass") == (2 if verdict == "fail" else 3)  # one an axis
+    assert lines[-1]["text"] == (
+        "Not checked: transfer over batch; every run has batch_tokens 4096."
     )
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM} (apt-get install chromium)")
-    with sync_api.sync_playwright() as p:
-        opened = p.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=FLAGS)
-        yield opened
-        opened.close()
 
 
-def visit(browser, tmp_path, html: str, width: int = 1100):
-    """The opened page, what it requested, and every error it gave."""
-    path = tmp_path / "report.html"
-    path.write_text(html, encoding="utf-8")
-    requests, errors = [], []
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.on("request", lambda r: requests.append(r.url))
-    page.on("pageerror", lambda e: errors.append(str(e)))
-    page.on("console", lambda m: errors.append(m.text) if m.type in ("error", "warning") else None)
-    page.goto(path.as_uri())
-    return page, requests, errors
+def test_what_predict_writes_is_a_prediction(runs, law) -> None:
+    """Its JSON and its saved recipe alike; what was measured is the table's own run."""
+    target = runs[runs["study"] == "target"].iloc[0]
+    at = {name: float(target[name]) for name in ("params", "tokens")}
+    made = recipe([from_fit(law, "loss.json")], at, extrapolate=True)
+    saved = json.loads(json.dumps(dataclasses.asdict(made)))
+    for document in (made.document(), saved):
+        page = text_of(render("x", runs, [], law, prediction=document))
+        said = made.numbers["loss"]
+        assert f"{said.value:.3f} [{said.low:.3f}, {said.high:.3f}]" in page
+        assert f"measured afterwards: {target['loss']:.3f}" in page
+        assert f"Measured: run {target['run_id']}, the only run of this table" in page
+    stated, rest = documents.prediction(saved), runs[runs["study"] != "target"]
+    assert measured.beside(stated, rest, [law])["found"] == ""
+    again = fit(runs[runs["study"].isin(["ladder", "target"])], "chinchilla-tied")
+    assert "so it tests nothing" in measured.beside(stated, runs, [again])["found"]
 
 
-def slide(page, name: str, log2: float) -> None:
-    page.eval_on_selector(
-        f"#{name}", "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", log2
-    )
+def test_every_run_is_in_the_page_as_it_is(runs, law) -> None:
+    held = re.search(r'id="runs-data">(.*?)</script>', render("x", runs, [], law), re.S)
+    data = json.loads(held.group(1))
+    columns = {column["name"]: column for column in data["columns"]}
+    assert data["n"] == len(runs) and set(runs.columns) < set(columns)
+    losses = np.array(columns["loss"]["values"], float)
+    np.testing.assert_array_equal(losses, runs["loss"])
+    of = columns["parametrization"]
+    assert [of["words"][i] for i in of["values"]] == list(runs["parametrization"])
+    assert columns["vocab"]["same"] == 256 and columns["loss"]["unit"] == "nats per token"
+    off = columns["residual_chinchilla-tied"]["values"]
+    assert sum(v is not None for v in off) == law.n and max(abs(v or 0) for v in off) < 2
 
 
-@pytest.mark.parametrize("width", [1100, 400])
-def test_in_a_browser_it_fetches_nothing_and_fits_the_screen(
-    browser, page, tmp_path, width
-) -> None:
-    opened, requests, errors = visit(browser, tmp_path, page, width)
-    assert requests == [(tmp_path / "report.html").as_uri()] and errors == []
-    assert opened.evaluate("document.documentElement.scrollWidth") == width
-    sizes = opened.eval_on_selector_all(
-        "figure svg text", "all => all.map((t) => t.getBoundingClientRect().height)"
-    )
-    assert len(sizes) > 40 and min(sizes) >= 8  # px: readable on a phone too
+def test_documents_and_curves_are_left_out_of_the_table_and_said(runs) -> None:
+    wide = runs.assign(trial="x" * 500, curves=[[{"name": "loss"}]] * len(runs))
+    assert table.data(wide)["left_out"] == ["trial", "curves"]
+    assert "Not in it: trial, curves" in text_of(render("x", wide, []))
 
 
-def test_sliders_evaluate_the_law_and_keep_the_reach_rule(
-    browser, page, law, prediction, tmp_path
-) -> None:
-    opened, _, errors = visit(browser, tmp_path, page)
-    start = opened.inner_text("#loss")
-    assert (
-        start == f"{prediction['predicted']['loss']['value']:.3f}"
-        and opened.inner_text("#ratio") == "1.00×"
-    )
-    opened.click("button[data-slider=n][data-step='1']")
-    n, d = 2 * prediction["target"]["params"], prediction["target"]["tokens"]
-    twice = evaluate(law, {"params": np.array([n]), "tokens": np.array([d])}).value[0]
-    assert (
-        opened.inner_text("#loss") == f"{twice:.3f}" != start
-        and opened.inner_text("#ratio") == "2.00×"
-    )
-    low, high = (float(v) for v in opened.inner_text("#interval").strip("[]").split(", "))
-    band = evaluate(law, {"params": np.array([n]), "tokens": np.array([d])})
-    assert low == pytest.approx(band.low[0], abs=0.02) and high == pytest.approx(
-        band.high[0], abs=0.02
-    )
-    reach = []
-    for factor in (1.0, 50.0, 200.0):  # of the fitted maximum of compute
-        slide(opened, "n", np.log2(law.range["flops"][1] * factor / 6 / d))
-        reach.append(
-            (
-                opened.get_attribute("#whatif-panel", "class"),
-                opened.inner_text("#reach").split(":")[0],
-            )
-        )
-    assert reach == [("whatif", ""), ("whatif warned", "Warning"), ("whatif refused", "Refused")]
-    assert errors == []
-
-
-def test_sliders_over_a_grid_agree_with_the_law(browser, tmp_path) -> None:
+def test_published_sets_stand_beside_a_law_of_their_form() -> None:
     points = surface("chinchilla", EPOCH, n=40)
-    found = fit(points, "auto")
-    opened, _, errors = visit(
-        browser,
-        tmp_path,
-        render("x", pd.DataFrame({**points.x, "loss": points.y}), [], found),
-    )
-    for log_n, log_d in ((27.3, 33.1), (33.77, 38.4)):
-        slide(opened, "n", log_n)
-        slide(opened, "d", log_d)
-        exact = evaluate(found, {"params": [2.0**log_n], "tokens": [2.0**log_d]})
-        assert float(opened.inner_text("#loss")) == pytest.approx(exact.value[0], abs=1.5e-3)
-    assert errors == []
-
-
-def test_a_hostile_name_runs_nothing(browser, runs, law, tmp_path) -> None:
-    evil = runs[runs["study"] == "ladder"].assign(study=EVIL)
-    opened, requests, errors = visit(
-        browser, tmp_path, render("harmless", evil, [], law, notes=[EVIL])
-    )
-    assert opened.title() == "harmless" and len(requests) == 1 and errors == []
-    assert EVIL in opened.inner_text("#runs")
+    found = fit(points, "chinchilla")
+    rows = laws.shown(found, pd.DataFrame({**points.x, "loss": points.y}), None, None, 0)
+    off = {row["name"]: row["off"] for row in rows["published"]}
+    assert abs(off["epoch"]) < 0.01 < abs(off["misfitting-all"]) and "<svg" in rows["beside"]
+    assert laws.shown(study.law(study.table(), 2), study.table(), None, None, 0)["refit"]
 
 
 def test_data_for_the_sliders_is_json_and_cannot_end_its_script(runs, law) -> None:
