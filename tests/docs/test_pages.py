@@ -91,7 +91,7 @@ def test_a_table_of_ones_own_is_made_as_the_page_says(tmp_path):
 
 def test_the_readme_shows_what_the_tutorial_does():
     """Its commands on docs/data/runs.csv and their output are those that are run above."""
-    shown = (ROOT / "README.md").read_text().split("$ scalelab fit docs/data/runs.csv")[1]
+    shown = (ROOT / "README.md").read_text().split("$ scalelab report docs/data/runs.csv")[1]
     lines = [
         line.strip() for line in shown.split("\n\n**")[0].splitlines()[1:] if line[:4] == "    "
     ]
