@@ -5,16 +5,18 @@ was lost or trained again.
 
 The trials are real (a tiny transformer on the running Python's documentation) unless --trainer
 names another function, and are saved every 0.2 s, on a disk that is too small for it where one may
-mount such (root). Only a worker that holds a claim is killed: all are frozen by SIGSTOP, their
-claims are read, one gets SIGKILL or SIGTERM, or stays frozen beyond its lease, and the others go
-on. A trace that the training
-function itself appends to says what was trained and when.
+mount such (root). With --users (root, and `setpriv`) the workers of the disturbed run are two
+users' in turn, who share the store by a group as docs/security.md says. Only a worker that holds a
+claim is killed: all are frozen by SIGSTOP, their claims are read, one gets SIGKILL or SIGTERM, or
+stays frozen beyond its lease, and the others go on. A trace that the training function itself
+appends to says what was trained and when.
 """
 
 import argparse
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import random
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +34,9 @@ from typing import Any
 from lab.records import Result, Trial
 from sweeps import space
 from sweeps.claims import LEASE_BEATS, held
+from sweeps.files import appending
 from sweeps.job import Job, trainer_of
-from sweeps.launch import local
+from sweeps.launch import command, environment, local
 from sweeps.record import encode
 from sweeps.run import Train
 from sweeps.store import Store, create
@@ -44,6 +48,7 @@ SAVE_SECONDS = 0.2  # between checkpoints
 DISK = "48k"  # for them
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGSTOP")
 STUCK_SECONDS = 300.0  # without a published trial: something hangs
+USERS, GROUP = (60_001, 60_002), 60_000  # of whom the machine need know nothing
 
 
 # 1. what is trained ------------------------------------------------------------------------------
@@ -184,13 +189,52 @@ def kill(
     return {"signal": name, **what, "exit": victim.wait(timeout=STUCK_SECONDS)}
 
 
-def disturb(
-    job: Job, store: Store, trials: int, kills: int, trace: Path, rng: random.Random
-) -> list[dict[str, Any]]:
-    """Run workers until `kills` of them were killed holding a claim, evenly over the first nine
-    tenths of the sweep.
+def start(job: Job, store: Store, user: int = 0) -> "subprocess.Popen[bytes]":
+    """A worker; of another user where one is named, who may read what this one may, but write only
+    what the group shares.
     """
-    workers = local.launch(job, WORKERS, store.path / "logs")
+    logs = store.path / "logs"
+    if not user:
+        return local.launch(job, 1, logs).processes[0]
+    may = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    become = ["setpriv", f"--reuid={user}", f"--regid={GROUP}", "--clear-groups", *may]
+    home = store.path.parent / f"home-{user}"
+    home.mkdir(exist_ok=True)
+    logs.mkdir(exist_ok=True)
+    os.chown(home, user, GROUP)
+    with appending(logs / f"user-{user}.log") as out:
+        return subprocess.Popen(
+            [*become, *command(dataclasses.replace(job, parent=os.getpid()).json())],
+            env={**environment(), "HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            umask=0o002,
+        )
+
+
+def share(folder: Path) -> None:
+    """Give a folder and all in it to the group, with what comes into it later."""
+    for place in (folder, *folder.rglob("*")):
+        os.chown(place, -1, GROUP)
+        place.chmod(0o2770 if place.is_dir() else 0o660)
+
+
+def disturb(
+    job: Job,
+    store: Store,
+    trials: int,
+    kills: int,
+    trace: Path,
+    rng: random.Random,
+    users: Sequence[int] = (0,),
+) -> list[dict[str, Any]]:
+    """Run workers, of the users in turn, until `kills` of them were killed holding a claim, evenly
+    over the first nine tenths of the sweep.
+    """
+    turn = itertools.cycle(users)
+    workers = local.Workers([start(job, store, next(turn)) for _ in range(WORKERS)])
     done: list[dict[str, Any]] = []
     moved, seen = time.monotonic(), 0
     try:
@@ -202,7 +246,7 @@ def disturb(
                 break
             for i, process in enumerate(workers.processes):
                 if process.poll() is not None:
-                    workers.processes[i] = local.launch(job, 1, store.path / "logs").processes[0]
+                    workers.processes[i] = start(job, store, next(turn))
             if published < 0.9 * trials * len(done) / kills:
                 time.sleep(rng.uniform(0.0, 0.05))
             elif event := kill(workers.processes, store, trace, rng):
@@ -268,6 +312,11 @@ def report(
     }
 
 
+def owners(store: Store) -> dict[str, int]:
+    """How many of the stored trials are whose, by user id."""
+    return dict(Counter(str(p.stat().st_uid) for p in (store.path / "trials").glob("*.json")))
+
+
 def holds(document: dict[str, Any], kills: int) -> bool:
     """What must be true of a report."""
     whole = document["stored"] == document["trials"] and document["kills"] == kills
@@ -283,10 +332,15 @@ def holds(document: dict[str, Any], kills: int) -> bool:
 
 
 def run(
-    trials: Sequence[Trial], kills: int, folder: Path, trainer: str, seed: int
+    trials: Sequence[Trial],
+    kills: int,
+    folder: Path,
+    trainer: str,
+    seed: int,
+    users: Sequence[int] = (0,),
 ) -> dict[str, Any]:
-    """An undisturbed run, a disturbed one and its clean end, in two stores under `folder`; returns
-    the report.
+    """An undisturbed run, a disturbed one by workers of these users and its clean end, in two
+    stores under `folder`; returns the report.
     """
     begun, stores = time.monotonic(), []
     for name in ("calm", "chaos"):
@@ -307,8 +361,13 @@ def run(
             beat_seconds=BEAT_SECONDS,
         )
         with small_disk(store.path / "checkpoints") if victims else contextlib.nullcontext(False):
+            if victims and any(users):
+                folder.chmod(0o755)
+                trace.touch()
+                share(trace)
+                share(store.path)
             rng = random.Random(seed)
-            killed = disturb(job, store, len(trials), victims, trace, rng) if victims else []
+            killed = disturb(job, store, len(trials), victims, trace, rng, users) if victims else []
         clean = local.launch(job, 1, store.path / "logs")
         code = clean.processes[0].wait()
         if code != 0:
@@ -317,6 +376,7 @@ def run(
             )
     return {
         **report(trials, killed, chaos, calm, trace),
+        "owners": owners(chaos),
         "seconds": round(time.monotonic() - begun, 1),
     }
 
@@ -329,6 +389,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--store", type=Path, help="folder for both stores; a temporary one by default"
     )
+    parser.add_argument("--users", action="store_true", help="workers of two users in turn")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as scratch:
@@ -338,6 +399,7 @@ def main(argv: list[str]) -> int:
             options.store or Path(scratch),
             "",
             options.seed,
+            USERS if options.users else (0,),
         )
     good = holds(document, options.kills)
     if options.json:
