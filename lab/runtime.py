@@ -106,6 +106,8 @@ def revision() -> str:
 
 
 def _git(root: Path, *args: str) -> str:
+    """Of a checkout whoever owns it: its code runs in this process already."""
+    git = ("git", "--no-optional-locks", "-c", f"safe.directory={root}", "-C", str(root))
     return subprocess.run(
-        ("git", "-C", str(root), *args), check=True, capture_output=True, text=True, timeout=10
+        (*git, *args), check=True, capture_output=True, text=True, timeout=10
     ).stdout.strip()

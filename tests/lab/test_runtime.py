@@ -72,6 +72,11 @@ def test_revision(tmp_path, monkeypatch):
         subprocess.run([*git, *args], check=True)
     clean = runtime.revision()
     assert len(clean) == 40
+    if os.geteuid() == 0:  # a colleague's checkout
+        os.chown(tmp_path, 60_001, -1)
+        os.chown(tmp_path / ".git", 60_001, -1)
+        foreign = subprocess.run(["git", "-C", str(tmp_path), "status"], capture_output=True)
+        assert b"dubious ownership" in foreign.stderr and runtime.revision() == clean
     (tmp_path / "file").write_text("2")
     assert runtime.revision() == clean + "+dirty"
     monkeypatch.setattr(runtime, "__file__", str(tmp_path / "vendored" / "lab" / "runtime.py"))
