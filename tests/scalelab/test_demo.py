@@ -16,7 +16,7 @@ import pytest
 
 from ground import InputError
 from lab import counts
-from scalelab import findings
+from scalelab import chain, findings
 from scalelab.__main__ import main
 from sweeps.studies import demo
 from sweeps.table import store_table
@@ -25,18 +25,19 @@ ROOT = Path(__file__).parents[2]
 NOT_NUMBERS = ["seconds", "device", "code"]
 
 
+# One worker, few refits and no audit: these tests are about none of them, and would pay thrice.
+DEMO = """
+import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from scalelab import chain, findings
+from scalelab.__main__ import main
+findings.REPLICATES, chain.audited = 40, lambda table, found: (None, [])
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def command(out):
-    return [
-        sys.executable,
-        "-m",
-        "scalelab",
-        "demo",
-        "--size",
-        "small",
-        "--out",
-        str(out),
-        "--json",
-    ]
+    return [sys.executable, "-c", DEMO, "demo", "--size", "small", "--out", str(out), "--json"]
 
 
 def published(out):
@@ -154,6 +155,8 @@ def again(runs, tmp_path, monkeypatch):
         return fits(cells, law, **more)
 
     monkeypatch.setattr("scalelab.findings.fit", fit)
+    monkeypatch.setattr("scalelab.findings.REPLICATES", 40)
+    monkeypatch.setattr("scalelab.chain.audited", lambda table, found: (None, []))
     monkeypatch.setattr("lab.runtime.start", lambda cache=None: None)
     return tmp_path / "out", broken
 

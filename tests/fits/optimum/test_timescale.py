@@ -25,9 +25,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_intervals_hold_what_was_planted():
-    """In 90 % of cases within what 20 draws can tell; 200 are in results/timescale/planted.json."""
-    found = coverage(20)
-    assert all(share >= 0.7 for share in found["held"].values()), found
+    """In 90 % of cases within what 8 draws can tell; 200 are in results/timescale/planted.json."""
+    found = coverage(8)
+    assert all(share >= 0.6 for share in found["held"].values()), found
     assert abs(found["error_tokens_per_param"]["mean"]) < 0.02
     assert found["error_tokens_per_param"]["sd"] < 0.04
     said = json.loads((ROOT / "results" / "timescale" / "planted.json").read_text())
