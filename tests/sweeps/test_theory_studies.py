@@ -33,7 +33,7 @@ def test_frozen_models_train_their_embeddings_alone():
 def test_every_rule_is_in_every_cell():
     trials = tuning_free.study(CORPUS, 256).trials
     cells = {(t.width, t.steps) for t in trials}
-    assert len(cells) == 6 and len(trials) == 6 * 13 == len({t.run_id for t in trials})
+    assert len(cells) == 6 and len(trials) == 6 * 14 == len({t.run_id for t in trials})
     for name, (schedule, lrs) in tuning_free.OPTIMIZERS.items():
         own = [t for t in trials if t.optimizer == name]
         assert {t.schedule for t in own} == {schedule} and len(own) == 6 * len(lrs)
