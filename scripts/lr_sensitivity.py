@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 KIND = ["qk_norm", "z_loss", "width"]
+HIGH = 1e-2  # LRs from here on are at or above the best of every width
 
 
 def sensitivity(losses: pd.Series, start: float) -> float:
@@ -37,16 +38,18 @@ def opened(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """By kind its sensitivity, least loss and the LR of that, and at the highest LR that did not
-    diverge the largest attention logit and the mean log Z.
+    """By kind its sensitivity, that to LRs from HIGH on, least loss and the LR of that, and at the
+    highest LR that did not diverge the largest attention logit and the mean log Z.
     """
     found = []
     for (qk_norm, z_loss, width), part in opened(runs).groupby(KIND):
         part = part.sort_values("lr")
         best, top = part.loc[part["loss"].idxmin()], part[part["status"] == "done"].iloc[-1]
+        start, high = float(part["loss_init"].iloc[0]), part["lr"] >= HIGH
         found.append({
             "qk_norm": bool(qk_norm), "z_loss": float(z_loss), "width": int(width),
-            "sensitivity": sensitivity(part["loss"], float(part["loss_init"].iloc[0])),
+            "sensitivity": sensitivity(part["loss"], start),
+            "high": sensitivity(part["loss"][high], start),
             "loss": float(best["loss"]), "lr": float(best["lr"]), "highest_lr": float(top["lr"]),
             "attention_logit": float(top["attention_logit"]), "log_z": float(top["log_z"]),
         })  # fmt: skip

@@ -50,7 +50,10 @@ def main(args: list[str]) -> int:
     runtime.start()
     corpus = data.open_corpus(options.corpus, options.cache, options.vocab)
     one = dense_trial(options, corpus)
-    seeds = {"init_seed": options.other_init_seed, "data_seed": options.other_data_seed}
+    seeds: dict[str, Any] = {
+        "init_seed": options.other_init_seed,
+        "data_seed": options.other_data_seed,
+    }
     other = replace(one, **{name: seed for name, seed in seeds.items() if seed is not None})
     folder = options.other_checkpoints or options.checkpoints
     if (other, folder) == (one, options.checkpoints):
