@@ -23,17 +23,18 @@ from lab.theory.lr_range import tokens, trial
 Array = NDArray[np.float64]
 Tree = Any
 WIDTHS = (16, 32, 64)  # powers of two, as Hadamard matrices need
-# least and highest log2 LR by kind
-LOG2_LRS = {"dense": (-8, -3), "circulant": (-7, -3), "hadamard": (-6, -2)}
+# log2 of LRs at the first width; at twice the width half of each
+LOG2_LRS = {"dense": (-6, -5, -4, -3), "circulant": (-5, -4, -3), "hadamard": (-5, -4, -3)}
 
 # 1. matrices of vectors --------------------------------------------------------------------------
 
 
 def circulant(v: Tree) -> jax.Array:
     """(b, N, N): circulants times a diagonal (1502.03436)."""
-    side = v["row"].shape[-1]
-    turned_NN = (np.arange(side)[None] - np.arange(side)[:, None]) % side
-    return v["row"][:, turned_NN] * v["right"][:, None]
+    blocks, side = v["row"].shape
+    long = jnp.tile(v["row"], 2 * side)[:, :-side]  # cut every 2N - 1: a row begins one earlier
+    turned_bNN = long.reshape(blocks, side, 2 * side - 1)[:, :, :side]
+    return turned_bNN * v["right"][:, None]
 
 
 def hadamard(v: Tree) -> jax.Array:
@@ -130,8 +131,7 @@ def simulate(kind: str, width: int, stream_N: NDArray[np.uint8]) -> Run:
 
         return jax.lax.scan(step, (start, tx.init(start)), jnp.arange(one.steps))[1]
 
-    low, high = LOG2_LRS[kind]
-    grid = np.arange(low, high + 1.0)
+    grid = np.array(LOG2_LRS[kind]) - np.log2(width / WIDTHS[0])
     ends = [float(losses(jnp.float32(2.0**e))[-one.steps // 10 :].mean()) for e in grid]
     best = int(np.nanargmin(ends))
     return Run(float(grid[best]), ends[best], _count(start), _count(full))
