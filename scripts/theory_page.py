@@ -65,6 +65,23 @@ all LRs falls with width for that reason alone.
 | qk-norm | z-loss | width | sensitivity | high | least loss | its LR | attention logit | log Z |
 |---|---|---|---|---|---|---|---|---|
 """
+DIAGNOSTICS = """## Diagnostics
+
+Each has a planted case in the tests of its file.
+
+| what | command | file |
+|---|---|---|
+| layer usage, re-initialisation criticality (1902.01996) | `scalelab check layers` | \
+`lab/layers.py` |
+| proportional effective rank (2410.11451), kurtosis, massive activations (2402.17762) | \
+`scalelab check layers` | `lab/statistics.py` |
+| dead neurons (2411.02335) | `scalelab check neurons` | `lab/neurons.py` |
+| CKA to the start (1905.00414) | `scalelab check layers` | `lab/likeness.py` |
+| CKA to the end, along a run | `scalelab check convergence` | `lab/snapshots.py` |
+| layer-wise barrier (2307.06966) | `scalelab check pair` | `lab/layers.py` |
+| correlation with another seed's neurons (2401.12181), CKA of two models | \
+`scalelab check pair` | `lab/likeness.py` |
+"""
 ESTIMATORS = """## Estimators against the models
 
 Tables of 7 sizes by 7 lengths with the scatter of reruns (0.3 %; an associative memory's own luck),
@@ -186,7 +203,7 @@ def page(of_studies: dict[str, tuple[str, list[Panel]]]) -> str:
     parts = [HEAD.format(seconds=sum(one["seconds"] for one in found)), *map(section, found)]
     for name, (text, _) in of_studies.items():
         parts.append(f"{text}\n![{name}](../results/theory/{name}.png)\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, DIAGNOSTICS])
 
 
 def main() -> None:
