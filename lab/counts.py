@@ -83,7 +83,7 @@ def flops_exact(trial: Trial) -> float:
 
 
 # Float32 copies of a tensor between steps: master weights and the optimizer's state.
-_COPIES = {"sgd": 2, "lion": 2, "schedule_free_adamw": 4, "prodigy": 5}
+_COPIES = {"sgd": 2, "lion": 2, "schedule_free_adamw": 4, "prodigy": 5, "dadapt_adamw": 4}
 
 
 def state_bytes(trial: Trial) -> int:

@@ -155,6 +155,20 @@ class Watch:
         found = jax.lax.map(lambda first: of(self.tokens(first, self.batch)), firsts)
         return jax.tree.map(lambda x: x.mean(0), found)
 
+    def loss(self) -> jax.Array:
+        """Mean loss over the batches."""
+        shape, numbers = self.program.shape, self.inputs.numbers
+        return self.each(lambda t: model.sequence_losses(shape, self.params, t, numbers).mean())
+
+    def seen(self, tokens_BS: jax.Array) -> dict[str, jax.Array]:
+        """What the model's taps see of these tokens, in float32."""
+        found: dict[str, jax.Array] = {}
+        model.forward(
+            self.program.shape, self.params, tokens_BS[:, :-1], self.inputs.numbers,
+            tap=lambda name, x: found.update({name: x.astype(jnp.float32)}),
+        )  # fmt: skip
+        return found
+
     def hidden(self, tokens_BS: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
         """(hidden_BTF, down_FD) of each layer."""
         seen: dict[int, tuple[jax.Array, jax.Array]] = {}

@@ -159,14 +159,23 @@ def _muon(n: Numbers) -> optax.GradientTransformation:
     return optax.chain(optax.partition(parts, labels), optax.stateless(by_shape))
 
 
-def _prodigy(n: Numbers, factor: Callable[[Number], jax.Array]) -> optax.GradientTransformation:
-    """optax.contrib.prodigy on w / lr_factor, so that its one estimate of a distance weighs each
-    tensor by its rule.
+# Their LR is a factor on an estimate of the distance to the solution, 1 by default
+DISTANCE = {
+    "prodigy": optax.contrib.prodigy,  # 2306.06101
+    "dadapt_adamw": optax.contrib.dadapt_adamw,  # 2301.07733
+}
 
-    lr is then relative to that estimate (1 is Prodigy's own); eps is one number. For Adam's class w
-    / c with LR 1 is w with LR c (Lemma J.1 of 2203.03466).
+
+def _by_distance(
+    optimizer: str, n: Numbers, factor: Callable[[Number], jax.Array]
+) -> optax.GradientTransformation:
+    """One of DISTANCE on w / lr_factor, so that its one estimate of a distance weighs each tensor
+    by its rule.
+
+    lr is then relative to that estimate; eps is one number. For Adam's class w / c with LR 1 is w
+    with LR c (Lemma J.1 of 2203.03466).
     """
-    inner = optax.contrib.prodigy(
+    inner = DISTANCE[optimizer](
         lambda count: n.lr * factor(count), (n.beta1, n.beta2), eps=jax.tree.leaves(n.eps)[0]
     )
     c = n.lr_factors
@@ -235,8 +244,8 @@ def _make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTrans
         return independent(optax.scale_by_lion(n.beta1, n.beta2))
     if optimizer == "muon":
         return independent(_muon(n))
-    if optimizer == "prodigy":
-        return _prodigy(n, s)
+    if optimizer in DISTANCE:
+        return _by_distance(optimizer, n, s)
     # its average weighs by the squared LR, of which only the ratio to the peak matters
     if optimizer == "schedule_free_adamw":
         return optax.contrib.schedule_free(

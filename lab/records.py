@@ -28,6 +28,7 @@ OPTIMIZERS = (
     "muon",
     "schedule_free_adamw",
     "prodigy",
+    "dadapt_adamw",
 )
 SCHEDULES = ("linear", "cosine", "constant", "wsd", "one_cycle")
 PRECISIONS = ("float32", "bfloat16", "float8")
@@ -169,7 +170,9 @@ class Trial:
     """Of nm: 2:4 | 4:8 kept, of each such many along a matrix's input."""
     # optimizer and schedule
     optimizer: str = "adamw"
-    """adamw | adamw_coupled | adam | sgd | lion | nadamw | muon | schedule_free_adamw | prodigy"""
+    """adamw | adamw_coupled | adam | sgd | lion | nadamw | muon | schedule_free_adamw | prodigy |
+    dadapt_adamw
+    """
     lr: float
     """Peak LR before the parametrization's factors."""
     weight_decay: float = 0.0

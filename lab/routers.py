@@ -25,6 +25,8 @@ _OF_ROUTERS = {
     "router_z_loss": ("softmax", "sigmoid", "threshold", "expert_choice"),
     "balance_bias": ("softmax", "sigmoid", "threshold"),
 }
+# optimizers whose rule for one tensor is of all that moves
+_LOOK_AT_ALL = ("schedule_free_adamw", "prodigy", "dadapt_adamw")
 PAIRS = 1 << 31  # of tokens with experts in a step; routing counts them in int32
 
 
@@ -52,7 +54,7 @@ def check(trial: "Trial") -> None:
     if (trial.experts + 1) * trial.experts_per_token * trial.batch_tokens >= PAIRS:
         accepted = "times experts_per_token and the tokens of a step must be below 2**31"
         _refuse("experts", trial.experts, accepted)
-    if trial.balance_bias and trial.optimizer in ("schedule_free_adamw", "prodigy"):
+    if trial.balance_bias and trial.optimizer in _LOOK_AT_ALL:
         accepted = f"has no rule under {trial.optimizer}, which looks at all that moves at once"
         _refuse("balance_bias", trial.balance_bias, accepted)
     if trial.balance_bias and "gradient_noise" in trial.diagnostics.split(","):

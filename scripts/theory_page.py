@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ground.claims import slope
-from ground.files import replace
+from fits.report.plots.theory import theory_figure
+from ground.claims import Panel, slope
+from ground.files import replace, replacing
 from scalelab.__main__ import main as command
 from scalelab.cli.theory import models
+from scripts import lr_sensitivity, theory_panels
 from scripts.tuning_free import regrets
 
 RESULTS, PAGE = Path("results/theory"), Path("docs/theory.md")
@@ -51,6 +53,34 @@ REGRET = """## Rules that tune nothing
 `scalelab sweep run tuning_free`, then `python -m scripts.tuning_free`: loss above AdamW tuned in
 the cell, in per cent. "fixed": one LR for all cells, the best on the others.
 
+"""
+SENSITIVITY = """## LR sensitivity
+
+`scalelab sweep run lr_sensitivity`, then `python -m scripts.lr_sensitivity` (2309.14322): the mean
+over LRs from 3e-4 to 3e-1 of the loss, at most that of the start, above the least loss; "high": the
+same over LRs from 1e-2. Attention logit (the largest) and log Z (the mean) are those at LR 3e-1, at
+the end of 300 steps. Below 3e-3 so short a run is not done, whatever is normed, and the mean over
+all LRs falls with width for that reason alone.
+
+| qk-norm | z-loss | width | sensitivity | high | least loss | its LR | attention logit | log Z |
+|---|---|---|---|---|---|---|---|---|
+"""
+DIAGNOSTICS = """## Diagnostics
+
+Each has a planted case in the tests of its file.
+
+| what | command | file |
+|---|---|---|
+| layer usage, re-initialisation criticality (1902.01996) | `scalelab check layers` | \
+`lab/layers.py` |
+| proportional effective rank (2410.11451), kurtosis, massive activations (2402.17762) | \
+`scalelab check layers` | `lab/statistics.py` |
+| dead neurons (2411.02335) | `scalelab check neurons` | `lab/neurons.py` |
+| CKA to the start (1905.00414) | `scalelab check layers` | `lab/likeness.py` |
+| CKA to the end, along a run | `scalelab check convergence` | `lab/snapshots.py` |
+| layer-wise barrier (2307.06966) | `scalelab check pair` | `lab/layers.py` |
+| correlation with another seed's neurons (2401.12181), CKA of two models | \
+`scalelab check pair` | `lab/likeness.py` |
 """
 ESTIMATORS = """## Estimators against the models
 
@@ -96,17 +126,19 @@ def estimators(found: dict[str, Any]) -> str:
     return ESTIMATORS.format(tables=found["tables"]) + "\n".join(rows) + "\n"
 
 
-def frozen(runs: pd.DataFrame) -> str:
-    """The best loss of each shape of `sweeps/studies/frozen.py`, and exponents over the parameters
-    that train and over all.
-    """
+def best_frozen(runs: pd.DataFrame) -> pd.DataFrame:
+    """The best run of each shape of `sweeps/studies/frozen.py`, and how many parameters train."""
     runs = runs.assign(
         trained=np.where(
             runs["parametrization"] == "frozen", runs["params"] - runs["params_no_embed"],
             runs["params"],
         )
     )  # fmt: skip
-    best = runs.loc[runs.groupby(["parametrization", "depth", "width"])["loss"].idxmin()]
+    return runs.loc[runs.groupby(["parametrization", "depth", "width"])["loss"].idxmin()]
+
+
+def frozen(best: pd.DataFrame) -> str:
+    """Best losses, and exponents over the parameters that train and over all."""
     rows = []
     for (name, depth), part in best.groupby(["parametrization", "depth"]):
         losses = " | ".join(f"{loss:.4f}" for loss in part["loss"])
@@ -138,15 +170,40 @@ def effective(found: dict[str, Any]) -> str:
     return EFFECTIVE + "\n".join(rows) + "\n"
 
 
-def page() -> str:
+def sensitivity(found: list[dict[str, Any]]) -> str:
+    rows = [
+        f"| {'yes' if r['qk_norm'] else 'no'} | {r['z_loss']:g} | {r['width']} | "
+        f"{r['sensitivity']:.3f} | {r['high']:.3f} | {r['loss']:.4f} | {r['lr']:g} | "
+        f"{r['attention_logit']:.1f} | {r['log_z']:.2f} |"
+        for r in found
+    ]
+    return SENSITIVITY + "\n".join(rows) + "\n"
+
+
+def studies() -> dict[str, tuple[str, list[Panel]]]:
+    """Sections that are of no model, by the name of their plot, and its panels."""
+    checks = json.loads((RESULTS / "effective-theory.json").read_text())
+    estimated = json.loads((RESULTS / "estimators.json").read_text())
+    best = best_frozen(pd.read_parquet(RESULTS / "frozen.parquet"))
+    untuned = regrets(pd.read_parquet(RESULTS / "tuning_free.parquet"))
+    runs = pd.read_parquet(RESULTS / "lr_sensitivity.parquet")
+    return {
+        "effective-theory": (effective(checks), theory_panels.effective(checks["checks"])),
+        "frozen": (frozen(best), theory_panels.frozen(best)),
+        "tuning_free": (regret(untuned), theory_panels.regret(untuned)),
+        "lr_sensitivity": (
+            sensitivity(lr_sensitivity.table(runs)), theory_panels.sensitivity(runs),
+        ),
+        "estimators": (estimators(estimated), theory_panels.estimators(estimated["surfaces"])),
+    }  # fmt: skip
+
+
+def page(of_studies: dict[str, tuple[str, list[Panel]]]) -> str:
     found = [json.loads((RESULTS / f"{name}.json").read_text()) for name in models()]
-    seconds = sum(one["seconds"] for one in found)
-    parts = [HEAD.format(seconds=seconds), *map(section, found)]
-    parts.append(effective(json.loads((RESULTS / "effective-theory.json").read_text())))
-    parts.append(frozen(pd.read_parquet(RESULTS / "frozen.parquet")))
-    parts.append(regret(regrets(pd.read_parquet(RESULTS / "tuning_free.parquet"))))
-    parts.append(estimators(json.loads((RESULTS / "estimators.json").read_text())))
-    return "\n".join(parts)
+    parts = [HEAD.format(seconds=sum(one["seconds"] for one in found)), *map(section, found)]
+    for name, (text, _) in of_studies.items():
+        parts.append(f"{text}\n![{name}](../results/theory/{name}.png)\n")
+    return "\n".join([*parts, DIAGNOSTICS])
 
 
 def main() -> None:
@@ -154,7 +211,11 @@ def main() -> None:
     parser.add_argument("--kept", action="store_true")
     if not parser.parse_args().kept:
         command(["theory", "all", "--estimators", "--out", str(RESULTS)])
-    replace(PAGE, page())
+    of_studies = studies()
+    for name, (_, panels) in of_studies.items():
+        with replacing(RESULTS / f"{name}.png") as plot:
+            theory_figure(panels).savefig(plot, format="png", dpi=80)
+    replace(PAGE, page(of_studies))
 
 
 if __name__ == "__main__":

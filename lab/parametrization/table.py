@@ -20,8 +20,9 @@ ROLES = ("input", "hidden", "output", "gain", "final_gain")
 
 # Optimizers whose update does not change when all gradients of a tensor are scaled share one
 # column: their exponents are Adam's (Tensor Programs V, 2203.03466, section B.3 for the class;
-# Lion's sign is its eps = 0 case). Prodigy estimates one global distance over all tensors, which
-# per-tensor factors distort, so it has a column of its own, filled for SP only.
+# Lion's sign is its eps = 0 case). Prodigy and D-Adaptation estimate one global
+# distance over all tensors, which per-tensor factors distort, so they have a column of their own,
+# filled for SP only.
 FAMILIES = {
     "adamw": "adam",
     "adamw_coupled": "adam",
@@ -33,6 +34,7 @@ FAMILIES = {
     "sgd": "sgd",
     "muon": "muon",  # hidden matrices; every other tensor is Adam's
     "prodigy": "prodigy",
+    "dadapt_adamw": "prodigy",
 }
 
 

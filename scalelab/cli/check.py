@@ -1,6 +1,6 @@
-"""scalelab check coords | transfer | neurons | layers: is a parametrization what it says, does its
-optimum stay (exit code 1 when not as expected), which neurons does a model use, and what are its
-layers worth.
+"""scalelab check coords | transfer | neurons | layers | pair | convergence: is a parametrization
+what it says, does its optimum stay (exit code 1 when not as expected), which neurons does a model
+use, what are its layers worth, how alike are two models, and when do its layers settle.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
 VERDICTS = ("pass", "fail", "not shown")
 THEORY_DEPTH = 6  # layers at least, so that a branch's share is seen to add up
-USAGE = """usage: scalelab check coords | transfer | neurons | layers ...
+USAGE = """usage: scalelab check coords | transfer | neurons | layers | pair | convergence ...
 
-  coords    on the real transformer: does each part keep its size, and its change, as it grows
-  transfer  on a sweep, which it reads or runs: does the best learning rate stay where it is
-  neurons   on a checkpoint: which of the MLP's neurons are at work, and how many the model needs
-  layers    on a checkpoint: what each layer is worth, how far it came, and what passes through it
+  coords       on the real transformer: does each part keep its size, and its change, as it grows
+  transfer     on a sweep, which it reads or runs: does the best learning rate stay where it is
+  neurons      on a checkpoint: which of the MLP's neurons are at work, and how many the model needs
+  layers       on a checkpoint: what each layer is worth, how far it came, what passes through it
+  pair         on two models, saved or trained first: layer by layer, how alike they are
+  convergence  trains a model: when each layer comes to what it is at the end
 
 scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from
 --expect NAME=pass|fail (default pass); so it is when a check shows neither."""
@@ -114,7 +116,10 @@ class Transfer(Runs):
 
 
 def main(args: list[str]) -> int:
-    commands = {"coords": coords, "transfer": transfer, "neurons": neurons, "layers": layers}
+    commands = {
+        "coords": coords, "transfer": transfer, "neurons": neurons, "layers": layers, "pair": pair,
+        "convergence": convergence,
+    }  # fmt: skip
     if not args or args[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if args else 2
@@ -133,6 +138,18 @@ def layers(args: list[str]) -> int:
     from scalelab.cli import check_layers
 
     return check_layers.main(args)
+
+
+def pair(args: list[str]) -> int:
+    from scalelab.cli import check_pair
+
+    return check_pair.main(args)
+
+
+def convergence(args: list[str]) -> int:
+    from scalelab.cli import check_convergence
+
+    return check_convergence.main(args)
 
 
 def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:

@@ -5,14 +5,15 @@ with the same options.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError
 from scalelab import screen
 from scalelab.cli.args import parse, print_json
-from scalelab.cli.check_neurons import by_layer, saved
-from scalelab.cli.train import Train, trial_of
+from scalelab.cli.check_neurons import by_layer, dense_trial, saved
+from scalelab.cli.train import Train
 
 if TYPE_CHECKING:
     import jax
@@ -48,7 +49,7 @@ def main(args: list[str]) -> int:
 
     runtime.start()
     corpus = data.open_corpus(options.corpus, options.cache, options.vocab)
-    trial = trial_of(options, corpus)
+    trial = dense_trial(options, corpus)
     step, watch = saved(trial, corpus, options)
     found = {"run_id": trial.run_id, "step": step, "layers": rows(watch), "columns": COLUMNS}
     if options.json:
@@ -61,7 +62,6 @@ def main(args: list[str]) -> int:
 def rows(watch: Watch) -> list[dict[str, float]]:
     """A row of COLUMNS for each layer."""
     import jax
-    import jax.numpy as jnp
 
     from lab import layers, train
 
@@ -69,71 +69,70 @@ def rows(watch: Watch) -> list[dict[str, float]]:
 
     @jax.jit
     def loss(params: Any) -> Any:
-        return watch.each(lambda tokens_BS: _loss(watch, params, tokens_BS))
+        return replace(watch, params=params).loss()
 
     @jax.jit
     def passes(params: Any) -> Any:
-        return _passes(watch, params, start, watch.tokens(jnp.asarray(0), watch.batch))
+        return _passes(replace(watch, params=params), replace(watch, params=start))
 
     columns = {
         "usage": layers.usage(loss, watch.params),
         "criticality": layers.criticality(loss, watch.params, start),
         **passes(watch.params),
     }
-    depth = watch.program.shape.depth
-    return [{name: float(columns[name][i]) for name in COLUMNS} for i in range(depth)]
+    return by_rows({name: columns[name] for name in COLUMNS})
 
 
-def _loss(watch: Watch, params: Any, tokens_BS: jax.Array) -> jax.Array:
-    from lab import model
+def by_rows(columns: Mapping[str, jax.Array]) -> list[dict[str, float]]:
+    """Columns of one entry a layer, as a row a layer."""
+    lists = {name: values.tolist() for name, values in columns.items()}
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
 
-    shape, numbers = watch.program.shape, watch.inputs.numbers
-    return model.sequence_losses(shape, params, tokens_BS, numbers).mean()
+
+def alike(watch: Watch, other: Watch) -> dict[str, jax.Array]:
+    """CKA of each layer's branches of two models on the same text, by column."""
+    import jax.numpy as jnp
+
+    from lab import likeness
+
+    tokens_BS = watch.tokens(jnp.asarray(0), watch.batch)
+    both = [one.seen(tokens_BS) for one in (watch, other)]
+
+    def cka(name: str) -> jax.Array:
+        return likeness.cka(*(seen[name].reshape(-1, seen[name].shape[-1]) for seen in both))
+
+    layers = range(watch.program.shape.depth)
+    return {f"cka_{b}": jnp.stack([cka(f"{b}.{i}") for i in layers]) for b in BRANCHES}
 
 
-def _passes(watch: Watch, params: Any, start: Any, tokens_BS: jax.Array) -> dict[str, jax.Array]:
+def _passes(watch: Watch, start: Watch) -> dict[str, jax.Array]:
     """What passes through each layer, and its last matrices."""
     import jax.numpy as jnp
 
-    from lab import likeness, statistics
+    from lab import statistics
 
-    now, first = (_seen(watch, p, tokens_BS) for p in (params, start))
-    depth = watch.program.shape.depth
-    stream = [now[f"residual.{2 * i + 2}"] for i in range(depth)]
-    matrices = [params["layers"][name] for name in sorted(params["layers"])]
-
-    def alike(branch: str, layer: int) -> jax.Array:
-        pair = (seen[f"{branch}.{layer}"] for seen in (now, first))
-        return likeness.cka(*(x.reshape(-1, x.shape[-1]) for x in pair))
-
+    now = watch.seen(watch.tokens(jnp.asarray(0), watch.batch))
+    stream = [now[f"residual.{2 * i + 2}"] for i in range(watch.program.shape.depth)]
     return {
-        **{f"cka_{b}": jnp.stack([alike(b, i) for i in range(depth)]) for b in BRANCHES},
-        **{
-            f"per_{name}": jnp.stack(
-                [statistics.proportional_effective_rank(m[name]) for m in matrices]
-            )
-            for name in ("o", "down")
-        },
+        **alike(watch, start),
+        **ranks(watch),
         "kurtosis": jnp.stack([statistics.kurtosis(x) for x in stream]),
         "largest_over_median": jnp.stack([statistics.largest_over_median(x).max() for x in stream]),
         "massive": jnp.stack([statistics.massive(x).mean() for x in stream]),
     }
 
 
-def _seen(watch: Watch, params: Any, tokens_BS: jax.Array) -> dict[str, jax.Array]:
+def ranks(watch: Watch) -> dict[str, jax.Array]:
+    """Proportional effective rank of the matrices that end each layer's branches, by column."""
     import jax.numpy as jnp
 
-    from lab import model
+    from lab import layers, statistics
 
-    seen: dict[str, jax.Array] = {}
-    model.forward(
-        watch.program.shape,
-        params,
-        tokens_BS[:, :-1],
-        watch.inputs.numbers,
-        tap=lambda name, x: seen.update({name: x.astype(jnp.float32)}),
-    )
-    return seen
+    every = [watch.params["layers"][name] for name in layers.names(watch.params)]
+    return {
+        f"per_{end}": jnp.stack([statistics.proportional_effective_rank(m[end]) for m in every])
+        for end in layers.ENDS
+    }
 
 
 def show(found: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def main(args: list[str]) -> int:
 
     runtime.start()
     corpus = data.open_corpus(options.corpus, options.cache, options.vocab)
-    trial = trial_of(options, corpus)
+    trial = dense_trial(options, corpus)
     step, watch = saved(trial, corpus, options)
     found = document(watch, options.more_perplexity) | {"run_id": trial.run_id, "step": step}
     if options.json:
@@ -51,6 +51,14 @@ def main(args: list[str]) -> int:
     else:
         show(found, trial)
     return 0
+
+
+def dense_trial(options: Train, corpus: Corpus) -> Trial:
+    """The options' trial, refused where its MLP is split among experts."""
+    trial = trial_of(options, corpus)
+    if trial.experts:
+        raise InputError(f"experts={trial.experts}: must be 0 here: what is measured is dense")
+    return trial
 
 
 def saved(trial: Trial, corpus: Corpus, options: Train) -> tuple[int, Watch]:

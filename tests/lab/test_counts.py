@@ -134,7 +134,9 @@ def test_unique_tokens_are_those_that_were_seen(available, unique, epochs):
 def test_state_bytes_are_those_of_the_optimizer():
     from lab import train
 
-    for optimizer in ("adamw", "sgd", "lion", "muon", "schedule_free_adamw", "prodigy"):
+    for optimizer in (
+        "adamw", "sgd", "lion", "muon", "schedule_free_adamw", "prodigy", "dadapt_adamw",
+    ):  # fmt: skip
         schedule = "constant" if optimizer == "schedule_free_adamw" else "linear"
         base = {"base_width": 16} if optimizer == "muon" else {}
         t = trial(

@@ -90,6 +90,7 @@ PLAIN = {
     "sgd": lambda lr: optax.sgd(lr, 0.9),
     "lion": lambda lr: optax.lion(lr, 0.9, 0.95, weight_decay=0.0),
     "prodigy": lambda lr: optax.contrib.prodigy(lr, (0.9, 0.95)),
+    "dadapt_adamw": lambda lr: optax.contrib.dadapt_adamw(lr, (0.9, 0.95)),
 }
 
 
@@ -116,17 +117,18 @@ def test_coupled_decay_is_optax_adamw():
     assert_close(ours, descend(optax.adamw(0.1, 0.9, 0.95, weight_decay=0.2))[0])
 
 
-def test_prodigy_weighs_each_tensor_by_its_factor():
+@pytest.mark.parametrize("name", optim.DISTANCE)
+def test_an_estimated_distance_weighs_each_tensor_by_its_factor(name):
     """Scaling a tensor by c and its LR factor with it changes nothing but the unit (abc-symmetry);
-    plain Prodigy does not have this.
+    the plain rule does not have this.
     """
     c = {"a": 8.0, "b": 0.25}
     scaled = jax.tree.map(jnp.multiply, PARAMS, c)
     grads = [jax.tree.map(jnp.divide, g, c) for g in GRADS]
-    ours, _ = descend(optim.make("prodigy", "constant", numbers(lr_factors=c)), grads, scaled)
-    plain, _ = descend(optim.make("prodigy", "constant", numbers()))
+    ours, _ = descend(optim.make(name, "constant", numbers(lr_factors=c)), grads, scaled)
+    plain, _ = descend(optim.make(name, "constant", numbers()))
     assert_close(jax.tree.map(jnp.divide, ours, c), plain, rtol=1e-5)
-    without, _ = descend(optim.make("prodigy", "constant", numbers()), grads, scaled)
+    without, _ = descend(optim.make(name, "constant", numbers()), grads, scaled)
     assert np.abs(jax.tree.map(jnp.divide, without, c)["a"] - plain["a"]).max() > 1e-7
 
 
@@ -195,13 +197,14 @@ def test_independent_decay_does_not_depend_on_the_lr(name, lr):
         np.testing.assert_allclose(tx.update(zero, state, one)[0]["a"], -0.1, rtol=1e-5)
 
 
-def test_prodigy_decays_apart_from_its_rate():
-    """Without a gradient Prodigy has no distance to estimate, so the decay is read from the
+@pytest.mark.parametrize("name", optim.DISTANCE)
+def test_decay_is_apart_from_an_estimated_rate(name):
+    """Without a gradient there is no distance to estimate, so the decay is read from the
     difference that it makes.
     """
     decay = jax.tree.map(lambda _: 0.1, PARAMS)
     with_decay, without = (
-        descend(optim.make("prodigy", "linear", numbers(decay=d)), GRADS[:1])[0]
+        descend(optim.make(name, "linear", numbers(decay=d)), GRADS[:1])[0]
         for d in (decay, numbers().decay)
     )
     assert_close(
@@ -284,6 +287,7 @@ def test_the_step_moves_each_tensor_by_its_own_lr():
         {"optimizer": "muon", "parametrization": "mup", "base_width": 8, "lr": 0.02},
         {"optimizer": "schedule_free_adamw", "schedule": "constant"},
         {"optimizer": "prodigy", "parametrization": "sp", "lr": 1.0},
+        {"optimizer": "dadapt_adamw", "parametrization": "sp", "lr": 1.0},
     ],
     ids=lambda c: c["optimizer"],
 )

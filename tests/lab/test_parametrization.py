@@ -471,7 +471,7 @@ def test_an_unknown_name_is_refused():
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_pair_has_a_rule_for_every_tensor_or_is_refused(name, optimizer):
-    bias = 0.0 if optimizer in ("schedule_free_adamw", "prodigy") else 0.1
+    bias = 0.0 if optimizer in ("schedule_free_adamw", "prodigy", "dadapt_adamw") else 0.1
     routed = {"experts": 2, "shared_experts": 1, "balance_bias": bias}
     t = trial(name, optimizer=optimizer, norm_gains=True, qk_norm=True, **routed)
     try:  # what a gate, experts and an activation that learns add

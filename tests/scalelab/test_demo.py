@@ -16,7 +16,7 @@ import pytest
 
 from ground import InputError
 from lab import counts
-from scalelab import chain, findings
+from scalelab import findings
 from scalelab.__main__ import main
 from sweeps.studies import demo
 from sweeps.table import store_table

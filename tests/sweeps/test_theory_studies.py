@@ -6,7 +6,7 @@ import numpy as np
 
 from lab import train
 from lab.program import program_of
-from sweeps.studies import frozen, tuning_free
+from sweeps.studies import frozen, lr_sensitivity, tuning_free
 
 CORPUS = "0" * 64
 
@@ -33,7 +33,14 @@ def test_frozen_models_train_their_embeddings_alone():
 def test_every_rule_is_in_every_cell():
     trials = tuning_free.study(CORPUS, 256).trials
     cells = {(t.width, t.steps) for t in trials}
-    assert len(cells) == 6 and len(trials) == 6 * 13 == len({t.run_id for t in trials})
+    assert len(cells) == 6 and len(trials) == 6 * 14 == len({t.run_id for t in trials})
     for name, (schedule, lrs) in tuning_free.OPTIMIZERS.items():
         own = [t for t in trials if t.optimizer == name]
         assert {t.schedule for t in own} == {schedule} and len(own) == 6 * len(lrs)
+
+
+def test_lr_sensitivity_has_every_kind_at_every_lr():
+    trials = lr_sensitivity.study(CORPUS, 256).trials
+    kinds = {(t.qk_norm, t.z_loss, t.width) for t in trials}
+    assert len(kinds) == 12 and len(trials) == 12 * 7 == len({t.run_id for t in trials})
+    assert {t.diagnostics for t in trials} == {"log_z,attention_logit"}

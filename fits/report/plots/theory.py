@@ -2,9 +2,9 @@
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fits.report.plots.style import MARKERS, colours, make
+from fits.report.plots.style import MARKERS, colours, count_ticks, make
 from ground.claims import Panel
 
 if TYPE_CHECKING:
@@ -25,3 +25,16 @@ def _panel(panel: Panel, ax: "Axes") -> None:
         ax.plot(x, y, color=shades[i], marker=marker, markersize=4, label=label)
     scale = [("log" if log else "linear") for log in panel.log]
     ax.set(xscale=scale[0], yscale=scale[1], xlabel=panel.x, ylabel=panel.y, title=panel.title)
+    for axis, log in ((ax.xaxis, panel.log[0]), (ax.yaxis, panel.log[1])):
+        if log:
+            _log_ticks(axis)
+
+
+def _log_ticks(axis: Any) -> None:
+    """Plain numbers: the style spells no powers, and within a decade 1, 2 and 5 are too few."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = axis.get_view_interval()
+    count_ticks(axis, "{:.3g}".format)
+    if high < 10 * low:
+        axis.set_major_locator(MaxNLocator(4))

@@ -1,18 +1,19 @@
 """Theory of networks before training: every model agrees, and what should not agree does not. The
-LR range test trains for half a minute; here its parts are.
+LR range test and structured matrices train for a minute; here their parts are.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ground import InputError
-from lab.theory import depth_limits, lr_range
+from lab.theory import depth_limits, lr_range, structured
 from lab.theory.catalogue import MODELS
 from lab.theory.mean_field import correlation, edge, edge_at, moments
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "lr-range"])
+@pytest.mark.parametrize("name", [n for n in MODELS if n not in ("lr-range", "structured")])
 def test_measured_is_theory(name):
     found = MODELS[name].run()
     assert [c for c in found.claims if not c.as_expected] == []
@@ -55,3 +56,33 @@ def test_the_range_test_stops_where_the_loss_does():
     found = lr_range.simulate(16, lr_range.tokens())
     assert 2.0**-7 < found.suggested < 2.0**-3
     assert found.loss[0] > 5 and found.loss[-1] > found.loss.min() + 0.1
+
+
+def test_a_circulant_of_the_second_unit_vector_turns():
+    ones = jnp.ones((1, 8))
+    (turn,) = structured.circulant({"row": jnp.eye(8)[1:2], "right": ones})
+    assert (jnp.arange(8.0) @ turn).tolist() == [7, 0, 1, 2, 3, 4, 5, 6]
+
+
+def test_signs_between_hadamard_matrices_are_orthogonal():
+    signs = {n: jax.random.rademacher(jax.random.key(i), (2, 16), float)
+             for i, n in enumerate(("left", "middle", "right"))}  # fmt: skip
+    for block in structured.hadamard(signs):
+        assert np.allclose(block @ block.T, 16 * jnp.eye(16), atol=1e-4)
+        assert len(np.unique(np.abs(block).round(4))) > 1  # no Hadamard matrix itself
+
+
+@pytest.mark.parametrize("kind", structured.MATRICES)
+def test_structured_matrices_are_as_large_as_dense_ones(kind):
+    keys = jax.random.split(jax.random.key(0), 2)
+    layer = {
+        "up": jax.random.normal(keys[0], (32, 96)),
+        "down": jax.random.normal(keys[0], (96, 32)),
+    }
+    full = {"embed": jnp.ones((4, 32)), "layers": {"000": layer}}
+    small, params_of = structured.structured(full, kind, keys[1])
+    assert jax.tree.map(jnp.shape, params_of(small)) == jax.tree.map(jnp.shape, full)
+    for matrix in params_of(small)["layers"]["000"].values():
+        assert float(matrix.std()) == pytest.approx(1, abs=0.2)
+    vectors = len(structured.MATRICES[kind][1])
+    assert sum(v.size for v in jax.tree.leaves(small["layers"])) == 2 * vectors * 96
