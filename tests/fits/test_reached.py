@@ -8,15 +8,11 @@ ROOT = Path(__file__).parents[2]
 LIBRARY = {
     "of_matrix": "one matrix of features, which tests hold the limit of many against",
     "solve_many": "scripts/bench_fits.py: thousand tables at once",
-    "timescale_figure": "scripts/timescale_report.py",
     "batches_figure": "scripts/batch_report.py",
-    "iso_loss_figure": "scripts/batch_report.py",
-    "loss_figure": "scripts/batch_report.py",
     "noise_figure": "scripts/batch_report.py",
     "noise_scales": "scripts/batch_report.py: from the diagnostics along trunks",
     "fit_lr": "scripts/batch_report.py: the LR's law beside the batch's",
     "useful_tokens": "scripts/batch_report.py",
-    "law_figure": "both panels of the page's figure in one",
     "of_fit": "profiles of a fit that is at hand",
     "normalize": "a run in flight: its curve, which no table of runs holds",
     "predict_final": "likewise",
@@ -66,7 +62,7 @@ def trees(*folders: str) -> list[ast.Module]:
 
 
 def test_no_law_and_no_function_is_out_of_every_commands_reach():
-    page = (ROOT / "fits/report/page.html.j2").read_text()
+    page = "".join(p.read_text() for p in sorted((ROOT / "fits/report").rglob("*.j2")))
     assert unreached(trees("fits"), trees("scalelab", "sweeps"), page) == {*LIBRARY}
 
 
