@@ -17,7 +17,8 @@ from fits.table.rows import table_of
 from scalelab.__main__ import main
 from tests.fits.table import made
 
-ROWS, LIMIT = 100_000, 10.0  # seconds
+ROWS = 100_000
+LIMIT = 20.0  # seconds: 10 on a core of its own, where 5 to 8 were seen; twice that beside others
 
 
 @pytest.fixture(scope="module")
