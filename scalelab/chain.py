@@ -17,10 +17,11 @@ import pandas as pd
 
 from fits.evaluate import pooled
 from fits.forms import catalogue
-from fits.optimum import transfer
+from fits.optimum import sweeps, transfer
 from fits.record import Fit
 from fits.report import page
 from fits.report.plots.sweeps import transfer_figure
+from fits.survey import Survey
 from fits.table.rows import table_of
 from ground import InputError
 from ground.files import replace, replacing
@@ -250,6 +251,7 @@ def tell_the_sceptic(
         recipe=None if answer is None else answer["recipe"],
         notes=[*notes(chain.corpus, [f.law for f in found], dropped), *said],
         audit=audit,
+        survey=Survey(checks, [], sweeps.unchecked(table, checks)),
     )
     replace(chain.out / "report.html", html)
 
