@@ -31,12 +31,12 @@ from lab.records import Trial
 from sweeps.studies.forecast import COMMON
 
 VOCAB = 8192
-WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # of the ladder: 40k to 4.3M parameters without embeddings
+WIDTHS = (32, 48, 64, 96, 128, 160, 192, 256, 320)  # of the ladder: 40k to 8.0M parameters without embeddings
 TOKENS = tuple(2**k for k in range(24, 29))  # 16.8M to 268M
 MOST_FLOPS = 1.3e15  # of the ladder, 6 N D, N without embeddings
 TIMES = (10, 30, 100, 300)  # the largest run's compute
 SEEDS = {10: (0, 1, 2), 30: (0, 1, 2)}  # of the targets; else 0
-LADDER_SEEDS = ((96, 2**26), (128, 2**26), (256, 2**25))  # cells with three, for the noise
+LADDER_SEEDS = ((96, 2**26), (128, 2**26), (192, 2**26), (256, 2**25))  # with three, for the noise
 MOST_PASSES = 4.0
 DEPTH = 50  # width over layers
 BATCHES = (2**11, 2**18)  # tokens
