@@ -3,10 +3,12 @@ of up to 300 times their compute, written down before those are trained, and how
 
     L="BATCH.json LR.json TAU.json --unique-tokens U"
     python -m scripts.forecast ladder $L --out ladder.json
-    python -m scripts.forecast targets $L --trials ladder.parquet --out prediction.json
-    python -m scripts.forecast judge prediction.json --trials targets.parquet --out result.json
+    python -m scripts.forecast targets $L --trials ladder.parquet --larger OTHERS --out told.json
+    python -m scripts.forecast judge told.json --trials targets.parquet --out result.json
 
 Both files of runs are what the study `forecast` trains (`run_studies forecast`, option `plan`).
+Runs of other studies that are larger than the ladder's (`--larger`) are fitted by nothing: they say
+which law of the loss is believed.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +25,19 @@ import pandas as pd
 
 from fits.evaluate import LEVEL, evaluate
 from fits.fit import fit as fit_law
+from fits.forms.law import Array
 from fits.predict import published
 from fits.record import Fit, load
 from fits.table.points import PARAMS_KINDS
+from ground import InputError
 from ground.files import replace
+from ground.flops import training
 from lab.counts import params, params_no_embed
 from lab.records import Trial
 from sweeps.studies.forecast import COMMON
 
 VOCAB = 8192
-WIDTHS = (32, 48, 64, 96, 128, 160, 192, 256, 320)  # of the ladder: 40k to 8.0M parameters without embeddings
+WIDTHS = (32, 48, 64, 96, 128, 160, 192, 256, 320)  # 40k to 8.0M parameters without embeddings
 TOKENS = tuple(2**k for k in range(24, 29))  # 16.8M to 268M
 MOST_FLOPS = 1.3e15  # of the ladder, 6 N D, N without embeddings
 TIMES = (10, 30, 100, 300)  # the largest run's compute
@@ -42,6 +48,10 @@ DEPTH = 50  # width over layers
 BATCHES = (2**11, 2**18)  # tokens
 TUNED = 30  # times: there LR and batch are also trained one step either way
 RIVALS = ("steplaw-lr", "steplaw-batch")
+PARAMS = ("no_embed", "total")  # conventions
+LOSS_LAWS = ("auto", "chinchilla")
+LEAST_TOKENS = (2**24, 2**25)  # of the ladder's runs that a law of the loss is fitted to
+LARGER_TOKENS = 2**26  # of a larger run; shorter ones may be in the early drop
 
 
 @dataclass(frozen=True)
@@ -120,26 +130,68 @@ def ladder(
     return found
 
 
-def loss_fits(frame: pd.DataFrame) -> dict[str, Fit]:
-    """`auto` and approach 3 (Chinchilla's form), by both conventions."""
-    return {
-        f"{law} {kind}": fit_law(frame, law, params_kind=kind)
-        for law in ("auto", "chinchilla")
-        for kind in ("no_embed", "total")
-    }
+@dataclass(frozen=True)
+class Candidate:
+    """A law of the loss on the ladder, and its relative errors on the larger runs [m]."""
+
+    name: str
+    fit: Fit
+    errors: Array
+
+    @property
+    def miss(self) -> float:
+        return float(np.sqrt(np.mean(self.errors**2)))
+
+
+def flops(frame: pd.DataFrame) -> Any:
+    return training(frame["params_no_embed"].to_numpy(float), frame["tokens"].to_numpy(float))
+
+
+def fitted(frame: pd.DataFrame, law: str, kind: str, least_tokens: float) -> Fit:
+    return fit_law(frame[frame["tokens"] >= least_tokens], law, params_kind=kind)
+
+
+def noise(frame: pd.DataFrame) -> float:
+    """Standard deviation of log loss over the seeds of a cell, cells pooled."""
+    cells = np.log(frame["loss"]).groupby([frame["width"], frame["tokens"]])
+    return float(np.sqrt(cells.var().mean()))
+
+
+def candidates(frame: pd.DataFrame, larger: pd.DataFrame) -> list[Candidate]:
+    """Both laws by both conventions on two cuts of the ladder, `larger` as `beyond` has it."""
+    found = []
+    for law, kind, least in product(LOSS_LAWS, PARAMS, LEAST_TOKENS):
+        fit = fitted(frame, law, kind, least)
+        errors = np.asarray(predicted(fit, larger) / larger["loss"] - 1, float)
+        name = f"{law}, params {kind}, runs of {least} tokens and more"
+        found.append(Candidate(name, fit, errors))
+    return found
+
+
+def beyond(files: Sequence[Path], frame: pd.DataFrame) -> pd.DataFrame:
+    """Of other studies' runs with more compute than the ladder's the best of each size and
+    length.
+    """
+    runs = pd.concat([pd.read_parquet(file) for file in files])
+    runs = runs[(flops(runs) > flops(frame).max()) & (runs["tokens"] >= LARGER_TOKENS)]
+    if runs.empty:
+        raise InputError("--larger: no run has more compute than the ladder's")
+    best = runs.sort_values("loss", kind="stable")
+    return best.drop_duplicates(["params_no_embed", "tokens"]).sort_index()
 
 
 def held_out(frame: pd.DataFrame) -> dict[str, float]:
     """Of each law the root mean square of relative errors on the third of the ladder with the most
     compute, from the rest.
     """
-    order = frame.sort_values("flops", kind="stable")
+    order = frame.iloc[np.argsort(flops(frame), kind="stable")]
     cut = len(order) - len(order) // 3
     rest, top = order.iloc[:cut], order.iloc[cut:]
-    return {
-        name: float(np.sqrt(np.mean((predicted(fit, top) / top["loss"] - 1) ** 2)))
-        for name, fit in loss_fits(rest).items()
-    }
+    out = {}
+    for law, kind in product(LOSS_LAWS, PARAMS):
+        error = predicted(fitted(rest, law, kind, 0), top) / top["loss"] - 1
+        out[f"{law}, params {kind}"] = float(np.sqrt(np.mean(error**2)))
+    return out
 
 
 def predicted(fit: Fit, frame: pd.DataFrame) -> Any:
@@ -175,27 +227,39 @@ def steps_beside(one: dict[str, Any]) -> list[dict[str, Any]]:
     return [each | {"seeds": [0]} for each in out]
 
 
-def prediction(laws: Laws, frame: pd.DataFrame, unique: float) -> dict[str, Any]:
-    """What the ladder says of the targets. The law of the loss is the `auto` whose convention did
-    better on the ladder's own top; approach 3 by the same convention stands beside it.
+def prediction(
+    laws: Laws, frame: pd.DataFrame, larger: pd.DataFrame, unique: float
+) -> dict[str, Any]:
+    """What the ladder says of the targets: by the `auto` that errs least on the larger runs; beside
+    it the approach 3 that does.
     """
-    errors, fits = held_out(frame), loss_fits(frame)
-    chosen = min((n for n in fits if n.startswith("auto")), key=lambda n: errors[n])
-    rival = fits[chosen.replace("auto", "chinchilla")]
-    top = 6 * float((frame["params_no_embed"] * frame["tokens"]).max())
+    found, top = candidates(frame, larger), float(flops(frame).max())
+    chosen, rival = (
+        min((c for c in found if c.name.startswith(law)), key=lambda c: c.miss) for law in LOSS_LAWS
+    )
     runs: list[dict[str, Any]] = []
     for times in TIMES:
-        width, tokens = best_shape(fits[chosen], times * top, unique)
+        width, tokens = best_shape(chosen.fit, times * top, unique)
         one = run(laws, f"{times}x", width, tokens, unique)
         n, at = one["params"], {"tokens": float(one["tokens"])}
-        one["said"]["loss"] = asked(fits[chosen], n, noise=True, **at)
+        one["said"]["loss"] = asked(chosen.fit, n, noise=True, **at)
         one["said"]["lr_over_batch"] = laws.lr.params["batch_tokens"]
         x = {"params": np.array([n["no_embed"]]), "tokens": np.array([at["tokens"]])}
-        one["rival"] = {"loss": asked(rival, n, **at)["value"]}
+        one["rival"] = {"loss": asked(rival.fit, n, **at)["value"]}
         one["rival"] |= {name: float(published.get(name)[0].predict(x)[0]) for name in RIVALS}
         one["seeds"] = list(SEEDS.get(times, (0,)))
         runs += [one, *(steps_beside(one) if times == TUNED else [])]
-    said = {"law": chosen, "held_out": errors, "largest_flops": top, "unique_tokens": unique}
+    checked = larger[["params_no_embed", "tokens", "batch_tokens", "lr", "loss"]]
+    said = {
+        "law": chosen.name,
+        "rival": rival.name,
+        "larger": checked.to_dict("records"),
+        "larger_errors": {c.name: [float(e) for e in c.errors] for c in found},
+        "noise": noise(frame),
+        "held_out": held_out(frame),
+        "largest_flops": top,
+        "unique_tokens": unique,
+    }
     return said | {"runs": runs}
 
 
@@ -242,6 +306,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--least-width", type=int, default=0, help="of the ladder")
     parser.add_argument("--least-tokens", type=float, default=0, help="of the ladder")
     parser.add_argument("--trials", type=Path)
+    parser.add_argument("--larger", type=Path, nargs="+", default=[], help="other studies' runs")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(argv)
     frame = pd.read_parquet(options.trials) if options.trials else pd.DataFrame()
@@ -253,7 +318,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             least = options.least_width, options.least_tokens
             found = {"runs": ladder(laws, options.unique_tokens, *least)}
         else:
-            found = prediction(laws, frame, options.unique_tokens)
+            larger = beyond(options.larger, frame)
+            found = prediction(laws, frame, larger, options.unique_tokens)
     text = json.dumps(found, indent=1) + "\n"
     print(text)
     replace(options.out, text)
