@@ -4,8 +4,9 @@ refuses in one or two lines and with exit code 2.
 
     python -m scripts.fuzz --inputs 600 --seed 0 --json
 
-Each input is a process of its own in a folder of its own, with 10 s and 4 GB; what it leaves
-outside of that folder is a finding too. One seed gives the same inputs again.
+Each input is a process of its own in a folder of its own, with 10 s of a core and 4 GB, and with
+WAITS times that by the clock, since other work may share the machine; what it leaves outside of
+that folder is a finding too. One seed gives the same inputs again.
 """
 
 import argparse
@@ -21,11 +22,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SECONDS, BYTES = 10.0, 4 << 30
+WAITS = 3.0  # the clock's limit over the core's
 LINES = 2  # of a refusal
 CODES = (0, 1, 2)  # 1: a verdict that is not the expected one
 EVIL = (
@@ -340,6 +343,7 @@ def run(args: list[str], folder: Path, seconds: float) -> "subprocess.CompletedP
 
     def bounded() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (ceil(seconds), ceil(seconds)))
 
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "scalelab", *args], cwd=folder, env=env, text=True,
@@ -347,7 +351,7 @@ def run(args: list[str], folder: Path, seconds: float) -> "subprocess.CompletedP
         errors="replace", start_new_session=True, preexec_fn=bounded,
     )  # fmt: skip
     try:
-        out, err = process.communicate(timeout=seconds)
+        out, err = process.communicate(timeout=WAITS * seconds)
         return subprocess.CompletedProcess(args, process.returncode, out, err)
     except subprocess.TimeoutExpired as late:
         os.killpg(process.pid, signal.SIGKILL)
@@ -365,12 +369,15 @@ def finding(given: Input, good: Path, around: Path, seed: int, seconds: float) -
     try:
         done = run(list(given.args), home / "in", seconds)
     except subprocess.TimeoutExpired:
+        shutil.rmtree(home, ignore_errors=True)
         return "hangs"
     except ValueError as error:  # no process can be given such an argument
         return "" if "null byte" in str(error) else str(error)
     escaped = sorted(p.name for p in home.iterdir() if p.name != "in")
     shutil.rmtree(home, ignore_errors=True)
     said = [line for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode == -signal.SIGKILL:
+        return "hangs"
     if escaped:
         return f"wrote outside of its folder: {escaped}"
     if "Traceback" in done.stderr or done.returncode not in CODES:

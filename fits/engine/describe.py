@@ -20,9 +20,11 @@ ENOUGH_AGREE = 5
 OUTLIER = 6.0  # robust standard deviations (1.4826 median |r|)
 
 
-def describe(problem: Problem, z: Array, found: newton.Solution, points: Points) -> Fit:
+def describe(
+    problem: Problem, z: Array, found: newton.Solution, points: Points, profiled: bool = True
+) -> Fit:
     """The record of a solved problem: numbers, audit of the optimum, and in plain words whatever is
-    wrong with them.
+    wrong with them; `profiled`: whether each parameter is `identified`, most of the work.
     """
     form = problem.law
     plain = replace(problem, penalties=())
@@ -32,7 +34,8 @@ def describe(problem: Problem, z: Array, found: newton.Solution, points: Points)
     agree = int(
         np.sum(found.value <= found.value.min() + AGREE * abs(found.value.min()) + problem.floor)
     )
-    closed = {name: p.closed for name, p in profiles(problem, z, secants=0).items()}
+    profile = profiles(problem, z, secants=0) if profiled else {}
+    closed = {name: p.closed for name, p in profile.items()}
     condition = curvature_condition(problem, z)
     level = problem.predict(z[None])[0]
     residual = np.log(level / problem.y)
