@@ -28,14 +28,36 @@ def best(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def betas(frame: pd.DataFrame, study: pd.DataFrame) -> pd.DataFrame:
-    """By batch, the best LR and loss with betas of one memory in tokens and with those of one
-    memory in steps, at the same size, length and seed, and what the former gain, in percent.
+    """By length and batch, the best LR and loss with betas of one memory in tokens and with those
+    of one memory in steps, at the same size, length and seed, and what the former gain, in percent.
     """
-    same = np.all([study[c] == frame[c].iloc[0] for c in SAME], axis=0)
-    both = best(frame).merge(
-        best(study[same]), on="batch_tokens", how="outer", suffixes=("_tokens", "_steps")
-    )
-    return both.assign(gain=100 * (both["loss_steps"] / both["loss_tokens"] - 1))
+    rows = []
+    for tokens, here in frame.groupby("tokens"):
+        same = np.all([study[c] == here[c].iloc[0] for c in SAME], axis=0)
+        both = best(here).merge(
+            best(study[same]), on="batch_tokens", how="left", suffixes=("_tokens", "_steps")
+        )
+        both.insert(0, "tokens", tokens)
+        rows.append(both.assign(gain=100 * (both["loss_steps"] / both["loss_tokens"] - 1)))
+    return pd.concat(rows, ignore_index=True)
+
+
+def lr_exponents(frame: pd.DataFrame) -> str:
+    """Of each length the exponent of the best LR in the batch, over batches whose best LR lies
+    inside its grid; at least three.
+    """
+    said = []
+    for tokens, here in frame.groupby("tokens"):
+        inside = {}
+        for batch, sweep in here.groupby("batch_tokens"):
+            lr = vertex(sweep)[0]
+            if sweep["lr"].min() < lr < sweep["lr"].max():
+                inside[float(batch)] = lr
+        if len(inside) >= 3:
+            slope = np.polyfit(np.log(list(inside)), np.log(list(inside.values())), 1)[0]
+            ends = f"{min(inside):.0f} to {max(inside):.0f}"
+            said.append(f"{tokens / 1e6:.0f}M tokens, batches {ends}: B^{slope:.2f}")
+    return "Best LR, betas of one memory in tokens: " + "; ".join(said) + "."
 
 
 def ratio(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -92,8 +114,9 @@ def main() -> None:
         "the held-out size": held,
     }
     text = "\n".join(f"### {name}\n\n{table_text(frame)}\n" for name, frame in tables.items())
-    print(text + "\n" + words)
-    replace(folder / "beside.md", f"{text}\n{words}\n")
+    text += f"\n{words}\n\n{lr_exponents(runs('betas'))}\n"
+    print(text)
+    replace(folder / "beside.md", text)
 
 
 if __name__ == "__main__":
