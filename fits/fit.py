@@ -11,7 +11,7 @@ from fits.engine.objective import DELTA, Objective
 from fits.engine.pose import pose
 from fits.engine.power_law import fit_power
 from fits.engine.problem import Problem
-from fits.engine.solve import solve
+from fits.engine.solve import FEW, STARTS, solve
 from fits.engine.step_time import fit_step_time
 from fits.forms import catalogue
 from fits.forms.law import Array, Law
@@ -46,7 +46,7 @@ def fit(
     priors: Mapping[str, Mapping[str, Any]] | None = None,
     first: Array | None = None,
     source: str = "",
-    profiled: bool = True,
+    quick: bool = False,
 ) -> Fit:
     """The law's parameters that minimise the summed objective over the table's usable rows; of
     `auto` the weighted set of forms, which takes none of the choices but `params_kind`.
@@ -59,9 +59,9 @@ def fit(
     `fixed` holds parameters at given values; `priors` gives {parameter: {"mean", "sd", "source"}},
     of log(parameter) where its scale is "log" (the objective's value excludes the prior's share);
     `first` [S, k], the law's own parameters, replaces the starting grid, which still runs, to say
-    so when it finds a lower objective. Not `profiled`, it says nothing of which parameters are
-    identified, in a third of the time. Raises InputError when the table cannot support the law or
-    no start converges.
+    so when it finds a lower objective. `quick`: from a quarter of the starts, and nothing on
+    which parameters are identified, for what is fitted many times. Raises InputError when the
+    table cannot support the law or no start converges.
     """
     form = catalogue.reading(law) if isinstance(law, str) else law
     points = table if isinstance(table, Points) else select(table, form, params_kind)
@@ -88,8 +88,8 @@ def fit(
     if plain:  # far from the optimum a robust loss of a power law has no curvature to go by
         found, warnings = solve(problem, problem.to_search(plain.params)[None]), list[str]()
     else:
-        found, warnings = _solved(problem, first)
-    best = describe(problem, found.z[int(np.argmin(found.value))], found, points, profiled)
+        found, warnings = _solved(problem, first, FEW if quick else STARTS)
+    best = describe(problem, found.z[int(np.argmin(found.value))], found, points, not quick)
     held = {name: dict(prior) for name, prior in (priors or {}).items()}
     return replace(best, fixed=dict(fixed or {}), priors=held, warnings=warnings + best.warnings)
 
@@ -118,8 +118,8 @@ def _scale(plain: Fit, points: Points, objective: str) -> float:
     return max(ROBUST * spread, 1e-9 * (1.0 if objective.startswith("log") else points.y.min()))
 
 
-def _solved(problem: Problem, first: Array | None) -> "tuple[Solution, list[str]]":
-    found = solve(problem, None)
+def _solved(problem: Problem, first: Array | None, most: int) -> "tuple[Solution, list[str]]":
+    found = solve(problem, None, most)
     if first is None:
         return found, []
     wide = found.value.min()

@@ -76,6 +76,7 @@ def _hidden(params: Tree) -> Tree:
     }
 
 
+@jax.jit  # compiled once a shape where it is called outside of a program
 def _cut(key: jax.Array, keep: Number) -> jax.Array:
     """The largest uint32 that at least `keep` keys reach, bit by bit from the highest: 32 counts,
     where a sort takes ten times as long and has to have all of an array on one device.

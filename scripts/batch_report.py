@@ -132,7 +132,7 @@ def held_trajectories(runs: Table, below: float) -> pd.DataFrame:
     largest, rows = batches[batches > 1].index.max(), []
     for batch in sorted(along["batch_tokens"][along["params_no_embed"] == largest].unique()):
         held = (along["params_no_embed"] == largest) & (along["batch_tokens"] == batch)
-        fit = fit_law(select(table_of(along[~held]), Trajectory, KIND), Trajectory)
+        fit = fit_law(select(table_of(along[~held]), Trajectory, KIND), Trajectory, quick=True)
         seen = along[held].assign(params=along["params_no_embed"][held])
         x = {name: seen[name].to_numpy(float) for name in Trajectory.inputs}
         off = 100 * (Trajectory.predict(fit.params, x) / seen["loss"].to_numpy(float) - 1)

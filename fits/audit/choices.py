@@ -9,7 +9,7 @@ from fits.audit.holdout import compute, take
 from fits.audit.rivals import loss_of
 from fits.engine.objective import DELTA, Objective
 from fits.engine.pose import pose
-from fits.engine.solve import solve
+from fits.engine.solve import FEW, solve
 from fits.forms.law import Law
 from fits.record import Fit
 from fits.table.points import PARAMS_KINDS, Points, select
@@ -88,7 +88,7 @@ def _choice(
     """
     problem = pose(form, points, objective or Objective("log-huber", DELTA), {}, {})
     try:
-        found = solve(problem, None)
+        found = solve(problem, None, FEW)
     except InputError as error:
         return {
             "choice": name,

@@ -68,7 +68,7 @@ def _measured(cheap: Points, dear: Points, form: type[Law]) -> dict[str, Any]:
     cannot be fitted to the cheap ones.
     """
     try:
-        found = fit(cheap, form, profiled=False)
+        found = fit(cheap, form, quick=True)
     except InputError as error:
         return {"error": None, "bias": None, "coverage": None, "params": {}, "failed": str(error)}
     miss = form.predict(found.params, dear.x) / dear.y - 1

@@ -38,7 +38,7 @@ def rival(name: str, points: Points, held: list[dict[str, Any]], base: Fit) -> d
         "holdout_error": mean_error(held, name),
     }
     try:
-        found = base if name == base.law else fit(points, name, profiled=False)
+        found = base if name == base.law else fit(points, name, quick=True)
     except InputError as error:
         return {**row, "objective": None, "residual_sd": None, "loss": None, "failed": str(error)}
     loss = loss_of(catalogue.law(name), found.params, points)

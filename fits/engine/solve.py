@@ -14,6 +14,7 @@ from fits.forms.law import Array, Law
 from ground import InputError
 
 STARTS = 64  # polished; the grid they are taken from is larger
+FEW = 16  # where only the numbers are wanted, of many fits
 # weight of a constraint, per point and unit of log loss: far above any curvature of the objective
 STIFF = 1e3
 CHUNK = 250  # problems solved at once: their derivatives stay in cache
@@ -77,14 +78,14 @@ def _own_coordinates(law: type[Law]) -> None:
         )
 
 
-def solve(problem: Problem, z: Array | None) -> newton.Solution:
-    """Every start polished to a local minimum of the stated objective; without starts, those of the
-    projected grid. Of very many rows some, drawn, show each start its way first.
+def solve(problem: Problem, z: Array | None, most: int = STARTS) -> newton.Solution:
+    """Every start polished to a local minimum of the stated objective; without starts, `most`
+    of the projected grid. Of very many rows some, drawn, show each start its way first.
     """
     few = problem.thinned()
     if z is None:
         weight = np.ones_like(few.y)
-        p = starts.grid(problem.law, few.x, few.y, weight, problem.objective.log, STARTS)
+        p = starts.grid(problem.law, few.x, few.y, weight, problem.objective.log, most)
         z = np.stack(
             [
                 np.log(np.maximum(c, 1e-300)) if q.scale == "log" else c

@@ -79,7 +79,7 @@ def _same(fit: Fit, points: Points) -> bool:
         return False
     if fit.objective["name"] not in OBJECTIVES:
         spans = {name: [float(v.min()), float(v.max())] for name, v in points.x.items()}
-        return all(fit.range[name] == span for name, span in spans.items())
+        return all(fit.range.get(name) == span for name, span in spans.items())
     problem = replace(problem_of(fit, points), penalties=())
     value = float(problem.evaluate()(problem.to_search(fit.params)[None], np.arange(1))[0][0])
     return abs(value - fit.objective["value"]) <= SAME * max(abs(fit.objective["value"]), 1e-12)

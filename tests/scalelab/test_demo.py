@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -25,19 +26,27 @@ ROOT = Path(__file__).parents[2]
 NOT_NUMBERS = ["seconds", "device", "code"]
 
 
-# One worker, few refits and no audit: these tests are about none of them, and would pay thrice.
+STEPS = (40, 113, 320)
+SHORT = {"steps": STEPS, "ladder_steps": STEPS, "target_steps": 480}
+# One worker, shorter runs, few refits and no audit: these tests are about none of them, and would
+# pay thrice.
 DEMO = """
-import os, sys
+import dataclasses, os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from scalelab import chain, findings
 from scalelab.__main__ import main
+from sweeps.studies import demo
+demo.SIZES["small"] = dataclasses.replace(demo.SMALL, **SHORT)
 findings.REPLICATES, chain.audited = 40, lambda table, found: (None, [])
 sys.exit(main(sys.argv[1:]))
-"""
+""".replace("SHORT", repr(SHORT))
 
 
-def command(out):
-    return [sys.executable, "-c", DEMO, "demo", "--size", "small", "--out", str(out), "--json"]
+def command(out, text):
+    return [
+        *(sys.executable, "-c", DEMO, "demo", "--size", "small", "--out", str(out)),
+        *("--text", str(text), "--json"),
+    ]
 
 
 def published(out):
@@ -49,10 +58,17 @@ def published(out):
 def runs(tmp_path_factory):
     """(folder killed and resumed, what it had when killed, folder left alone, its answer)."""
     root = tmp_path_factory.mktemp("demo")
-    killed, alone = root / "killed", root / "alone"
+    killed, alone, text = root / "killed", root / "alone", root / "text"
+    text.mkdir()
+    for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md")]:
+        (text / f"{page.parent.name}-{page.name}").write_text(page.read_text())
     env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
     process = subprocess.Popen(
-        command(killed), cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(killed, text),
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 300
     while len(published(killed)) < 12 and time.monotonic() < until:
@@ -61,8 +77,8 @@ def runs(tmp_path_factory):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     had = published(killed)
-    subprocess.run(command(killed), cwd=ROOT, env=env, check=True, capture_output=True)
-    done = subprocess.run(command(alone), cwd=ROOT, env=env, check=True, capture_output=True)
+    subprocess.run(command(killed, text), cwd=ROOT, env=env, check=True, capture_output=True)
+    done = subprocess.run(command(alone, text), cwd=ROOT, env=env, check=True, capture_output=True)
     return killed, had, alone, json.loads(done.stdout)
 
 
@@ -104,7 +120,7 @@ def test_a_clean_folder_trains_its_trials(runs):
     _, _, alone, answer = runs
     table = store_table(alone / "store")
     assert len(table) == answer["trials"] > 40
-    assert (table["seconds"] > 0).all() and (table["steps"] >= 90).all()
+    assert (table["seconds"] > 0).all() and (table["steps"] >= 40).all()
     cells = table[table["study"] == "ladder"]
     assert cells.groupby(["params", "tokens"]).ngroups >= 9
     assert cells["tokens"].max() / cells["tokens"].min() == 8
@@ -145,6 +161,7 @@ def again(runs, tmp_path, monkeypatch):
     gives do not fit.
     """
     _, _, alone, _ = runs
+    shutil.copytree(alone.parent / "text", tmp_path / "text")
     for name in ("store", "corpus"):
         shutil.copytree(alone / name, tmp_path / "out" / name)
     broken, fits = [], findings.fit
@@ -155,16 +172,18 @@ def again(runs, tmp_path, monkeypatch):
         return fits(cells, law, **more)
 
     monkeypatch.setattr("scalelab.findings.fit", fit)
+    monkeypatch.setitem(demo.SIZES, "small", replace(demo.SMALL, **SHORT))
     monkeypatch.setattr("scalelab.findings.REPLICATES", 40)
     monkeypatch.setattr("scalelab.chain.audited", lambda table, found: (None, []))
     monkeypatch.setattr("lab.runtime.start", lambda cache=None: None)
-    return tmp_path / "out", broken
+    text = ["--text", str(tmp_path / "text")]
+    return tmp_path / "out", text, broken
 
 
 def test_a_form_that_does_not_fit_is_dropped_and_said(again, tmp_path, capsys):
-    out, broken = again
+    out, text, broken = again
     broken.append("chinchilla")
-    assert main(["demo", "--size", "small", "--out", str(out)]) == 0
+    assert main(["demo", "--size", "small", "--out", str(out), *text]) == 0
     said = "the form chinchilla (law='chinchilla': no start converges)"
     assert f"left out:  {said}" in capsys.readouterr().out
     answer = json.loads((out / "demo.json").read_text())
@@ -178,9 +197,9 @@ def test_a_form_that_does_not_fit_is_dropped_and_said(again, tmp_path, capsys):
 
 
 def test_with_no_form_left_the_page_of_the_sweeps_is_written(again, capsys):
-    out, broken = again
+    out, text, broken = again
     broken += findings.LAWS
-    assert main(["demo", "--size", "small", "--out", str(out)]) == 2
+    assert main(["demo", "--size", "small", "--out", str(out), *text]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "no form fits the ladder" in said and str(out / "report.html") in said
     assert "u-mup" in (out / "report.html").read_text() and not (out / "demo.json").exists()

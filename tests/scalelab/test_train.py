@@ -179,19 +179,33 @@ def test_tau_instead_of_decay():
         trial_of(Train(tau=0.5, weight_decay=0.1), CORPUS)
 
 
+LONGER = ["--steps", "3000", "--json"]
+
+
+@pytest.fixture(scope="module")
+def never_stopped(text):
+    """Output of a whole run."""
+    command = [sys.executable, "-m", "scalelab", "train", "--corpus", str(text / "sums.txt")]
+    command += ["--cache", str(text / "cache"), *TINY, *LONGER]
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(text / "xla")}
+    return subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True).stdout
+
+
 @pytest.mark.parametrize("signal_, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_another_run_goes_on(signal_, code, train, text, tmp_path, capsys):
+def test_a_signal_saves_and_another_run_goes_on(
+    signal_, code, train, text, tmp_path, capsys, never_stopped
+):
     """The whole command, stopped in the middle: an exit code that says how, then the numbers of a
     run that was never stopped.
     """
-    args = ["--steps", "4000", "--json"]
     checkpoints = ["--checkpoints", str(tmp_path / "ck")]
-    ended, seen = stopped([*args, *checkpoints], text, signal_)
+    ended, seen = stopped([*LONGER, *checkpoints], text, signal_)
     assert ended == code and b"to go on" in seen and any((tmp_path / "ck").iterdir())
-    results = []
-    for more in ([], checkpoints):
-        assert train(*args, *more) == 0
-        results.append(json.loads(capsys.readouterr().out)["result"] | {"seconds": 0})
+    assert train(*LONGER, *checkpoints) == 0
+    results = [
+        json.loads(out)["result"] | {"seconds": 0}
+        for out in (never_stopped, capsys.readouterr().out)
+    ]
     assert results[0] == results[1] and results[0]["status"] == "done"
     assert not any((tmp_path / "ck").iterdir())
 

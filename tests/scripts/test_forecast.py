@@ -39,11 +39,25 @@ def made(runs: list[dict], noise: float = 0.002) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def larger(laws: forecast.Laws, ladder: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Larger runs of another study, each beside a worse one, a short one and a small one."""
+    runs = [forecast.run(laws, "", width, 2**27, UNIQUE) for width in (384, 512, 640, 768)]
+    left = [forecast.run(laws, "", 512, 2**24, UNIQUE), forecast.run(laws, "", 64, 2**26, UNIQUE)]
+    frame = made([*runs, *runs, *left], 0.0).assign(batch_tokens=2**15)
+    frame.loc[4:7, "loss"] += 0.1
+    frame.to_parquet(folder / "other.parquet")
+    found = forecast.beyond([folder / "other.parquet"], ladder)
+    assert list(found["width"]) == [384, 512, 640, 768] and list(found.index) == [0, 1, 2, 3]
+    with pytest.raises(InputError, match="no run has more compute"):
+        forecast.beyond([folder / "other.parquet"], found.assign(tokens=2**40))
+    return found
+
+
 def test_the_ladder_spans_over_two_decades(laws: forecast.Laws) -> None:
     runs = forecast.ladder(laws, UNIQUE)
     flops = [one["flops"] for one in runs]
     assert max(flops) <= forecast.MOST_FLOPS and np.log10(max(flops) / min(flops)) > 2.4
-    assert sum(len(one["seeds"]) == 3 for one in runs) == 3
+    assert sum(len(one["seeds"]) == 3 for one in runs) == 4
     assert all(one["width"] >= 3 * one["head_dim"] for one in runs if one["width"] > 32)
     fewer = forecast.ladder(laws, UNIQUE, 64, 2**25)
     assert fewer == [one for one in runs if one["width"] >= 64 and one["tokens"] >= 2**25]
@@ -53,8 +67,10 @@ def test_the_ladder_spans_over_two_decades(laws: forecast.Laws) -> None:
 
 
 def test_a_planted_law_is_forecast_and_judged(laws: forecast.Laws, tmp_path: Path) -> None:
-    told = forecast.prediction(laws, made(forecast.ladder(laws, UNIQUE)), UNIQUE)
-    assert told["law"] == "auto no_embed", "the convention that was planted"
+    ladder = made(forecast.ladder(laws, UNIQUE), 0.0005)
+    told = forecast.prediction(laws, ladder, larger(laws, ladder, tmp_path), UNIQUE)
+    assert "auto, params no_embed" in told["law"], "the convention that was planted"
+    assert all(row["tokens"] >= forecast.LARGER_TOKENS for row in told["larger"])
     names = [one["name"] for one in told["runs"]]
     assert names[:2] == ["10x", "30x"] and len(names) == 4 + 4 and "30x-twice-lr" in names
     times = [one["flops"] / told["largest_flops"] for one in told["runs"] if "-" not in one["name"]]
@@ -65,7 +81,7 @@ def test_a_planted_law_is_forecast_and_judged(laws: forecast.Laws, tmp_path: Pat
     frame = made(better, 0.0)
     frame.loc[names.index("30x-half-lr"), "loss"] *= 0.99
     rows = {one["name"]: one for one in forecast.judged(path, frame)["targets"]}
-    most = {"300x": 0.01}  # with noise of 0.2 % a run
+    most = {"300x": 0.01}
     for name, one in rows.items():
         assert abs(one["error"]) < most.get(name, 0.005) and one["inside"]
     assert rows["30x"]["regret"] == pytest.approx(1 / 0.99 - 1) and rows["10x"]["regret"] == 0

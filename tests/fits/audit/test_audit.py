@@ -74,10 +74,10 @@ def test_a_rival_that_fits_nothing_or_misses_a_cut_is_said_and_not_compared(monk
             raise InputError(f"{name}: none of 64 starts converged")
         return real(points, form, **options)
 
-    def never(problem, starts):
+    def never(problem, *starts):
         if problem.objective.name == "mse":
             raise InputError("chinchilla: none of 64 starts converged")
-        return solve(problem, starts)
+        return solve(problem, *starts)
 
     for module in (holdout, rivals):
         monkeypatch.setattr(module, "fit", failing)
