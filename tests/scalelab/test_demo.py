@@ -187,7 +187,7 @@ def test_a_form_that_does_not_fit_is_dropped_and_said(again, tmp_path, capsys):
     said = "the form chinchilla (law='chinchilla': no start converges)"
     assert f"left out:  {said}" in capsys.readouterr().out
     answer = json.loads((out / "demo.json").read_text())
-    assert answer["dropped"] == [said] and answer["measured"]["loss"] > 0
+    assert said in answer["dropped"] and answer["measured"]["loss"] > 0
     assert [one["law"] for one in answer["laws"]] == ["chinchilla-tied", "chinchilla-outer"]
     assert json.loads((out / "loss.json").read_text())["law"] == "chinchilla-tied"
     assert "no start converges" in (out / "report.html").read_text()
