@@ -14,12 +14,13 @@ def study(
     width: int = 2048,
     depth: int = 4,
     tokens: int = 10_000_000,
-    lr: float = 1.0,
+    lrs: tuple[float, ...] = (1.0,),
+    seeds: tuple[int, ...] = (0,),
 ) -> Study:
-    """One trial each at the largest width that the budget allows."""
+    """One trial each at the largest width that the budget allows, or over LRs and seeds."""
     batch, sequence = 64, 256
     steps = tokens // (batch * sequence)
-    points = product(precision=["bfloat16", "float8"], width=[width])
+    points = product(precision=["bfloat16", "float8"], width=[width], lr=lrs, init_seed=seeds)
     common: dict[str, Any] = {
         "parametrization": "u-mup",
         "depth": depth,
@@ -27,13 +28,19 @@ def study(
         "ff": 3 * width,
         "steps": steps,
         "warmup_steps": steps // 10,
-        "lr": lr,
     }
     return Study(
         name="fp8",
         question="What does FP8 cost u-muP in loss, and buy in speed?",
         expectation="final loss within 0.5 %; at least 1.1x the tokens/s of bf16",
         trials=tuple(
-            trials(points, corpus=corpus, vocab=vocab, sequence=sequence, batch=batch, **common)
+            trials(
+                [{**p, "data_seed": p["init_seed"]} for p in points],
+                corpus=corpus,
+                vocab=vocab,
+                sequence=sequence,
+                batch=batch,
+                **common,
+            )
         ),
     )

@@ -2,14 +2,18 @@
 u-muP?
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.space import product, trials
 from sweeps.studies import Study
 
-LOG2_LRS = {"mup": range(-10, -4), "completep": range(-9, -3), "u-mup": range(-2, 4)}  # 6 each
-BASE = {"mup": {"base_width": 128}, "completep": {"base_width": 128, "base_depth": 2}, "u-mup": {}}
+LOG2_LRS = {
+    "mup": range(-10, -4), "completep": range(-9, -3), "depth-mup": range(-9, -3),
+    "u-mup": range(-2, 4),
+}  # fmt: skip
+DEEP = {"base_width": 128, "base_depth": 2}
+BASE = {"mup": {"base_width": 128}, "completep": DEEP, "depth-mup": DEEP, "u-mup": {}}
 COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "head_dim": 64, "precision": "bfloat16"}
 
 
@@ -28,8 +32,9 @@ def study(
     width: int = 128,
     depths: tuple[int, ...] = (2, 4, 8, 16, 32),
     tokens: int = 10_000_000,
+    log2_lrs: Mapping[str, Sequence[int]] = LOG2_LRS,
 ) -> Study:
-    """10M tokens a trial, one seed."""
+    """10M tokens a trial, one seed; `log2_lrs` by parametrization."""
     steps = tokens // (COMMON["batch"] * COMMON["sequence"])
     points = []
     for name in parametrizations:
@@ -37,7 +42,7 @@ def study(
             parametrization=[name],
             width=[width],
             depth=depths,
-            lr=[2.0**e for e in LOG2_LRS[name]],
+            lr=[2.0**e for e in log2_lrs[name]],
             steps=[steps],
         )
     return Study(

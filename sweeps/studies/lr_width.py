@@ -1,6 +1,6 @@
 """Does the optimum LR stay where it is while the width grows 16x, under SP, muP and u-muP?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeps.space import product, trials
@@ -34,14 +34,17 @@ def study(
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024),
     two_seeds_to: int = 512,
     tokens: int = 10_000_000,
+    log2_lrs: Mapping[str, Sequence[int]] = LOG2_LRS,
 ) -> Study:
-    """10M tokens a trial; seeds 0 and 1 up to width `two_seeds_to`, seed 0 above."""
+    """10M tokens a trial; seeds 0 and 1 up to width `two_seeds_to`, seed 0 above. `log2_lrs`: by
+    parametrization.
+    """
     steps = tokens // (COMMON["batch"] * COMMON["sequence"])
     points = []
     for name in parametrizations:
         for width in widths:
             seeds = (0, 1) if width <= two_seeds_to else (0,)
-            lrs = [2.0**e for e in LOG2_LRS[name]]
+            lrs = [2.0**e for e in log2_lrs[name]]
             points += product(
                 parametrization=[name], width=[width], lr=lrs, steps=[steps], init_seed=seeds
             )
