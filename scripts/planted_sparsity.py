@@ -102,9 +102,7 @@ def coverage(draws: int) -> dict[str, Any]:
     out: dict[str, Any] = {"draws": draws, "noise": NOISE}
     for name, (law, p) in cases.items():
         weights = sparsity_weights
-        found = [
-            ranked(weights, weights.RIVALS, law, p, seed)["laws"] for seed in range(draws)
-        ]
+        found = [ranked(weights, weights.RIVALS, law, p, seed)["laws"] for seed in range(draws)]
         first = [next(iter(one)) for one in found]
         out[name] = {
             "first": {other: first.count(other) / draws for other in PLANTED},

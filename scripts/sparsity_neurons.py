@@ -25,6 +25,7 @@ from lab.counts import params_no_embed
 from lab.events import events_of
 from lab.records import Trial
 from scripts.rival_laws import REFITS, markdown
+from sweeps.studies.neurons import SIZES
 
 STUDY, HELD = "neurons", "target"
 FORMS = ("sparse-activations", "sparse-activations-silu")
@@ -44,8 +45,14 @@ def measured(files: Sequence[Path], name: str = RATIO) -> pd.DataFrame:
     return rows[rows["status"] == "done"].reset_index(drop=True)
 
 
+def of_sizes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of the study's sizes, which have one ratio of width to depth."""
+    return rows[[size in SIZES for size in zip(rows["width"], rows["depth"], strict=True)]]
+
+
 def trunks(rows: pd.DataFrame, least: float = LEAST_TOKENS) -> pd.DataFrame:
-    """Of each model its longest run up to the cooldown."""
+    """Of each of those models its longest run up to the cooldown."""
+    rows = of_sizes(rows)
     length = rows.groupby("run_id")["tokens"].transform("max")
     longest = length == length.groupby([rows[c] for c in MODEL]).transform("max")
     return rows[longest & ~rows["cooling"] & (rows["tokens"] >= least)]
@@ -226,7 +233,7 @@ def cooled(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The ratio at the end of a cooldown over that of the trunk at the same tokens."""
     out = []
     whole = trunks(rows, 0)
-    for (activation, size), part in rows.groupby(["activation", "params_no_embed"]):
+    for (activation, size), part in of_sizes(rows).groupby(["activation", "params_no_embed"]):
         trunk = whole[(whole["activation"] == activation) & (whole["params_no_embed"] == size)]
         ends = part[part["cooling"]].sort_values("tokens").groupby("run_id").tail(1)
         for end in ends.to_dict("records"):
