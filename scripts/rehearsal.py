@@ -3,14 +3,20 @@ so that what breaks does so before a device is lent.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import pandas as pd
 
 from lab.records import Trial
 
 SHARE = 8  # of the width and of the MLP's
+LAYERS = 2  # of the study for one of the twin
 HEAD_DIM, SEQUENCE, BATCH = 4, 32, 2
 STEPS = 100  # of the study for one of the twin
+# what a twin's counts are taken for in a report, whose laws refuse those of toys
+COUNTS = {"tokens": STEPS * 256, "params": SHARE**2 * LAYERS}
 COUNTED = ("steps", "warmup_steps", "measure_steps", "validate_steps", "prune_steps")
 
 
@@ -23,6 +29,7 @@ def twin(trial: Trial) -> Trial:
         for name, steps in given.items()
         if steps != Trial.__dataclass_fields__[name].default
     }
+    small["depth"] = math.ceil(trial.depth / LAYERS)
     small |= {"width": max(HEAD_DIM, trial.width // SHARE), "head_dim": HEAD_DIM, "ff": ff}
     small |= {"sequence": SEQUENCE, "batch": BATCH, "precision": "float32"}
     if trial.expert_ff:
@@ -34,3 +41,15 @@ def twin(trial: Trial) -> Trial:
 
 def twins(trials: Sequence[Trial]) -> tuple[Trial, ...]:
     return tuple(twin(trial) for trial in trials)
+
+
+def as_studied(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table of twins with tokens and parameters of about the study's own size."""
+    return frame.assign(
+        **{
+            name: frame[name].astype(float) * factor
+            for kind, factor in COUNTS.items()
+            for name in frame
+            if name == kind or name.startswith(f"{kind}_")
+        }
+    )

@@ -25,7 +25,6 @@ from lab.counts import params_no_embed
 from lab.events import events_of
 from lab.records import Trial
 from scripts.rival_laws import REFITS, markdown
-from sweeps.studies.neurons import SIZES
 
 STUDY, HELD = "neurons", "target"
 FORMS = ("sparse-activations", "sparse-activations-silu")
@@ -46,8 +45,10 @@ def measured(files: Sequence[Path], name: str = RATIO) -> pd.DataFrame:
 
 
 def of_sizes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Those of the study's sizes, which have one ratio of width to depth."""
-    return rows[[size in SIZES for size in zip(rows["width"], rows["depth"], strict=True)]]
+    """Those of the study's sizes: models of several lengths, which have one ratio of width to
+    depth.
+    """
+    return rows[rows.groupby(MODEL)["run_id"].transform("nunique") > 1]
 
 
 def trunks(rows: pd.DataFrame, least: float = LEAST_TOKENS) -> pd.DataFrame:
@@ -89,10 +90,9 @@ def of_models(rows: pd.DataFrame) -> dict[tuple[str, float, str], Fit]:
 # 1. before ---------------------------------------------------------------------------------------
 
 
-def steps_of(trial: Trial) -> list[int]:
+def steps_of(trial: Trial, batch_tokens: float) -> list[int]:
     """Those of its measurements that lie on the trunk and are far enough along."""
-    flat = (1 - WSD_DECAY) * trial.steps
-    far = LEAST_TOKENS / trial.batch_tokens
+    flat, far = (1 - WSD_DECAY) * trial.steps, LEAST_TOKENS / batch_tokens
     return [step for step in events_of(trial)["measure"] if far <= step <= flat]
 
 
@@ -116,13 +116,14 @@ def prediction(rows: pd.DataFrame, held: Sequence[Trial]) -> dict[str, Any]:
     """
     known = early(trunks(rows))
     each, out = of_models(known), []
+    batch = float((known["tokens"] / known["steps"]).median())
     for activation, part in known.groupby("activation"):
         trials = [t for t in held if t.activation == activation]
         if not trials:
             continue
         trial = max(trials, key=lambda t: t.steps)
-        steps, size = steps_of(trial), float(params_no_embed(trial))
-        tokens = np.array(steps, float) * trial.batch_tokens
+        steps, size = steps_of(trial, batch), float(params_no_embed(trial))
+        tokens = np.array(steps, float) * batch
         said: dict[str, dict[str, Array]] = {}
         for law in FORMS:
             if (pooled := fitted(part, law)) is not None:
@@ -207,14 +208,14 @@ def by_size(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def slope(x: Array, y: Array) -> Any:
     """(slope, low, high) of a line, by its residuals; a number where two points leave none."""
-    from scipy.stats import t
+    from scipy.special import stdtrit  # here: few commands need it
 
     x, free = x - x.mean(), len(x) - 2
     value = float(x @ y / (x @ x)) if len(x) > 1 else float("nan")
     if free < 1:
         return value
     left = y - y.mean() - value * x
-    wide = float(t.ppf((1 + LEVEL) / 2, free) * np.sqrt(left @ left / free / (x @ x)))
+    wide = float(stdtrit(free, (1 + LEVEL) / 2) * np.sqrt(left @ left / free / (x @ x)))
     return value, value - wide, value + wide
 
 

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,10 @@ import pandas as pd
 from fits.record import Fit
 from fits.report.plots import sparsity as plots
 from ground.files import replace
+from lab.records import Trial
 from scripts import rival_laws, sparsity_experts, sparsity_neurons, sparsity_weights
 from scripts.batch_report import save
-from scripts.rehearsal import twins
+from scripts.rehearsal import as_studied, twins
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,9 +40,25 @@ KINDS: dict[str, ModuleType] = {
 WRITTEN = "prediction.json"
 
 
-def held_out(runs: pd.DataFrame, kind: ModuleType, rehearsal: bool) -> tuple[Any, ...]:
-    found = rival_laws.part(runs, kind.STUDY, kind.HELD)
-    return twins(found) if rehearsal else found
+@dataclass(frozen=True)
+class Data:
+    """Files of trials, whether of twins."""
+
+    files: tuple[Path, ...]
+    rehearsal: bool = False
+
+    def counted(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return as_studied(frame) if self.rehearsal else frame
+
+    def runs(self) -> pd.DataFrame:
+        return self.counted(rival_laws.trained(self.files))
+
+    def measured(self) -> pd.DataFrame:
+        return self.counted(sparsity_neurons.measured(self.files))
+
+    def held_out(self, kind: ModuleType) -> tuple[Trial, ...]:
+        found = rival_laws.part(rival_laws.trained(self.files), kind.STUDY, kind.HELD)
+        return twins(found) if self.rehearsal else found
 
 
 def law_rows(kind: ModuleType, runs: pd.DataFrame, below: float) -> pd.DataFrame:
@@ -49,21 +67,21 @@ def law_rows(kind: ModuleType, runs: pd.DataFrame, below: float) -> pd.DataFrame
     return rows[rows["loss"] < below]
 
 
-def predict(kind: ModuleType, files: Sequence[Path], below: float, rehearsal: bool) -> Any:
+def predict(kind: ModuleType, data: Data, below: float) -> Any:
     """What is written beforehand, as JSON."""
-    runs = rival_laws.trained(files)
-    trials = held_out(runs, kind, rehearsal)
-    cells = rival_laws.untrained(trials, runs)
+    runs = data.runs()
+    trials = data.held_out(kind)
+    cells = data.counted(rival_laws.untrained(trials, runs))
     if kind is sparsity_neurons:
-        return sparsity_neurons.prediction(sparsity_neurons.measured(files), trials)
+        return sparsity_neurons.prediction(data.measured(), trials)
     fits = rival_laws.all_fitted(kind.RIVALS, law_rows(kind, runs, below))
     about = {"study": kind.STUDY, "runs": len(runs), "below": None if below > 1e3 else below}
     return rival_laws.prediction(kind.RIVALS, fits, kind.prepared(cells), **about)
 
 
-def report(kind: ModuleType, files: Sequence[Path], out: Path, below: float) -> str:
+def report(kind: ModuleType, data: Data, out: Path, below: float) -> str:
     """Saves fits and plots; returns the tables."""
-    found = _neurons(files, out) if kind is sparsity_neurons else _laws(kind, files, out, below)
+    found = _neurons(data, out) if kind is sparsity_neurons else _laws(kind, data, out, below)
     tables, figures = found
     for name, figure in figures.items():
         save(figure, out / f"{name}.png")
@@ -71,9 +89,9 @@ def report(kind: ModuleType, files: Sequence[Path], out: Path, below: float) -> 
 
 
 def _laws(
-    kind: ModuleType, files: Sequence[Path], out: Path, below: float
+    kind: ModuleType, data: Data, out: Path, below: float
 ) -> tuple[dict[str, str], dict[str, "Figure"]]:
-    runs = rival_laws.trained(files)
+    runs = data.runs()
     rows = law_rows(kind, runs, below)
     fits = rival_laws.all_fitted(kind.RIVALS, rows)
     if kind is sparsity_experts:
@@ -122,8 +140,8 @@ def _numbers(fits: Mapping[str, Fit]) -> str:
     return rival_laws.markdown(rows)
 
 
-def _neurons(files: Sequence[Path], out: Path) -> tuple[dict[str, str], dict[str, "Figure"]]:
-    kind, rows, runs = sparsity_neurons, sparsity_neurons.measured(files), rival_laws.trained(files)
+def _neurons(data: Data, out: Path) -> tuple[dict[str, str], dict[str, "Figure"]]:
+    kind, rows, runs = sparsity_neurons, data.measured(), data.runs()
     early = kind.early(kind.trunks(rows))
     fits = kind.of_models(early)
     for (activation, size, law), fit in fits.items():
@@ -157,14 +175,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rehearsal", action="store_true", help="of tiny twins of all trials")
     options = parser.parse_args(argv)
     kind, out = KINDS[options.kind], options.out
+    data = Data(tuple(options.trials), options.rehearsal)
     (out / "fits").mkdir(parents=True, exist_ok=True)
     if options.what == "predict":
-        found = predict(kind, options.trials, options.below, options.rehearsal)
+        found = predict(kind, data, options.below)
         replace(out / WRITTEN, json.dumps(found, indent=1) + "\n")
         sha = hashlib.sha256((out / WRITTEN).read_bytes()).hexdigest()
         print(f"{out / WRITTEN}: {len(found['cells'])} cells, sha256 {sha}")
         return
-    text = report(kind, options.trials, out, options.below)
+    text = report(kind, data, out, options.below)
     print(text)
     replace(out / "tables.md", text)
 

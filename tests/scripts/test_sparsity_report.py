@@ -26,7 +26,7 @@ REFITS = 20
 @pytest.fixture(autouse=True)
 def few_refits(monkeypatch):
     monkeypatch.setattr(rival_laws, "REFITS", REFITS)
-    monkeypatch.setattr(sparsity_neurons, "REFITS", 5)
+    monkeypatch.setattr(sparsity_neurons, "REFITS", 3)
 
 
 @pytest.mark.parametrize("law", planted.PLANTED)
@@ -48,6 +48,7 @@ def test_experts_from_trials_to_a_prediction_and_a_report(tmp_path, monkeypatch,
     clark = [r for r in kind.RIVALS if r.group == "routed-no-embed"][1:]
     monkeypatch.setattr(kind, "RIVALS", clark)
     monkeypatch.setattr(kind, "GRANULARITY", clark[0])  # whose own fit takes three seconds
+    monkeypatch.setattr(rival_laws, "REFITS", 3)
     known = planted.table(load("experts", *planted.TEXT).trials)
     held = planted.table(planted.runs_of(kind.STUDY, kind.HELD))
     for name, rows in {"known": known, "held": held}.items():
