@@ -12,6 +12,7 @@ from fits.forms.routed import RoutedFine, RoutedJoint
 from fits.predict.routed import dense_multiple, step_cost
 from fits.record import Fit
 from scripts.rival_laws import Rival, best_lr, markdown, spread
+from scripts.timescale_report import interval
 from sweeps.studies.experts import EXPERTS, LR, TOKENS
 
 STUDY, HELD = "experts", "held_out"
@@ -65,8 +66,8 @@ def whole(runs: pd.DataFrame) -> pd.DataFrame:
 
 def worth(fits: Mapping[str, Fit], runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Dense models of the same loss on the same tokens, in active sizes, by the joint law without
-    embeddings; and what that is for a FLOP of a step at the study's batch and for a byte of all
-    experts.
+    embeddings; and what that is for a byte of all experts and for the cost of a step, FLOP and
+    bytes, at the study's batch.
     """
     if JOINT_BODY not in fits:
         return []
@@ -84,9 +85,9 @@ def worth(fits: Mapping[str, Fit], runs: pd.DataFrame) -> list[dict[str, Any]]:
             stored = float(one["params_no_embed"]) / n
             cost = float(step_cost(experts, (stored - 1) / (float(experts) - 1), batch))
             rows.append(
-                {"active": n, "experts": experts, "tokens": tokens, "dense sizes": each}
-                | {"per FLOP and byte moved of a step": tuple(v / cost for v in each)}
-                | {"per byte stored": tuple(v / stored for v in each)}
+                {"kind": "routed", "active": n, "experts": experts, "tokens": tokens}
+                | {"dense sizes": each, "a byte of all experts": tuple(v / stored for v in each)}
+                | {"a step's cost": tuple(v / cost for v in each)}
             )
     return rows
 
@@ -108,7 +109,7 @@ def lr_shift(runs: pd.DataFrame) -> list[dict[str, Any]]:
             rows.append(
                 {"width": width, "experts": experts, "tokens": part["tokens"].iloc[0]}
                 | {f"loss at LR x{x:g}": _at(part, LR * x) for x in (0.5, 1.0, 2.0)}
-                | {"best LR": found["lr"], "low": str(found["low"]), "high": str(found["high"])}
+                | {"best LR": found["lr"], "interval": interval(found["low"], found["high"])}
                 | {
                     "edge": found["edge"],
                     "doublings from dense": float(np.log2(found["lr"] / dense)),

@@ -14,6 +14,7 @@ from fits.predict import published
 from fits.predict.sparse import COSTS
 from fits.record import Fit
 from scripts.rival_laws import NOISE, Rival, best_lr, markdown, spread
+from scripts.timescale_report import interval
 from sweeps.studies.sparse_weights import LR, SPARSITIES
 
 STUDY, HELD = "sparse_weights", "target"
@@ -23,6 +24,7 @@ PUBLISHED = ("frantar-t5", "frantar-t5-refit", "sparse-density")
 LABELS = ("width", "sparsity", "tokens")
 # dense weights and tokens: those of the study, and larger
 BUDGETS = ((8e5, 8e7), (1.7e6, 3.2e8), (1.7e6, 5e9), (2e7, 5e9))
+LEAST = 0.01  # a sparsity that is less is none
 ALIKE = ("pruning", "sparsity", "tokens", "parametrization", "width")  # but in LR
 
 
@@ -54,7 +56,7 @@ def multipliers(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
         for name, fit in fits.items():
             row[name] = spread(fit, lambda p, name=name, s=s: worth(p, name, s))
         for one in (published.get(name)[0] for name in PUBLISHED):
-            row[one.name] = worth(one.params, one.law, s)
+            row[f"{one.name}, published"] = worth(one.params, one.law, s)
         rows.append(row)
     return rows
 
@@ -72,23 +74,24 @@ def recommended(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
                         p, n, d, by, FORMS[law]
                     ),
                 )
-                row[f"steps cost as {cost}"] = best if best[0] > 0 else "does not pay here"
+                none = f"does not pay here (at most {best[2]:.2g})"
+                row[f"steps cost as {cost}"] = best if best[0] >= LEAST else none
             rows.append(row)
     return rows
 
 
 def bought(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
-    """What a token, a FLOP and a byte buy at each sparsity, in dense weights of the same loss: by
-    weight that is left (as many bytes), and by weight that a masked step multiplies.
+    """What a byte and a FLOP buy at each sparsity, in those of the dense net that has the same loss
+    after as many tokens: a masked step multiplies by all weights of the dense parent.
     """
     rows = []
     for law in [name for name in FORMS if name in fits]:
         for s in SPARSITIES[1:]:
             each = spread(fits[law], lambda p, law=law, s=s: worth(p, law, s))
-            per_flop = tuple(v * (1 - s) for v in each)
+            flop = tuple(v * (1 - s) for v in each)
             rows.append(
-                {"kind": "pruned", "law": law, "sparsity": s, "per weight left": each}
-                | {"per FLOP of a masked step": per_flop, "per byte at 2 a weight left": each}
+                {"kind": "pruned", "law": law, "sparsity": s}
+                | {"a byte of what is left": each, "a FLOP of a masked step": flop}
             )
     return rows
 
@@ -106,11 +109,11 @@ def rates(runs: pd.DataFrame) -> list[dict[str, Any]]:
             continue  # the grid's own
         found = best_lr(part) if len(set(part["lr"])) > 1 else {"lr": part["lr"].iloc[0]}
         loss = float(part["loss"].min())
-        ends = [found.get(end) for end in ("low", "high")]
+        ends = interval(found.get("low"), found.get("high")) if "low" in found else ""
         rows.append(
             {"masks": how, "table": table, "sparsity": sparsity, "tokens": tokens}
             | {"LRs": len(set(part["lr"])), "best LR": found["lr"]}
-            | {"interval": "" if ends == [None, None] else str(ends), "edge": found.get("edge", "")}
+            | {"interval": ends, "edge": found.get("edge", "")}
             | {"loss": loss}
             | {"over the ramp, %": 100 * (loss / ramp[at] - 1) if at in ramp.index else np.nan}
         )
@@ -133,6 +136,6 @@ def tables(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> dict[str, str]:
         "Noise of a run (sd of log loss over seeds)": f"{said}; LRs' intervals take {NOISE:.1%}",
         "Dense weights that one of those left is worth": markdown(multipliers(fits)),
         "Best sparsity under a budget": markdown(recommended(fits)),
-        "What a weight, a FLOP and a byte buy": markdown(bought(fits)),
+        "What a byte and a FLOP buy, over dense": markdown(bought(fits)),
         "Other masks and LRs": markdown(rates(runs)),
     }
