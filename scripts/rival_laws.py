@@ -246,7 +246,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, tuple):
         value, low, high = value
-        return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+        return f"{value:.4g} [{low:.4g}, {high:.4g}]"
     if isinstance(value, (float, np.floating)):
         return f"{value:.4g}" if np.isfinite(value) else ""
     return str(value)

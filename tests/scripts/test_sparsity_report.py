@@ -153,7 +153,7 @@ def test_weights_from_trials_to_a_prediction_and_a_report(tmp_path, monkeypatch,
     assert {p.name for p in out.iterdir()} == {
         "fits", "prediction.json", "held_out.json", "tables.md", "held_out.png", "worth.png",
     }  # fmt: skip
-    assert "| static | supar |" in told and "| 0.75 | 2.12 [2.12, 2.12] |" in told
+    assert "| static | supar |" in told and "| 0.75 | 2.125 [2.125, 2.125] |" in told
 
 
 def test_a_law_that_runs_do_not_support_is_said(capsys):

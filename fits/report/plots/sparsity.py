@@ -71,13 +71,15 @@ def experts_figure(runs: "pd.DataFrame", fit: Fit | None) -> "Figure":
     joint law beside the runs.
     """
     sizes = [part for _, part in runs.groupby(["width", "depth"]) if part["experts"].nunique() > 1]
-    return make([partial(_experts, part, fit) for part in sizes])
-
-
-def _experts(runs: "pd.DataFrame", fit: Fit | None, ax: "Axes") -> None:
     lengths = sorted(set(runs["tokens"]))
+    return make([partial(_experts, part, fit, lengths) for part in sizes])
+
+
+def _experts(runs: "pd.DataFrame", fit: Fit | None, lengths: Sequence[float], ax: "Axes") -> None:
     for tokens, colour in zip(lengths, colours(len(lengths)), strict=True):
         part = runs[runs["tokens"] == tokens].sort_values("experts")
+        if part.empty:
+            continue
         ax.plot(part["experts"], part["loss"], ls="", marker="o", ms=4, color=colour,
                 label=f"{count(float(tokens))} tokens")  # fmt: skip
         if fit is not None:
