@@ -23,6 +23,7 @@ import pandas as pd
 
 from fits.record import Fit
 from fits.report.plots import sparsity as plots
+from ground import InputError
 from ground.files import replace
 from lab.records import Trial
 from scripts import rival_laws, sparsity_experts, sparsity_neurons, sparsity_weights
@@ -75,6 +76,8 @@ def predict(kind: ModuleType, data: Data, below: float) -> Any:
     if kind is sparsity_neurons:
         return sparsity_neurons.prediction(data.measured(), trials)
     fits = rival_laws.all_fitted(kind.RIVALS, law_rows(kind, runs, below))
+    if not fits:
+        raise InputError(f"trials: none of the laws can be fitted to {len(runs)} runs")
     about = {"study": kind.STUDY, "runs": len(runs), "below": None if below > 1e3 else below}
     return rival_laws.prediction(kind.RIVALS, fits, kind.prepared(cells), **about)
 
@@ -105,7 +108,8 @@ def _laws(
     else:
         plain = kind.whole(rows)
         body = plain.assign(**{c: plain[other] for c, other in kind.BODY.items()})
-        figures["experts"] = plots.experts_figure(body, fits.get(kind.JOINT_BODY))
+        if body.groupby(["width", "depth"])["experts"].nunique().max() > 1:
+            figures["experts"] = plots.experts_figure(body, fits.get(kind.JOINT_BODY))
     return tables, figures
 
 
@@ -118,7 +122,7 @@ def _held(
         return {"Held out": f"nothing was written beforehand ({WRITTEN} is not there)"}, {}
     try:
         found = rival_laws.judged(path, runs)
-    except rival_laws.InputError as error:
+    except InputError as error:
         return {"Held out": str(error)}, {}
     replace(out / "held_out.json", json.dumps(found, indent=1) + "\n")
     tables = {

@@ -156,11 +156,15 @@ def test_weights_from_trials_to_a_prediction_and_a_report(tmp_path, monkeypatch,
     assert "| static | supar |" in told and "| 0.75 | 2.125 [2.125, 2.125] |" in told
 
 
-def test_a_law_that_runs_do_not_support_is_said(capsys):
-    kind = sparsity_weights
+def test_a_law_that_runs_do_not_support_is_said(tmp_path, capsys):
+    kind, out = sparsity_weights, str(tmp_path / "out")
     rows = planted.table(planted.runs_of(kind.STUDY, kind.HELD)).assign(loss=2.0)
     assert rival_laws.all_fitted(kind.RIVALS, kind.prepared(rows)) == {}
     assert capsys.readouterr().out.count("not from these runs") == 3
+    few = planted.table(planted.runs_of(kind.STUDY, "seeds")).assign(loss=2.0)
+    few.to_parquet(tmp_path / "few.parquet")
+    with pytest.raises(InputError, match="none of the laws can be fitted to 4 runs"):
+        sparsity_report.main(["predict", "weights", str(tmp_path / "few.parquet"), "--out", out])
 
 
 def test_the_best_lr_has_an_interval_or_an_edge():
