@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fits.record import Fit
-from fits.report.plots import sparsity as plots
 from ground import InputError
 from ground.files import replace
 from lab.records import Trial
 from scripts import rival_laws, sparsity_experts, sparsity_neurons, sparsity_weights
+from scripts import sparsity_plots as plots
 from scripts.batch_report import save
 from scripts.rehearsal import as_studied, twins
 
