@@ -34,7 +34,7 @@ from ground.files import replace
 from ground.flops import training
 from lab.counts import params, params_no_embed
 from lab.records import Trial
-from sweeps.studies.forecast import COMMON
+from sweeps.studies.forecast import COMMON, head_dim
 
 VOCAB = 8192
 WIDTHS = (32, 48, 64, 96, 128, 160, 192, 256, 320)  # 40k to 8.0M parameters without embeddings
@@ -64,13 +64,11 @@ class Laws:
 
 
 def shape(width: int) -> dict[str, int]:
-    """MLP of 3 x width, layers in proportion. Nets of one or two heads or two layers stay in the
-    early drop for 100M tokens and more (results/forecast), so narrow ones have heads of 16 and
-    three layers.
+    """MLP of 3 x width, layers in proportion, three at least: with two a net stays in the early
+    drop, as with two heads.
     """
-    head_dim = 16 if width < 128 else 32 if width < 256 else 64
     depth = max(3, round(width / DEPTH))
-    return {"width": width, "depth": depth, "head_dim": head_dim, "ff": 3 * width}
+    return {"width": width, "depth": depth, "head_dim": head_dim(width), "ff": 3 * width}
 
 
 def sizes(width: int) -> dict[str, float]:

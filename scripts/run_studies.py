@@ -6,10 +6,12 @@ python -m scripts.run_studies --corpus DIR --out DIR --seconds 540 lr_width lr_d
 What DIR/<study>.parquet or --have DIR/<study>/trials.parquet holds is skipped, so that an
 unfinished study goes on another day. It stops between dispatches at the limit; what had ended is in
 the tables, what had not goes on from its checkpoint where the store is still there. While a cohort
-trains, the programs of the next ones are made.
+trains, the programs of the next ones are made. `--rehearsal` trains tiny twins
+(`scripts/rehearsal.py`) on whatever machine this is.
 """
 
 import argparse
+import dataclasses
 import functools
 import json
 import os
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.records import Result, Trial
+from scripts.rehearsal import twins
 
 
 def _train(
@@ -67,6 +70,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=16, help="trials of a cohort")
     parser.add_argument("--axis", default="", help="map or turn; by default what suits the device")
     parser.add_argument("--options", default="{}", help='JSON: {"lr_width": {"widths": [64, 128]}}')
+    parser.add_argument("--rehearsal", action="store_true", help="tiny twins of all trials")
     options = parser.parse_args()
     end = time.monotonic() + options.seconds
 
@@ -96,6 +100,8 @@ def main() -> None:
             corpus.vocab,
             **{k: tuple(v) if isinstance(v, list) else v for k, v in given.get(name, {}).items()},
         )
+        if options.rehearsal:
+            study = dataclasses.replace(study, trials=twins(study.trials))
         store = create(options.store / name)
         for have in (options.have / name / "trials.parquet", options.out / f"{name}.parquet"):
             if have.is_file():

@@ -12,9 +12,10 @@ from typing import Any
 from ground import InputError
 from sweeps.space import Point, cross, trials
 from sweeps.studies import Study, batch
+from sweeps.studies.forecast import head_dim
 
 COMMON: dict[str, Any] = {
-    **batch.COMMON,
+    **{name: value for name, value in batch.COMMON.items() if name != "head_dim"},
     "batch": 128,  # 2^15 tokens a step: 512 for each of 64 experts
     "warmup_steps": 64,  # 2^21 tokens, an eighth of the shortest run
 }
@@ -33,7 +34,7 @@ PARTS = ("ladder", "granularity", "routers", "lr", "dense", "held_out")
 
 
 def shape(width: int, depth: int, ff: int) -> Point:
-    return {"width": width, "depth": depth, "ff": ff}
+    return {"width": width, "depth": depth, "ff": ff, "head_dim": head_dim(width)}
 
 
 def run(tokens: int, lr: float = LR) -> Point:
@@ -86,7 +87,7 @@ def points(part: str) -> list[Point]:
     raise InputError(f"part={part!r}: must be one of {', '.join(PARTS)}")
 
 
-def study(corpus: str, vocab: int, parts: Sequence[str] = PARTS) -> Study:
+def study(corpus: str, vocab: int, parts: Sequence[str] = PARTS[:-1]) -> Study:
     space = [point for part in parts for point in points(part)]
     return Study(
         name="experts",

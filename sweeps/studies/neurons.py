@@ -15,12 +15,12 @@ from ground import InputError
 from lab.shape import gated
 from sweeps.space import Point, cross, trials
 from sweeps.studies import Study
+from sweeps.studies.forecast import head_dim
 
 COMMON: dict[str, Any] = {
     "parametrization": "u-mup",
     "sequence": 256,
     "batch": 64,
-    "head_dim": 32,
     "lr": 1.0,
     "precision": "bfloat16",
     "schedule": "wsd",
@@ -37,13 +37,14 @@ SIZES = ((96, 3), (128, 4), (160, 5), (192, 6))  # 0.36M to 2.9M parameters with
 SHAPES = ((64, 16), (96, 7), (128, 4), (160, 3), (192, 2), (256, 1))
 TOKENS = (80e6, 160e6, 320e6)
 SHAPES_TOKENS = 160e6
-PARTS = ("grid", "shapes")
+PARTS = ("grid", "shapes", "target")
 
 
 def model(width: int, depth: int, activation: str) -> Point:
     """Of 13 width^2 depth parameters, whatever the activation."""
     ff = 3 * width if gated(activation) else 9 * width // 2
-    return {"width": width, "depth": depth, "activation": activation, "ff": ff}
+    shape = {"width": width, "depth": depth, "head_dim": head_dim(width)}
+    return shape | {"activation": activation, "ff": ff}
 
 
 def lengths(tokens: Sequence[float]) -> list[Point]:
@@ -51,11 +52,12 @@ def lengths(tokens: Sequence[float]) -> list[Point]:
 
 
 def points(part: str) -> list[Point]:
-    """grid: every activation at every size and length. shapes: ReLU at six ratios of width to
-    depth.
+    """grid: every activation at every size but the largest, which is held out (target), and every
+    length. shapes: ReLU at six ratios of width to depth.
     """
-    if part == "grid":
-        models = [model(*size, name) for name in ACTIVATIONS for size in SIZES]
+    if part in ("grid", "target"):
+        sizes = SIZES[:-1] if part == "grid" else SIZES[-1:]
+        models = [model(*size, name) for name in ACTIVATIONS for size in sizes]
         return cross(models, lengths(TOKENS))
     if part == "shapes":
         return cross([model(*shape, "relu") for shape in SHAPES], lengths([SHAPES_TOKENS]))
@@ -65,7 +67,7 @@ def points(part: str) -> list[Point]:
 def study(
     corpus: str,
     vocab: int,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] = PARTS[:2],
     activations: Sequence[str] = (),
     most_tokens: float = TOKENS[-1],
 ) -> Study:

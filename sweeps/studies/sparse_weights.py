@@ -16,8 +16,9 @@ from ground import InputError
 from lab.records import Trial
 from sweeps.space import Point, cross, product, trials
 from sweeps.studies import Study
+from sweeps.studies.forecast import head_dim
 
-COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "head_dim": 64, "precision": "bfloat16"}
+COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "precision": "bfloat16"}
 # (width, depth, ff): each twice the last, 0.21M to 13.6M parameters without embeddings
 SHAPES = (
     (64, 4, 192), (64, 8, 192), (128, 4, 384), (192, 4, 480), (256, 4, 768), (384, 4, 960),
@@ -31,7 +32,8 @@ LR = 2**0.5
 SIDES = (0.5, 1.0, 2.0, 4.0)  # times an LR
 U_MUP: Point = {"parametrization": "u-mup", "lr": LR}
 ONE = (2, 80e6)  # the size and tokens of what is tried at one cell
-PARTS = ("grid", "second", "target")
+SEEDS = (1, 2)  # beside 0, of the smallest and the largest sparsity at that cell, for the noise
+PARTS = ("grid", "seeds", "second", "target")
 RAMP: Point = {"pruning": "gradual", "prune_steps": REFRESH}
 
 
@@ -39,7 +41,8 @@ def cell(size: int, tokens: float, sparsity: float) -> Point:
     """Of a size that is left: the dense parent's shape, and the length; a tenth of it is warmup."""
     width, depth, ff = SHAPES[size + round(-math.log2(1 - sparsity))]
     steps = round(tokens / (COMMON["batch"] * COMMON["sequence"]))
-    return {"width": width, "depth": depth, "ff": ff, "steps": steps, "warmup_steps": steps // 10}
+    shape = {"width": width, "depth": depth, "ff": ff, "head_dim": head_dim(width)}
+    return shape | {"steps": steps, "warmup_steps": steps // 10}
 
 
 def ramped(size: int, tokens: float, sparsity: float) -> Point:
@@ -49,9 +52,9 @@ def ramped(size: int, tokens: float, sparsity: float) -> Point:
 
 def points(part: str) -> list[Point]:
     """grid: sizes by tokens by sparsity, but for the cell that is held out, the largest in both:
-    target. second, at one size: constant density and random static masks by LR, n of m; LRs under
-    muP and SuPar for static masks (which SuPar is derived for) and along the ramp, and on either
-    side of u-muP's.
+    target. seeds: two cells of it again. second, at one size: constant density and random static
+    masks by LR, n of m; LRs under muP and SuPar for static masks (which SuPar is derived for) and
+    along the ramp, and on either side of u-muP's.
     """
     held = (SIZES[-1], TOKENS[-1])
     if part == "target":
@@ -59,6 +62,9 @@ def points(part: str) -> list[Point]:
     if part == "grid":
         cells = [(n, d) for n in SIZES for d in TOKENS if (n, d) != held]
         return [ramped(n, d, s) for n, d in cells for s in SPARSITIES]
+    if part == "seeds":
+        twice = [ramped(*ONE, s) for s in (SPARSITIES[0], SPARSITIES[-1])]
+        return cross(twice, [{"init_seed": s, "data_seed": s} for s in SEEDS])
     if part == "second":
         return [*_other_masks(), *_rates()]
     raise InputError(f"part={part!r}: must be one of {', '.join(PARTS)}")
@@ -87,7 +93,7 @@ def _rates() -> list[Point]:
 def study(
     corpus: str,
     vocab: int,
-    parts: Sequence[str] = ("grid", "second"),
+    parts: Sequence[str] = ("grid", "seeds", "second"),
     most_tokens: float = TOKENS[-1],
 ) -> Study:
     """The parts' runs of at most so many tokens."""

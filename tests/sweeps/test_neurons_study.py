@@ -14,7 +14,7 @@ TEXT = ("0" * 64, 256)
 
 
 def test_a_size_has_as_many_parameters_whatever_its_activation():
-    trials = load("neurons", *TEXT, parts=("grid",)).trials
+    trials = load("neurons", *TEXT, parts=("grid", "target")).trials
     assert len(trials) == 4 * 4 * 3
     sizes = {(t.width, t.depth): set() for t in trials}
     for t in trials:
@@ -24,7 +24,7 @@ def test_a_size_has_as_many_parameters_whatever_its_activation():
 
 
 def test_runs_of_one_model_share_their_trunk_and_its_measurements():
-    trials = load("neurons", *TEXT, parts=("grid",), activations=("relu",)).trials
+    trials = load("neurons", *TEXT, parts=("grid", "target"), activations=("relu",)).trials
     found = chains(trials)
     assert [len(chain) for chain in found] == [3] * 4
     for chain in found:
@@ -39,8 +39,10 @@ def test_shapes_vary_the_ratio_at_equal_size():
     sizes = [params_no_embed(t) for t in trials]
     assert max(sizes) / min(sizes) < 1.2
     both = load("neurons", *TEXT).trials  # one of them is in the grid too
-    assert len({t.run_id for t in both}) == len(both) == 48 + 5
-    assert len(load("neurons", *TEXT, most_tokens=1e8).trials) == 16
+    assert len({t.run_id for t in both}) == len(both) == 36 + 5
+    assert len(load("neurons", *TEXT, most_tokens=1e8).trials) == 12
+    held = load("neurons", *TEXT, parts=("target",)).trials
+    assert {t.width for t in held} == {192} and not set(held) & set(both)
 
 
 def test_the_small_study_measures_equal_models():

@@ -1,5 +1,7 @@
 """The studies of sparse weights: sizes matched by what is left, one thing changed at a time."""
 
+from dataclasses import replace
+
 from lab.counts import params, params_no_embed, params_nonzero
 from lab.records import Trial
 from lab.sparsity import level
@@ -26,7 +28,20 @@ def test_sizes_are_matched_by_what_is_left() -> None:
         dense = [params_no_embed(t) / left(t) for t in same]
         assert all(abs(d * (1 - level(t)) - 1) < 0.01 for d, t in zip(dense, same, strict=True))
     assert [level(t) for t in planned("target")] == [0.0, 0.5, 0.75, 0.875]
-    assert not set(planned("target")) & set(planned("grid", "second"))
+    assert not set(planned("target")) & set(planned("grid", "seeds", "second"))
+
+
+def test_seeds_repeat_two_cells_of_the_grid() -> None:
+    again = planned("seeds")
+    same = {replace(t, init_seed=0, data_seed=0) for t in again}
+    assert len(again) == 4 and len(same) == 2 and same < set(planned("grid"))
+
+
+def test_no_net_is_so_narrow_in_heads_that_it_stays_in_the_early_drop() -> None:
+    """results/forecast: with one or two heads the loss of such nets says nothing of their size."""
+    trials = planned(*sparse_weights.PARTS) + load("experts", "0" * 64, 8192).trials
+    assert min(t.width // t.head_dim for t in trials) == 4
+    assert min(t.tokens for t in trials) > 16e6
 
 
 def test_the_second_part_changes_masks_and_rates() -> None:
@@ -37,7 +52,8 @@ def test_the_second_part_changes_masks_and_rates() -> None:
     assert kinds >= {("static", "supar"), ("gradual", "supar"), ("static", "mup"), ("nm", "u-mup")}
     assert all(t.base_width == 128 for t in trials if t.parametrization != "u-mup")
     shorter = load("sparse_weights", "0" * 64, 8192, most_tokens=80e6).trials
-    assert max(t.tokens for t in shorter) < 81e6 and set(shorter) < set(planned("grid", "second"))
+    every = set(planned("grid", "seeds", "second"))
+    assert max(t.tokens for t in shorter) < 81e6 and set(shorter) < every
 
 
 def test_the_small_study_trains_every_kind() -> None:

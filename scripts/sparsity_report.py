@@ -1,0 +1,196 @@
+"""What the three studies of sparsity say: fits, tables and plots under results/sparsity, and what
+their laws say of the held-out cells, written before those are trained.
+
+    R="python -m scripts.sparsity_report"
+    $R predict weights TRIALS.parquet --out results/sparsity/weights
+    $R report weights TRIALS.parquet TARGET.parquet --out results/sparsity/weights
+
+`weights`, `experts` and `neurons` alike. `predict` refuses a table in which a held-out run is.
+`report` fits all runs, for `scalelab predict`, and holds the written prediction against what was
+measured; it can run without one, and then says so.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from fits.record import Fit
+from ground import InputError
+from ground.files import replace
+from lab.records import Trial
+from scripts import rival_laws, sparsity_experts, sparsity_neurons, sparsity_weights
+from scripts import sparsity_plots as plots
+from scripts.batch_report import save
+from scripts.rehearsal import as_studied, twins
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+KINDS: dict[str, ModuleType] = {
+    "weights": sparsity_weights,
+    "experts": sparsity_experts,
+    "neurons": sparsity_neurons,
+}
+WRITTEN = "prediction.json"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Files of trials, whether of twins."""
+
+    files: tuple[Path, ...]
+    rehearsal: bool = False
+
+    def counted(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return as_studied(frame) if self.rehearsal else frame
+
+    def runs(self) -> pd.DataFrame:
+        return self.counted(rival_laws.trained(self.files))
+
+    def measured(self) -> pd.DataFrame:
+        return self.counted(sparsity_neurons.measured(self.files))
+
+    def held_out(self, kind: ModuleType) -> tuple[Trial, ...]:
+        found = rival_laws.part(rival_laws.trained(self.files), kind.STUDY, kind.HELD)
+        return twins(found) if self.rehearsal else found
+
+
+def law_rows(kind: ModuleType, runs: pd.DataFrame, below: float) -> pd.DataFrame:
+    """The runs that laws of the loss are fitted to."""
+    rows = kind.fitted_rows(kind.prepared(runs))
+    return rows[rows["loss"] < below]
+
+
+def predict(kind: ModuleType, data: Data, below: float) -> Any:
+    """What is written beforehand, as JSON."""
+    runs = data.runs()
+    trials = data.held_out(kind)
+    cells = data.counted(rival_laws.untrained(trials, runs))
+    if kind is sparsity_neurons:
+        return sparsity_neurons.prediction(data.measured(), trials)
+    fits = rival_laws.all_fitted(kind.RIVALS, law_rows(kind, runs, below))
+    if not fits:
+        raise InputError(f"trials: none of the laws can be fitted to {len(runs)} runs")
+    about = {"study": kind.STUDY, "runs": len(runs), "below": None if below > 1e3 else below}
+    return rival_laws.prediction(kind.RIVALS, fits, kind.prepared(cells), **about)
+
+
+def report(kind: ModuleType, data: Data, out: Path, below: float) -> str:
+    """Saves fits and plots; returns the tables."""
+    found = _neurons(data, out) if kind is sparsity_neurons else _laws(kind, data, out, below)
+    tables, figures = found
+    for name, figure in figures.items():
+        save(figure, out / f"{name}.png")
+    return "\n".join(f"\n### {title}\n\n{text}" for title, text in tables.items()) + "\n"
+
+
+def _laws(
+    kind: ModuleType, data: Data, out: Path, below: float
+) -> tuple[dict[str, str], dict[str, "Figure"]]:
+    runs = data.runs()
+    rows = law_rows(kind, runs, below)
+    fits = rival_laws.all_fitted(kind.RIVALS, rows)
+    if kind is sparsity_experts:
+        fits |= rival_laws.all_fitted([kind.GRANULARITY], rows)
+    for name, fit in fits.items():
+        fit.save(out / "fits" / f"{name}.json")
+    tables, figures = _held(kind, runs, out)
+    tables |= {"Laws of all runs": _numbers(fits)} | kind.tables(kind.prepared(runs), fits)
+    if kind is sparsity_weights:
+        figures["worth"] = plots.worth_figure(sparsity_weights.multipliers(fits))
+    else:
+        plain = kind.whole(rows)
+        body = plain.assign(**{c: plain[other] for c, other in kind.BODY.items()})
+        if body.groupby(["width", "depth"])["experts"].nunique().max() > 1:
+            figures["experts"] = plots.experts_figure(body, fits.get(kind.JOINT_BODY))
+    return tables, figures
+
+
+def _held(
+    kind: ModuleType, runs: pd.DataFrame, out: Path
+) -> tuple[dict[str, str], dict[str, "Figure"]]:
+    """The held-out cells, where they were predicted and have been trained."""
+    path = out / WRITTEN
+    if not path.exists():
+        return {"Held out": f"nothing was written beforehand ({WRITTEN} is not there)"}, {}
+    try:
+        found = rival_laws.judged(path, runs)
+    except InputError as error:
+        return {"Held out": str(error)}, {}
+    replace(out / "held_out.json", json.dumps(found, indent=1) + "\n")
+    tables = {
+        "Held out": rival_laws.ranking(found),
+        "Held-out cells": rival_laws.cell_rows(found, kind.LABELS),
+    }
+    return tables, {"held_out": plots.held_figure(found, kind.LABELS[1])}
+
+
+def _numbers(fits: Mapping[str, Fit]) -> str:
+    """Every law's parameters with their intervals."""
+    rows = []
+    for name, fit in fits.items():
+        for key, value in {**fit.params, **fit.derived}.items():
+            ends = fit.interval[key]
+            rows.append({"law": name, "": key, "value": (value, ends["low"], ends["high"])})
+        left = 100 * (fit.residual_sd or float("nan"))
+        rows.append({"law": name, "": f"{fit.n} runs; sd of log loss, %", "value": left})
+    return rival_laws.markdown(rows)
+
+
+def _neurons(data: Data, out: Path) -> tuple[dict[str, str], dict[str, "Figure"]]:
+    kind, rows, runs = sparsity_neurons, data.measured(), data.runs()
+    early = kind.early(kind.trunks(rows))
+    fits = kind.of_models(early)
+    for (activation, size, law), fit in fits.items():
+        fit.save(out / "fits" / f"{activation}-{size:.0f}-{law}.json")
+    path, tables = out / WRITTEN, {}
+    if path.exists():
+        found = kind.judged(json.loads(path.read_text()), rows)
+        sha = hashlib.sha256(path.read_bytes()).hexdigest()
+        replace(
+            out / "held_out.json",
+            json.dumps({"prediction_sha256": sha, "laws": found}, indent=1) + "\n",
+        )
+        said = f"said beforehand in {WRITTEN}, sha256 {sha}"
+        tables["The largest size"] = f"{said}\n\n{rival_laws.markdown(found)}"
+    tables |= kind.tables(rows, runs, fits)
+    return tables, {"neurons": plots.neurons_figure(kind.trunks(rows), fits)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", choices=("predict", "report"))
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("trials", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--below",
+        type=float,
+        default=float("inf"),
+        help="loss at which an early drop is over; laws of the loss are of what lies under it",
+    )
+    parser.add_argument("--rehearsal", action="store_true", help="of tiny twins of all trials")
+    options = parser.parse_args(argv)
+    kind, out = KINDS[options.kind], options.out
+    data = Data(tuple(options.trials), options.rehearsal)
+    (out / "fits").mkdir(parents=True, exist_ok=True)
+    if options.what == "predict":
+        found = predict(kind, data, options.below)
+        replace(out / WRITTEN, json.dumps(found, indent=1) + "\n")
+        sha = hashlib.sha256((out / WRITTEN).read_bytes()).hexdigest()
+        print(f"{out / WRITTEN}: {len(found['cells'])} cells, sha256 {sha}")
+        return
+    text = report(kind, data, out, options.below)
+    print(text)
+    replace(out / "tables.md", text)
+
+
+if __name__ == "__main__":
+    main()

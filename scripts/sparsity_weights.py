@@ -1,0 +1,141 @@
+"""What the runs of the study `sparse_weights` say: three laws of one table, what a weight that is
+left is worth by each, where sparsity pays, and other masks and LRs beside the ramp.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fits.forms.sparse_weights import AverageParams, SparseDensity, SparseWeights
+from fits.optimum.sparsity import optimal_sparsity, ramp_cost
+from fits.predict import published
+from fits.predict.sparse import COSTS
+from fits.record import Fit
+from scripts.rival_laws import NOISE, Rival, best_lr, markdown, spread
+from scripts.timescale_report import interval
+from sweeps.studies.sparse_weights import LR, SPARSITIES
+
+STUDY, HELD = "sparse_weights", "target"
+FORMS = {form.name: form for form in (SparseWeights, SparseDensity)}
+RIVALS = tuple(Rival(name, name) for name in (*FORMS, AverageParams.name))
+PUBLISHED = ("frantar-t5", "frantar-t5-refit", "sparse-density")
+LABELS = ("width", "sparsity", "tokens")
+# dense weights and tokens: those of the study, and larger
+BUDGETS = ((8e5, 8e7), (1.7e6, 3.2e8), (1.7e6, 5e9), (2e7, 5e9))
+LEAST = 0.01  # a sparsity that is less is none
+ALIKE = ("pruning", "sparsity", "tokens", "parametrization", "width")  # but in LR
+
+
+def prepared(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose counts have neither embedding nor readout in them."""
+    tables = frame["params"] - frame["params_no_embed"]
+    counts = {c: frame[c] - tables for c in ("params_nonzero", "params_nonzero_mean")}
+    pruning = frame["pruning"].fillna("")
+    return frame.assign(**counts, params=frame["params_no_embed"], pruning=pruning)
+
+
+def fitted_rows(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of prepared rows, dense runs and those pruned along the ramp, at the study's own LR."""
+    ramp = runs["pruning"].isin(["", "gradual"])
+    return runs[ramp & (runs["parametrization"] == "u-mup") & np.isclose(runs["lr"], LR)]
+
+
+def worth(p: Mapping[str, float], law: str, sparsity: float) -> float:
+    """Dense weights that one of those left is worth."""
+    if law == AverageParams.name:
+        return float(ramp_cost(sparsity))
+    return float(FORMS[law].multiplier(p, sparsity))
+
+
+def multipliers(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
+    rows = []
+    for s in SPARSITIES[1:]:
+        row: dict[str, Any] = {"sparsity": s}
+        for name, fit in fits.items():
+            row[name] = spread(fit, lambda p, name=name, s=s: worth(p, name, s))
+        for one in (published.get(name)[0] for name in PUBLISHED):
+            row[f"{one.name}, published"] = worth(one.params, one.law, s)
+        rows.append(row)
+    return rows
+
+
+def recommended(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
+    """The sparsity of least loss for the compute of so many dense weights on so many tokens."""
+    rows = []
+    for law in [name for name in FORMS if name in fits]:
+        for size, tokens in BUDGETS:
+            row: dict[str, Any] = {"law": law, "dense weights": size, "tokens": tokens}
+            for cost, (by, _) in COSTS.items():
+                best = spread(
+                    fits[law],
+                    lambda p, n=size, d=tokens, by=by, law=law: optimal_sparsity(
+                        p, n, d, by, FORMS[law]
+                    ),
+                )
+                none = f"does not pay here (at most {best[2]:.2g})"
+                row[f"steps cost as {cost}"] = best if best[0] >= LEAST else none
+            rows.append(row)
+    return rows
+
+
+def bought(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
+    """What a byte and a FLOP buy at each sparsity, in those of the dense net that has the same loss
+    after as many tokens: a masked step multiplies by all weights of the dense parent.
+    """
+    rows = []
+    for law in [name for name in FORMS if name in fits]:
+        for s in SPARSITIES[1:]:
+            each = spread(fits[law], lambda p, law=law, s=s: worth(p, law, s))
+            flop = tuple(v * (1 - s) for v in each)
+            rows.append(
+                {"kind": "pruned", "law": law, "sparsity": s}
+                | {"a byte of what is left": each, "a FLOP of a masked step": flop}
+            )
+    return rows
+
+
+def rates(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The best LR of each kind of mask, and its loss over that of the ramp at equal size, sparsity
+    and tokens, in percent.
+    """
+    ramp = fitted_rows(runs).groupby(["sparsity", "width", "tokens"])["loss"].mean()
+    rows = []
+    for key, part in runs.groupby(list(ALIKE)):
+        how, sparsity, tokens, table, width = key
+        at = (sparsity, width, tokens)
+        if table == "u-mup" and len(set(part["lr"])) < 2 and how in ("", "gradual"):
+            continue  # the grid's own
+        found = best_lr(part) if len(set(part["lr"])) > 1 else {"lr": part["lr"].iloc[0]}
+        loss = float(part["loss"].min())
+        ends = interval(found.get("low"), found.get("high")) if "low" in found else ""
+        rows.append(
+            {"masks": how, "table": table, "sparsity": sparsity, "tokens": tokens}
+            | {"LRs": len(set(part["lr"])), "best LR": found["lr"]}
+            | {"interval": ends, "edge": found.get("edge", "")}
+            | {"loss": loss}
+            | {"over the ramp, %": 100 * (loss / ramp[at] - 1) if at in ramp.index else np.nan}
+        )
+    return rows
+
+
+def noise(runs: pd.DataFrame) -> float | None:
+    """sd of log loss over seeds, cells pooled; None without repeated ones."""
+    rows = fitted_rows(runs)
+    logs = np.log(rows["loss"]).groupby([rows[c] for c in ("width", "sparsity", "tokens")])
+    spreads = logs.var().dropna()
+    return float(np.sqrt(spreads.mean())) if len(spreads) else None
+
+
+def tables(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> dict[str, str]:
+    """By title."""
+    seeds = noise(runs)
+    said = "no cell has more than one seed" if seeds is None else f"{100 * seeds:.2f} %"
+    return {
+        "Noise of a run (sd of log loss over seeds)": f"{said}; LRs' intervals take {NOISE:.1%}",
+        "Dense weights that one of those left is worth": markdown(multipliers(fits)),
+        "Best sparsity under a budget": markdown(recommended(fits)),
+        "What a byte and a FLOP buy, over dense": markdown(bought(fits)),
+        "Other masks and LRs": markdown(rates(runs)),
+    }
