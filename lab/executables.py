@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lab import dispatch, mesh
-from lab.events import events_of, interrupted
+from lab.events import events_of
 from lab.program import Program, program_of
 from lab.records import Trial
 from lab.shelf import Shelf
@@ -36,11 +36,6 @@ class Form:
     leaves: tuple[jax.ShapeDtypeStruct, ...]  # of `Inputs`
     structure: Any
     tokens: tuple[jax.ShapeDtypeStruct, ...]  # of `Data`
-
-    @property
-    def rests(self) -> bool:
-        """Whether every dispatch says until where."""
-        return self.inputs.until is not None
 
     @property
     def inputs(self) -> Inputs:
@@ -82,18 +77,13 @@ class Form:
         return lowered
 
 
-def stacked(
-    trials: Sequence[Trial], mapped: bool, over: Mesh | None, tokens: int, rests: bool
-) -> Inputs:
-    """The trials' numbers on the host. `tokens`: of the training stream; `rests`: some trial rests
-    before its end, at a step that every dispatch sets. Over a mesh every device gets as many: those
-    that pad have no steps.
+def stacked(trials: Sequence[Trial], mapped: bool, over: Mesh | None, tokens: int) -> Inputs:
+    """The trials' numbers on the host. `tokens`: of the training stream. Over a mesh every device
+    gets as many: those that pad have no steps.
     """
     each = [inputs_of(t, tokens) for t in trials]
-    if rests or any(map(interrupted, trials)):
-        each = [one._replace(until=0) for one in each]
     if mapped and over:
-        each += [each[-1]._replace(steps=0)] * (-len(each) % over.shape[mesh.TRIAL])
+        each += [each[-1]._replace(steps=0, until=0)] * (-len(each) % over.shape[mesh.TRIAL])
     return dispatch.stack(each, mapped)
 
 

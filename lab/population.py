@@ -144,8 +144,8 @@ def forms(
     mapped = axis == "map"
     over, data = over or _spread(mapped), (corpus.train, corpus.val)
     found: dict[Form, list[Trial]] = {}
-    for group, _, leaves in _waves(trials, mapped):
-        numbers = stacked(group, mapped, over, len(corpus.train), any(leaves))
+    for group, _, _ in _waves(trials, mapped):
+        numbers = stacked(group, mapped, over, len(corpus.train))
         found.setdefault(form_of(group, mapped, over, {}, numbers, data), group)
     return found
 

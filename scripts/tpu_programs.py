@@ -44,7 +44,7 @@ def form(device: str, layout: dict[str, int], trials: int, fields: dict[str, Any
     over = mesh.make(**layout, devices=tpu.chips(device))
     mapped = trials > 1
     several = [Trial(**{**COMMON, **fields, "lr": 2.0**-i}) for i in range(trials)]
-    inputs = stacked(several, mapped, over, TOKENS[0], False)
+    inputs = stacked(several, mapped, over, TOKENS[0])
     data = [np.broadcast_to(np.uint16(0), n) for n in TOKENS]
     return form_of(several, mapped, over, {}, inputs, data)
 
@@ -59,7 +59,7 @@ def row(
     text, peak = programs.of(asked)["advance"].as_text(), programs.peak(asked)
     return {
         "program": name,
-        "device": device,
+        "topology": tpu.SLICES[device].topology,
         "chips": asked.over.size,
         "layout": layout,
         "trials": trials,
@@ -68,7 +68,7 @@ def row(
         "fits": peak <= tpu.SLICES[device].chip_bytes,
         "collectives": tpu.collectives(text),
         "custom_calls": sorted(set(re.findall(r'custom_call_target="([^"]+)"', text))),
-        "compile_seconds": time.perf_counter() - begun,  # those of start and validation too
+        "compile_seconds": time.perf_counter() - begun,  # with the cohort's start and validation
     }
 
 

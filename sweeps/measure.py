@@ -76,9 +76,7 @@ class Programs:
     def _step_seconds(self, form: Form, trials: Sequence[Trial]) -> float:
         compiled, corpus = self.made.of(form), self.corpus
         tokens_N = mesh.replicate(form.over, corpus.train)
-        numbers = stacked(trials, form.mapped, form.over, len(corpus.train), form.rests)
-        if form.rests:
-            numbers = numbers._replace(until=numbers.steps)
+        numbers = stacked(trials, form.mapped, form.over, len(corpus.train))
         inputs = mesh.put(form.over, numbers, form.mapped)
         begin = compiled.get("begin") or functools.partial(start, form.program)
         state, measured = compiled["advance"](inputs, tokens_N, begin(inputs), 1)
