@@ -211,7 +211,8 @@ def main(argv: list[str]) -> int:
             found = measure(study, options, cache, last - time.monotonic())
             asked = ASKED.get(study, (None, None))[i]
             add({"study": study, "cache": name, **said, "asked_share": asked, **found})
-        if options.profile == study and have(study, "warm") and time_for(study, "cold"):
+        wanted = options.profile == study and have(study, "warm") and not have(study, "profile")
+        if wanted and time_for(study, "cold"):
             functions = profile(study, options, cache, last - time.monotonic())
             add({"study": study, "cache": "profile", **said, "whole": True, "functions": functions})
     return 0
