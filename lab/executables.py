@@ -5,10 +5,10 @@ the next process.
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from lab.records import Trial
 from lab.shelf import Shelf
 from lab.train import Data, Inputs, inputs_of
 
+T = TypeVar("T")
 Compiled = Any  # jax.stages.Compiled
 Lowered = Any  # jax.stages.Lowered
 
@@ -103,33 +104,45 @@ def form_of(
 
 
 @dataclass
+class Once(Generic[T]):
+    """What is made once for each key: one thread makes it, the others wait for it."""
+
+    made: dict[Any, Future[T]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, key: Any, make: Callable[[], T]) -> T:
+        with self._lock:
+            found = self.made.get(key)
+            if mine := found is None:
+                found = self.made[key] = Future()
+        if mine:
+            try:
+                found.set_result(make())
+            except BaseException as error:  # whoever asks next tries again
+                del self.made[key]
+                found.set_exception(error)
+                raise
+        return found.result()
+
+
+@dataclass
 class Executables:
     """`of` may be called from any thread: one makes a form's programs, the others wait for them."""
 
     shelf: Shelf | None = None
     seconds: float = 0.0  # of tracing and compiling
-    _found: dict[Form, Future[dict[str, Compiled]]] = field(default_factory=dict)
-    _finding: threading.Lock = field(default_factory=threading.Lock)
+    _found: Once[dict[str, Compiled]] = field(default_factory=Once)
+    # by what is compiled: a cohort begins alike at every batch, and steps alike however it prunes
+    _same: Once[Compiled] = field(default_factory=Once)
     # two that trace at once take each other's interpreter; the first is wanted first
     _tracing: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, form: Form) -> dict[str, Compiled]:
-        with self._finding:
-            found = self._found.get(form)
-            if mine := found is None:
-                found = self._found[form] = Future()
-        if mine:
-            try:
-                found.set_result(self._make(form))
-            except BaseException as error:  # whoever asks next tries again
-                del self._found[form]
-                found.set_exception(error)
-                raise
-        return found.result()
+        return self._found.of(form, lambda: self._make(form))
 
     @property
     def count(self) -> int:
-        return len(self._found)
+        return len(self._found.made)
 
     def peak(self, form: Form) -> float:
         """Bytes of arguments, results and temporaries of its steps, by the compiler's own
@@ -158,7 +171,11 @@ class Executables:
         with self._tracing:
             lowered = form.lower()
         with ThreadPoolExecutor(len(lowered)) as pool:
-            made = pool.map(lambda one: one.compile(), lowered.values())
+            made = pool.map(self._compiled, lowered.values())
             compiled = dict(zip(lowered, made, strict=True))
         self.seconds += time.perf_counter() - begun
         return compiled
+
+    def _compiled(self, lowered: Lowered) -> Compiled:
+        key = lowered.as_text(), lowered.in_tree, lowered.out_tree
+        return self._same.of(key, lowered.compile)

@@ -55,6 +55,15 @@ def test_one_program_for_runs_that_rest_at_any_step(axis):
     assert [*population.forms(seen, CORPUS, axis)] == [form]
 
 
+def test_what_is_the_same_program_is_compiled_once():
+    """A cohort begins alike at every batch; it does not step alike."""
+    programs = Executables()
+    small, large = (
+        programs.of(*population.forms([trial(batch=batch)], CORPUS, "map")) for batch in (2, 4)
+    )
+    assert small["begin"] is large["begin"] and small["advance"] is not large["advance"]
+
+
 def nothing_is_traced(form):
     raise AssertionError(f"{form.names} is traced")
 
