@@ -105,9 +105,8 @@ class Cohort:
         """Run `n` steps and keep what the curves keep of them. Returns the updates made, of all
         trials together.
         """
-        before, inputs = self.step, self.inputs
-        if inputs.until is not None:
-            inputs = inputs._replace(until=self._put(self._ends(before).astype(np.int32)))
+        before = self.step
+        inputs = self.inputs._replace(until=self._put(self._ends(before).astype(np.int32)))
         self.state, measured = self.compiled["advance"](inputs, self.data.train_N, self.state, n)
         host_NC = {name: mesh.to_host(v).reshape(CHUNK, -1) for name, v in measured.items()}
         after = self.step
@@ -187,7 +186,7 @@ def open_cohort(
     programs: Executables,
 ) -> Cohort:
     """The trials at their start, or where `saved` has them, by run id. `how`: of `program_of`."""
-    numbers = stacked(trials, mapped, over, data.train_N.shape[0], any(leaves))
+    numbers = stacked(trials, mapped, over, data.train_N.shape[0])
     form = form_of(trials, mapped, over, how, numbers, data)
     compiled = programs.of(form)
     inputs = mesh.put(over, numbers, mapped)

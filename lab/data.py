@@ -315,8 +315,9 @@ def load(folder: Path) -> Corpus:
             except (OSError, ValueError) as error:
                 raise InputError(f"{where}: {path.name} cannot be read ({error})") from None
         whole = b"".join(parts)
-        streams[name] = np.frombuffer(whole[: len(whole) // 2 * 2], "<u2").astype(np.uint16)
-        if hashlib.sha256(streams[name].tobytes()).hexdigest() != manifest[name]["sha256"]:
+        tokens = np.frombuffer(whole, "<u2", len(whole) // 2)
+        streams[name] = tokens.astype(np.uint16, copy=False)
+        if hashlib.sha256(streams[name].data).hexdigest() != manifest[name]["sha256"]:
             raise InputError(
                 f"{where}: the {name} tokens are not those of the manifest; prepare it again"
             )

@@ -68,11 +68,6 @@ def due(trial: Trial, step: int) -> list[str]:
     return [name for name, at in events_of(trial).items() if step in at]
 
 
-def interrupted(trial: Trial) -> bool:
-    """Whether there are events inside the run."""
-    return any(len(at) > 0 for at in events_of(trial).values())
-
-
 def stretch_end(trial: Trial, step: int) -> int:
     """Where the stretch of plain steps that goes on after `step` ends: the next event, or the run's
     end.

@@ -5,22 +5,24 @@ the next process.
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from hashlib import sha256
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lab import dispatch, mesh
-from lab.events import events_of, interrupted
+from lab.events import events_of
 from lab.program import Program, program_of
 from lab.records import Trial
 from lab.shelf import Shelf
 from lab.train import Data, Inputs, inputs_of
 
+T = TypeVar("T")
 Compiled = Any  # jax.stages.Compiled
 Lowered = Any  # jax.stages.Lowered
 
@@ -36,11 +38,6 @@ class Form:
     leaves: tuple[jax.ShapeDtypeStruct, ...]  # of `Inputs`
     structure: Any
     tokens: tuple[jax.ShapeDtypeStruct, ...]  # of `Data`
-
-    @property
-    def rests(self) -> bool:
-        """Whether every dispatch says until where."""
-        return self.inputs.until is not None
 
     @property
     def inputs(self) -> Inputs:
@@ -82,18 +79,13 @@ class Form:
         return lowered
 
 
-def stacked(
-    trials: Sequence[Trial], mapped: bool, over: Mesh | None, tokens: int, rests: bool
-) -> Inputs:
-    """The trials' numbers on the host. `tokens`: of the training stream; `rests`: some trial rests
-    before its end, at a step that every dispatch sets. Over a mesh every device gets as many: those
-    that pad have no steps.
+def stacked(trials: Sequence[Trial], mapped: bool, over: Mesh | None, tokens: int) -> Inputs:
+    """The trials' numbers on the host. `tokens`: of the training stream. Over a mesh every device
+    gets as many: those that pad have no steps.
     """
     each = [inputs_of(t, tokens) for t in trials]
-    if rests or any(map(interrupted, trials)):
-        each = [one._replace(until=0) for one in each]
     if mapped and over:
-        each += [each[-1]._replace(steps=0)] * (-len(each) % over.shape[mesh.TRIAL])
+        each += [each[-1]._replace(steps=0, until=0)] * (-len(each) % over.shape[mesh.TRIAL])
     return dispatch.stack(each, mapped)
 
 
@@ -113,33 +105,45 @@ def form_of(
 
 
 @dataclass
+class Once(Generic[T]):
+    """What is made once for each key: one thread makes it, the others wait for it."""
+
+    made: dict[Any, Future[T]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, key: Any, make: Callable[[], T]) -> T:
+        with self._lock:
+            found = self.made.get(key)
+            if mine := found is None:
+                found = self.made[key] = Future()
+        if mine:
+            try:
+                found.set_result(make())
+            except BaseException as error:  # whoever asks next tries again
+                del self.made[key]
+                found.set_exception(error)
+                raise
+        return found.result()
+
+
+@dataclass
 class Executables:
     """`of` may be called from any thread: one makes a form's programs, the others wait for them."""
 
     shelf: Shelf | None = None
     seconds: float = 0.0  # of tracing and compiling
-    _found: dict[Form, Future[dict[str, Compiled]]] = field(default_factory=dict)
-    _finding: threading.Lock = field(default_factory=threading.Lock)
+    _found: Once[dict[str, Compiled]] = field(default_factory=Once)
+    # by what is compiled: a cohort begins alike at every batch, and steps alike however it prunes
+    _same: Once[Compiled] = field(default_factory=Once)
     # two that trace at once take each other's interpreter; the first is wanted first
     _tracing: threading.Lock = field(default_factory=threading.Lock)
 
     def of(self, form: Form) -> dict[str, Compiled]:
-        with self._finding:
-            found = self._found.get(form)
-            if mine := found is None:
-                found = self._found[form] = Future()
-        if mine:
-            try:
-                found.set_result(self._make(form))
-            except BaseException as error:  # whoever asks next tries again
-                del self._found[form]
-                found.set_exception(error)
-                raise
-        return found.result()
+        return self._found.of(form, lambda: self._make(form))
 
     @property
     def count(self) -> int:
-        return len(self._found)
+        return len(self._found.made)
 
     def peak(self, form: Form) -> float:
         """Bytes of arguments, results and temporaries of its steps, by the compiler's own
@@ -168,7 +172,12 @@ class Executables:
         with self._tracing:
             lowered = form.lower()
         with ThreadPoolExecutor(len(lowered)) as pool:
-            made = pool.map(lambda one: one.compile(), lowered.values())
+            made = pool.map(self._compiled, lowered.values())
             compiled = dict(zip(lowered, made, strict=True))
         self.seconds += time.perf_counter() - begun
         return compiled
+
+    def _compiled(self, lowered: Lowered) -> Compiled:
+        text = sha256(lowered.as_text().encode()).digest()
+        key = text, lowered.in_tree, lowered.out_tree
+        return self._same.of(key, lowered.compile)

@@ -135,15 +135,17 @@ def train(
         done += len(group)
 
 
-def forms(trials: Sequence[Trial], corpus: Corpus, axis: str) -> dict[Form, list[Trial]]:
+def forms(
+    trials: Sequence[Trial], corpus: Corpus, axis: str, over: Mesh | None = None
+) -> dict[Form, list[Trial]]:
     """What `train` compiles for these trials, in its order, each with the first that it trains;
     nothing is put on a device.
     """
     mapped = axis == "map"
-    over, data = _spread(mapped), (corpus.train, corpus.val)
+    over, data = over or _spread(mapped), (corpus.train, corpus.val)
     found: dict[Form, list[Trial]] = {}
-    for group, _, leaves in _waves(trials, mapped):
-        numbers = stacked(group, mapped, over, len(corpus.train), any(leaves))
+    for group, _, _ in _waves(trials, mapped):
+        numbers = stacked(group, mapped, over, len(corpus.train))
         found.setdefault(form_of(group, mapped, over, {}, numbers, data), group)
     return found
 

@@ -41,9 +41,9 @@ class Inputs(NamedTuple):
     init_seed: Number
     data_seed: Number
     n_tokens: Number  # of the training stream that are used
+    until: Number  # it rests from this step on
     ema_decay: Number = None  # None: no moving average of the weights
     ramp: pruning.Ramp | None = None  # None: dense
-    until: Number | None = None  # it rests from this step on; None: from `steps` on
 
 
 class State(NamedTuple):
@@ -61,7 +61,7 @@ class State(NamedTuple):
 
 
 def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
-    """The trial's numbers; `corpus_tokens` is the length of the training stream."""
+    """The trial's numbers, until its end; `corpus_tokens` is the length of the training stream."""
     n_tokens = trial.unique_tokens or corpus_tokens
     return Inputs(
         numbers(trial),
@@ -70,6 +70,7 @@ def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
         trial.init_seed,
         trial.data_seed,
         n_tokens,
+        trial.steps,
         float(trial.ema_decay) or None,
         pruning.ramp_of(trial),
     )
@@ -249,8 +250,7 @@ def step(
         old = inputs.ema_decay
         ema = jax.tree.map(lambda e, w: old * e + (1 - old) * w, ema, params)
 
-    end = inputs.steps if inputs.until is None else inputs.until
-    running = (state.step < end) & (state.diverged == 0)
+    running = (state.step < inputs.until) & (state.diverged == 0)
     finite = jnp.isfinite(measured["loss"])
     new = state._replace(params=params, opt=opt, step=state.step + 1, ema=ema)
     kept = jax.tree.map(lambda a, b: jnp.where(running & finite, a, b), new, state)

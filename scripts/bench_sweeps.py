@@ -6,9 +6,9 @@ goes.
 Each study of `scripts/studies` runs through `scalelab sweep run` twice, with an empty cache of
 compiled programs and then, in a new store, with the one that the first run left. Rows go to
 DIR/sweeps.json as they are measured; those of this revision that are there already are not
-measured again, and no run begins that could not end in time. `--workers 2` on two cards.
-`--profile` runs a study's worker once more under Python's profiler: the functions of its main
-thread that take longest.
+measured again, and no run begins that is not expected to end in time. `--workers 2` on two cards;
+`--ahead 0` and XLA_FLAGS make rows of their own. `--profile` runs a study's worker once more under
+Python's profiler: the functions of its main thread that take longest.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ground.files import replace
+from sweeps.ahead import COHORTS
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ("ladder", "batch_33M", "batch_8M", "batch_134M")
@@ -33,6 +34,8 @@ ASKED = {
     "ladder": (0.80, 0.92), "batch_134M": (0.80, 0.92), "batch_33M": (0.60, 0.80),
     "batch_8M": (None, 0.50),
 }  # fmt: skip
+# what each took with an empty cache at revision 4714165, on one H200
+BEFORE = {"ladder": 225.0, "batch_33M": 130.0, "batch_8M": 100.0, "batch_134M": 223.0}
 GRACE_SECONDS = 20.0  # for workers that are asked to end
 PROFILED = 30  # functions
 
@@ -50,15 +53,37 @@ def measure(study: str, options: argparse.Namespace, cache: Path, left: float) -
         *(str(ROOT / "scripts" / "studies" / f"{study}.yaml"), "--corpus", options.corpus),
         *("--store", str(store), "--cache", str(options.out / "corpora")),
         *("--workers", str(options.workers), "--axis", options.axis, "--json"),
+        *("--ahead", str(options.ahead)),
     ]
     begun = time.perf_counter()
     process = subprocess.Popen(command, env=environment(cache), stdout=subprocess.PIPE)
     try:
-        said, _ = process.communicate(timeout=left)
+        process.communicate(timeout=left)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        said, _ = process.communicate()
+        end(process)
     return row(store, time.perf_counter() - begun, process.returncode == 0, options.workers)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Its workers save and end; none that does not in time outlives it."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.communicate(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def expected(study: str, cache: str, workers: int, rows: list[dict[str, Any]]) -> float:
+    """Seconds that a run will take: as its last whole one, of any revision; a warm one at most as
+    a cold one.
+    """
+    for kind in dict.fromkeys((cache, "cold")):
+        key = {"study": study, "cache": kind, "workers_asked": workers, "whole": True}
+        for one in reversed(rows):
+            if key.items() <= one.items():
+                return float(one["wall_seconds"])
+    return BEFORE.get(study, 0.0)
 
 
 def row(store: Path, wall: float, whole: bool, workers: int) -> dict[str, Any]:
@@ -91,7 +116,9 @@ def last_summary(log: Path) -> dict[str, Any]:
     return {}
 
 
-def profile(study: str, options: argparse.Namespace, cache: Path) -> list[dict[str, Any]]:
+def profile(
+    study: str, options: argparse.Namespace, cache: Path, left: float
+) -> list[dict[str, Any]]:
     """Of a warm worker on a new store, in a process of its own; compiling ahead is in threads that
     the profiler does not see.
     """
@@ -101,7 +128,7 @@ def profile(study: str, options: argparse.Namespace, cache: Path) -> list[dict[s
     given = {"study": study, "store": str(store), "corpus": options.corpus, "axis": options.axis}
     given |= {"cache": str(options.out / "corpora"), "out": str(out)}
     command = [sys.executable, "-m", "scripts.bench_sweeps", "--worker", json.dumps(given)]
-    subprocess.run(command, env=environment(cache), cwd=ROOT, check=True)
+    subprocess.run(command, env=environment(cache), cwd=ROOT, check=True, timeout=left)
     stats: Any = pstats.Stats(str(out)).stats  # type: ignore[attr-defined]
     found = [
         {"function": f"{Path(file).name}:{line} {name}", "calls": calls, "own": own, "all": whole}
@@ -138,6 +165,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--studies", nargs="*", default=list(STUDIES))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--axis", default="auto")
+    parser.add_argument("--ahead", type=int, default=COHORTS)
     parser.add_argument("--profile", default="", help="a study, after its runs")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -146,12 +174,13 @@ def main(argv: list[str]) -> int:
         return 0
     from lab.runtime import revision
 
-    end = time.monotonic() + options.seconds - GRACE_SECONDS
+    last = time.monotonic() + options.seconds - GRACE_SECONDS
     options.out = options.out.absolute()
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / "sweeps.json"
     rows = json.loads(file.read_text())["rows"] if file.exists() else []
-    said = {"workers_asked": options.workers, "code": revision()}
+    said = {"workers_asked": options.workers, "code": revision(), "ahead": options.ahead}
+    said["flags"] = os.environ.get("XLA_FLAGS", "")
 
     def have(study: str, cache: str) -> dict[str, Any] | None:
         key = {"study": study, "cache": cache, **said}
@@ -163,22 +192,28 @@ def main(argv: list[str]) -> int:
         told = {k: v for k, v in one.items() if k not in ("losses", "functions")}
         print(json.dumps(told), flush=True)
 
+    def time_for(study: str, cache: str) -> bool:
+        left = last - time.monotonic()
+        takes = max(GRACE_SECONDS, expected(study, cache, options.workers, rows))
+        if left < takes:
+            print(f"{study}, {cache}: {left:.0f} s are left, it takes {takes:.0f}", flush=True)
+        return left >= takes
+
     for study in options.studies:
         cache = options.out / "caches" / f"{study}-{options.workers}"
         for i, name in enumerate(("cold", "warm")):
-            before = have(study, "cold")
-            left = end - time.monotonic()
-            if have(study, name) or (name == "warm" and not before):
+            if have(study, name) or (name == "warm" and not have(study, "cold")):
                 continue
-            if left < (before["wall_seconds"] if before else GRACE_SECONDS):
-                continue  # it could not end in time
+            if not time_for(study, name):
+                continue
             if name == "cold":
                 shutil.rmtree(cache, ignore_errors=True)
-            found = measure(study, options, cache, left)
+            found = measure(study, options, cache, last - time.monotonic())
             asked = ASKED.get(study, (None, None))[i]
             add({"study": study, "cache": name, **said, "asked_share": asked, **found})
-        if options.profile == study and have(study, "warm") and time.monotonic() < end:
-            functions = profile(study, options, cache)
+        wanted = options.profile == study and have(study, "warm") and not have(study, "profile")
+        if wanted and time_for(study, "cold"):
+            functions = profile(study, options, cache, last - time.monotonic())
             add({"study": study, "cache": "profile", **said, "whole": True, "functions": functions})
     return 0
 

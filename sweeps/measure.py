@@ -1,5 +1,5 @@
-"""What a cohort costs on the device at hand: bytes from its compiled program, seconds from a few of
-its steps.
+"""What a cohort costs, on the device at hand or on TPUs that are not: bytes from its compiled
+program, seconds from a few of its steps.
 """
 
 import functools
@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jax
+from jax.sharding import Mesh
 
-from lab import mesh, population
+from lab import mesh, population, tpu
 from lab.data import Corpus
 from lab.executables import Executables, Form, stacked
 from lab.records import Trial
@@ -23,10 +24,13 @@ STEPS = 4  # timed, after one that warms up
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a cohort: bytes at its peak, seconds of a step of one of its trials."""
+    """Of a cohort: bytes at its peak, of each device; seconds of a step of one of its trials, None
+    where they were not measured; what its devices send each other in a step (`lab.tpu`).
+    """
 
     peak_bytes: float
-    step_seconds: float
+    step_seconds: float | None
+    collectives: dict[str, int] = field(default_factory=dict)
 
 
 def device_memory() -> float:
@@ -46,14 +50,15 @@ def kept() -> Executables:
 
 @dataclass(frozen=True)
 class Programs:
-    """What lab compiles for cohorts on this device, each once."""
+    """What lab compiles for cohorts, each once; `over`: for these devices, not this process's."""
 
     axis: str
     corpus: Corpus
     made: Executables = field(default_factory=Executables)
+    over: Mesh | None = None
 
     def forms(self, cohort: Sequence[Trial]) -> dict[Form, list[Trial]]:
-        return population.forms(cohort, self.corpus, self.axis)
+        return population.forms(cohort, self.corpus, self.axis, self.over)
 
     def peak(self, cohort: Sequence[Trial]) -> float:
         """`sweeps.cohorts.Peak`: of the most demanding of the programs that train it, which are now
@@ -62,16 +67,16 @@ class Programs:
         return max(map(self.made.peak, self.forms(cohort)))
 
     def cost(self, cohort: Sequence[Trial], timed: bool = True) -> Cost:
-        """Of its first program; unless it is `timed`, a step counts 0 seconds."""
+        """Of its first program."""
         form, trials = next(iter(self.forms(cohort).items()))
-        return Cost(self.made.peak(form), self._step_seconds(form, trials) if timed else 0.0)
+        seconds = self._step_seconds(form, trials) if timed else None
+        sent = tpu.collectives(self.made.of(form)["advance"].as_text()) if form.over else {}
+        return Cost(self.made.peak(form), seconds, sent)
 
     def _step_seconds(self, form: Form, trials: Sequence[Trial]) -> float:
         compiled, corpus = self.made.of(form), self.corpus
         tokens_N = mesh.replicate(form.over, corpus.train)
-        numbers = stacked(trials, form.mapped, form.over, len(corpus.train), form.rests)
-        if form.rests:
-            numbers = numbers._replace(until=numbers.steps)
+        numbers = stacked(trials, form.mapped, form.over, len(corpus.train))
         inputs = mesh.put(form.over, numbers, form.mapped)
         begin = compiled.get("begin") or functools.partial(start, form.program)
         state, measured = compiled["advance"](inputs, tokens_N, begin(inputs), 1)
@@ -80,3 +85,28 @@ class Programs:
         state, measured = compiled["advance"](inputs, tokens_N, state, STEPS)
         jax.block_until_ready(measured)
         return (time.perf_counter() - begun) / STEPS / len(trials)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a sweep is planned for; `bytes` of each device."""
+
+    device: str
+    count: int
+    bytes: float
+    programs: Programs
+
+
+def here(axis: str, corpus: Corpus) -> Machine:
+    """The devices at hand."""
+    programs = Programs(axis, corpus, kept())
+    return Machine(
+        jax.devices()[0].device_kind, jax.local_device_count(), device_memory(), programs
+    )
+
+
+def tpus(name: str, corpus: Corpus) -> Machine:
+    """Of `tpu.SLICES`: cohorts over all of its chips, after `tpu.start`."""
+    chips = tpu.chips(name)
+    programs = Programs("map", corpus, over=mesh.make(trial=len(chips), devices=chips))
+    return Machine(name, len(chips), tpu.SLICES[name].chip_bytes, programs)

@@ -1,9 +1,9 @@
-"""What a study will cost, before anything runs: cohorts, tokens, FLOPs, hours and memory on the
-device at hand.
+"""What a study will cost, before anything runs: cohorts, tokens, FLOPs, hours and memory on a
+device.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lab.counts import flops_exact, flops_nonzero
@@ -31,14 +31,14 @@ class Row:
     tokens: int  # trained: those that runs have in common once
     flops: float  # of these, exact count (lab.counts.flops_exact)
     flops_nonzero: float  # of these, 6 N D of what is not pruned (lab.counts.flops_nonzero)
-    seconds: float
-    peak_bytes: float
+    seconds: float | None  # None: not known
+    peak_bytes: float  # of each device
+    collectives: dict[str, int]  # what its devices send each other in a step
 
 
-def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: float) -> Row:
-    """`step_seconds`: of one trial. In turn a cohort takes the sum of its trials' steps; mapped, as
-    many steps as its longest trial. What runs have in common (`lab.prefix`) is trained and counted
-    once.
+def row(cohort: Sequence[Trial], axis: str, cost: Cost) -> Row:
+    """In turn a cohort takes the sum of its trials' steps; mapped, as many steps as its longest
+    trial. What runs have in common (`lab.prefix`) is trained and counted once.
     """
     first, mapped = cohort[0], axis == "map"
     waves = [[(t, t.steps - begin) for t, begin in w] for w in begins(cohort, mapped)]
@@ -60,9 +60,16 @@ def row(cohort: Sequence[Trial], axis: str, step_seconds: float, peak_bytes: flo
         tokens=sum(n * t.batch_tokens for t, n in trained),
         flops=sum(flops_exact(t) * n / t.steps for t, n in trained),
         flops_nonzero=sum(flops_nonzero(t) * n / t.steps for t, n in trained),
-        seconds=steps * step_seconds,
-        peak_bytes=peak_bytes,
+        seconds=None if cost.step_seconds is None else steps * cost.step_seconds,
+        peak_bytes=cost.peak_bytes,
+        collectives=cost.collectives,
     )
+
+
+def seconds(rows: Sequence[Row]) -> float | None:
+    """Of all, one after the other; None where one is not known."""
+    known = [r.seconds for r in rows if r.seconds is not None]
+    return sum(known) if len(known) == len(rows) else None
 
 
 def pruned(cohort: Sequence[Trial]) -> str:
@@ -94,6 +101,8 @@ def rows(
         key = (signature(cohort[0]), len(cohort) if axis == "map" else 1)
         if key not in known:
             known[key] = cost(cohort)
-        seconds = pace.seconds(cohort[0]) if pace else known[key].step_seconds
-        out.append(row(cohort, axis, seconds, known[key].peak_bytes))
+        found = known[key]
+        if pace:
+            found = replace(found, step_seconds=pace.seconds(cohort[0]))
+        out.append(row(cohort, axis, found))
     return out

@@ -54,13 +54,19 @@ def gpus() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [g for g in given.split(",") if g.strip()]
+    return [str(i) for i in range(_listed())]
+
+
+@functools.cache
+def _listed() -> int:
+    """What the driver counts; where nothing keeps it loaded, it takes a second or more to say."""
     try:
         lines = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True
         ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(i) for i, line in enumerate(lines) if line.startswith("GPU ")]
+        return 0
+    return sum(line.startswith("GPU ") for line in lines)
 
 
 @functools.cache

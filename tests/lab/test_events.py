@@ -11,7 +11,7 @@ import pytest
 
 from ground import InputError
 from lab import checkpoint, cohort, dispatch, population
-from lab.events import due, events_of, interrupted, stretch_end
+from lab.events import due, events_of, stretch_end
 from lab.executables import Executables
 from lab.records import result_json, trial_json
 from tests.lab.toy import CORPUS, trial
@@ -40,8 +40,6 @@ def test_events_follow_from_the_trial():
     # the end of the run is no event inside it
     assert list(events_of(trial(steps=21, validate_steps=7))["validate"]) == [7, 14]
     assert set(events_of(trial())) == {"validate"}
-    assert not interrupted(trial()) and not interrupted(trial(diagnostics="rms"))
-    assert interrupted(SEEN)
 
 
 def test_events_that_are_even_in_the_logarithm():

@@ -9,7 +9,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from lab import population, shelf
+from lab import population, prefix, shelf
 from lab.executables import Executables, Form
 from tests.lab.toy import CORPUS, trial
 
@@ -38,6 +38,30 @@ def train(axis, programs):
         programs.of(form)
     results = population.train(TRIALS, CORPUS, axis, programs=programs)
     return [(r.loss, r.curves["loss"]) for r in results]
+
+
+@pytest.mark.parametrize("axis", population.AXES)
+def test_one_program_for_runs_that_rest_at_any_step(axis):
+    """What ends where a longer run goes on from it, and what is stopped by events, is stepped by
+    the program of a plain run: where it rests is a traced number.
+    """
+    schedule = {"schedule": "wsd", "warmup_steps": 1}
+    plain = [trial(lr=0.5, steps=40, **schedule)]
+    branches = [trial(lr=0.5, steps=20, **schedule), *plain]
+    seen = [trial(lr=0.5, steps=40, validate_steps=7, **schedule)]
+    (form,) = population.forms(plain, CORPUS, axis)
+    assert len(prefix.waves(branches, axis == "map")) == 2
+    assert [*population.forms(branches, CORPUS, axis)] == [form]
+    assert [*population.forms(seen, CORPUS, axis)] == [form]
+
+
+def test_what_is_the_same_program_is_compiled_once():
+    """A cohort begins alike at every batch; it does not step alike."""
+    programs = Executables()
+    small, large = (
+        programs.of(*population.forms([trial(batch=batch)], CORPUS, "map")) for batch in (2, 4)
+    )
+    assert small["begin"] is large["begin"] and small["advance"] is not large["advance"]
 
 
 def nothing_is_traced(form):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ground.columns import COLUMNS
+from lab import tpu
 from scalelab.__main__ import main
 from sweeps import files, studies
 from sweeps.status import Board
@@ -279,10 +280,27 @@ def test_plan_tells_the_cost_before_anything_runs(
     )
 
 
+@pytest.mark.skipif(not tpu.BESIDE.is_dir(), reason="libtpu is not there: see .ci/run")
+def test_a_plan_for_tpus_by_their_compiler(text: list[str]) -> None:
+    """In a process of its own, which the compiler's settings are for."""
+    Path("plain.yaml").write_text(PLAIN.replace("[16, 32]", "[16]"))
+    command = ["scalelab", "sweep", "plan", "plain.yaml", "--device", "v5e-8", "--json", *text]
+    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert (document["devices"], document["programs"], document["cohorts"]) == (8, 1, 1)
+    (row,) = document["rows"]
+    assert row["collectives"] == {}, "trials share nothing"
+    assert 0 < row["peak_bytes"] < document["device_bytes"] == 16e9, "of a chip"
+    assert row["seconds"] is document["hours"] is None, "nothing ran"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["status", "nowhere"], "no store there"),
+        (["plan", STUDY, "--device", "v5e8"], "must be one of v5e-8, v5e-32; did you mean v5e-8?"),
+        (["plan", STUDY, "--device", "v5e-8", "--axis", "turn"], "axis='turn': cohorts are mapped"),
         (["run", "nope", "--store", "store"], "study='nope': must be one of"),
         (
             ["run", STUDY, "--store", "store", "--corpus", "missing.txt"],

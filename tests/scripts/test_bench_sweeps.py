@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +26,36 @@ def test_the_studies_are_those_that_were_measured_before(name, trials, programs,
     assert name in bench_sweeps.STUDIES and name in bench_sweeps.ASKED
     assert (len(study.trials), len({signature(t) for t in study.trials})) == (trials, programs)
     assert max(t.tokens for t in study.trials) == pytest.approx(tokens, rel=0.002)
+
+
+def test_a_run_is_expected_to_take_what_it_took():
+    def row(cache, seconds, **more):
+        return {"study": "ladder", "cache": cache, "workers_asked": 1, "whole": True,
+                "wall_seconds": seconds, **more}  # fmt: skip
+
+    def takes(cache, *rows, workers=1):
+        return bench_sweeps.expected("ladder", cache, workers, list(rows))
+
+    assert takes("cold") == takes("warm") == bench_sweeps.BEFORE["ladder"]
+    cold, warm = row("cold", 90.0), row("warm", 60.0)
+    assert (takes("warm", cold), takes("warm", cold, warm)) == (90, 60)
+    assert takes("cold", cold, warm) == 90
+    assert takes("cold", cold, row("cold", 80.0)) == 80, "the last one"
+    cut_off = row("cold", 5.0, whole=False)
+    assert takes("cold", cold, cut_off) == 90 and takes("cold", cold, workers=2) == 225
+    assert bench_sweeps.expected("tiny", "cold", 1, [cold]) == 0, "nothing is known of it"
+
+
+def test_a_command_that_does_not_end_is_ended(monkeypatch):
+    monkeypatch.setattr(bench_sweeps, "GRACE_SECONDS", 0.1)
+    deaf = """import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print(1, flush=True)
+time.sleep(60)"""
+    process = subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE)
+    process.stdout.read(1)
+    bench_sweeps.end(process)
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_a_row_is_what_the_store_and_the_workers_say(tmp_path):

@@ -8,17 +8,19 @@ import pytest
 from lab.counts import flops_exact
 from lab.records import Trial
 from sweeps import pace, plan
+from sweeps.measure import Cost
 
 LONG = Trial(
     parametrization="u-mup", width=16, depth=1, head_dim=8, ff=32, sequence=32, batch=4,
     steps=100, warmup_steps=5, lr=1.0, schedule="wsd", corpus="0" * 64, vocab=256,
 )  # fmt: skip
 SHORT = dataclasses.replace(LONG, steps=50)
+SECOND = Cost(0.0, 1.0)
 
 
 @pytest.mark.parametrize("axis", ["map", "turn"])
 def test_what_runs_share_is_counted_once(axis: str) -> None:
-    row = plan.row([LONG, SHORT], axis, 1.0, 0.0)
+    row = plan.row([LONG, SHORT], axis, SECOND)
     assert row.seconds == 112, "38 steps of the longer run are the shorter one's"
     assert row.tokens == 112 * LONG.batch_tokens
     assert row.flops == pytest.approx(flops_exact(LONG) * 1.12)
@@ -26,7 +28,7 @@ def test_what_runs_share_is_counted_once(axis: str) -> None:
 
 def test_experts_are_told_and_cost_what_is_active() -> None:
     routed = dataclasses.replace(LONG, experts=8, experts_per_token=2, expert_ff=16)
-    row, dense = (plan.row([t], "map", 1.0, 0.0) for t in (routed, LONG))
+    row, dense = (plan.row([t], "map", SECOND) for t in (routed, LONG))
     assert (row.experts, dense.experts) == ("2 of 8", "")
     router = 6 * 16 * 8 * LONG.tokens
     assert row.flops == pytest.approx(dense.flops + router)
@@ -39,8 +41,10 @@ def test_experts_are_told_and_cost_what_is_active() -> None:
 @pytest.mark.parametrize(("axis", "seconds"), [("map", 200.0), ("turn", 150.0)])
 def test_mapped_runs_wait_for_the_longest(axis: str, seconds: float) -> None:
     apart = dataclasses.replace(SHORT, lr=2.0)
-    row = plan.row([LONG, apart], axis, 1.0, 0.0)
-    assert row.seconds == seconds
+    row = plan.row([LONG, apart], axis, SECOND)
+    assert row.seconds == plan.seconds([row]) == seconds
+    unknown = plan.row([LONG, apart], axis, Cost(0.0, None))
+    assert plan.seconds([row, unknown]) is None
     assert row.tokens == 150 * LONG.batch_tokens
 
 
@@ -49,7 +53,7 @@ def test_pruned_trials_cost_what_dense_ones_do() -> None:
         dataclasses.replace(LONG, pruning="static", sparsity=s, schedule="linear")
         for s in (0.75, 0.5)
     ]
-    row, dense = (plan.row(c, "map", 1.0, 0.0) for c in (pruned, [LONG]))
+    row, dense = (plan.row(c, "map", SECOND) for c in (pruned, [LONG]))
     assert row.pruned == "static 0.5, 0.75" and dense.pruned == ""
     assert row.flops == pytest.approx(2 * dense.flops)
     assert row.flops_nonzero < 2 * dense.flops_nonzero
