@@ -41,7 +41,9 @@ PROFILED = 30  # functions
 
 
 def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, **own}
 
 
 def measure(study: str, options: argparse.Namespace, cache: Path, left: float) -> dict[str, Any]:
