@@ -65,8 +65,13 @@ def flops(trial: Trial) -> float:
 
 
 def flops_nonzero(trial: Trial) -> float:
-    """6 N D, N the mean of what is not pruned: what hardware that skips zeros would do."""
-    return float(conventions.training(params_nonzero_mean(trial), trial.tokens))
+    """6 N D, N the mean of what is active and not pruned: what hardware that skips zeros would do.
+    Of experts each has its share of the zeros.
+    """
+    hidden = sparsity.prunable(trial)
+    active, every = (sum(sizes[n] for n in hidden) for sizes in (_active(trial), entries(trial)))
+    nonzero = params_active(trial) - active / every * sparsity.mean_zeros(trial)
+    return float(conventions.training(nonzero, trial.tokens))
 
 
 def flops_per_token(trial: Trial) -> float:

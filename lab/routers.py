@@ -64,8 +64,6 @@ def check(trial: "Trial") -> None:
 
 def _of_dense_models(trial: "Trial") -> None:
     """Refuse beside experts what is of a dense MLP."""
-    if trial.pruning:
-        _refuse("pruning", trial.pruning, "must be '' with experts: masks are of dense models")
     for name in PENALTIES:
         if getattr(trial, name):
             _refuse(name, getattr(trial, name), "must be 0 with experts: it is of a dense MLP")
