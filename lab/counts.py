@@ -266,10 +266,13 @@ def neurons(result: Result) -> dict[str, float | None]:
     def last(name: str) -> float:
         return result.curves[name].values[-1] if name in result.curves else math.nan
 
-    dead = [last(name) for name in result.curves if name.startswith("dead/")]
+    def mean(family: str) -> float:
+        layers = [last(name) for name in result.curves if name.startswith(f"{family}/")]
+        return sum(layers) / len(layers) if layers else math.nan
+
     found = {
-        "active_neurons": 1 - last("tls"),
-        "dead_neurons": sum(dead) / len(dead) if dead else math.nan,
+        "active_neurons": mean("active"),
+        "dead_neurons": mean("dead"),
         "activation_ratio": last("activation_ratio"),
     }
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
