@@ -47,6 +47,11 @@ class Survey:
     def empty(self) -> bool:
         return not (self.checks or self.fits or self.bowls or self.critical)
 
+    @property
+    def unfitted(self) -> bool:
+        """Whether every law was tried in vain."""
+        return self.empty and bool(self.reasons)
+
 
 def survey(table: Table, tolerance: float = TOLERANCE) -> Survey:
     """Of runs of every status. Never raises where a part cannot be answered: `reasons` says why."""

@@ -210,18 +210,23 @@ def hidden(
     return times(y, factor(unit, name, alpha, share))
 
 
-def penalty(hidden_BTF: jax.Array, l1: Number, density: Number, chunk: Number) -> jax.Array:
+def penalty(
+    hidden_BTF: jax.Array, l1: Number, density: Number, chunk: Number | None = None
+) -> jax.Array:
     """l1 times the mean |h| (2402.13516's, of a mean and not a sum, so that it means the same at
     every width), density times the mean of h^2 / (h^2 + NEAR_ZERO), which is near the share of
-    entries that are not 0 and has a gradient, and chunk times `chunk_loss`.
+    entries that are not 0 and has a gradient, and chunk times `chunk_loss`, where rows are tokens
+    side by side.
     """
     h_BTF = hidden_BTF.astype(jnp.promote_types(hidden_BTF.dtype, jnp.float32))
     size_BTF, square_BTF = jnp.abs(h_BTF), h_BTF**2
+    near = (square_BTF / (square_BTF + NEAR_ZERO)).mean()
+    entries = l1 * size_BTF.mean() + density * near
+    if chunk is None:
+        return entries
     total_BT1 = size_BTF.sum(-1, keepdims=True)
     share_BTF = size_BTF / jnp.where(total_BT1 > 0, total_BT1, 1)
-    near = (square_BTF / (square_BTF + NEAR_ZERO)).mean()
-    tokens = min(CHUNK, h_BTF.shape[1])
-    return l1 * size_BTF.mean() + density * near + chunk * chunk_loss(share_BTF, tokens)
+    return entries + chunk * chunk_loss(share_BTF, min(CHUNK, h_BTF.shape[1]))
 
 
 def chunk_loss(share_BTF: jax.Array, chunk: int) -> jax.Array:

@@ -65,8 +65,13 @@ def flops(trial: Trial) -> float:
 
 
 def flops_nonzero(trial: Trial) -> float:
-    """6 N D, N the mean of what is not pruned: what hardware that skips zeros would do."""
-    return float(conventions.training(params_nonzero_mean(trial), trial.tokens))
+    """6 N D, N the mean of what is active and not pruned: what hardware that skips zeros would do.
+    Of experts each has its share of the zeros.
+    """
+    hidden = sparsity.prunable(trial)
+    active, every = (sum(sizes[n] for n in hidden) for sizes in (_active(trial), entries(trial)))
+    nonzero = params_active(trial) - active / every * sparsity.mean_zeros(trial)
+    return float(conventions.training(nonzero, trial.tokens))
 
 
 def flops_per_token(trial: Trial) -> float:
@@ -261,10 +266,13 @@ def neurons(result: Result) -> dict[str, float | None]:
     def last(name: str) -> float:
         return result.curves[name].values[-1] if name in result.curves else math.nan
 
-    dead = [last(name) for name in result.curves if name.startswith("dead/")]
+    def mean(family: str) -> float:
+        layers = [last(name) for name in result.curves if name.startswith(f"{family}/")]
+        return sum(layers) / len(layers) if layers else math.nan
+
     found = {
-        "active_neurons": 1 - last("tls"),
-        "dead_neurons": sum(dead) / len(dead) if dead else math.nan,
+        "active_neurons": mean("active"),
+        "dead_neurons": mean("dead"),
         "activation_ratio": last("activation_ratio"),
     }
     return {name: value if math.isfinite(value) else None for name, value in found.items()}

@@ -50,7 +50,7 @@ DIAGNOSTICS = {
         "event",
         ("active/", "dead/", "rare/", "always/", "tls", "cls_8", "unused_16"),
         "of the MLP's neurons over ten batches of validation: which share is not 0, and of which "
-        "tokens",
+        "tokens; an expert's over the tokens that it received",
     ),
     "activation_ratio": Diagnostic(
         "event",

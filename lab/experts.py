@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lab import ops, routing
+from lab import activate, ops, routing
 from lab.routing import Choice, Routes
 from lab.shape import gated
 
@@ -30,10 +30,10 @@ class Routed(NamedTuple):
 
 
 def mlp(
-    m: Context, block: Block, x_BTD: jax.Array, factor: ops.Number
+    m: Context, block: Block, x_BTD: jax.Array, layer: int, factor: ops.Number
 ) -> tuple[jax.Array, jax.Array | None, Measured]:
-    """(The sum of a token's experts, each by its gate, times `factor`; the router's penalty on the
-    loss; what was measured).
+    """(The sum of a token's experts, each by its gate, times `factor`; the penalty on the loss, of
+    the router and of hidden entries; what was measured).
     """
     x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
     routes, penalty, measured = route(m, block, x_ND)
@@ -44,6 +44,13 @@ def mlp(
         hidden_JRF = m.hidden(block, both_JRnF[..., 0, :], both_JRnF[..., 1, :])
     else:
         hidden_JRF = m.hidden(block, _linear(m, block, x_JRD, routes, 1.0, "expert_up"), None)
+    if m.tap:
+        hidden_NEF, received_NE = by_token(m, routes, hidden_JRF)
+        m.tap(f"hidden_routed.{layer}", hidden_NEF.reshape(*x_BTD.shape[:2], -1))
+        m.tap(f"received.{layer}", received_NE.reshape(*x_BTD.shape[:2], -1))
+    if m.shape.penalised:
+        on_hidden = _on_hidden(m, routes, hidden_JRF)
+        penalty = on_hidden if penalty is None else penalty + on_hidden
     out_RD = _linear(m, block, hidden_JRF, routes, factor, "expert_down").reshape(-1, x_ND.shape[1])
     y_ND = routing.collect(N, ops.times(out_RD, routes.gate_R[:, None]), *where)
     return y_ND.reshape(x_BTD.shape), penalty, measured
@@ -61,6 +68,39 @@ def _linear(
     rows = max(m.tokens_BT.size * m.shape.experts_per_token / m.shape.experts, 1.0)
     matrices = m.ops.matrix_free(w, scale, factor, rows, x_JRD.dtype)
     return routing.by_expert(x_JRD, *matrices, routes.expert_J)
+
+
+# hidden entries ----------------------------------------------------------------------------------
+
+
+def by_token(m: Context, routes: Routes, hidden_JRF: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(each token's hidden entries in every expert, NEF, 0 where it did not go; whether it went
+    there, NE).
+    """
+    N, E, F = m.tokens_BT.size, m.shape.experts, hidden_JRF.shape[-1]
+    expert_J = jnp.arange(routes.blocks) if routes.expert_J is None else routes.expert_J
+    at = routes.token_R, jnp.repeat(expert_J, len(routes.token_R) // routes.blocks)
+    hidden_NEF = jnp.zeros((N, E, F), hidden_JRF.dtype)
+    hidden_NEF = hidden_NEF.at[at].set(hidden_JRF.reshape(-1, F), mode="drop")
+    return hidden_NEF, jnp.zeros((N, E), bool).at[at].set(True, mode="drop")
+
+
+def share(m: Context) -> float:
+    """Of a token's hidden entries those in routed experts; the others are in shared ones."""
+    routed = int(m.shape.experts_per_token)
+    return routed / (routed + int(m.shape.shared_experts))
+
+
+def _on_hidden(m: Context, routes: Routes, hidden_JRF: jax.Array) -> jax.Array:
+    """The penalty on hidden entries, a mean over those of the tokens that experts received; no
+    expert counts more than another for having room.
+    """
+    has_R = routes.token_R < m.tokens_BT.size
+    has_JR1 = has_R.reshape(*hidden_JRF.shape[:2], 1)
+    hidden_JRF = jnp.where(has_JR1, m.as_loss(hidden_JRF), 0)
+    weights = m.numbers["activation_l1"], m.numbers["activation_density"]
+    filled = len(has_R) / jnp.maximum(jnp.sum(has_R), 1)
+    return share(m) * filled * activate.penalty(hidden_JRF, *weights)
 
 
 # the router --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""How alike two sets of activations are, over the same examples: as a whole, and neuron by neuron.
+"""How alike two sets of activations are, over the same examples: as a whole, and neuron by neuron;
+and how alike are two predictions.
 
-Letters: N examples (tokens), F features of one set, G of the other.
+Letters: N examples (tokens), F features of one set, G of the other, V vocabulary.
 """
 
 import jax
@@ -36,3 +37,11 @@ def best_correlation(x_NF: jax.Array, y_NG: jax.Array) -> jax.Array:
 def universal(x_NF: jax.Array, y_NG: jax.Array) -> jax.Array:
     """The share of x's features that y has too."""
     return (best_correlation(x_NF, y_NG) > UNIVERSAL).mean()
+
+
+def inconsistency(x_NV: jax.Array, y_NV: jax.Array) -> jax.Array:
+    """Of two sets of logits the mean over tokens of (KL(p || q) + KL(q || p)) / 2, in nats: what
+    THOR's loss asks two passes through different experts to have little of (2110.04260).
+    """
+    p_NV, q_NV = (jax.nn.log_softmax(z.astype(jnp.float32)) for z in (x_NV, y_NV))
+    return jnp.sum((jnp.exp(p_NV) - jnp.exp(q_NV)) * (p_NV - q_NV), -1).mean() / 2

@@ -82,9 +82,13 @@ class Block(nnx.Module):
     ) -> tuple[jax.Array, "Found"]:
         if not m.shape.experts:
             return m.kernels.mlp(m, self, x_BTD, layer, factor)
-        out_BTD, penalty, measured = experts.mlp(m, self, x_BTD, factor)
+        out_BTD, penalty, measured = experts.mlp(m, self, x_BTD, layer, factor)
         if m.shape.shared_experts:
-            out_BTD = out_BTD + m.kernels.mlp(m, self, x_BTD, layer, factor)[0]
+            more_BTD, found = m.kernels.mlp(m, self, x_BTD, layer, factor)
+            out_BTD = out_BTD + more_BTD
+            if found.penalty is not None:
+                shared = (1 - experts.share(m)) * found.penalty
+                penalty = shared if penalty is None else penalty + shared
         return out_BTD, Found(penalty, measured)
 
     def matrices(self, *names: str) -> tuple[jax.Array, ...]:
@@ -193,17 +197,15 @@ def mlp(
     m: "Context", block: Block, x_BTD: jax.Array, layer: int, factor: Number
 ) -> tuple[jax.Array, Found]:
     hidden_BTF = hidden(m, block, x_BTD)
+    if m.tap:
+        m.tap(f"hidden.{layer}", hidden_BTF)
     found = Found(penalty(m, hidden_BTF)) if m.shape.penalised else Found()
     return m.linear(hidden_BTF, block, "down", factor=factor), found
 
 
 def penalty(m: "Context", hidden_BTF: jax.Array) -> jax.Array:
-    """On entries that are not 0. Under unit scaling the loss's gradient is sqrt(ff / width) of a
-    branch's there, and so is this one's.
-    """
-    if m.shape.unit:
-        hidden_BTF = ops.scale_bwd(hidden_BTF, (m.shape.ff / m.shape.width) ** 0.5)
-    return activate.penalty(hidden_BTF, *(m.numbers[name] for name in PENALTIES))
+    """On entries that are not 0."""
+    return activate.penalty(m.as_loss(hidden_BTF), *(m.numbers[name] for name in PENALTIES))
 
 
 def enter(
@@ -291,6 +293,13 @@ class Context:
         gradient = self.ops.loss_gradient(self.tokens_BT.size, self.shape.vocab, n["loss"])
         return gradient * n["readout_backward"] / n["readout"] / self.scales(i)[0]
 
+    def as_loss(self, hidden: jax.Array) -> jax.Array:
+        """The MLP's hidden entries for a penalty on them. Under unit scaling the loss's gradient is
+        sqrt(ff / width) of a branch's there, and so is the penalty's.
+        """
+        ff = hidden.shape[-1]
+        return ops.scale_bwd(hidden, (ff / self.shape.width) ** 0.5) if self.shape.unit else hidden
+
     def dtype(self, param: nnx.Param) -> Any:
         """Compute in bfloat16 when asked to, else in the parameters' own dtype."""
         return param.dtype if self.shape.precision == "float32" else jnp.bfloat16
@@ -372,7 +381,8 @@ def forward(
 
     `tap` is called while tracing, whatever the kernels, with `residual.i` (after i branches),
     `attn.l` and `mlp.l` (branch outputs before their scale), `q.l` and `k.l` (their product is the
-    attention logits), `logits`.
+    attention logits), `logits`; under the plain MLP `hidden.l`, of routed experts
+    `hidden_routed.l` and `received.l` (see `lab.experts.by_token`).
     """
     decoder = nnx.merge(_structure(shape)[0], params)
     return decoder(Context(shape, numbers, tap, remat, kernels, tokens_BT), tokens_BT)

@@ -169,39 +169,63 @@ class Watch:
         )  # fmt: skip
         return found
 
-    def hidden(self, tokens_BS: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-        """(hidden_BTF, down_FD) of each layer."""
-        seen: dict[int, tuple[jax.Array, jax.Array]] = {}
-
-        def see(layer: int, hidden_BTF: jax.Array, down_FD: jax.Array) -> jax.Array:
-            seen[layer] = hidden_BTF, down_FD
-            return hidden_BTF
-
-        plain, shape = train.kernels(self.program, tokens_BS), self.program.shape
+    def entries(self, tokens_BS: jax.Array) -> dict[str, jax.Array]:
+        """What the taps see of a model that multiplies as it trains, its MLP plain."""
+        found: dict[str, jax.Array] = {}
+        kernels = train.kernels(self.program, tokens_BS)._replace(mlp=model.mlp)
         model.forward(
-            shape, self.params, tokens_BS[:, :-1], self.inputs.numbers, kernels=watched(plain, see)
-        )
-        return [seen[layer] for layer in range(shape.depth)]
+            self.program.shape, self.params, tokens_BS[:, :-1], self.inputs.numbers,
+            tap=lambda name, x: found.update({name: x}), kernels=kernels,
+        )  # fmt: skip
+        return found
+
+    def hidden(self, tokens_BS: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        """(hidden_BTF, down_FD) of each layer of a dense model."""
+        seen, layers = self.entries(tokens_BS), sorted(self.params["layers"])
+        return [
+            (seen[f"hidden.{i}"], self.params["layers"][layer]["down"])
+            for i, layer in enumerate(layers)
+        ]
+
+    def active(self, tokens_BS: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        """(whether each neuron is active, BTF; the share of tokens that reach it, F) of each layer:
+        those of all experts, one after the other, behind those that every token reaches.
+        """
+        seen, found = self.entries(tokens_BS), []
+        for layer in range(self.program.shape.depth):
+            active, reached = [], []
+            if (hidden_BTF := seen.get(f"hidden.{layer}")) is not None:
+                active.append(hidden_BTF != 0)
+                reached.append(jnp.ones(hidden_BTF.shape[-1]))
+            if (routed_BTF := seen.get(f"hidden_routed.{layer}")) is not None:
+                received_BTE = seen[f"received.{layer}"]
+                active.append(routed_BTF != 0)
+                each = routed_BTF.shape[-1] // received_BTE.shape[-1]
+                reached.append(jnp.repeat(received_BTE.mean((0, 1)), each))
+            found.append((jnp.concatenate(active, -1), jnp.concatenate(reached)))
+        return found
 
     def neurons(self) -> Measured:
-        """By layer: `active` share of neurons, that on no token (`dead`), on fewer than RARE of
-        them (`rare`), on all (`always`). Over layers: `chunk` sparsity (of CHUNKS) and share of
-        neurons that are `unused` by the first tokens.
+        """By layer: `active` share of hidden entries, and of neurons those active on no token
+        (`dead`), on fewer than RARE of them (`rare`), on all (`always`); for an expert's neurons
+        tokens are those that it received. Over layers: `chunk` sparsity (of CHUNKS) and share of
+        neurons that are `unused` by the first tokens, whichever they go to.
         """
         chunks = [c for c in CHUNKS if c <= self.program.shape.sequence]
 
-        def of(tokens_BS: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            active = [hidden_BTF != 0 for hidden_BTF, _ in self.hidden(tokens_BS)]
+        def of(tokens_BS: jax.Array) -> tuple[jax.Array, ...]:
+            active, reached = zip(*self.active(tokens_BS), strict=True)
             rate_LF = jnp.stack([one.mean((0, 1)) for one in active])
             chunk = [jnp.stack([chunk_sparsity(one, c) for c in chunks]) for one in active]
-            return rate_LF, mean(chunk), mean([unused(one) for one in active])
+            return rate_LF, jnp.stack(reached), mean(chunk), mean([unused(one) for one in active])
 
-        rate_LF, chunk, unused_T = self.each(of)
+        rate_LF, reached_LF, chunk, unused_T = self.each(of)
+        dead_LF = rate_LF == 0
         shares = {
-            "active": rate_LF.mean(1),
-            "dead": (rate_LF == 0).mean(1),
-            "rare": (rate_LF < RARE).mean(1),
-            "always": (rate_LF == 1).mean(1),
+            "active": rate_LF.mean(1) / reached_LF.mean(1),
+            "dead": dead_LF.mean(1),
+            "rare": (dead_LF | (rate_LF < RARE * reached_LF)).mean(1),
+            "always": (~dead_LF & (rate_LF == reached_LF)).mean(1),
         }
         return {**shares, "chunk": chunk, "unused": unused_T}
 

@@ -6,6 +6,7 @@ share a program. Letters: N entries of a matrix, of all matrices where the scope
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -102,17 +103,19 @@ def _largest(score: jax.Array, keep: Number) -> jax.Array:
 
 
 def _largest_of_each(scores: Tree, keep: Callable[[int], Number]) -> Tree:
-    """`_largest` of every matrix, `keep` of its size. Those of one shape are one array: a count of
-    each by itself would take longer to start than to make.
+    """`_largest` of every matrix, of each expert's too, `keep` of its size. Those of one shape are
+    one array: a count of each by itself would take longer to start than to make.
     """
     leaves, structure = jax.tree.flatten(scores)
     out = list(leaves)
-    for shape in dict.fromkeys(leaf.shape for leaf in leaves):
-        same = [i for i, leaf in enumerate(leaves) if leaf.shape == shape]
-        stacked = jnp.stack([leaves[i] for i in same])
-        masks = jax.vmap(_largest, (0, None))(stacked, keep(leaves[same[0]].size))
-        for i, mask in zip(same, masks, strict=True):
-            out[i] = mask
+    for shape in dict.fromkeys(leaf.shape[-2:] for leaf in leaves):
+        same = [i for i, leaf in enumerate(leaves) if leaf.shape[-2:] == shape]
+        copies = [leaves[i].reshape(-1, *shape) for i in same]
+        keeps = keep(math.prod(shape))
+        masks = jax.vmap(_largest, (0, None))(jnp.concatenate(copies), keeps)
+        ends = list(itertools.accumulate(len(one) for one in copies))
+        for i, mask in zip(same, jnp.split(masks, ends[:-1]), strict=True):
+            out[i] = mask.reshape(leaves[i].shape)
     return jax.tree.unflatten(structure, out)
 
 

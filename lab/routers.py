@@ -5,7 +5,6 @@ JAX; the choice itself is in `lab.routing`.
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError, text
-from lab.activations import PENALTIES
 
 if TYPE_CHECKING:
     from lab.records import Trial
@@ -64,11 +63,9 @@ def check(trial: "Trial") -> None:
 
 def _of_dense_models(trial: "Trial") -> None:
     """Refuse beside experts what is of a dense MLP."""
-    if trial.pruning:
-        _refuse("pruning", trial.pruning, "must be '' with experts: masks are of dense models")
-    for name in PENALTIES:
-        if getattr(trial, name):
-            _refuse(name, getattr(trial, name), "must be 0 with experts: it is of a dense MLP")
-    for name in ("neurons", "activation_ratio"):
-        if name in trial.diagnostics.split(","):
-            _refuse("diagnostics", trial.diagnostics, f"{name} is of a dense MLP, and experts > 0")
+    if trial.activation_chunk:
+        accepted = "must be 0 with experts: of tokens side by side an expert receives some"
+        _refuse("activation_chunk", trial.activation_chunk, accepted)
+    if "activation_ratio" in trial.diagnostics.split(","):
+        accepted = "activation_ratio is of one MLP's output, and a token has several experts'"
+        _refuse("diagnostics", trial.diagnostics, accepted)

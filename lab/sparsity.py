@@ -1,16 +1,17 @@
 """Which weights a trial prunes, how many of them and when: all that follows from its JSON. No JAX;
 the masks themselves are in `lab.pruning`.
 
-What is pruned are the hidden matrices; embedding, readout and gains stay dense. A step is the
-count of updates made.
+What is pruned are the hidden matrices, of routed experts each its own; embedding, readout, routers
+and gains stay dense. A step is the count of updates made.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError
-from lab.shape import Sizes, axis_sizes, entries, tensors
+from lab.shape import Sizes, entries, tensor_shape, tensors
 
 if TYPE_CHECKING:
     from lab.records import Trial
@@ -102,11 +103,15 @@ def zeros(trial: "Trial", share: float) -> int:
     """Weights that are zero where this share of each hidden matrix is."""
     if not share:
         return 0
-    sizes = entries(trial)
-    matrices = {name: trial.depth if tensors(trial)[name].stack else 1 for name in prunable(trial)}
+    sizes, matrices = entries(trial), {name: copies(trial, name) for name in prunable(trial)}
     if trial.prune_scope == "global":
         return round(share * sum(sizes[name] for name in matrices))
     return sum(count * round(share * (sizes[n] // count)) for n, count in matrices.items())
+
+
+def copies(sizes: Sizes, name: str) -> int:
+    """Matrices of this name: one a layer, or one an expert of each."""
+    return math.prod((sizes.depth, *tensor_shape(sizes, name)[:-2]))
 
 
 def mean_zeros(trial: "Trial") -> float:
@@ -152,13 +157,14 @@ def _check_pattern(trial: "Trial") -> None:
         raise InputError(
             f"prune_pattern={trial.prune_pattern!r}: must be one of {', '.join(PATTERNS)}"
         )
-    method, sizes = method_of(trial), axis_sizes(trial)
+    method = method_of(trial)
     assert method is not None and method.pattern is not None
     m = method.pattern[1]
-    for axis in {tensors(trial)[name].axes[-2] for name in prunable(trial)}:
-        if sizes[axis] % m:
-            field = "ff" if axis == "ff" else "width"
+    own = "expert_ff" if trial.expert_ff else "ff"
+    fields = {"width": "width", "heads": "width", "ff": own, "expert_ff": own}
+    for field in sorted({fields[tensors(trial)[name].axes[-2]] for name in prunable(trial)}):
+        if getattr(trial, field) % m:
             raise InputError(
-                f"{field}={sizes[axis]}: must be divisible by {m} for prune_pattern="
+                f"{field}={getattr(trial, field)}: must be divisible by {m} for prune_pattern="
                 f"{trial.prune_pattern!r}"
             )

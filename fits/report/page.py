@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fits.record import Fit
 from fits.report import checks as told
-from fits.report import documents, laws, measured, rows, whatif, words
+from fits.report import documents, laws, measured, rows, sparse, whatif, words
 from fits.report import runs as ran
 from fits.report import table as data
 from fits.report.plots import batch as batch_plots
@@ -76,6 +76,7 @@ def render(
     ]
     grouped = told.groups(checks)
     facts, absent = ran.facts(table)
+    unfitted = len(table) if found.unfitted and not fits else 0
     return (
         _environment()
         .get_template("page.html.j2")
@@ -83,8 +84,18 @@ def render(
             title=title,
             refresh=refresh,
             summary=summary(
-                table, checks, fits, prediction, found.unchecked, audit["flags"] if audit else ()
+                table,
+                checks,
+                fits,
+                prediction,
+                found.unchecked,
+                audit["flags"] if audit else (),
+                found.unfitted,
             ),
+            unfitted=unfitted,
+            kinds=sparse.kinds(table),
+            kind_names=sparse.NAMES,
+            most_kinds=sparse.MOST,
             runs=ran.runs(table),
             facts=facts,
             absent=absent,

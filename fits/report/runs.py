@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fits.report.sparse import span
 from fits.report.words import count
 from fits.table.cells import numbers
 
@@ -91,9 +92,7 @@ def _neurons(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 
 def _shares(table: "pd.DataFrame", name: str) -> str:
-    values = numbers(table[name], name) if name in table else np.array([])
-    values = values[~np.isnan(values)]
-    return f"{values.min():.1%} to {values.max():.1%}" if len(values) else ""
+    return span(numbers(table[name], name) if name in table else np.array([]), "{:.1%}".format)
 
 
 def _routed(table: "pd.DataFrame") -> list[tuple[str, str]]:
@@ -108,12 +107,7 @@ def _routed(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:
-    values = numbers(table[name], name) if name in table else np.array([])
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return ""
-    low, high = values.min(), values.max()
-    return count(low) if low == high else f"{count(low)} to {count(high)}"
+    return span(numbers(table[name], name) if name in table else np.array([]), count)
 
 
 def _values(table: "pd.DataFrame", name: str, most: int = 4) -> str:

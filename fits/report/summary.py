@@ -30,10 +30,11 @@ def summary(
     prediction: Mapping[str, Any] | None = None,
     unchecked: Sequence[Mapping[str, str]] = (),
     flags: Sequence[Mapping[str, Any]] = (),
+    unfitted: bool = False,
 ) -> list[dict[str, str]]:
     """The page's first lines: each a verdict ("fail", "not shown", "pass" or "") with a sentence,
     every failure first, then what is not shown; `unchecked` as `fits.optimum.sweeps` says it,
-    `flags` those of the audit.
+    `flags` those of the audit; `unfitted`: laws were tried and none could be fitted.
     """
     out = [{"verdict": "", "text": _runs(table)}]
     out += [
@@ -41,6 +42,7 @@ def summary(
         for group in groups(checks)
     ]
     out += [{"verdict": "", "text": _law(fit)} for fit in fits]
+    out += [{"verdict": "", "text": _unfitted(table)}] if unfitted and not fits else []
     out += [{"verdict": "", "text": _flags(flags)}] if flags else []
     out += _prediction(prediction) if prediction else []
     out += [{"verdict": "", "text": _unchecked(one)} for one in unchecked]
@@ -56,6 +58,10 @@ def _runs(table: "pd.DataFrame") -> str:
     told = "".join(f", {n} {s}" for s, n in bad.items() if n)
     sizes = f" of {table['params'].nunique()} model sizes" if "params" in table else ""
     return f"{len(table)} runs{sizes}: {len(table) - sum(bad.values())} done{told}."
+
+
+def _unfitted(table: "pd.DataFrame") -> str:
+    return f"No law could be fitted to these {len(table)} runs; what they measured is shown."
 
 
 def _unchecked(one: Mapping[str, str]) -> str:

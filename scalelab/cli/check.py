@@ -61,7 +61,9 @@ class Coords:
     16, or 4 8 16 32.
     """
     experts: int = 0
-    """Routed experts in each layer; 0: a dense MLP."""
+    """Routed experts in each layer; 0: a dense MLP. Over their number softmax's shares fall as 1/E
+    at the start: gates that keep their size are --renormalise with two a token, or sigmoids.
+    """
     experts_per_token: int = 1
     router: str = "softmax"
     renormalise: bool = False

@@ -43,7 +43,7 @@ def main(args: list[str]) -> int:
 
     runtime.start()
     corpus = data.open_corpus(options.corpus, options.cache, options.vocab)
-    trial = dense_trial(options, corpus)
+    trial = trial_of(options, corpus)
     step, watch = saved(trial, corpus, options)
     found = document(watch, options.more_perplexity) | {"run_id": trial.run_id, "step": step}
     if options.json:
@@ -85,7 +85,7 @@ def saved(trial: Trial, corpus: Corpus, options: Train) -> tuple[int, Watch]:
 
 def document(watch: Watch, more: float) -> dict[str, Any]:
     """Shares by layer; sparsity by the tokens of a chunk; neurons unused after so many tokens, and
-    were those independent; the kept share at `more` perplexity.
+    were those independent; the kept share at `more` perplexity, of a dense MLP.
     """
     import jax
 
@@ -94,7 +94,8 @@ def document(watch: Watch, more: float) -> dict[str, Any]:
     @jax.jit
     def measured(params: Any) -> tuple[Any, Any]:
         one = replace(watch, params=params)
-        return one.neurons(), one.activation_ratio(more)
+        dense = not watch.program.shape.experts
+        return one.neurons(), one.activation_ratio(more) if dense else {}
 
     neurons, kept = measured(watch.params)
     seen = {name: values.tolist() for name, values in neurons.items()}
@@ -137,6 +138,12 @@ def show(found: dict[str, Any], trial: Trial) -> None:
         unused = found["unused"][t], found["unused_if_independent"][t]
         by_tokens.add_row(str(t), *(f"{value:.4f}" for value in (sparsity, *unused)))
     console.print(by_tokens)
+    if trial.experts:
+        console.print(
+            "an expert's neurons: over the tokens that it received; how many are needed is "
+            "measured of dense MLPs alone"
+        )
+        return
     console.print(
         f"kept at {found['more_perplexity']:.2%} more perplexity: {found['activation_ratio']:.4f} "
         f"of the neurons (CETT {found['cett']:.4f}, perplexity x {found['perplexity_ratio']:.4f})"

@@ -63,8 +63,14 @@ def main(args: list[str]) -> int:
         )
     step, first = _model(one, corpus, options)
     its_step, second = _model(other, corpus, replace(options, checkpoints=folder))
-    found = {"run_id": one.run_id, "step": step, "other": {"run_id": other.run_id,
-             "step": its_step}, "layers": rows(first, second), "columns": COLUMNS}  # fmt: skip
+    found = {
+        "run_id": one.run_id,
+        "step": step,
+        "other": {"run_id": other.run_id, "step": its_step},
+        "inconsistency": predictions(first, second),
+        "layers": rows(first, second),
+        "columns": COLUMNS,
+    }
     if options.json:
         print_json(found)
     else:
@@ -79,6 +85,25 @@ def _model(trial: Trial, corpus: Corpus, options: Train) -> tuple[int, Watch]:
     if options.checkpoints is not None:
         return saved(trial, corpus, options)
     return next(snapshots.along(trial, corpus, [trial.steps]))
+
+
+def predictions(watch: Watch, other: Watch) -> float:
+    """By how many nats the models' predictions differ on the first validation windows, mean over
+    tokens.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from lab import likeness
+
+    @jax.jit
+    def of(params: Any) -> Any:
+        one = replace(watch, params=params)
+        tokens_BS = one.tokens(jnp.asarray(0), one.batch)
+        logits = (w.inputs.numbers["loss"] * w.seen(tokens_BS)["logits"] for w in (one, other))
+        return likeness.inconsistency(*logits)
+
+    return float(of(watch.params))
 
 
 def rows(watch: Watch, other: Watch) -> list[dict[str, float]]:
@@ -120,6 +145,10 @@ def show(found: dict[str, Any]) -> None:
     console.print(
         f"trial {found['run_id']}, after {found['step']:,} steps, beside {its['run_id']}, after "
         f"{its['step']:,}"
+    )
+    console.print(
+        f"predictions differ by {found['inconsistency']:.4f} nats a token (the mean of both KL "
+        "divergences, 2110.04260)"
     )
     console.print(by_layer(found["layers"], COLUMNS, ".4f"))
     for name, meaning in COLUMNS.items():

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ground.memory import activations
+
 if TYPE_CHECKING:
     from fits.predict.plan import Plan
     from fits.predict.recipe import Recipe
@@ -44,7 +46,18 @@ def _run(made: "Recipe", plan: "Plan") -> str:
         f"{plan.micro_batch} x {plan.accumulation}) of {plan.sequence} tokens, "
         f"{plan.warmup_steps:,} of them warm-up, {said['schedule']} to {said['lr_end']:.3g} of "
         f"the peak; {said['optimizer']}, betas {said['beta1']:g} {said['beta2']:g}, "
-        f"eps {said['eps']:g}, {clipped}"
+        f"eps {said['eps']:g}, {clipped}\n{_memory(plan)}"
+    )
+
+
+def _memory(plan: "Plan") -> str:
+    """Of activations, by a convention that people know; not of a run of ours."""
+    sizes = plan.micro_batch, plan.sequence, plan.width, plan.heads
+    whole, left = (plan.depth * activations(*sizes, selective) for selective in (False, True))
+    return (
+        f"activations: {left / 1e9:.3g} GB for {plan.micro_batch} sequences at once, in two bytes "
+        f"an entry; {whole / 1e9:.3g} GB where attention's scores are kept (2205.05198, GPT's "
+        "layer)"
     )
 
 

@@ -91,6 +91,7 @@ def write(options: Report, command: str, refresh: int = 0, unfinished: bool = Fa
     from fits.record import load
     from fits.report import documents, measured, page
     from fits.report.plots.curves import MOST
+    from fits.report.sparse import sparse
     from fits.survey import survey
     from fits.table.curves import some_curves
     from scalelab.cli import report_auto
@@ -105,9 +106,9 @@ def write(options: Report, command: str, refresh: int = 0, unfinished: bool = Fa
     if given["audit"] is None:
         given["audit"], said = report_auto.audited(runs, fits)
         notes += said
-    if not unfinished:
-        _refuse_empty(options, found, fits, given, notes)
     curves = some_curves(options.data, MOST)
+    if not (unfinished or curves or sparse(runs.frame)):
+        _refuse_empty(options, found, fits, given, notes)
     title = options.title or f"scalelab report: {options.data.name}"
     html = page.render(
         title, runs.frame, found.checks, fits, given["prediction"], given["recipe"], notes,
@@ -145,7 +146,7 @@ def _say(
 
     flags = documents.audit(given["audit"])["flags"] if given["audit"] else ()
     every = [*fits, *found.fits]
-    lines = summary(runs.frame, found.checks, every, stated, found.unchecked, flags)
+    lines = summary(runs.frame, found.checks, every, stated, found.unchecked, flags, found.unfitted)
     if options.json:
         print_json(
             {
@@ -193,7 +194,7 @@ def _refuse_empty(
     given: Mapping[str, Any],
     notes: Sequence[str],
 ) -> None:
-    """A page without a single answer is none."""
+    """A page without a single answer, curve or sparse run is none."""
     if fits or not found.empty or given["prediction"] or given["recipe"]:
         return
     reasons = [f"{one['axis']}: {one['reason']}" for one in found.unchecked]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ground import InputError
-from lab import activate, model, neurons
+from lab import activate, model
 from lab.activations import TABLE
 from lab.parametrization import numbers
 from lab.program import shape_of
@@ -285,6 +285,7 @@ def chunk_term(h):
     return (1 - (1 - share).prod(1)).mean()  # sequences of 16 tokens are one chunk each
 
 
+ROUTED = {"experts": 4, "experts_per_token": 2, "shared_experts": 1, "expert_ff": 24}
 TERMS = {
     "activation_l1": lambda h: jnp.abs(h).mean(),
     "activation_density": lambda h: (h**2 / (h**2 + 0.01)).mean(),
@@ -294,18 +295,19 @@ TERMS = {
 
 @jax.enable_x64(True)
 @pytest.mark.parametrize(
-    ("field", "parametrization"),
+    ("field", "parametrization", "routed"),
     [
-        ("activation_l1", "completep"),
-        ("activation_chunk", "u-mup"),
-        ("activation_density", "u-mup"),
+        ("activation_l1", "completep", {}),
+        ("activation_chunk", "u-mup", {}),
+        ("activation_density", "u-mup", {}),
+        ("activation_l1", "u-mup", ROUTED),
     ],
 )
-def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization):
+def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization, routed):
     """Along a direction of one tensor, autodiff gives the loss and the penalty the same factor over
     their finite differences: 1 under plain ops, one of the tensor's own under unit scaling.
     """
-    bases = {"base_width": 16, "base_depth": 1} if parametrization == "completep" else {}
+    bases = {"base_width": 16, "base_depth": 1} if parametrization == "completep" else routed
     on, off = (
         trial(parametrization, activation="silu", **bases, **{field: weight})
         for weight in (3.0, 0.0)
@@ -316,11 +318,15 @@ def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization):
     tokens = jax.random.randint(jax.random.key(1), (4, 17), 0, 37)
 
     def penalty(p):
-        seen = []
-        see = lambda layer, h, down: seen.append(h) or h  # noqa: E731
-        kernels = neurons.watched(model.PLAIN, see)
-        model.forward(shape_of(on), p, tokens[:, :-1], n, kernels=kernels)
-        return 3.0 * sum(TERMS[field](h) for h in seen)
+        seen = {}
+        tap = lambda name, x: seen.update({name: x})  # noqa: E731
+        model.forward(shape_of(on), p, tokens[:, :-1], n, tap=tap)
+        terms = [TERMS[field](h) for name, h in seen.items() if name.startswith("hidden.")]
+        if routed:  # a mean over the tokens that an expert received, and of one shared with two
+            received = sum(seen[f"received.{layer}"].mean() for layer in range(2)) / 2
+            terms = [term / 3 for term in terms]
+            terms += [2 / 3 * TERMS[field](seen[f"hidden_routed.{i}"]) / received for i in range(2)]
+        return 3.0 * sum(terms)
 
     def loss(t):
         return jax.jit(lambda p: model.loss(shape_of(t), p, tokens, n)[0])
@@ -328,15 +334,16 @@ def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization):
     penalised, alone, penalty = loss(on), loss(off), jax.jit(penalty)
     assert penalised(params) == alone(params)  # the value is the loss alone
     grads = [jax.jit(jax.grad(f))(params)["layers"] for f in (alone, penalised)]
+    moves = "expert_up" if routed else "up"
     for layer in ("000", "001"):
-        up = params["layers"][layer]["up"]
+        up = params["layers"][layer][moves]
         direction = jax.random.normal(jax.random.key(2), up.shape)
-        of_alone, of_both = (float((g[layer]["up"] * direction).sum()) for g in grads)
+        of_alone, of_both = (float((g[layer][moves] * direction).sum()) for g in grads)
 
         def slope(f, layer=layer, up=up, direction=direction):
             ends = []
             for h in (1e-5 * up.std(), -1e-5 * up.std()):
-                moved = params["layers"][layer] | {"up": up + h * direction}
+                moved = params["layers"][layer] | {moves: up + h * direction}
                 ends.append(f(params | {"layers": params["layers"] | {layer: moved}}))
             return float((ends[0] - ends[1]) / (2e-5 * up.std()))
 

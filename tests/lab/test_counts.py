@@ -119,6 +119,10 @@ def test_pruned_weights_are_counted_out_and_embeddings_are_not():
         assert (row["pruning"], row["sparsity"]) == (sparse.pruning, share)
         assert row["flops"] == counts.flops(dense)
         assert counts.flops_nonzero(sparse) == 6 * row["params_nonzero_mean"] * sparse.tokens
+    routed = dataclasses.replace(dense, experts=8, pruning="static", sparsity=0.75)
+    left = counts.params_active(routed) - 0.75 * hidden  # one expert of eight is the dense MLP
+    assert counts.flops_nonzero(routed) == 6 * left * routed.tokens
+    assert counts.params_nonzero(routed) < counts.params(routed) / 2
     row = counts.row(dense, RESULT, "s")
     assert row["params_nonzero_mean"] == row["params_nonzero"]
     assert row["sparsity"] == 0 and row["pruning"] is None

@@ -23,14 +23,14 @@ X = jax.random.normal(jax.random.key(3), (4, 16, 32))
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 37, (4, 16)))
 
 
-def layer(t, seed=1):
+def layer(t, seed=1, tap=None):
     """(the routed MLP of the trial's last layer as a function of its matrices and input, them)."""
     shape, n = shape_of(t), numbers(t)
     params = model.init(shape, jax.random.key(seed), n)["layers"]["001"]
     params = {k: v for k, v in params.items() if k.startswith(("expert", "router"))}
     if "router" in params:  # chosen with some confidence
         params["router"] = 10 * params["router"]
-    m = Context(shape, jax.tree.map(jnp.asarray, n), tokens_BT=TOKENS)
+    m = Context(shape, jax.tree.map(jnp.asarray, n), tap, tokens_BT=TOKENS)
 
     class Block:
         def __init__(self, params):
@@ -40,7 +40,7 @@ def layer(t, seed=1):
         def matrices(self, *names):
             return tuple(getattr(self, name) for name in names)
 
-    return lambda params, x: experts.mlp(m, Block(params), x, 1.0), params, m
+    return lambda params, x: experts.mlp(m, Block(params), x, 0, 1.0), params, m
 
 
 def chosen(t, params, x_ND):
@@ -132,6 +132,22 @@ def test_a_layer_is_the_sum_of_its_experts(case):
         over = float(load_E.max() / load_E.mean())
         assert float(measured["expert_load"]) == pytest.approx(over) and over > 1.05
         assert float(measured["expert_dropped"]) == 0
+
+
+@pytest.mark.parametrize("case", ["sigmoid", "expert choice", "hash"])
+def test_hidden_entries_are_told_by_the_token_and_are_zero_where_it_did_not_go(case):
+    t = tiny.trial("sp", expert_ff=24, **(ROUTED | CASES[case] | {"activation": "relu"}))
+    seen = {}
+    run, params, _ = layer(t, tap=lambda name, x: seen.update({name: np.asarray(x)}))
+    run(params, X)
+    taken_NE, _ = chosen(t, params, X.reshape(-1, 32))
+    received_NE = seen["received.0"].reshape(-1, 4)
+    np.testing.assert_array_equal(received_NE, np.asarray(taken_NE) > 0)
+    hidden_NEF = np.maximum(np.einsum("nd,edf->nef", X.reshape(-1, 32), params["expert_up"]), 0)
+    hidden_NEF = np.where(received_NE[..., None], hidden_NEF, 0)
+    np.testing.assert_allclose(
+        seen["hidden_routed.0"].reshape(hidden_NEF.shape), hidden_NEF, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_layer_of_unit_ops_is_the_sum_of_its_experts_mapped_too():
@@ -269,7 +285,9 @@ def test_one_expert_is_the_dense_model_bit_for_bit(parametrization):
         (loss, _), grads = unfused(params(state.params), tokens_BS)
         return float(loss), grads
 
-    t = trial(parametrization=parametrization, lr=0.02)
+    unit = parametrization == "u-mup"  # whose penalties enter the gradient at one place
+    penalties = {"activation_l1": 0.3, "activation_density": 0.1} if unit else {}
+    t = trial(parametrization=parametrization, lr=0.02, **penalties)
     start = train.start(program_of(t), train.inputs_of(t, 1)).params
     loss, grads = gradients(t, lambda _: start)
     one = dataclasses.replace(t, experts=1, balance_loss=0.1)
@@ -362,6 +380,8 @@ def test_a_cohort_is_its_trials_alone_and_goes_on_where_it_stopped(tmp_path):
         ({"experts": 4, "router": "relu", "renormalise": True}, "needs router softmax or sigmoid"),
         ({"experts": 4, "router_threshold": 0.5}, "needs router threshold, not softmax"),
         ({"experts": 4, "router": "top"}, "must be one of softmax, sigmoid"),
+        ({"experts": 4, "activation_chunk": 1.0}, "of tokens side by side an expert receives some"),
+        ({"experts": 4, "diagnostics": "activation_ratio"}, "a token has several experts'"),
         ({"experts": 1 << 15, "batch": 1 << 13}, "must be below"),
         ({"experts": 4, "balance_bias": 0.1, "optimizer": "prodigy"}, "no rule under prodigy"),
         ({"experts": 4, "balance_bias": 0.1, "diagnostics": "gradient_noise"}, "gradient_noise"),

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lab.likeness import best_correlation, cka, universal
+from lab import model
+from lab.likeness import best_correlation, cka, inconsistency, universal
+from lab.parametrization import numbers
+from lab.program import shape_of
+from tests.lab.toy import trial
 
 
 def normal(seed, *shape):
@@ -38,3 +42,28 @@ def test_the_same_neurons_in_another_order_are_found():
 def test_a_dead_neuron_is_like_none():
     x = normal(0, 100, 3).at[:, 1].set(0.0)
     assert best_correlation(x, x).tolist() == pytest.approx([1, 0, 1], abs=1e-5)
+
+
+def test_two_passes_differ_where_their_experts_do():
+    """Check 27 of 2110.04260's loss: nothing where both passes take the same experts, and the order
+    of the passes does not count.
+    """
+    t = trial(experts=2, router="hash", depth=1)
+    shape, n = shape_of(t), numbers(t)
+    params = model.init(shape, jax.random.key(0), n)
+    layer = params["layers"]["000"]
+    experts = {name: w[::-1] for name, w in layer.items() if name.startswith("expert_")}
+    others = {**params, "layers": {"000": {**layer, **experts}}}
+    tokens_BT = jax.random.randint(jax.random.key(1), (2, 8), 0, t.vocab)
+    one, same, other = (model.forward(shape, p, tokens_BT, n) for p in (params, params, others))
+    assert inconsistency(one, same) == 0
+    apart = float(inconsistency(one, other))
+    assert apart > 1e-3 and float(inconsistency(other, one)) == pytest.approx(apart, rel=1e-5)
+
+
+def test_inconsistency_is_the_mean_of_both_divergences():
+    """(3/4, 1/4) against a half: 3/4 ln 3/2 + 1/4 ln 1/2 and ln 2 - ln 3 / 2."""
+    x, y = jnp.log(jnp.array([[3.0, 1.0]])), jnp.zeros((1, 2))
+    there, back = 0.75 * np.log(1.5) + 0.25 * np.log(0.5), np.log(2) - np.log(3) / 2
+    assert float(inconsistency(x, y)) == pytest.approx((there + back) / 2, rel=1e-5)
+    assert float(inconsistency(x + 7, y - 2)) == pytest.approx((there + back) / 2, rel=1e-5)

@@ -109,6 +109,20 @@ def test_gates_of_sum_1_keep_size_over_experts_and_shares_of_all_do_not():
     assert slopes(over(), "size", 0)["mlp last"] < -0.7
 
 
+def test_mup_over_experts_needs_gates_of_sum_1_too_and_sp_has_no_rule_to_fail_by():
+    """No table has a rule in the number of experts: at the base width SP is muP, over it the rules
+    differ in width alone (`test_experts_of_sp_grow_with_width`). What fails over experts are gates
+    of shares of all. An expert's own few tokens lend its changes 0.1 to 0.2 here.
+    """
+    one = {"experts": 4, "experts_per_token": 2, "init_std": 1.0, "batch": 8, "lr": 2.0**-8}
+    over = partial(check, axis="experts", sizes=(4, 32), steps=3, seeds=2, width=64, ff=128, **one)
+    even = over("mup", renormalise=True)
+    assert last(even) < 2 * measure.TOLERANCE
+    assert over("sp", renormalise=True) == even
+    fallen = slopes(over("mup"), "size")
+    assert fallen["mlp last"] < -0.3
+
+
 def test_ntk_stops_moving():
     """The kernel limit: what is learned inside falls as n^-1/2."""
     changes = slopes(check("ntk"), "change")

@@ -166,6 +166,34 @@ def test_neurons_grow_lazy(width):
         assert result.curves["tls"].values == (1 - 8 / 64,) * len(result.curves["tls"].steps)
 
 
+def test_an_experts_neurons_count_over_the_tokens_that_it_received():
+    """Twice as many experts as tokens of the vocabulary: half receive none, and all of theirs are
+    dead. One more that is shared counts over all tokens.
+    """
+    t = trial(activation="relu", router="hash", experts=64, shared_experts=1, expert_ff=8)
+    program, inputs = program_of(t), train.inputs_of(t, len(CORPUS.train))
+    params = train.start(program, dispatch.stack([inputs], False)).params
+    watch = Watch(program, inputs, jnp.asarray(CORPUS.val), params)
+    found = jax.tree.map(np.asarray, jax.jit(lambda p: Watch(**vars(watch)).neurons())(params))
+    tokens_BS = np.stack([CORPUS.val[16 * i : 16 * i + 17] for i in range(40)]).astype(np.int32)
+    seen = watch.entries(jnp.asarray(tokens_BS))
+    routed, shared = (np.asarray(seen[f"hidden{name}.0"]) != 0 for name in ("_routed", ""))
+    mine = (tokens_BS[:, :-1, None] == np.arange(64)).repeat(8, -1)  # expert of the token's number
+    assert (np.asarray(seen["received.0"]).repeat(8, -1) == mine).all() and (routed <= mine).all()
+    share = (routed.sum() + shared.sum()) / (mine.sum() + shared.size)
+    assert found["active"][0] == pytest.approx(share, abs=1e-6) and 0.4 < share < 0.6
+    dead = ~routed.any((0, 1)).reshape(64, 8)
+    assert dead[32:].all() and not dead[:32].all()
+    neurons_of_all = 65 * 8
+    assert found["dead"][0] == pytest.approx(
+        (dead.sum() + (~shared.any((0, 1))).sum()) / neurons_of_all, abs=1e-6
+    )
+    always = (routed.sum((0, 1)) == mine.sum((0, 1))) & mine.any((0, 1))
+    assert found["always"][0] == pytest.approx(always.sum() / neurons_of_all, abs=1e-6)
+    tls = 1 - (routed.sum(2) + shared.sum(2)).mean() / neurons_of_all
+    assert found["chunk"][0] == pytest.approx(tls, abs=1e-6)
+
+
 def test_mapped_trials_measure_what_each_does_alone(trained):
     _, curves = trained
     mapped, _ = population.train([RELU, dataclasses.replace(RELU, lr=0.1)], CORPUS, "map")

@@ -111,6 +111,10 @@ def test_a_dense_trial_is_what_it_was():
         ({"pruning": "nm"}, "prune_pattern='': must be one of 2:4, 4:8"),
         ({"pruning": "nm", "prune_pattern": "2:4", "sparsity": 0.5}, "sparsity=0.5: has no effect"),
         ({"pruning": "nm", "prune_pattern": "4:8", "ff": 36}, "ff=36: must be divisible by 8"),
+        (
+            {"pruning": "nm", "prune_pattern": "2:4", "experts": 2, "expert_ff": 6},
+            "expert_ff=6: must be divisible by 4",
+        ),
         ({"diagnostics": "sparsity"}, "sparsity needs pruning"),
     ],
 )
@@ -150,6 +154,44 @@ def test_what_goes_is_the_smallest_and_all_else_stays_dense():
         weights = np.abs(np.asarray(after.params["layers"]["000"][name]))
         assert weights[~mask].max() <= weights[mask].min()
     assert np.asarray(pruned.params["embed"]).all() and np.asarray(pruned.params["unembed"]).all()
+
+
+EXPERTS = dict(experts=3, experts_per_token=2, shared_experts=1, expert_ff=16)
+
+
+def test_each_expert_loses_its_own_and_the_router_nothing():
+    t = dataclasses.replace(GRADUAL, **EXPERTS)
+    for step, state in enumerate(states(t)):
+        changed = [0, *(s for s in sparsity.refreshes(t) if s <= step)][-1]
+        target = sparsity.level_at(t, changed) if changed else 0.0
+        masks = masks_of(state)
+        assert masks.keys() == set(HIDDEN) | {"expert_gate", "expert_up", "expert_down"}
+        for name, mask in masks.items():
+            weights = np.asarray(state.params["layers"]["000"][name])
+            assert not weights[~mask].any()
+            for one in mask if mask.ndim == 3 else [mask]:
+                assert abs((~one).sum() - target * one.size) <= 1, (name, step)
+    assert (np.asarray(state.params["layers"]["000"]["router"]) != 0).all()
+    assert sum((~m).sum() for m in masks.values()) == sparsity.zeros(t, sparsity.level(t))
+
+
+def test_experts_of_equal_weights_have_masks_of_their_own():
+    """Ten times as large weights save no expert but under global, and a pattern is each one's."""
+    one_DF = jax.random.normal(jax.random.key(0), (8, 6))
+    w = jnp.stack([one_DF, 10 * one_DF[::-1]])
+    params, once = {"layers": {"000": {"expert_up": w}}}, pruning.Ramp(0.5, 0, 0)
+
+    def first(*method):
+        masks = pruning.first(sparsity.Method(*method), params, 0, once)
+        return np.asarray(masks["layers"]["000"]["expert_up"])
+
+    each = first("gradual")
+    assert (each[0] == each[1][::-1]).all() and each[0].sum() == 24
+    small, large = first("gradual", "global").sum((1, 2))
+    assert small < 16 and small + large == 48
+    assert (first("nm", "uniform", (2, 4)).reshape(2, 2, 4, 6).sum(2) == 2).all()
+    random = first("static")
+    assert (random.sum((1, 2)) == 24).all() and (random[0] != random[1]).any()
 
 
 @pytest.mark.parametrize("level", [0.0, 0.3, 0.5, 0.999])

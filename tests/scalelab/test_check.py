@@ -62,6 +62,28 @@ def test_coords_gives_one_document_a_plot_and_the_exit_code_of_its_verdict(tmp_p
     assert "mine: fail, expected pass" in capsys.readouterr().err
 
 
+def test_coords_over_experts_sweeps_their_number(tmp_path, capsys, monkeypatch):
+    """At one width, from the smallest number on, which is the trial's own."""
+    from lab.measure import Row
+
+    seen = []
+
+    def coordinates(trial, axis, sizes, tokens, *_):
+        seen.append((trial, axis, tuple(sizes)))
+        return [Row("mlp last", "size", 2, 0.02, 0.01, dict.fromkeys(sizes, 1.0))]
+
+    monkeypatch.setattr("lab.measure.coordinates", coordinates)
+    args = ["coords", "--axis", "experts", "--sizes", "2", "16", "--experts-per-token", "2"]
+    args += ["--parametrization", "mup", "--renormalise", "--precision", "float32", "--json"]
+    assert check.main([*args, "--out", str(tmp_path)]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["checks"]
+    assert found["axis"] == "experts" and found["kernels"].keys() == {"2", "16"}
+    ((trial, axis, sizes),) = seen
+    assert (axis, sizes, trial.experts, trial.experts_per_token) == ("experts", (2, 16), 2, 2)
+    assert trial.renormalise and trial.base_width == trial.width
+    assert (tmp_path / "coords-mup-adamw-experts.png").exists()
+
+
 def test_coords_theory_says_by_layer_how_far_the_theory_is_off(capsys, monkeypatch):
     """What is measured is `lab.theory.effective_theory`'s, which has a test of its own."""
     from lab.theory import effective_theory

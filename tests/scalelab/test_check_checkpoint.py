@@ -114,13 +114,15 @@ def test_the_same_neurons_in_another_order_are_found_behind_a_barrier(
     assert check("pair", "--other-init-seed", "1", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["run_id"] == stopped[0].run_id != said["other"]["run_id"]
+    assert said["inconsistency"] < 1e-6  # the same function
     for i, row in enumerate(said["layers"]):
         assert row.keys() == said["columns"].keys()
         assert row["cka_attn"] == pytest.approx(1, abs=1e-4) == row["cka_mlp"]
         assert row["universal"] > 0.95 and row["correlation"] > 0.95  # one at rest is like none
         assert row["barrier"] > 1e-5 if i == 1 else row["barrier"] < 1e-5
     check_pair.show(said)
-    assert "share of neurons with one above 0.5" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "share of neurons with one above 0.5" in told and "differ by 0.0000 nats" in told
 
 
 def test_a_run_comes_to_its_end(stopped, monkeypatch, capsys):

@@ -155,6 +155,19 @@ def test_foreign_names_are_mapped(files, tmp_path, capsys) -> None:
     assert main(args) == 0 and len(json.loads(capsys.readouterr().out)["checks"]) == 2
 
 
+def test_nothing_fits_and_sparse_runs_are_shown_all_the_same(tmp_path, capsys) -> None:
+    """Without what is sparse about them the same runs are refused, with the reasons."""
+    runs, page = tmp_path / "runs.csv", tmp_path / "page.html"
+    rows = "loss,activation,dead_neurons\n2.1,relu,0.125\n2.0,drelu,0.0\n"
+    runs.write_text(rows)
+    assert main(["report", str(runs), "--out", str(page)]) == 0
+    assert "No law could be fitted to these 2 runs" in capsys.readouterr().out
+    assert "12.5%" in page.read_text()
+    runs.write_text(rows.replace("dead_neurons", "other"))
+    assert main(["report", str(runs), "--out", str(page)]) == 2
+    assert "nothing fits, so there is nothing to report: width" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "args, said",
     [

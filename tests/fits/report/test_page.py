@@ -16,7 +16,7 @@ from fits.optimum import sweeps
 from fits.predict.recipe import recipe
 from fits.predict.sources import from_fit
 from fits.record import Fit, load
-from fits.report import documents, laws, measured, rows, table, whatif, words
+from fits.report import documents, laws, measured, rows, sparse, table, whatif, words
 from fits.report import runs as ran
 from fits.report.page import render
 from fits.report.plots import style
@@ -24,6 +24,7 @@ from fits.report.plots.law import law_figure
 from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
 from fits.report.runs import facts
 from fits.report.summary import summary
+from fits.survey import Survey
 from fits.table.rows import read
 from ground import InputError
 from tests.fits import study
@@ -429,3 +430,44 @@ def test_sparse_weights_are_said_where_there_are_any(runs) -> None:
     said = dict(facts(half)[0])
     assert said["sparsity"] == "0.0, 0.5" and said["pruning"] == "set"
     assert said["params nonzero"] == "1,000"
+
+
+SPARSE = pd.DataFrame(
+    {
+        "loss": [2.0, 1.9, np.nan, 2.2],
+        "params": [1000.0, 1000, 1000, 4000],
+        "params_active": [1000.0, 1000, 1000, 1100],
+        "params_nonzero": [1000.0, 1000, 250, 4000],
+        "tokens": [1e5] * 4,
+        "activation": ["relu", "relu", "relu", "swiglu"],
+        "pruning": [None, None, "set", None],
+        "sparsity": [0.0, 0.0, 0.75, 0.0],
+        "experts": [1, 1, 1, 4],
+        "experts_per_token": [1, 1, 1, 2],
+        "active_neurons": [0.4, 0.5, 0.25, np.nan],
+        "dead_neurons": [0.0, 0.0, 0.125, np.nan],
+    }
+)
+
+
+def test_sparse_runs_are_told_by_kind() -> None:
+    names = ("weights", "experts", "params", "params_nonzero", "params_active", "runs")
+    found = sparse.kinds(SPARSE)
+    assert [tuple(row[name] for name in names) for row in found] == [
+        ("none", "one", "1,000", "1,000", "1,000", 2),
+        ("none", "2 of 4", "4,000", "4,000", "1,100", 1),
+        ("0.75, set", "one", "1,000", "250", "1,000", 1),
+    ]
+    assert [row["loss"] for row in found[:2]] == [1.9, 2.2] and np.isnan(found[2]["loss"])
+    assert [row["active_neurons"] for row in found] == ["40.0% to 50.0%", "", "25.0%"]
+    assert [row["dead_neurons"] for row in found] == ["0.0%", "", "12.5%"]
+    dense = SPARSE[["loss", "params", "tokens", "activation"]]
+    assert sparse.kinds(dense) == [] and not sparse.sparse(dense.assign(sparsity=0.0, experts=1))
+
+
+def test_a_page_without_a_law_says_so_and_shows_its_sparse_runs() -> None:
+    survey = Survey([], [], [], reasons={"routed": "four rows are too few"})
+    html = render("t", SPARSE, [], survey=survey)
+    assert "No law could be fitted to these 4 runs" in html and "Sparse runs, by kind" in html
+    assert "routed: four rows are too few." in html and "No law: none was given" not in html
+    assert "Sparse runs, by kind" not in render("t", SPARSE[["loss", "params"]], [])

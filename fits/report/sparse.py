@@ -1,0 +1,97 @@
+"""Sparse runs, a row a kind: what is zero, who is routed, which neurons work, what it cost."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fits.report.words import count
+from fits.table.cells import numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fits.forms.law import Array
+
+MOST = 40  # kinds on the page
+SIZES = ("params", "tokens")
+SPANS = ("params_nonzero", "params_active")
+SHARES = ("active_neurons", "dead_neurons", "activation_ratio")
+NAMES = {
+    "activation": "activation", "weights": "weights zero", "experts": "experts", "params": "N",
+    "params_nonzero": "N not zero", "params_active": "N active", "tokens": "tokens",
+    "runs": "runs", "loss": "best loss", "active_neurons": "at work",
+    "dead_neurons": "dead", "activation_ratio": "needed",
+}  # fmt: skip
+
+
+def kinds(table: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Runs of one activation, pruning, experts, size and length in one row, the longest first, then
+    the best loss; names as in NAMES. Empty where no run is sparse and no neurons were measured.
+    """
+    import pandas as pd
+
+    if not sparse(table):
+        return []
+    kind = pd.DataFrame(
+        {
+            "activation": _text(table, "activation"),
+            "weights": _weights(table),
+            "experts": _experts(table),
+            **{name: _column(table, name) for name in SIZES},
+        },
+        index=table.index,
+    )
+    names = tuple(map(str, kind))
+    groups: Any = table.groupby([kind[name] for name in kind], sort=False, dropna=False)
+    rows = [dict(zip(names, key, strict=True)) | _measured(part) for key, part in groups]
+    rows.sort(
+        key=lambda row: (-np.nan_to_num(row["tokens"]), np.nan_to_num(row["loss"], nan=np.inf))
+    )
+    return [row | {name: count(row[name]) for name in SIZES} for row in rows]
+
+
+def sparse(table: "pd.DataFrame") -> bool:
+    """Whether some run has zeros or experts, or says what its neurons do."""
+    dense = {"sparsity": 0, "experts": 1}
+    some = [bool((_column(table, name) > value).any()) for name, value in dense.items()]
+    return any(some) or any(np.isfinite(_column(table, name)).any() for name in SHARES)
+
+
+def _column(table: "pd.DataFrame", name: str) -> "Array":
+    return numbers(table[name], name) if name in table else np.full(len(table), np.nan)
+
+
+def _text(table: "pd.DataFrame", name: str) -> list[str]:
+    if name not in table:
+        return [""] * len(table)
+    return ["" if one is None or one != one else str(one) for one in table[name]]
+
+
+def _weights(table: "pd.DataFrame") -> list[str]:
+    pairs = zip(_text(table, "pruning"), _column(table, "sparsity"), strict=True)
+    return [f"{share:.3g}, {how}".strip(", ") if share > 0 else "none" for how, share in pairs]
+
+
+def _experts(table: "pd.DataFrame") -> list[str]:
+    each = (_column(table, name) for name in ("experts", "experts_per_token"))
+    return [
+        (f"{k:g} of {e:g}" if k > 0 else f"{e:g}") if e > 1 else "one"
+        for e, k in zip(*each, strict=True)
+    ]
+
+
+def _measured(runs: "pd.DataFrame") -> dict[str, Any]:
+    losses = _column(runs, "loss")
+    losses = losses[np.isfinite(losses)]
+    found: dict[str, Any] = {"runs": len(runs), "loss": losses.min() if len(losses) else np.nan}
+    found |= {name: span(_column(runs, name), count) for name in SPANS}
+    return found | {name: span(_column(runs, name), "{:.1%}".format) for name in SHARES}
+
+
+def span(values: "Array", spell: Any) -> str:
+    """From the least to the largest; "" of none."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return ""
+    low, high = spell(values.min()), spell(values.max())
+    return low if low == high else f"{low} to {high}"
