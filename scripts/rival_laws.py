@@ -69,7 +69,7 @@ def fitted(rival: Rival, frame: pd.DataFrame) -> Fit:
     rows = frame[rival.of(frame)]
     rows = rows.assign(**{c: rows[other] for c, other in rival.columns.items()})
     points = select(table_of(rows), catalogue.law(rival.law), rival.kind)
-    return bootstrap(points, fit_law(points, rival.law, profiled=False), REFITS)
+    return bootstrap(points, fit_law(points, rival.law, quick=True), REFITS)
 
 
 def all_fitted(rivals: Iterable[Rival], frame: pd.DataFrame) -> dict[str, Fit]:

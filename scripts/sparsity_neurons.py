@@ -71,7 +71,7 @@ def fitted(rows: pd.DataFrame, law: str) -> Fit | None:
     several = rows["run_id"].nunique() > 1
     points = select(table_of(rows if several else rows.drop(columns="run_id")), catalogue.law(law))
     try:
-        return bootstrap(points, fit_law(points, law, profiled=False), REFITS)
+        return bootstrap(points, fit_law(points, law, quick=True), REFITS)
     except InputError as error:
         print(f"{law}, {rows['activation'].iloc[0]}: not from these runs: {error}")
         return None
