@@ -179,8 +179,6 @@ def _consistent(fit: Fit) -> None:
     for name, ends in fit.range.items():
         if len(ends) != 2 or not 0 <= ends[0] <= ends[1] <= reading.FAR:
             reading.refuse(f"range.{name}", ends, "two ends, the smaller first")
-    if lacking := fit.range and set(catalogue.reading(fit.law).inputs) - fit.range.keys():
-        raise InputError(f"its range lacks {', '.join(sorted(lacking))}, which {fit.law} reads")
     for name, bounds in fit.interval.items():
         if not {"low", "high", "level"} <= bounds.keys() or not 0 < bounds["level"] < 1:
             reading.refuse(f"interval.{name}", bounds, "low, high and level")

@@ -179,5 +179,6 @@ class Executables:
 
     def _compiled(self, lowered: Lowered) -> Compiled:
         text = sha256(lowered.as_text().encode()).digest()
-        key = text, lowered.in_tree, lowered.out_tree
+        # arguments that nothing uses are not in the text
+        key = text, str(lowered.args_info), lowered.out_tree
         return self._same.of(key, lowered.compile)
