@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ground.files import replace
-from scripts.batch_report import table_text
+from scripts.tables import table_text
 
 SAME = ("params_no_embed", "tokens", "init_seed")
 KINDS = ("prose", "code")

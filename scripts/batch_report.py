@@ -25,6 +25,7 @@ from fits.table.points import select
 from fits.table.rows import Table, read, table_of
 from ground import InputError
 from ground.files import replace, replacing
+from scripts.tables import table_text
 from scripts.timescale_report import interval
 
 if TYPE_CHECKING:
@@ -165,12 +166,6 @@ def cell_table(fit: Fit) -> str:
         size = f"{cell['params'] / 1e6:.2f}M | {cell['tokens'] / 1e6:.0f}M | {cell['runs']}"
         rows.append(f"| {size} | {best} | {cell['loss']['value']:.4f} |")
     return "\n".join(rows)
-
-
-def table_text(frame: pd.DataFrame) -> str:
-    rows = [list(frame), ["---"] * len(frame.columns)]
-    rows += [[f"{v:.4g}" if v == v else "" for v in row] for row in frame.to_numpy(float)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -34,6 +34,7 @@ from ground.files import replace
 from ground.flops import training
 from lab.counts import params, params_no_embed
 from lab.records import Trial
+from scripts.rival_laws import seed_noise
 from sweeps.studies.forecast import COMMON, head_dim
 
 VOCAB = 8192
@@ -149,12 +150,6 @@ def fitted(frame: pd.DataFrame, law: str, kind: str, least_tokens: float) -> Fit
     return fit_law(frame[frame["tokens"] >= least_tokens], law, params_kind=kind)
 
 
-def noise(frame: pd.DataFrame) -> float:
-    """Standard deviation of log loss over the seeds of a cell, cells pooled."""
-    cells = np.log(frame["loss"]).groupby([frame["width"], frame["tokens"]])
-    return float(np.sqrt(cells.var().mean()))
-
-
 def candidates(frame: pd.DataFrame, larger: pd.DataFrame) -> list[Candidate]:
     """Both laws by both conventions on two cuts of the ladder, `larger` as `beyond` has it."""
     found = []
@@ -253,7 +248,7 @@ def prediction(
         "rival": rival.name,
         "larger": checked.to_dict("records"),
         "larger_errors": {c.name: [float(e) for e in c.errors] for c in found},
-        "noise": noise(frame),
+        "noise": seed_noise(frame, "width", "tokens"),
         "held_out": held_out(frame),
         "largest_flops": top,
         "unique_tokens": unique,
@@ -266,7 +261,7 @@ def judged(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
     step in LR or batch would have gained.
     """
     told = json.loads(path.read_text())
-    losses = {r["name"]: _losses(r, frame) for r in told["runs"]}
+    losses = {r["name"]: measured_losses(r, frame) for r in told["runs"]}
     rows = []
     for one in told["runs"]:
         if "-" in one["name"] or not losses[one["name"]]:
@@ -288,7 +283,7 @@ def judged(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
     return {"prediction_sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "targets": rows}
 
 
-def _losses(one: dict[str, Any], frame: pd.DataFrame) -> list[float]:
+def measured_losses(one: dict[str, Any], frame: pd.DataFrame) -> list[float]:
     """Of the runs that took these fields, by seed."""
     names = ("width", "depth", "steps")
     same = np.all([frame[n] == one[n] for n in names], axis=0) & np.isclose(frame["lr"], one["lr"])

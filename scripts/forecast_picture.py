@@ -14,7 +14,7 @@ import pandas as pd
 
 from fits.report.plots.style import INK, MUTED, PLAIN, VERMILLION, count_ticks, make, short_power
 from ground.files import replacing
-from scripts.forecast import flops
+from scripts.forecast import flops, measured_losses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,11 +27,7 @@ def figure(told: dict[str, Any], ladder: pd.DataFrame, targets: pd.DataFrame) ->
     at = np.array([run["flops"] for run in runs])
     said = {k: np.array([run["said"]["loss"][k] for run in runs]) for k in ("value", "low", "high")}
     rival = np.array([run["rival"]["loss"] for run in runs])
-    # of each target its own runs: a step beside it in LR or batch is another name
-    own = [
-        targets[(targets["width"] == run["width"]) & np.isclose(targets["lr"], run["lr"])]
-        for run in runs
-    ]
+    own = [np.array(measured_losses(run, targets)) for run in runs]
 
     def losses(ax: "Axes") -> None:
         ax.plot(flops(ladder), ladder["loss"], "o", ms=4, color=MUTED, label="ladder")
@@ -39,7 +35,7 @@ def figure(told: dict[str, Any], ladder: pd.DataFrame, targets: pd.DataFrame) ->
         ax.plot(at, said["value"], "-", color=PLAIN, marker="_", ms=9, label="forecast, 90 %")
         ax.plot(at, rival, "--", color=INK, lw=1, label="approach 3")
         for x, one in zip(at, own, strict=True):
-            ax.plot([x] * len(one), one["loss"], "D", ms=4, color=VERMILLION)
+            ax.plot([x] * len(one), one, "D", ms=4, color=VERMILLION)
         ax.plot([], [], "D", ms=4, color=VERMILLION, label="measured afterwards")
         ax.set(xscale="log", yscale="log", xlabel="training FLOP, 6 N D, without embeddings")
         ax.set_ylabel("loss, nats a token")
@@ -49,20 +45,14 @@ def figure(told: dict[str, Any], ladder: pd.DataFrame, targets: pd.DataFrame) ->
         count_ticks(ax.xaxis, short_power)
 
     def errors(ax: "Axes") -> None:
-        for k in ("low", "high"):
-            ax.plot(at, 100 * (said[k] / said["value"] - 1), color=PLAIN, lw=0.8)
-        ax.fill_between(
-            at,
-            100 * (said["low"] / said["value"] - 1),
-            100 * (said["high"] / said["value"] - 1),
-            color=PLAIN,
-            alpha=0.2,
-            lw=0,
-        )
+        ends = [100 * (said[k] / said["value"] - 1) for k in ("low", "high")]
+        for end in ends:
+            ax.plot(at, end, color=PLAIN, lw=0.8)
+        ax.fill_between(at, *ends, color=PLAIN, alpha=0.2, lw=0)
         ax.axhline(0, color=PLAIN)
         ax.plot(at, 100 * (rival / said["value"] - 1), "--", color=INK, lw=1)
         for x, value, one in zip(at, said["value"], own, strict=True):
-            ax.plot([x] * len(one), 100 * (one["loss"] / value - 1), "D", ms=4, color=VERMILLION)
+            ax.plot([x] * len(one), 100 * (one / value - 1), "D", ms=4, color=VERMILLION)
         ax.set_xscale("log")
         ax.set_xticks(at, [f"{run['name']}\n{short_power(run['flops'])}" for run in runs])
         ax.set_xticks([], minor=True)

@@ -26,6 +26,7 @@ from fits.table.rows import table_of
 from ground import InputError
 from lab.counts import row
 from lab.records import Result, Trial, trial_from_json
+from scripts.tables import markdown
 from sweeps.studies import load as load_study
 from sweeps.table import frame as table_frame
 
@@ -105,6 +106,14 @@ def spread(fit: Fit, of: Callable[[dict[str, float]], float]) -> tuple[float, fl
     tails = 50 * (1 - LEVEL), 50 * (1 + LEVEL)
     low, high = np.percentile(calibrated(each, value, fit.calibration), tails)
     return value, min(float(low), value), max(float(high), value)
+
+
+def seed_noise(rows: pd.DataFrame, *cell: str) -> float:
+    """Standard deviation of log loss over the seeds of a cell (runs that agree in these columns),
+    cells pooled; NaN where none has several.
+    """
+    spreads = np.log(rows["loss"]).groupby([rows[c] for c in cell]).var()
+    return float(np.sqrt(spreads.mean()))
 
 
 # 1. before ---------------------------------------------------------------------------------------
@@ -232,24 +241,6 @@ def _first(group: str, off: Mapping[str, Array]) -> dict[str, float]:
 
 
 # 3. in words -------------------------------------------------------------------------------------
-
-
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table; numbers to four digits."""
-    if not rows:
-        return "(no runs)"
-    lines = [list(rows[0]), ["---"] * len(rows[0])]
-    lines += [[_cell(value) for value in one.values()] for one in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, tuple):
-        value, low, high = value
-        return f"{value:.4g} [{low:.4g}, {high:.4g}]"
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}" if np.isfinite(value) else ""
-    return str(value)
 
 
 def ranking(found: Mapping[str, Any]) -> str:

@@ -11,7 +11,8 @@ import pandas as pd
 from fits.forms.routed import RoutedFine, RoutedJoint
 from fits.predict.routed import dense_multiple, step_cost
 from fits.record import Fit
-from scripts.rival_laws import Rival, best_lr, markdown, spread
+from scripts.rival_laws import Rival, best_lr, spread
+from scripts.tables import markdown
 from scripts.timescale_report import interval
 from sweeps.studies.experts import EXPERTS, LR, TOKENS
 

@@ -24,7 +24,8 @@ from ground.columns import WSD_DECAY
 from lab.counts import params_no_embed
 from lab.events import events_of
 from lab.records import Trial
-from scripts.rival_laws import REFITS, markdown
+from scripts.rival_laws import REFITS
+from scripts.tables import markdown
 
 STUDY, HELD = "neurons", "target"
 FORMS = ("sparse-activations", "sparse-activations-silu")

@@ -29,6 +29,7 @@ from scripts import rival_laws, sparsity_experts, sparsity_neurons, sparsity_wei
 from scripts import sparsity_plots as plots
 from scripts.batch_report import save
 from scripts.rehearsal import as_studied, twins
+from scripts.tables import markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,7 +142,7 @@ def _numbers(fits: Mapping[str, Fit]) -> str:
             rows.append({"law": name, "": key, "value": (value, ends["low"], ends["high"])})
         left = 100 * (fit.residual_sd or float("nan"))
         rows.append({"law": name, "": f"{fit.n} runs; sd of log loss, %", "value": left})
-    return rival_laws.markdown(rows)
+    return markdown(rows)
 
 
 def _neurons(data: Data, out: Path) -> tuple[dict[str, str], dict[str, "Figure"]]:
@@ -159,7 +160,7 @@ def _neurons(data: Data, out: Path) -> tuple[dict[str, str], dict[str, "Figure"]
             json.dumps({"prediction_sha256": sha, "laws": found}, indent=1) + "\n",
         )
         said = f"said beforehand in {WRITTEN}, sha256 {sha}"
-        tables["The largest size"] = f"{said}\n\n{rival_laws.markdown(found)}"
+        tables["The largest size"] = f"{said}\n\n{markdown(found)}"
     tables |= kind.tables(rows, runs, fits)
     return tables, {"neurons": plots.neurons_figure(kind.trunks(rows), fits)}
 

@@ -13,7 +13,8 @@ from fits.optimum.sparsity import optimal_sparsity, ramp_cost
 from fits.predict import published
 from fits.predict.sparse import COSTS
 from fits.record import Fit
-from scripts.rival_laws import NOISE, Rival, best_lr, markdown, spread
+from scripts.rival_laws import NOISE, Rival, best_lr, seed_noise, spread
+from scripts.tables import markdown
 from scripts.timescale_report import interval
 from sweeps.studies.sparse_weights import LR, SPARSITIES
 
@@ -120,18 +121,10 @@ def rates(runs: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def noise(runs: pd.DataFrame) -> float | None:
-    """sd of log loss over seeds, cells pooled; None without repeated ones."""
-    rows = fitted_rows(runs)
-    logs = np.log(rows["loss"]).groupby([rows[c] for c in ("width", "sparsity", "tokens")])
-    spreads = logs.var().dropna()
-    return float(np.sqrt(spreads.mean())) if len(spreads) else None
-
-
 def tables(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> dict[str, str]:
     """By title."""
-    seeds = noise(runs)
-    said = "no cell has more than one seed" if seeds is None else f"{100 * seeds:.2f} %"
+    seeds = seed_noise(fitted_rows(runs), "width", "sparsity", "tokens")
+    said = "no cell has more than one seed" if np.isnan(seeds) else f"{100 * seeds:.2f} %"
     return {
         "Noise of a run (sd of log loss over seeds)": f"{said}; LRs' intervals take {NOISE:.1%}",
         "Dense weights that one of those left is worth": markdown(multipliers(fits)),

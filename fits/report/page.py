@@ -77,6 +77,7 @@ def render(
     grouped = told.groups(checks)
     facts, absent = ran.facts(table)
     unfitted = len(table) if found.unfitted and not fits else 0
+    flags = audit["flags"] if audit else ()
     return (
         _environment()
         .get_template("page.html.j2")
@@ -84,13 +85,7 @@ def render(
             title=title,
             refresh=refresh,
             summary=summary(
-                table,
-                checks,
-                fits,
-                prediction,
-                found.unchecked,
-                audit["flags"] if audit else (),
-                found.unfitted,
+                table, checks, fits, prediction, found.unchecked, flags, found.unfitted
             ),
             unfitted=unfitted,
             kinds=sparse.kinds(table),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fits.report.sparse import span
+from fits.report.sparse import column, span
 from fits.report.words import count
 from fits.table.cells import numbers
 
@@ -92,7 +92,7 @@ def _neurons(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 
 def _shares(table: "pd.DataFrame", name: str) -> str:
-    return span(numbers(table[name], name) if name in table else np.array([]), "{:.1%}".format)
+    return span(column(table, name), "{:.1%}".format)
 
 
 def _routed(table: "pd.DataFrame") -> list[tuple[str, str]]:
@@ -107,7 +107,7 @@ def _routed(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 
 def _span(table: "pd.DataFrame", name: str) -> str:
-    return span(numbers(table[name], name) if name in table else np.array([]), count)
+    return span(column(table, name), count)
 
 
 def _values(table: "pd.DataFrame", name: str, most: int = 4) -> str:

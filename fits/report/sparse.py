@@ -37,7 +37,7 @@ def kinds(table: "pd.DataFrame") -> list[dict[str, Any]]:
             "activation": _text(table, "activation"),
             "weights": _weights(table),
             "experts": _experts(table),
-            **{name: _column(table, name) for name in SIZES},
+            **{name: column(table, name) for name in SIZES},
         },
         index=table.index,
     )
@@ -53,11 +53,12 @@ def kinds(table: "pd.DataFrame") -> list[dict[str, Any]]:
 def sparse(table: "pd.DataFrame") -> bool:
     """Whether some run has zeros or experts, or says what its neurons do."""
     dense = {"sparsity": 0, "experts": 1}
-    some = [bool((_column(table, name) > value).any()) for name, value in dense.items()]
-    return any(some) or any(np.isfinite(_column(table, name)).any() for name in SHARES)
+    some = [bool((column(table, name) > value).any()) for name, value in dense.items()]
+    return any(some) or any(np.isfinite(column(table, name)).any() for name in SHARES)
 
 
-def _column(table: "pd.DataFrame", name: str) -> "Array":
+def column(table: "pd.DataFrame", name: str) -> "Array":
+    """NaN where the table does not have it."""
     return numbers(table[name], name) if name in table else np.full(len(table), np.nan)
 
 
@@ -68,12 +69,12 @@ def _text(table: "pd.DataFrame", name: str) -> list[str]:
 
 
 def _weights(table: "pd.DataFrame") -> list[str]:
-    pairs = zip(_text(table, "pruning"), _column(table, "sparsity"), strict=True)
+    pairs = zip(_text(table, "pruning"), column(table, "sparsity"), strict=True)
     return [f"{share:.3g}, {how}".strip(", ") if share > 0 else "none" for how, share in pairs]
 
 
 def _experts(table: "pd.DataFrame") -> list[str]:
-    each = (_column(table, name) for name in ("experts", "experts_per_token"))
+    each = (column(table, name) for name in ("experts", "experts_per_token"))
     return [
         (f"{k:g} of {e:g}" if k > 0 else f"{e:g}") if e > 1 else "one"
         for e, k in zip(*each, strict=True)
@@ -81,11 +82,11 @@ def _experts(table: "pd.DataFrame") -> list[str]:
 
 
 def _measured(runs: "pd.DataFrame") -> dict[str, Any]:
-    losses = _column(runs, "loss")
+    losses = column(runs, "loss")
     losses = losses[np.isfinite(losses)]
     found: dict[str, Any] = {"runs": len(runs), "loss": losses.min() if len(losses) else np.nan}
-    found |= {name: span(_column(runs, name), count) for name in SPANS}
-    return found | {name: span(_column(runs, name), "{:.1%}".format) for name in SHARES}
+    found |= {name: span(column(runs, name), count) for name in SPANS}
+    return found | {name: span(column(runs, name), "{:.1%}".format) for name in SHARES}
 
 
 def span(values: "Array", spell: Any) -> str:

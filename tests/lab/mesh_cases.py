@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lab import dispatch, mesh, model, pruning, runtime
+from lab import dispatch, mesh, model, pruning, runtime, tpu
 from lab.kernels.choose import choose
 from lab.program import program_of, shape_of
 from lab.records import Trial
@@ -44,7 +44,6 @@ LAYOUTS = {
 # experts in parts over `tensor`, alone and of mapped trials
 ROUTED = dataclasses.replace(TRIAL, experts=4, experts_per_token=2, balance_loss=0.01)
 EXPERTS = {"tensor": False, "all": True}  # layouts, mapped or not
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
 def tokens() -> np.ndarray:
@@ -66,14 +65,11 @@ def steps(trials: list[Trial], mapped: bool, over: jax.sharding.Mesh | None) -> 
         state, measured = compiled(inputs, tokens_N, state, STEPS)
         # its own output is an input it takes
         state, again = compiled(inputs, tokens_N, state, STEPS)
-    text = compiled.as_text()
     losses = np.concatenate([mesh.to_host(m["loss"])[:STEPS] for m in (measured, again)])
     return {
         "losses": losses.tolist(),
         "params": [mesh.to_host(leaf).tolist() for leaf in jax.tree.leaves(state.params)],
-        "collectives": sum(
-            text.count(f" {name}(") + text.count(f" {name}-start(") for name in COLLECTIVES
-        ),
+        "collectives": sum(tpu.collectives(compiled.as_text()).values()),
         "parts": sorted(
             {
                 len({str(s.index) for s in leaf.addressable_shards})

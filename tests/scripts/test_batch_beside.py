@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from scripts import batch_beside
-from scripts.batch_report import table_text
+from scripts.tables import table_text
 
 FOLDER = Path(__file__).parents[2] / "results" / "batch"
 
