@@ -106,7 +106,7 @@ def _as(found: Fit, points: Points) -> Fit:
     return replace(
         found, left_out=points.left_out, left_out_rows=points.left, rows=points.rows,
         source=points.source, warnings=points.warnings,
-        parametrization=points.parametrization if found.form.target == "lr" else "",
+        parametrization=points.parametrization, setting=points.setting,
     )  # fmt: skip
 
 

@@ -29,6 +29,13 @@ class Mixture:
     weights: dict[str, float]  # by form, and of the law alone
 
 
+class Setting(TypedDict, total=False):
+    """`fits.table.setting.same` of a law's runs."""
+
+    held: dict[str, float]
+    common: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Fit:
     """What a law became on a table of runs.
@@ -68,7 +75,9 @@ class Fit:
     left_out_rows: dict[str, list[int | str]] = field(default_factory=dict)  # reason -> rows
     # of a law of optima, what it was fitted to: one row a sweep (`fits.optimum.timescale`)
     cells: list[dict[str, Any]] = field(default_factory=list)
-    parametrization: str = ""  # of a law of the LR: whose, as its runs say
+    # of a law of the LR: whose, and what else its runs have in common, as they say
+    parametrization: str = ""
+    setting: Setting = field(default_factory=Setting)
     mixture: Mixture | None = None  # saved as fields of the fit itself
 
     @property
@@ -84,7 +93,7 @@ class Fit:
         """The fit as JSON holds it."""
         found = asdict(self)
         mixed = found.pop("mixture")
-        for name in ("cells", "parametrization"):
+        for name in ("cells", "parametrization", "setting"):
             if not found[name]:
                 del found[name]
         return {**found, **(mixed or {})}

@@ -4,7 +4,7 @@ of up to 300 times their compute, written down before those are trained, and how
     L="BATCH.json LR.json TAU.json --unique-tokens U"
     python -m scripts.forecast ladder $L --out ladder.json
     python -m scripts.forecast targets $L --trials ladder.parquet --larger OTHERS --out told.json
-    python -m scripts.forecast judge told.json --trials targets.parquet --out result.json
+    python -m scripts.forecast judge told.json ladder.parquet --trials targets.parquet --out DONE
 
 Both files of runs are what the study `forecast` trains (`run_studies forecast`, option `plan`).
 Runs of other studies that are larger than the ladder's (`--larger`) are fitted by nothing: they say
@@ -57,11 +57,14 @@ LARGER_TOKENS = 2**26  # of a larger run; shorter ones may be in the early drop
 
 @dataclass(frozen=True)
 class Laws:
-    """What hyperparameters come from: fits of the best batch, the LR that goes with it, and tau."""
+    """What hyperparameters come from: fits of the best batch, the LR that goes with it, and tau;
+    `lr_times` the LR where its law is of another schedule (`fits.predict.schedules`).
+    """
 
     batch: Fit
     lr: Fit
     tau: Fit
+    lr_times: float = 1.0
 
 
 def shape(width: int) -> dict[str, int]:
@@ -103,7 +106,7 @@ def run(laws: Laws, name: str, width: int, tokens: float, unique: float) -> dict
         "batch": batch // COMMON["sequence"],
         "steps": steps,
         "warmup_steps": steps // 10,
-        "lr": lr["value"],
+        "lr": laws.lr_times * lr["value"],
         "tau": tau["value"],
         "seeds": [0],
         "params": n,
@@ -256,9 +259,10 @@ def prediction(
     return said | {"runs": runs}
 
 
-def judged(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
-    """Each target's loss against what was written: error, whether inside, and at TUNED times what a
-    step in LR or batch would have gained.
+def judged(path: Path, frame: pd.DataFrame, cheap: pd.DataFrame) -> dict[str, Any]:
+    """Each target's loss against what was written: error, whether inside, and at TUNED times the
+    losses of a step in LR or batch and what the best would have gained; and which term of the law
+    was off.
     """
     told = json.loads(path.read_text())
     losses = {r["name"]: measured_losses(r, frame) for r in told["runs"]}
@@ -266,47 +270,75 @@ def judged(path: Path, frame: pd.DataFrame) -> dict[str, Any]:
     for one in told["runs"]:
         if "-" in one["name"] or not losses[one["name"]]:
             continue
-        said, measured = one["said"]["loss"], float(np.mean(losses[one["name"]]))
-        beside = [v[0] for name, v in losses.items() if name.startswith(f"{one['name']}-") and v]
+        said, own = one["said"]["loss"], losses[one["name"]]
+        measured, stem = float(np.mean(own)), f"{one['name']}-"
+        beside = {n.removeprefix(stem): v[0] for n, v in losses.items() if n.startswith(stem) and v}
         rows.append(
             {
                 "name": one["name"],
                 "flops": one["flops"],
                 "predicted": said,
-                "measured": losses[one["name"]],
+                "measured": own,
                 "error": said["value"] / measured - 1,
                 "inside": said["low"] <= measured <= said["high"],
                 "rival_error": one["rival"]["loss"] / measured - 1,
-                "regret": losses[one["name"]][0] / min([losses[one["name"]][0], *beside]) - 1,
+                "beside": beside,
+                "regret": own[0] / min([own[0], *beside.values()]) - 1,
             }
         )
-    return {"prediction_sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "targets": rows}
+    targets = [one for one in told["runs"] if "-" not in one["name"]]
+    return {
+        "prediction_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "targets": rows,
+        "refits": refits(cheap, frame[np.any([taken(one, frame) for one in targets], axis=0)]),
+    }
+
+
+def refits(cheap: pd.DataFrame, targets: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each law on the ladder alone and with the targets: its coefficients, whose change says which
+    term was off, and its relative errors at the targets by compute.
+    """
+    targets = targets.iloc[np.argsort(flops(targets), kind="stable")]
+    rows = {"ladder": cheap, "ladder and targets": pd.concat([cheap, targets], ignore_index=True)}
+    out = []
+    for law, kind, (name, frame) in product(LOSS_LAWS, PARAMS, rows.items()):
+        fit = fitted(frame, law, kind, LEAST_TOKENS[-1])
+        errors = predicted(fit, targets) / targets["loss"] - 1
+        own = {"law": law, "params": kind, "rows": name, "coefficients": fit.params}
+        out.append(own | {"errors": [float(e) for e in errors]})
+    return out
+
+
+def taken(one: dict[str, Any], frame: pd.DataFrame) -> Any:
+    """Which runs took these fields."""
+    same = [frame[n] == one[n] for n in ("width", "depth", "steps")]
+    return np.all([*same, np.isclose(frame["lr"], one["lr"])], axis=0)
 
 
 def measured_losses(one: dict[str, Any], frame: pd.DataFrame) -> list[float]:
     """Of the runs that took these fields, by seed."""
-    names = ("width", "depth", "steps")
-    same = np.all([frame[n] == one[n] for n in names], axis=0) & np.isclose(frame["lr"], one["lr"])
-    found = frame[same].sort_values("init_seed")
+    found = frame[taken(one, frame)].sort_values("init_seed")
     return [float(v) for v in found["loss"]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", choices=("ladder", "targets", "judge"))
-    parser.add_argument("files", type=Path, nargs="+", help="fits, or the prediction")
+    parser.add_argument("files", type=Path, nargs="+", help="fits, or prediction and ladder")
     parser.add_argument("--unique-tokens", type=float, default=float("inf"))
     parser.add_argument("--least-width", type=int, default=0, help="of the ladder")
     parser.add_argument("--least-tokens", type=float, default=0, help="of the ladder")
+    parser.add_argument("--lr-times", type=float, default=1.0, help="what the law of the LR says")
     parser.add_argument("--trials", type=Path)
     parser.add_argument("--larger", type=Path, nargs="+", default=[], help="other studies' runs")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(argv)
     frame = pd.read_parquet(options.trials) if options.trials else pd.DataFrame()
     if options.what == "judge":
-        found = judged(options.files[0], frame)
+        told, cheap = options.files
+        found = judged(told, frame, pd.read_parquet(cheap))
     else:
-        laws = Laws(*map(load, options.files))
+        laws = Laws(*map(load, options.files), options.lr_times)
         if options.what == "ladder":
             least = options.least_width, options.least_tokens
             found = {"runs": ladder(laws, options.unique_tokens, *least)}

@@ -9,7 +9,7 @@
    what it says.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +21,10 @@ from fits.optimum.basin import Array, Basin
 from fits.optimum.cells import HELD, TEXT, Cell
 from fits.optimum.optima import fit_optima
 from fits.optimum.sweeps import one_of_each
-from fits.record import Fit
+from fits.record import Fit, Setting
 from fits.table.points import PARAMS_KINDS
-from fits.table.rows import Row, Table, counts, parametrization, require
+from fits.table.rows import Row, Table, counts, require
+from fits.table.setting import whose
 from ground import InputError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Sweeps:
     params_kind: str
     level: float
     parametrization: str = ""
+    setting: Setting = field(default_factory=Setting)  # `fits.table.setting.same`
 
     def floors(self) -> "pd.DataFrame":
         """params, tokens, batch_tokens and the loss at the best LR, with the standard error of its
@@ -137,8 +139,11 @@ def sweeps(
         Sweep(float(n), float(d), float(b), cell, one, close)
         for (n, d, b), cell, one, close in zip(at, found, basins, near, strict=True)
     ]
-    whose = parametrization(frame)
-    return Sweeps(over_lr, sd, dof, said, names, left, table.source, params_kind, level, whose)
+    swept = frame[frame["_name"].isin(names)]
+    return Sweeps(
+        over_lr, sd, dof, said, names, left, table.source, params_kind, level,
+        *whose(swept),
+    )  # fmt: skip
 
 
 def _noise(
@@ -294,6 +299,7 @@ def _fit(
         rows=found.rows,
         source=found.source,
         parametrization=found.parametrization if law.target == "lr" else "",
+        setting=found.setting if law.target == "lr" else Setting(),
         cells=rows,
         warnings=[f"{said}freedom)", *beyond, *fit.warnings],
     )

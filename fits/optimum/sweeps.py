@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fits.optimum import basin, cells, setting, transfer
+from fits.optimum import basin, cells, transfer
+from fits.table import setting
 from fits.table.cells import numbers
 from ground import InputError
 

@@ -14,8 +14,8 @@ import numpy as np
 from fits.optimum import basin, cells
 from fits.optimum.basin import SHAPE_SD, Array, Basin
 from fits.optimum.cells import Cell, number, row, sensitivity
-from fits.optimum.setting import AXES, setting
 from fits.table.cells import numbers
+from fits.table.setting import AXES, setting
 from ground import InputError
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ import numpy as np
 from fits.forms.law import Array, Law
 from fits.optimum import basin, cells
 from fits.optimum.cells import HELD, Cell
+from fits.record import Setting
 from fits.table.cells import numbers
 from fits.table.points import PARAMS_KINDS, Points
-from fits.table.rows import Table, parametrization, require, told
+from fits.table.rows import Table, require, told
+from fits.table.setting import whose
 from ground import InputError
 from ground.flops import training
 
@@ -73,10 +75,10 @@ def vertices(
     notes = [*table.notes, *notes, *said]
     notes.append(f"{law.target}: the optima of {len(y)} cells, each from its basin")
     columns = dict(zip(law.inputs, np.array(x).T, strict=True))
-    whose = parametrization(rows)
     return Points(
-        columns, y, left, notes, {}, params_kind, [], table.source, "", whose, log_se=log_se
-    )
+        columns, y, left, notes, {}, params_kind, [], table.source, "",
+        *(whose(rows) if law.target == "lr" else ("", Setting())), log_se,
+    )  # fmt: skip
 
 
 def _complete(

@@ -14,7 +14,7 @@ import numpy as np
 
 from fits.evaluate import Band
 from fits.forms.law import Array
-from fits.optimum.setting import AXES, COVERED
+from fits.table.setting import AXES, COVERED
 from ground import InputError
 from ground.flops import training
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fits.forms.law import Array
-from fits.predict import published
+from fits.predict import published, schedules
 from fits.predict.ask import Answers, columns_for
 from fits.predict.drift import SLOPES, tuned_batch
 from fits.predict.sources import MARK, Source, published_source
@@ -67,16 +67,20 @@ def schedule(lr: Source | None) -> Schedule:
 
 
 def common(source: Source) -> dict[str, Any]:
-    """What the runs of all its checks have in common, as their trials say."""
-    each = [dict(check.get("common", {})) for check in source.checks]
+    """What the runs of all its checks, or of its fit, have in common, as their trials say."""
+    each = [dict(one.get("common", {})) for one in _settings(source)]
     first = each[0] if each else {}
     return {k: v for k, v in first.items() if all(other.get(k) == v for other in each)}
 
 
 def held(source: Source, name: str) -> float | None:
-    """A number that is the same in all runs of a check."""
-    values = {check.get("held", {}).get(name) for check in source.checks}
+    """A number that is the same in all runs of its checks, or of its fit."""
+    values = {one.get("held", {}).get(name) for one in _settings(source)}
     return values.pop() if len(values) == 1 else None
+
+
+def _settings(source: Source) -> list[Mapping[str, Any]]:
+    return [*source.checks, *([source.fit.setting] if source.fit else [])]
 
 
 def moved(reply: Answers, columns: Mapping[str, Array]) -> Answers:
@@ -146,12 +150,18 @@ def warmup(lr: Source | None, columns: Mapping[str, Array]) -> tuple[Array, str]
 
 
 def settings(lr: Source | None, peak: float | None) -> dict[str, dict[str, Any]]:
-    """What no law gives and a trainer is told all the same: `value` and `source` by name."""
+    """What no law gives and a trainer is told all the same: `value` and `source` by name; of the
+    schedule also how many times this LR the best one of others is (`fits.predict.schedules`).
+    """
     own = common(lr) if lr is not None and lr.ours else {}
     chosen = schedule(lr)
     end = 1.0 if chosen.name == "constant" else min(1.0, chosen.floor / peak) if peak else 0.0
     out: dict[str, dict[str, Any]] = {
-        "schedule": {"value": chosen.name, "source": chosen.source},
+        "schedule": {
+            "value": chosen.name,
+            "source": chosen.source,
+            "lr_of_others": schedules.others(chosen.name) if lr is not None else {},
+        },
         "lr_end": {"value": end, "source": f"over the peak; {chosen.source}"},
     }
     theirs = f"of the runs of {lr.name}" if lr is not None else ""

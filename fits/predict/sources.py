@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from fits.optimum.setting import AXES, COVERED
 from fits.predict import published
 from fits.predict.drift import ranges
 from fits.record import Fit, fit_of
+from fits.table.setting import AXES, COVERED
 from ground import InputError, reading, text
 
 DEFAULTS = ("epoch", "steplaw", "powerlines")

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from fits.engine.objective import OBJECTIVES
 from fits.engine.pose import problem_of
-from fits.optimum.setting import AXES
 from fits.record import Fit
 from fits.table.cells import numbers
 from fits.table.points import Points, select
 from fits.table.rows import names_of
+from fits.table.setting import AXES
 from ground import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SAME = 1e-6  # of the objective: points that give the fit's own sum are the points it was fitted to
 TOLD = 1e-5  # of a log2: a check keeps seven digits
-SETTING = 1e-2  # as `fits.optimum.setting` calls settings one
+SETTING = 1e-2  # as `fits.table.setting` calls settings one
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.forms.law import Array, Law
+from fits.record import Setting
 from fits.table.cells import numbers
 from fits.table.rows import (
     EARLIER,
@@ -17,11 +18,11 @@ from fits.table.rows import (
     Table,
     counts,
     names_numbers,
-    parametrization,
     require,
     table_of,
     told,
 )
+from fits.table.setting import whose
 from fits.table.trackers import pooled
 from fits.table.units import RANGES, check_fraction, check_neighbours, check_units
 from ground import InputError
@@ -49,7 +50,9 @@ class Points:
     rows: list[Row] = field(default_factory=list)  # [n]
     source: str = ""
     unit: str = ""  # of the target, where it is not the law's own
-    parametrization: str = ""  # of the rows, where they say one
+    # of a law of the LR, what its rows have in common: `fits.table.setting.same`
+    parametrization: str = ""
+    setting: Setting = field(default_factory=Setting)
     log_se: Array | None = (
         None  # [n], of log(target), where it is an optimum that was read off runs
     )
@@ -97,7 +100,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     unit = table.unit if law.target == "loss" else ""
     return Points(
         columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source, unit,
-        parametrization(frame[good]),
+        *(whose(frame[good]) if law.target == "lr" else ()),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fits.predict.schedules import CITATION
 from ground.memory import activations
 
 if TYPE_CHECKING:
@@ -46,8 +47,17 @@ def _run(made: "Recipe", plan: "Plan") -> str:
         f"{plan.micro_batch} x {plan.accumulation}) of {plan.sequence} tokens, "
         f"{plan.warmup_steps:,} of them warm-up, {said['schedule']} to {said['lr_end']:.3g} of "
         f"the peak; {said['optimizer']}, betas {said['beta1']:g} {said['beta2']:g}, "
-        f"eps {said['eps']:g}, {clipped}\n{_memory(plan)}"
+        f"eps {said['eps']:g}, {clipped}\n{_schedule(made)}{_memory(plan)}"
     )
+
+
+def _schedule(made: "Recipe") -> str:
+    """Whose the schedule is, and what another one would make of the LR; a line, or nothing."""
+    own = made.settings["schedule"]
+    factors = ", ".join(f"{n} x{f:.3g}" for n, f in own.get("lr_of_others", {}).items())
+    if not factors:
+        return ""
+    return f"schedule: {own['value']}, {own['source']}; LR of others: {factors} ({CITATION})\n"
 
 
 def _memory(plan: "Plan") -> str:

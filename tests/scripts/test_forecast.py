@@ -1,6 +1,7 @@
 """The forecast from a made ladder: what it writes down before, and how it judges what came."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,9 @@ def test_the_ladder_spans_over_two_decades(laws: forecast.Laws) -> None:
     assert all(one["width"] >= 3 * one["head_dim"] for one in runs if one["width"] > 32)
     fewer = forecast.ladder(laws, UNIQUE, 64, 2**25)
     assert fewer == [one for one in runs if one["width"] >= 64 and one["tokens"] >= 2**25]
+    twice = forecast.ladder(replace(laws, lr_times=2.0), UNIQUE)
+    assert [one["lr"] for one in twice] == [2 * one["lr"] for one in runs]
+    assert [one["said"] for one in twice] == [one["said"] for one in runs]
     for one in runs:
         assert one["said"]["batch_tokens"]["low"] < one["said"]["batch_tokens"]["high"]
         assert 0.7 < one["batch"] * 256 / one["said"]["batch_tokens"]["value"] < 1.5
@@ -80,11 +84,16 @@ def test_a_planted_law_is_forecast_and_judged(laws: forecast.Laws, tmp_path: Pat
     better = [dict(one, seeds=[0]) for one in told["runs"]]
     frame = made(better, 0.0)
     frame.loc[names.index("30x-half-lr"), "loss"] *= 0.99
-    rows = {one["name"]: one for one in forecast.judged(path, frame)["targets"]}
+    found = forecast.judged(path, frame, ladder)
+    rows = {one["name"]: one for one in found["targets"]}
     most = {"300x": 0.01}
     for name, one in rows.items():
         assert abs(one["error"]) < most.get(name, 0.005) and one["inside"]
     assert rows["30x"]["regret"] == pytest.approx(1 / 0.99 - 1) and rows["10x"]["regret"] == 0
+    assert rows["30x"]["beside"].keys() == {"half-lr", "half-batch", "twice-lr", "twice-batch"}
+    alone, both = (r for r in found["refits"] if (r["law"], r["params"]) == ("auto", "no_embed"))
+    assert [alone["rows"], both["rows"]] == ["ladder", "ladder and targets"]
+    assert len(both["errors"]) == 4 and np.abs(both["errors"]).max() < 0.002
     trials = load_study("forecast", "0" * 64, 8192, plan=str(path), runs=("30x",)).trials
     assert len(trials) == 3 and {t.tokens for t in trials} == {told["runs"][1]["tokens"]}
     with pytest.raises(InputError, match="runs='31x': must be one of 10x, 30x"):

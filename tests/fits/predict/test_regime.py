@@ -5,11 +5,15 @@ that is too far from its own.
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from fits.fit import fit
+from fits.forms.hyper import LrSizeTokens
 from fits.optimum import transfer
 from fits.predict import published
 from fits.predict.recipe import load_recipe, recipe
+from fits.predict.schedules import others
 from fits.predict.sources import MARK, Source, fallbacks, from_check, from_fit, sources
 from ground import InputError
 from tests.fits.predict.test_reach import sweep
@@ -214,3 +218,22 @@ def test_what_a_file_says_of_its_runs_is_used_only_where_it_can_be():
     said = {name: one.settings[name]["value"] for name in odd}
     assert said == {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "optimizer": "adamw",
                     "schedule": "linear"}  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "linear"])
+def test_a_law_of_the_lr_brings_its_schedule(schedule, tmp_path):
+    """Through the saved file; a law whose runs do not say has the usual one."""
+    n, d = np.array([(n, d) for n in (1e6, 3e6, 1e7) for d in (2e7, 1e8)]).T
+    table = pd.DataFrame({"params_no_embed": n, "tokens": d, "lr": 2.0 * (n / d) ** 0.2})
+    table = table.assign(schedule=schedule, parametrization="u-mup", weight_decay=0.0)
+    law = LrSizeTokens.name
+    fit(table, law, params_kind="no_embed").save(tmp_path / "lr.json")
+    fit(table.drop(columns="schedule"), law, params_kind="no_embed").save(tmp_path / "mute.json")
+    at = {"params": 5e6, "tokens": 5e7, "vocab": 256, "width": 256, "sequence": 256}
+    said, mute = (
+        recipe(sources([str(tmp_path / name), "steplaw"])[0], at, "no_embed").settings["schedule"]
+        for name in ("lr.json", "mute.json")
+    )
+    assert said["value"] == schedule and "lr.json" in said["source"]
+    assert said["lr_of_others"] == others(schedule)
+    assert mute["value"] == "linear" and "published" in mute["source"]

@@ -1,14 +1,16 @@
-"""Where a sweep was done: what its runs have in common, and what they cover. An optimum is that of
-its setting; at another one it is moved, or not told at all.
+"""Where a sweep was done: what its runs have in common, and what they cover. An optimum, and a law
+of optima, is that of its setting; at another one it is moved, or not told at all.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fits.record import Setting
 from fits.table.cells import numbers
+from fits.table.rows import parametrization
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,18 +28,34 @@ def setting(rows: "pd.DataFrame", axis: str) -> dict[str, dict[str, Any]]:
     """Of a check over `axis`: `held`, numbers that are one value in all runs; `range`, the smallest
     and largest of `COVERED`; `common`, what their trials' JSON says of all of them.
     """
+    known = _known(rows, COVERED)
+    ends = {n: [float(v.min()), float(v.max())] for n, v in known.items()}
+    found = same(rows)
+    held = {n: v for n, v in found["held"].items() if n != AXES.get(axis)}
+    return {"held": held, "range": ends, "common": found["common"]}
+
+
+def same(rows: "pd.DataFrame") -> Setting:
+    """`held` and `common` of all the runs of a law, whatever they are swept over."""
     for name, pair in SHARES.items():
         if {*pair} <= {*rows.columns}:
             over, under = (numbers(rows[n], n) for n in pair)
             rows = rows.assign(**{name: over / under})
-    names = [column for name, column in AXES.items() if name != axis] + [*HELD]
-    known = {n: numbers(rows[n], n) for n in dict.fromkeys((*names, *COVERED)) if n in rows}
-    known = {n: v for n, v in known.items() if len(v) and np.isfinite(v).all()}
-    return {
-        "held": {n: float(v[0]) for n in names if (v := known.get(n)) is not None and _one(v)},
-        "range": {n: [float(known[n].min()), float(known[n].max())] for n in COVERED if n in known},
-        "common": _common(rows),
-    }
+    known = _known(rows, (*AXES.values(), *HELD))
+    return {"held": {n: float(v[0]) for n, v in known.items() if _one(v)}, "common": _common(rows)}
+
+
+def whose(rows: "pd.DataFrame") -> tuple[str, Setting]:
+    """Of a law's runs: parametrization and `same`."""
+    return parametrization(rows), same(rows)
+
+
+def _known(
+    rows: "pd.DataFrame", names: Sequence[str]
+) -> "dict[str, np.typing.NDArray[np.float64]]":
+    """Columns that are numbers in every row."""
+    known = {n: numbers(rows[n], n) for n in dict.fromkeys(names) if n in rows}
+    return {n: v for n, v in known.items() if len(v) and np.isfinite(v).all()}
 
 
 def _one(values: "np.typing.NDArray[np.float64]") -> bool:
