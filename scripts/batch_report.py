@@ -15,7 +15,7 @@ from fits.engine.bootstrap import bootstrap
 from fits.fit import fit as fit_law
 from fits.forms.critical_batch import CriticalBatch, CriticalBatchLoss
 from fits.forms.loss import ThreeTerm
-from fits.forms.trajectory import Trajectory
+from fits.forms.trajectory import LAWS as TRAJECTORIES
 from fits.optimum import best_batch, critical_batch, trunks
 from fits.optimum.critical_batch import Critical
 from fits.predict.against import against
@@ -58,9 +58,9 @@ def all_fits(runs: Table, found: best_batch.Sweeps, below: float) -> dict[str, F
         cells = best.drop_duplicates(["params", "tokens", "batch_tokens"])
         return resampled(select(table_of(cells), ThreeTerm, KIND), ThreeTerm)
 
-    def trajectory() -> Fit:
+    def trajectory(law: Any) -> Fit:
         rows = table_of(trunks.along(runs.frame, below=below))
-        return resampled(select(rows, Trajectory, KIND), Trajectory)
+        return resampled(select(rows, law, KIND), law)
 
     return {
         "batch": tried("best batch", lambda: best_batch.fit_batch(found)),
@@ -69,7 +69,7 @@ def all_fits(runs: Table, found: best_batch.Sweeps, below: float) -> dict[str, F
         "critical": tried("critical batch over tokens", lambda: critical(CriticalBatch)),
         "critical-loss": tried("critical batch over loss", lambda: critical(CriticalBatchLoss)),
         "loss": tried("three-term law", loss),
-        "trajectory": tried("trajectory", trajectory),
+        **{law.name: tried(law.name, lambda law=law: trajectory(law)) for law in TRAJECTORIES},
     }
 
 
@@ -125,7 +125,7 @@ def away(found: best_batch.Sweeps) -> pd.DataFrame:
 
 
 def held_trajectories(runs: Table, below: float) -> pd.DataFrame:
-    """Of the largest size with several batches, each batch's trunk by the law of the other trunks:
+    """Of the largest size with several batches, each batch's trunk by the laws of the other trunks:
     root mean square and largest error of the loss, in percent.
     """
     along = trunks.along(runs.frame, below=below)
@@ -133,12 +133,15 @@ def held_trajectories(runs: Table, below: float) -> pd.DataFrame:
     largest, rows = batches[batches > 1].index.max(), []
     for batch in sorted(along["batch_tokens"][along["params_no_embed"] == largest].unique()):
         held = (along["params_no_embed"] == largest) & (along["batch_tokens"] == batch)
-        fit = fit_law(select(table_of(along[~held]), Trajectory, KIND), Trajectory, quick=True)
         seen = along[held].assign(params=along["params_no_embed"][held])
-        x = {name: seen[name].to_numpy(float) for name in Trajectory.inputs}
-        off = 100 * (Trajectory.predict(fit.params, x) / seen["loss"].to_numpy(float) - 1)
-        rms, most = np.sqrt(np.mean(off**2)), np.abs(off).max()
-        rows.append({"params_no_embed": largest, "batch_tokens": batch, "rms": rms, "most": most})
+        row = {"params_no_embed": largest, "batch_tokens": batch}
+        for law in TRAJECTORIES:
+            fit = fit_law(select(table_of(along[~held]), law, KIND), law, quick=True)
+            x = {name: seen[name].to_numpy(float) for name in law.inputs}
+            off = 100 * (law.predict(fit.params, x) / seen["loss"].to_numpy(float) - 1)
+            row[f"{law.name} rms"] = np.sqrt(np.mean(off**2))
+            row[f"{law.name} most"] = np.abs(off).max()
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -3,7 +3,7 @@ of 2001.08361).
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from fits.forms.law import Array, Columns, Law, Parameter
 
 # a fixed number: over sixteen decades of steps and batch it converges in at most 8
 NEWTON_STEPS = 12
+NOISE = (0.3, 0.6)  # exponents that a fit starts from
 
 
 class Trajectory(Law):
@@ -27,7 +28,7 @@ class Trajectory(Law):
         "B_star L^(-1/alpha_B)"
     )
     inputs = ("params", "steps", "batch_tokens")
-    parameters = (
+    parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("N_c", 0.0, scale="log"),
         Parameter("alpha_N", 0.005, 1.0),
         Parameter("S_c", 0.0, scale="log"),
@@ -107,7 +108,50 @@ class Trajectory(Law):
         return np.array(rows)
 
 
-LAWS: tuple[type[Law], ...] = (Trajectory,)
+class TrajectoryNoise(Trajectory):
+    """What the noise of the gradient adds to the loss as long as the LR is constant, by the batch
+    that it is best at, is no matter of steps: a term of its own, which a cooldown takes away. It
+    stands outside of the equation for B_crit.
+    """
+
+    name = "trajectory-noise"
+    formula = Trajectory.formula.replace(",", " + (B_noise/B)^alpha_noise,", 1)
+    parameters = (
+        *Trajectory.parameters,
+        Parameter("B_noise", 0.0, scale="log"),
+        Parameter("alpha_noise", 0.05, 2.0),
+    )
+    citation = "2403.06563; 2001.08361; the last term is ours (results/batch)"
+
+    @classmethod
+    def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
+        return np.asarray(super().predict(p, x) + cls._noise(p, x)[0])
+
+    @classmethod
+    def _noise(cls, p: Mapping[str, Any], x: Columns) -> tuple[Any, Any]:
+        """The term, and log(B_noise/B)."""
+        log_b = np.log(p["B_noise"]) - np.log(x["batch_tokens"])
+        return np.exp(p["alpha_noise"] * log_b), log_b
+
+    @classmethod
+    def jet(cls, p: Mapping[str, Array], x: Columns) -> tuple[Array, Array]:
+        loss, rows = super().jet(p, x)
+        term, log_b = cls._noise(p, x)
+        own = np.stack([p["alpha_noise"] * term, log_b * term], axis=-2)
+        return loss + term, np.concatenate([rows, own], axis=-2)
+
+    @classmethod
+    def starts(cls, x: Columns, y: Array, weight: Array) -> Array:
+        """Those without noise, with a term of a 20th of the mean loss at the mean batch."""
+        mean = np.exp(np.mean(np.log(x["batch_tokens"])))
+        share = 0.05 * np.exp(np.mean(np.log(y)))
+        plain = super().starts(x, 0.95 * y, weight)
+        return np.concatenate(
+            [np.c_[plain, np.tile([mean * share ** (1 / a), a], (len(plain), 1))] for a in NOISE]
+        )
+
+
+LAWS: tuple[type[Law], ...] = (Trajectory, TrajectoryNoise)
 
 
 def steps_min(steps: Any, batch_tokens: Any, critical_batch: Any) -> Any:
