@@ -98,7 +98,7 @@ def coverage(kind: Kind, tables: int, first: int = 10_000) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--tables", type=int, default=400)
+    parser.add_argument("--tables", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     document: dict[str, Any] = {
