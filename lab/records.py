@@ -203,8 +203,8 @@ class Trial:
     """Seed of the order of the windows."""
     # what is measured beside the training loss and the final validation loss
     diagnostics: str = ""
-    """Names of what to measure along the run, separated by commas: gradient_noise | rms | log_z |
-    attention_logit | sparsity | neurons | activation_ratio
+    """Names of what to measure along the run, separated by commas: gradient_noise |
+    gradient_noise_tensors | rms | log_z | attention_logit | sparsity | neurons | activation_ratio
     """
     measure_steps: int = 0
     """Steps between measuring events; 0: at the end of the run alone."""

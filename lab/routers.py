@@ -5,6 +5,7 @@ JAX; the choice itself is in `lab.routing`.
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError, text
+from lab.diagnostics import HALVED
 
 if TYPE_CHECKING:
     from lab.records import Trial
@@ -56,7 +57,7 @@ def check(trial: "Trial") -> None:
     if trial.balance_bias and trial.optimizer in _LOOK_AT_ALL:
         accepted = f"has no rule under {trial.optimizer}, which looks at all that moves at once"
         _refuse("balance_bias", trial.balance_bias, accepted)
-    if trial.balance_bias and "gradient_noise" in trial.diagnostics.split(","):
+    if trial.balance_bias and HALVED.intersection(trial.diagnostics.split(",")):
         accepted = "must be 0 with gradient_noise: the load is part of no loss"
         _refuse("balance_bias", trial.balance_bias, accepted)
 

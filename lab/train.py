@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lab import mesh, model, optim, pruning
+from lab.diagnostics import HALVED
 from lab.kernels.choose import choose
 from lab.model import Measured
 from lab.ops import UNIT
@@ -175,7 +176,8 @@ def halved_gradients(
 ) -> tuple[tuple[jax.Array, Measured], Tree]:
     """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
     noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch`) the squared norm of the
-    whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`.
+    whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`;
+    of each tensor's too where the trial asks for them.
 
     Both are of the gradient by the parameters of the mean loss, z-loss and penalties included, in
     nats per token.
@@ -201,13 +203,16 @@ def halved_gradients(
         return UNIT.loss_gradient(tokens, program.shape.vocab, inputs.numbers["loss"]) / tokens**0.5
 
     tokens = program.batch * program.shape.sequence
-    whole = sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))
-    halves = sum(jnp.sum(g_2**2) for g_2 in jax.tree.leaves(grads_2)) / 2
     loss, measured = jax.tree.map(lambda v_2: v_2.mean(0), values_2)
-    norms = {
-        "grad_sq_norm": whole / factor(tokens) ** 2,
-        "grad_sq_norm_half": halves / factor(tokens // 2) ** 2,
-    }
+    norms: Measured = {}
+    for name, tree, unit in (
+        ("grad_sq_norm", grads, factor(tokens) ** 2),
+        ("grad_sq_norm_half", grads_2, 2 * factor(tokens // 2) ** 2),
+    ):
+        squares = {path: jnp.sum(g**2) for path, g in model.by_path(tree).items()}
+        norms[name] = jnp.asarray(sum(squares.values())) / unit
+        if "gradient_noise_tensors" in program.diagnostics:
+            norms |= {f"{name}/{path}": square / unit for path, square in squares.items()}
     return (loss, measured | norms), grads
 
 
@@ -226,7 +231,7 @@ def proposed(
     if starts_B is None:
         starts_B = starts(program, inputs, state.step)
     tokens_BS = mesh.split_batch(windows_at(tokens_N, starts_B, program.shape.sequence))
-    of = halved_gradients if "gradient_noise" in program.diagnostics else gradients
+    of = halved_gradients if HALVED.intersection(program.diagnostics) else gradients
     (loss, measured), grads = of(program, inputs, state.params, tokens_BS, state.masks)
     updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
     # Muon mixes a matrix's entries: from pruned moments too it makes an update of all of them

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fits.forms.law import Array
-from fits.optimum.critical_batch import gradient_noise
+from fits.optimum.critical_batch import gradient_noise, noise_interval
 from fits.table.rows import require
 from ground import InputError
 from ground.columns import WSD_DECAY
@@ -24,6 +24,7 @@ ALIKE = (
     "batch_tokens", "lr", "weight_decay", "warmup_tokens", "schedule", "init_seed", "data_seed",
 )  # fmt: skip
 LEAST_POINTS = 8  # of a curve in an octave of tokens
+LEVEL = 0.9  # of a noise scale's interval
 
 
 def trunks(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -83,39 +84,54 @@ def along(frame: "pd.DataFrame", warm: float = 1.0, below: float = float("inf"))
     return pd.DataFrame(rows)
 
 
-def noise_scales(frame: "pd.DataFrame") -> "pd.DataFrame":
+def noise_scales(frame: "pd.DataFrame", tensors: bool = False) -> "pd.DataFrame":
     """The gradient's noise scale in tokens (1812.06162: B_simple = tr Sigma / |G|^2) by octaves of
-    tokens along the best trunk of each size and batch: the ratio of means over the octave.
-    `noise_scale` is missing where the draws do not resolve it (a mean below 0).
+    tokens along the best trunk of each size and batch: the ratio of means over the octave, and
+    where it lies at LEVEL, `low` to `high`. `noise_scale` is missing where the draws do not resolve
+    it (a mean below 0). `tensors`: that of each tensor's gradient, by its path, `tensor`.
     """
     import pandas as pd
 
     rows = []
     for _, run in best_lr(frame).iterrows():
-        (steps, half), (_, whole) = (_curve(run, name) for name in NOISE)
-        octave = np.floor(np.log2(np.maximum(steps * run["batch_tokens"], 1)))
-        for one in np.unique(octave):
-            here = octave == one
-            if here.sum() < LEAST_POINTS:
-                continue
-            rows.append(
-                {
-                    "params_no_embed": float(run["params_no_embed"]),
-                    "batch_tokens": float(run["batch_tokens"]),
-                    "tokens": float(2 ** (one + 0.5)),
-                    "points": int(here.sum()),
-                    "noise_scale": _noise(half[here], whole[here], float(run["batch_tokens"])),
-                }
-            )
+        at = {k: float(run[k]) for k in ("params_no_embed", "batch_tokens")}
+        for path in _tensors(run) if tensors else [""]:
+            named = {"tensor": path} if tensors else {}
+            rows += [at | named | one for one in _octaves(run, path)]
     if not rows:
-        raise InputError("curves: no trunk has measured gradient_noise")
-    order = ["params_no_embed", "batch_tokens", "tokens"]
+        needed = "gradient_noise_tensors" if tensors else "gradient_noise"
+        raise InputError(f"curves: no trunk has measured {needed}")
+    order = ["params_no_embed", "batch_tokens", *(["tensor"] if tensors else []), "tokens"]
     return pd.DataFrame(rows).sort_values(order, ignore_index=True)
 
 
-def _noise(half: Array, whole: Array, batch_tokens: float) -> float:
+def _tensors(run: Any) -> list[str]:
+    """The paths of the tensors whose noise a run has measured, each as its curves end."""
+    family = f"{NOISE[1]}/"
+    names = [curve["name"] for curve in run["curves"]]
+    return [name.removeprefix(family) for name in names if name.startswith(family)]
+
+
+def _octaves(run: Any, path: str) -> list[dict[str, float]]:
+    """The noise scale in each octave of tokens; `path`: of one tensor's gradient, "": of all."""
+    batch = float(run["batch_tokens"])
+    (steps, half), (_, whole) = (_curve(run, f"{name}/{path}".rstrip("/")) for name in NOISE)
+    octave = np.floor(np.log2(np.maximum(steps * batch, 1)))
+    rows = []
+    for one in np.unique(octave):
+        here = octave == one
+        if here.sum() < LEAST_POINTS:
+            continue
+        draws = half[here], whole[here], batch / 2, batch
+        low, high = noise_interval(*draws, LEVEL)
+        at = {"tokens": float(2 ** (one + 0.5)), "points": int(here.sum())}
+        rows.append(at | {"noise_scale": _noise(*draws), "low": low, "high": high})
+    return rows
+
+
+def _noise(*draws: Any) -> float:
     try:
-        scale = gradient_noise(half, whole, batch_tokens / 2, batch_tokens)[2]
+        scale = gradient_noise(*draws)[2]
     except InputError:
         return float("nan")
     return scale if np.isfinite(scale) else float("nan")

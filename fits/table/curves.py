@@ -28,7 +28,7 @@ def curve_rows(data: Path, name: str) -> "tuple[pd.DataFrame, str] | None":
     """
     import pandas as pd
 
-    frame, source = _with_curves(data)
+    frame, source = with_curves(data)
     if frame is None:
         return None
     rows = [row for run in frame.to_dict("records") for row in _points(run, name)]
@@ -41,7 +41,7 @@ def some_curves(data: Path, most: int) -> "dict[str, pd.DataFrame]":
     """
     import pandas as pd
 
-    frame, _ = _with_curves(data)
+    frame, _ = with_curves(data)
     if frame is None:
         return {}
     by = [c for c in ("params", "lr") if c in frame]
@@ -53,7 +53,7 @@ def some_curves(data: Path, most: int) -> "dict[str, pd.DataFrame]":
     return {name: pd.DataFrame(rows) for name, rows in found.items() if rows}
 
 
-def _with_curves(data: Path) -> "tuple[pd.DataFrame | None, str]":
+def with_curves(data: Path) -> "tuple[pd.DataFrame | None, str]":
     if data.is_dir() and not (data / "trials.parquet").is_file():
         from sweeps.table import store_curves
 

@@ -130,3 +130,43 @@ def test_the_noise_scale_is_a_ratio_of_means():
     assert trunks.noise_scales(pd.DataFrame([one]))["noise_scale"].isna().all()
     with pytest.raises(InputError, match="no trunk has measured gradient_noise"):
         trunks.noise_scales(made(SIZES[:1], BATCHES[:1]))
+    with pytest.raises(InputError, match="no trunk has measured gradient_noise_tensors"):
+        trunks.noise_scales(pd.DataFrame([one]), tensors=True)
+
+
+def gradients(rng, steps, trace, size=64):
+    """|g|^2 of both batches, of a gradient of norm 1 and so much noise, both from the halves."""
+    mean = np.full(size, size**-0.5)
+    halves = mean + np.sqrt(2 * trace / size) * rng.standard_normal((2, steps, size))
+    squares = (halves**2).sum(-1)
+    return squares.mean(0), (halves.mean(0) ** 2).sum(-1)
+
+
+PLANTED = {"embed": 0.5, "layers.000.q": 4.0, "layers.001.q": 40.0}  # batches
+
+
+def planted(rng):
+    """A run whose tensors' noise scales are known, in batches."""
+    at = np.arange(1, 513)
+    one = run("a", 1e6, 4096, 1e4, rng, 0.0) | {"warmup_tokens": 0}
+    each = {path: gradients(rng, len(at), trace) for path, trace in PLANTED.items()}
+    one["curves"] = [
+        {"name": f"{name}/{path}", "steps": at, "values": draws}
+        for path, both in each.items() for name, draws in zip(trunks.NOISE, both, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame([one])
+
+
+def test_the_noise_scale_of_each_tensor_lies_in_its_interval():
+    """As often as the interval says; in one of another tensor it does not."""
+    rng = np.random.default_rng(5)
+    found = pd.concat([trunks.noise_scales(planted(rng), tensors=True) for _ in range(25)])
+    truth = 4096 * found["tensor"].map(PLANTED)
+    inside = (found["low"] <= truth) & (truth <= found["high"])
+    assert len(found) == 25 * 3 * 6
+    assert inside.groupby(found["tensor"]).mean().between(0.83, 0.97).all()
+    wrong = 4096 * found["tensor"].map(dict(zip(PLANTED, [4.0, 40.0, 0.5], strict=True)))
+    assert ((found["low"] <= wrong) & (wrong <= found["high"])).mean() < 0.3
+    late = found[found["points"] > 200].groupby("tensor")["noise_scale"].median()
+    for path, scale in PLANTED.items():
+        assert late[path] == pytest.approx(4096 * scale, rel=0.1)
