@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lab import mesh, model, optim, pruning
+from lab import batches, mesh, model, optim, pruning
 from lab.diagnostics import HALVED
 from lab.kernels.choose import choose
 from lab.model import Measured
@@ -20,7 +20,7 @@ from lab.parametrization import numbers
 from lab.program import Program
 from lab.records import Trial
 from lab.shape import TENSORS
-from lab.windows import batch_starts
+from lab.windows import Clock, batch_starts, clock_of
 
 Tree = Any
 Number = Any  # a traced or plain number
@@ -45,6 +45,7 @@ class Inputs(NamedTuple):
     until: Number  # it rests from this step on
     ema_decay: Number = None  # None: no moving average of the weights
     ramp: pruning.Ramp | None = None  # None: dense
+    clock: Clock | None = None  # None: every step has the same batch
 
 
 class State(NamedTuple):
@@ -61,11 +62,13 @@ class State(NamedTuple):
     masks: Tree = None  # bools, of the hidden matrices: what is not pruned; None: dense
 
 
-def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
-    """The trial's numbers, until its end; `corpus_tokens` is the length of the training stream."""
+def inputs_of(trial: Trial, corpus_tokens: int, step: int = 0) -> Inputs:
+    """The trial's numbers, until its end, or until its batch changes after `step`; `corpus_tokens`
+    is the length of the training stream.
+    """
     n_tokens = trial.unique_tokens or corpus_tokens
     return Inputs(
-        numbers(trial),
+        numbers(batches.plain_at(trial, step)),
         trial.steps,
         trial.warmup_steps,
         trial.init_seed,
@@ -74,6 +77,7 @@ def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
         trial.steps,
         float(trial.ema_decay) or None,
         pruning.ramp_of(trial),
+        clock_of(trial, step),
     )
 
 
@@ -104,6 +108,7 @@ def _optimizer(program: Program, inputs: Inputs, params: Tree) -> Any:
             steps=inputs.steps,
             warmup_steps=inputs.warmup_steps,
             balance_bias=n.get("balance_bias", 0.0),
+            clock=inputs.clock,
         ),
     )
 
@@ -127,8 +132,9 @@ def windows_at(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.A
 
 def starts(program: Program, inputs: Inputs, step: Number) -> jax.Array:
     """int32 (B,): where the windows of one step's batch begin."""
+    sequence = program.shape.sequence
     return batch_starts(
-        inputs.data_seed, step, program.batch, program.shape.sequence, inputs.n_tokens
+        inputs.data_seed, step, program.batch, sequence, inputs.n_tokens, inputs.clock
     )
 
 

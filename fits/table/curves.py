@@ -12,6 +12,7 @@ from ground.columns import WSD_DECAY
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 # what a row of a whole run says of its end
 ENDS = (
@@ -62,15 +63,33 @@ def with_curves(data: Path) -> "tuple[pd.DataFrame | None, str]":
     return (frame if "curves" in frame else None), source
 
 
+def batches(run: Any, steps: Any) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    """Of these 1-based steps [n] of a run the tokens of each, and those of the run up to it: where
+    they change, as the curve `batch_tokens` has them.
+    """
+    steps = np.asarray(steps, float)
+    changes = [curve for curve in run["curves"] if curve["name"] == "batch_tokens"]
+    if not changes:
+        batch = np.full(len(steps), float(run["batch_tokens"]))
+        return batch, steps * batch
+    begin = np.asarray(changes[0]["steps"], float) - 1
+    batch = np.asarray(changes[0]["values"], float)
+    seen = np.append(0, np.cumsum(np.diff(begin) * batch[:-1]))
+    at = np.searchsorted(begin, steps - 1, side="right") - 1
+    return batch[at], seen[at] + (steps - begin[at]) * batch[at]
+
+
 def _points(run: dict[Any, Any], name: str) -> list[dict[str, Any]]:
-    flat = FLAT.get(run["schedule"], 0.0) * run["steps"]
+    flat = FLAT.get(run["schedule"], 0.0) * run["steps"] * run["batch_tokens"]
     same = {k: v for k, v in run.items() if k not in (*ENDS, "curves")}
     return [
         same | {
-            "steps": int(step), "tokens": int(step * run["batch_tokens"]), name: float(value),
-            "cooling": bool(step > flat),
+            "steps": int(step), "tokens": int(tokens), name: float(value),
+            "cooling": bool(tokens > flat),
         }
         for curve in run["curves"] if curve["name"] == name
-        for step, value in zip(curve["steps"], curve["values"], strict=True)
+        for step, tokens, value in zip(
+            curve["steps"], batches(run, curve["steps"])[1], curve["values"], strict=True
+        )
         if np.isfinite(value)
     ]  # fmt: skip

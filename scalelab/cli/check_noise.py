@@ -58,7 +58,7 @@ def records(found: pd.DataFrame, source: str) -> list[dict[str, Any]]:
         return float(value) if math.isfinite(value) else None
 
     return [
-        {k: one[k] for k in one if k not in ("noise_scale", "low", "high")}
+        {str(k): one[k] for k in one if k not in ("noise_scale", "low", "high")}
         | {
             "noise_scale": Number(
                 known(one["noise_scale"]), known(one["low"]), known(one["high"]), LEVEL, source

