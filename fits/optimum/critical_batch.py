@@ -15,7 +15,7 @@ from fits.forms.critical_batch import CriticalBatch
 from fits.forms.law import Array, Law
 from fits.table.cells import numbers
 from fits.table.points import Points
-from fits.table.rows import Table, require
+from fits.table.rows import Table, of_one_batch, require
 from ground import InputError
 
 LEAST_BATCHES, LEAST_RUNS = 3, 3  # at a loss; of a batch
@@ -178,6 +178,7 @@ def points(table: Table, law: type[Law], targets: int | None = None) -> Points:
     `iso_loss` at each size. Raises InputError where no size has such runs.
     """
     require(table.frame, ("batch_tokens", "tokens", "loss"))
+    table = of_one_batch(table)
     frame = table.frame.assign(
         **{c: numbers(table.frame[c], c) for c in ("batch_tokens", "tokens", "loss")}
     )

@@ -12,7 +12,7 @@ import numpy as np
 from fits.forms.law import Array
 from fits.optimum.critical_batch import gradient_noise, noise_interval
 from fits.table.curves import batches
-from fits.table.rows import require
+from fits.table.rows import one_batch, require
 from ground import InputError
 from ground.columns import WSD_DECAY
 
@@ -36,8 +36,8 @@ def trunks(frame: "pd.DataFrame", changing: bool = False) -> "pd.DataFrame":
     require(frame, ("curves", "schedule", "steps", "warmup_tokens", "batch_tokens", "lr", "loss"))
     flat = frame["schedule"].map({"constant": 1.0, "wsd": 1 - WSD_DECAY})
     good = flat.notna() & np.isfinite(frame["loss"].to_numpy(float))
-    if "batch_schedule" in frame and not changing:
-        good &= frame["batch_schedule"].isna()
+    if not changing:
+        good &= one_batch(frame)
     if not good.any():
         raise InputError("schedule: no run that trained has a stretch of constant LR")
     kept = frame[good].assign(flat_steps=flat[good] * frame["steps"][good])
@@ -94,24 +94,28 @@ def along(frame: "pd.DataFrame", warm: float = 1.0, below: float = float("inf"))
 
 def noise_scales(frame: "pd.DataFrame", tensors: bool = False) -> "pd.DataFrame":
     """The gradient's noise scale in tokens (1812.06162: B_simple = tr Sigma / |G|^2) by octaves of
-    tokens, and by batch where that changes, along the best trunk of each size and batch: the ratio
-    of means, and where it lies at LEVEL, `low` to `high`. `noise_scale` is missing where the draws
-    do not resolve it (a mean below 0). `tensors`: that of each tensor's gradient, by its path,
-    `tensor`.
+    tokens, and by batch where that changes (`batch_schedule`), along the best trunk of each size
+    and batch: the ratio of means, and where it lies at LEVEL, `low` to `high`. `noise_scale` is
+    missing where the draws do not resolve it (a mean below 0). `tensors`: that of each tensor's
+    gradient, by its path, `tensor`.
     """
     import pandas as pd
 
-    rows = []
-    for _, run in best_lr(frame, changing=True).iterrows():
-        size = {"params_no_embed": float(run["params_no_embed"])}
+    rows, runs = [], best_lr(frame, changing=True)
+    changing = not one_batch(runs).all()
+    for _, run in runs.iterrows():
+        size: dict[str, Any] = {"params_no_embed": float(run["params_no_embed"])}
+        if changing:
+            size["batch_schedule"] = "" if pd.isna(one := run["batch_schedule"]) else str(one)
         for path in _tensors(run) if tensors else [""]:
             named = {"tensor": path} if tensors else {}
             rows += [size | one | named for one in _octaves(run, path)]
     if not rows:
         needed = "gradient_noise_tensors" if tensors else "gradient_noise"
         raise InputError(f"curves: no trunk has measured {needed}")
-    order = ["params_no_embed", "batch_tokens", *(["tensor"] if tensors else []), "tokens"]
-    return pd.DataFrame(rows).sort_values(order, ignore_index=True)
+    found = pd.DataFrame(rows)
+    order = ("params_no_embed", "batch_schedule", "batch_tokens", "tensor", "tokens")
+    return found.sort_values([c for c in order if c in found], ignore_index=True)
 
 
 def _tensors(run: Any) -> list[str]:

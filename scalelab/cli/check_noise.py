@@ -73,10 +73,11 @@ def show(found: pd.DataFrame) -> None:
 
     from fits.optimum.trunks import LEVEL
 
-    names = [n for n in ("params_no_embed", "batch_tokens", "tensor", "tokens") if n in found]
+    columns = ("params_no_embed", "batch_schedule", "batch_tokens", "tensor", "tokens")
+    names = [name for name in columns if name in found]
     table = Table(*names, "steps", f"noise scale, tokens [{LEVEL:.0%}]", title_justify="left")
     for one in found.to_dict("records"):
-        cells = [one[n] if n == "tensor" else f"{one[n]:.4g}" for n in names]
+        cells = [one[n] if isinstance(one[n], str) else f"{one[n]:.4g}" for n in names]
         table.add_row(*cells, f"{one['points']}", spelt(one))
     screen.console(wide=140).print(table)
 
