@@ -22,7 +22,7 @@ from tests.lab.toy import CORPUS, trial
 RAMP = "2@0,4@0.25,8@0.5"
 RISES = trial(batch=8, steps=33, batch_schedule=RAMP, validate_steps=6)
 # what is trained here: two programs, of which one comes back
-RUNS = trial(batch=2, steps=33, batch_schedule="2@0,8@0.3,2@0.8", validate_steps=6)
+RUNS = trial(batch=2, steps=33, batch_schedule="2@0,8@0.3,2@0.8", validate_steps=5)
 PROGRAMS = Executables()
 
 
@@ -176,8 +176,8 @@ def test_a_schedule_that_is_constant_is_the_plain_run_bit_for_bit():
 
 @pytest.mark.parametrize("axis", population.AXES)
 def test_stopped_in_every_piece_it_ends_as_the_whole_does(axis, tmp_path, monkeypatch):
-    """Three lengths and LRs in one cohort, whose pieces end at other steps: stopped after every
-    dispatch of at most two steps, and each as alone.
+    """Three trials of one cohort, whose pieces end at other steps, where one waits at an event for
+    the others: stopped after every few steps, and each as alone.
     """
     trials = [RUNS, dataclasses.replace(RUNS, lr=0.2), dataclasses.replace(RUNS, steps=20)]
     assert len({signature(t) for t in trials}) == 1
