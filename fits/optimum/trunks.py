@@ -11,6 +11,7 @@ import numpy as np
 
 from fits.forms.law import Array
 from fits.optimum.critical_batch import gradient_noise, noise_interval
+from fits.table.cells import numbers
 from fits.table.curves import batches
 from fits.table.rows import one_batch, require
 from ground import InputError
@@ -33,9 +34,11 @@ def trunks(frame: "pd.DataFrame", changing: bool = False) -> "pd.DataFrame":
     """The longest run of each trunk that did not diverge, with `flat_steps`: where it ends, in
     steps of `batch_tokens`. `changing`: with those whose batch changes, which are else left out.
     """
-    require(frame, ("curves", "schedule", "steps", "warmup_tokens", "batch_tokens", "lr", "loss"))
+    counts = ("steps", "warmup_tokens", "batch_tokens", "loss")
+    require(frame, ("curves", "schedule", "lr", *counts))
+    frame = frame.assign(**{name: numbers(frame[name], name) for name in counts})
     flat = frame["schedule"].map({"constant": 1.0, "wsd": 1 - WSD_DECAY})
-    good = flat.notna() & np.isfinite(frame["loss"].to_numpy(float))
+    good = flat.notna() & np.isfinite(frame["loss"]) & (frame["batch_tokens"] > 0)
     if not changing:
         good &= one_batch(frame)
     if not good.any():
@@ -101,6 +104,7 @@ def noise_scales(frame: "pd.DataFrame", tensors: bool = False) -> "pd.DataFrame"
     """
     import pandas as pd
 
+    require(frame, ("params_no_embed",))
     rows, runs = [], best_lr(frame, changing=True)
     changing = not one_batch(runs).all()
     for _, run in runs.iterrows():
@@ -127,7 +131,9 @@ def _tensors(run: Any) -> list[str]:
 
 def _octaves(run: Any, path: str) -> list[dict[str, float]]:
     """The noise scale in each octave of tokens; `path`: of one tensor's gradient, "": of all."""
-    (steps, half), (_, whole) = (_curve(run, f"{name}/{path}".rstrip("/")) for name in NOISE)
+    (a, half), (b, whole) = (_curve(run, f"{name}/{path}".rstrip("/")) for name in NOISE)
+    steps, of_half, of_whole = np.intersect1d(a, b, return_indices=True)
+    half, whole = half[of_half], whole[of_whole]
     batch, tokens = batches(run, steps)
     octave = np.floor(np.log2(np.maximum(tokens, 1)))
     rows = []

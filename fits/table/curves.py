@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fits.table.opening import opened
+from ground import InputError
 from ground.columns import WSD_DECAY
 
 if TYPE_CHECKING:
@@ -60,7 +61,23 @@ def with_curves(data: Path) -> "tuple[pd.DataFrame | None, str]":
 
         return store_curves(data), f"store {data.name}"
     frame, source = opened(data)
-    return (frame if "curves" in frame else None), source
+    if "curves" not in frame:
+        return None, source
+    if wrong := [i for i, curves in enumerate(frame["curves"]) if not _whole(curves)]:
+        raise InputError(
+            f"curves: those of row {wrong[0] + 1} are not a list of name, steps and as many values"
+        )
+    return frame, source
+
+
+def _whole(curves: Any) -> bool:
+    try:
+        return all(
+            isinstance(one["name"], str) and len(one["steps"]) == len(one["values"])
+            for one in curves
+        )
+    except (TypeError, LookupError):
+        return False
 
 
 def batches(run: Any, steps: Any) -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
@@ -69,7 +86,7 @@ def batches(run: Any, steps: Any) -> "tuple[NDArray[np.float64], NDArray[np.floa
     """
     steps = np.asarray(steps, float)
     changes = [curve for curve in run["curves"] if curve["name"] == "batch_tokens"]
-    if not changes:
+    if not changes or not len(changes[0]["steps"]):
         batch = np.full(len(steps), float(run["batch_tokens"]))
         return batch, steps * batch
     begin = np.asarray(changes[0]["steps"], float) - 1

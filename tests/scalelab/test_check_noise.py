@@ -36,3 +36,17 @@ def test_what_was_not_measured_is_said(runs, tmp_path, capsys):
     (tmp_path / "runs.csv").write_text("params,tokens,loss\n1e6,1e7,3.0\n")
     assert main(["check", "noise", str(tmp_path / "runs.csv")]) == 2
     assert "holds no curves" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"curves": "x"}, "curves: those of row 1 are not a list of name"),
+        ({"batch_tokens": "many"}, "batch_tokens='many' in row 1: must be a number"),
+        ({"batch_tokens": 0}, "no run that trained"),
+    ],
+)
+def test_what_is_no_curve_is_refused(wrong, said, tmp_path, capsys):
+    planted(np.random.default_rng(0)).assign(**wrong).to_parquet(tmp_path / "runs.parquet")
+    assert main(["check", "noise", str(tmp_path / "runs.parquet"), "--tensors"]) == 2
+    assert said in capsys.readouterr().err
