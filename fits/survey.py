@@ -14,7 +14,7 @@ from fits.optimum import isoflop, sweeps
 from fits.optimum.transfer import TOLERANCE
 from fits.record import Fit
 from fits.table.cells import numbers
-from fits.table.rows import Table, parametrization
+from fits.table.rows import Table, of_one_batch, parametrization
 from ground import InputError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _critical(table: Table) -> "dict[float, list[Critical]]":
 
     for name in ("batch_tokens", "tokens", "loss"):
         varies(table, name)
-    frame = table.frame
+    frame = of_one_batch(table).frame
     frame = frame.assign(**{c: numbers(frame[c], c) for c in ("batch_tokens", "tokens", "loss")})
     size = numbers(frame["params"], "params") if "params" in frame else np.zeros(len(frame))
     frame = frame.assign(_size=size)[np.isfinite(frame["loss"])]

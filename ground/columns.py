@@ -35,7 +35,10 @@ TABLE = (
     Column("tokens", int, _TOKENS, "trained on"),
     Column("unique_tokens", int, _TOKENS, "distinct ones among them"),
     Column("epochs", float, "", "tokens / unique_tokens"),
-    Column("batch_tokens", int, _TOKENS, "of one optimizer step"),
+    Column("batch_tokens", int, _TOKENS, "of an optimizer step; where they change, the mean"),
+    Column(
+        "batch_schedule", str, "", "sequences of a step from a share of tokens on: 64@0,128@0.5"
+    ),
     Column("steps", int, "steps", "of the optimizer"),
     Column("flops", float, "FLOP", "6 params_active tokens (ground.flops)"),
     Column("flops_exact", float, "FLOP", "matrices and causal attention counted (ground.flops)"),

@@ -64,14 +64,6 @@ def measure(program: Program, inputs: Inputs, data: Data, state: State) -> tuple
 ACTIONS: dict[str, Action] = {"prune": prune, "validate": validate, "measure": measure}
 
 
-def tensor_paths(tree: model.Tree) -> dict[str, jax.Array]:
-    """A tree of parameters by path, such as `layers.003.q`."""
-    return {
-        ".".join(str(key.key) for key in path): leaf
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
-
-
 def rms(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:
     """Of the weights that are trained, and of what the next step would add to them: its LR and
     decay are in it, so that after the last step of a schedule that falls to 0 it is 0.
@@ -80,13 +72,13 @@ def rms(program: Program, inputs: Inputs, data: Data, state: State) -> Measured:
     return {
         f"{name}/{path}": jnp.sqrt(jnp.mean(leaf.astype(jnp.float32) ** 2))
         for name, tree in (("weight_rms", state.params), ("update_rms", updates))
-        for path, leaf in tensor_paths(tree).items()
+        for path, leaf in model.by_path(tree).items()
     }
 
 
 def sparsity(masks: model.Tree) -> Measured:
     """Share that is pruned, of all hidden matrices and of each."""
-    each = tensor_paths(masks)
+    each = model.by_path(masks)
     pruned = {path: mask.size - jnp.count_nonzero(mask) for path, mask in each.items()}
     total = sum(mask.size for mask in each.values())
     measured: Measured = {f"sparsity/{path}": pruned[path] / each[path].size for path in each}

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from lab import checkpoint, mesh
 from lab.actions import ACTIONS
+from lab.batches import Piece, piece_at
 from lab.diagnostics import step_curves
 from lab.dispatch import CHUNK
 from lab.events import curve_steps, due, stretch_end
-from lab.executables import Executables, form_of, stacked
+from lab.executables import Executables, forms_of, stacked
 from lab.program import Program
 from lab.records import Curve, Trial
 from lab.train import Data, Inputs, State, start
@@ -53,11 +54,13 @@ class Cohort:
     mesh: Mesh | None
     program: Program
     compiled: Mapping[str, Any]  # by name, of `lab.dispatch`
-    inputs: Inputs
+    steppers: Mapping[int, Any]  # its "advance", by batch
+    inputs: Inputs  # of the pieces that its trials are in
     data: Data
     state: State
     curves: list[Curves]
     leaves: NDArray[np.int64]
+    pieces: tuple[Piece, ...]
     handed: set[int] = field(default_factory=set)  # places of those that were handed on
     seconds: float = 0.0
     saved: float = field(default_factory=time.monotonic)
@@ -83,17 +86,41 @@ class Cohort:
         """Steps until the first event inside a run; if there is none, until the last trial ends."""
         step, steps = self.step, np.array([t.steps for t in self.trials])
         ends = self._ends(step)
-        running = (self.diverged == 0) & (step < steps)
+        running = self._running(step) & (ends > step)
         events = running & (ends < steps)
         left = ends - step
         return int(left[events].min() if events.any() else np.where(running, left, 0).max())
 
+    def _running(self, step: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return (self.diverged == 0) & (step < np.array([t.steps for t in self.trials]))
+
     def _ends(self, step: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where each trial's stretch ends."""
+        """Where each trial's stretch ends; where it is, if its next step is of another batch than
+        that of the next dispatch.
+        """
         ends = np.array(
             [stretch_end(t, s) for t, s in zip(self.trials, step.tolist(), strict=True)]
         )
-        return np.where(step < self.leaves, np.minimum(ends, self.leaves), ends)
+        ends = np.where(step < self.leaves, np.minimum(ends, self.leaves), ends)
+        each = np.array([piece.batch for piece in self._pieces(step)])
+        return np.where(each == self._batch(step), ends, step)
+
+    def _pieces(self, step: NDArray[np.int64]) -> tuple[Piece, ...]:
+        """That each trial's next step is in."""
+        return tuple(piece_at(t, s) for t, s in zip(self.trials, step.tolist(), strict=True))
+
+    def _batch(self, step: NDArray[np.int64]) -> int:
+        """Sequences in a step of the next dispatch: of trials under way the smallest go on."""
+        each = np.array([piece.batch for piece in self._pieces(step)])
+        running = self._running(step)
+        return int(each[running].min() if running.any() else each.min())
+
+    def _follow(self, step: NDArray[np.int64]) -> None:
+        """The numbers of the pieces that the trials are in."""
+        if (pieces := self._pieces(step)) != self.pieces:
+            tokens = self.data.train_N.shape[0]
+            numbers = stacked(self.trials, self.mapped, self.mesh, tokens, step.tolist())
+            self.inputs, self.pieces = mesh.put(self.mesh, numbers, self.mapped), pieces
 
     def _put(self, values: NDArray[Any]) -> Any:
         """One number a trial, on the devices; 0 for those that only pad."""
@@ -101,13 +128,13 @@ class Cohort:
         padded[...] = np.pad(values, (0, padded.size - len(values))).reshape(padded.shape)
         return mesh.put(self.mesh, padded, self.mapped)
 
-    def dispatch(self, n: int) -> int:
-        """Run `n` steps and keep what the curves keep of them. Returns the updates made, of all
-        trials together.
-        """
+    def dispatch(self, n: int) -> NDArray[np.int64]:
+        """Run `n` steps and keep what the curves keep of them. Returns each trial's updates."""
         before = self.step
+        self._follow(before)
+        batch = self._batch(before)
         inputs = self.inputs._replace(until=self._put(self._ends(before).astype(np.int32)))
-        self.state, measured = self.compiled["advance"](inputs, self.data.train_N, self.state, n)
+        self.state, measured = self.steppers[batch](inputs, self.data.train_N, self.state, n)
         host_NC = {name: mesh.to_host(v).reshape(CHUNK, -1) for name, v in measured.items()}
         after = self.step
         for i, trial in enumerate(self.trials):
@@ -115,16 +142,16 @@ class Cohort:
             new = new[(new <= self.leaves[i]) | np.isin(new, curve_steps(trial.steps))]
             for name, values_NC in host_NC.items():
                 self._keep(i, name, new, values_NC[new - before[i] - 1, i])
-        return int((after - before).sum())
+        return after - before
 
-    def happen(self) -> None:
-        """The events after the last dispatch. What is due at the end of a run waits for the end of
-        the cohort: the trial rests until then.
+    def happen(self, moved: NDArray[np.bool_]) -> None:
+        """The events after the last dispatch, of those that it moved. What is due at the end of a
+        run waits for the end of the cohort: the trial rests until then.
         """
         steps, diverged = self.step.tolist(), self.diverged
         names = [due(t, s) for t, s in zip(self.trials, steps, strict=True)]
         for event in ACTIONS:
-            acts = np.array([event in found for found in names]) & (diverged == 0)
+            acts = np.array([event in found for found in names]) & (diverged == 0) & moved
             if acts.any():
                 self.act(event, acts)
 
@@ -132,6 +159,8 @@ class Cohort:
         """One event of the trials that `acts` names. Returns what it measured, (trials, ...), of
         all of them.
         """
+        step = self.step
+        self._follow(step)
         self.state, measured = self.compiled[event](
             self.inputs, self.data, self._put(acts), self.state
         )
@@ -140,7 +169,6 @@ class Cohort:
             name: mesh.to_host(v).astype(np.float64).reshape(lanes, -1)
             for name, v in measured.items()
         }
-        step = self.step
         for i in np.flatnonzero(acts).tolist():
             for name, values_CW in host_C.items():
                 self._keep(i, name, step[i : i + 1], values_CW[i].mean(keepdims=True))
@@ -187,17 +215,21 @@ def open_cohort(
 ) -> Cohort:
     """The trials at their start, or where `saved` has them, by run id. `how`: of `program_of`."""
     numbers = stacked(trials, mapped, over, data.train_N.shape[0])
-    form = form_of(trials, mapped, over, how, numbers, data)
+    forms = forms_of(trials, mapped, over, how, numbers, data)
+    form = forms[trials[0].batch]
     compiled = programs.of(form)
+    steppers = {batch: programs.of(one)["advance"] for batch, one in forms.items()}
     inputs = mesh.put(over, numbers, mapped)
     if "begin" in compiled:
         state = compiled["begin"](inputs)
     else:
         state = start(form.program, inputs)
     curves: list[Curves] = [{} for _ in trials]
+    pieces = tuple(piece_at(t, 0) for t in trials)
     cohort = Cohort(
-        trials, mapped, over, form.program, compiled, inputs, data, state, curves, np.array(leaves)
-    )
+        trials, mapped, over, form.program, compiled, steppers, inputs, data, state, curves,
+        np.array(leaves), pieces,
+    )  # fmt: skip
     _restore(cohort, saved)
     return cohort
 
@@ -264,19 +296,19 @@ def hand_on(cohort: Cohort, to: Sequence[str]) -> dict[str, checkpoint.Saved]:
     }
 
 
-def advances(cohort: Cohort) -> Iterator[tuple[int, float]]:
-    """(updates, seconds) of each dispatch until the cohort's last trial ends, the events after it
-    done; the length of a dispatch follows the speed.
+def advances(cohort: Cohort) -> Iterator[tuple[int, int, float]]:
+    """(updates, sequences, seconds) of each dispatch until the cohort's last trial ends, the events
+    after it done; the length of a dispatch follows the speed.
     """
     # compiles and runs nothing, so that `seconds` is of training alone
     cohort.dispatch(0)
     n = 8
     while left := cohort.left:
-        n = min(n, left)
+        n, batch = min(n, left), cohort._batch(cohort.step)
         begun = time.perf_counter()
         updates = cohort.dispatch(n)
         took = time.perf_counter() - begun
         cohort.seconds += took
-        cohort.happen()
-        yield updates, took
+        cohort.happen(updates > 0)
+        yield int(updates.sum()), int(updates.sum()) * batch, took
         n = max(1, min(CHUNK, int(n * CHUNK_SECONDS / took)))

@@ -9,7 +9,7 @@ from typing import Any
 from ground import InputError
 from ground import flops as conventions
 from ground.columns import COLUMNS
-from lab import sparsity
+from lab import batches, sparsity
 from lab.parametrization import Rule, rules, scales
 from lab.records import Result, Trial
 from lab.shape import FP8, dense_ff, entries, expert_ff, gated, routed, tensors
@@ -225,7 +225,7 @@ def tau(trial: Trial, rule: Rule | None = None) -> float | None:
     (weight_decay x tokens); None without decay.
     """
     decay = decay_per_step(trial, rule)
-    return trial.batch_tokens / (decay * trial.tokens) if decay else None
+    return trial.tokens / trial.steps / (decay * trial.tokens) if decay else None
 
 
 def with_tau(trial: Trial, tau: float) -> Trial:
@@ -242,7 +242,7 @@ def with_tau(trial: Trial, tau: float) -> Trial:
             f"tau={tau!r}: {trial.parametrization} does not decay hidden weights under "
             f"{trial.optimizer}"
         )
-    per_step = trial.batch_tokens / (tau * trial.tokens)
+    per_step = trial.tokens / trial.steps / (tau * trial.tokens)
     return dataclasses.replace(trial, weight_decay=per_step / one)
 
 
@@ -306,7 +306,8 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "lr_applied_hidden": trial.lr * rule.lr,
         "weight_decay": decay_per_step(trial, rule),
         "tau": tau(trial, rule),
-        "warmup_tokens": trial.warmup_steps * trial.batch_tokens,
+        "batch_schedule": trial.batch_schedule or None,
+        "warmup_tokens": batches.sequences(trial, trial.warmup_steps) * trial.sequence,
         "pruning": trial.pruning or None,
         "sparsity": sparsity.level(trial),
         "experts": max(trial.experts, 1),

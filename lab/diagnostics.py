@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ground import InputError
-from lab.shape import Shape
+from lab.shape import Shape, tensor_paths
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ DIAGNOSTICS = {
         "step",
         ("grad_sq_norm", "grad_sq_norm_half"),
         "squared norm of the batch's mean gradient, and the mean of those of its two halves",
+    ),
+    "gradient_noise_tensors": Diagnostic(
+        "step",
+        ("grad_sq_norm/", "grad_sq_norm_half/"),
+        "the same of each tensor's gradient: their sums over tensors are those of gradient_noise",
     ),
     "rms": Diagnostic(
         "event",
@@ -60,6 +65,8 @@ DIAGNOSTICS = {
 }
 
 
+HALVED = frozenset(("gradient_noise", "gradient_noise_tensors"))  # they halve the batch
+
 # Families of what every forward pass of training measures in each layer (`lab.model.Found`), a
 # member for each, `layers.003`; and whether a model of this shape has it
 LAYER_CURVES: dict[str, Callable[[Shape], bool]] = {
@@ -92,20 +99,22 @@ def of_kind(kind: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def step_curves(names: tuple[str, ...], shape: Shape) -> tuple[str, ...]:
     """What a step of a trial with these diagnostics measures, the loss first."""
+    curves = [c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves]
+    each = [c + path for c in curves for path in (tensor_paths(shape) if c[-1] == "/" else [""])]
     layers = [
         f"{family}/layers.{layer:03d}"
         for family, has in LAYER_CURVES.items()
         if has(shape)
         for layer in range(shape.depth)
     ]
-    return ("loss", *(c for n in of_kind("step", names) for c in DIAGNOSTICS[n].curves), *layers)
+    return ("loss", *each, *layers)
 
 
 def check(diagnostics: str, measure_steps: int, batch: int, pruning: str) -> None:
     """Refuse what a trial with these fields cannot measure."""
     names = named(diagnostics)
-    if "gradient_noise" in names and batch % 2:
-        raise InputError(f"batch={batch}: must be even for gradient_noise, which halves it")
+    if (halved := HALVED.intersection(names)) and batch % 2:
+        raise InputError(f"batch={batch}: must be even for {min(halved)}, which halves it")
     if "sparsity" in names and not pruning:
         raise InputError(f"diagnostics={diagnostics!r}: sparsity needs pruning")
     if measure_steps and not of_kind("event", names):

@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from lab import batches
 from lab.diagnostics import named, of_kind
 from lab.records import Trial
 from lab.sparsity import refreshes
@@ -69,10 +70,10 @@ def due(trial: Trial, step: int) -> list[str]:
 
 
 def stretch_end(trial: Trial, step: int) -> int:
-    """Where the stretch of plain steps that goes on after `step` ends: the next event, or the run's
-    end.
+    """Where the stretch of plain steps that goes on after `step` ends: the next event or change of
+    batch, or the run's end.
     """
-    ends = [trial.steps]
+    ends = [batches.piece_at(trial, step).end]
     for at in events_of(trial).values():
         ends += at[(i := bisect_right(at, step)) : i + 1]
     return min(ends)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lab import dispatch, mesh
+from lab import batches, dispatch, mesh
 from lab.events import events_of
 from lab.program import Program, program_of
 from lab.records import Trial
@@ -79,11 +79,18 @@ class Form:
         return lowered
 
 
-def stacked(trials: Sequence[Trial], mapped: bool, over: Mesh | None, tokens: int) -> Inputs:
-    """The trials' numbers on the host. `tokens`: of the training stream. Over a mesh every device
-    gets as many: those that pad have no steps.
+def stacked(
+    trials: Sequence[Trial],
+    mapped: bool,
+    over: Mesh | None,
+    tokens: int,
+    steps: Sequence[int] | None = None,
+) -> Inputs:
+    """The trials' numbers on the host, after `steps` of each (None: at the start). `tokens`: of the
+    training stream. Over a mesh every device gets as many: those that pad have no steps.
     """
-    each = [inputs_of(t, tokens) for t in trials]
+    at = [0] * len(trials) if steps is None else steps
+    each = [inputs_of(t, tokens, step) for t, step in zip(trials, at, strict=True)]
     if mapped and over:
         each += [each[-1]._replace(steps=0, until=0)] * (-len(each) % over.shape[mesh.TRIAL])
     return dispatch.stack(each, mapped)
@@ -102,6 +109,24 @@ def form_of(
     shapes = [tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in x) for x in (leaves, data)]
     program = program_of(trials[0], **how)
     return Form(program, mapped, over, tuple(events_of(trials[0])), shapes[0], structure, shapes[1])
+
+
+def forms_of(
+    trials: Sequence[Trial],
+    mapped: bool,
+    over: Mesh | None,
+    how: Mapping[str, Any],
+    inputs: Inputs,
+    data: Sequence[Any],
+) -> dict[int, Form]:
+    """By batch, in the order of the run, of which that of `Trial.batch` has the events too."""
+    form = form_of(trials, mapped, over, how, inputs, data)
+    return {
+        batch: replace(form, program=program_of(one, **how), events=())
+        if batch != trials[0].batch
+        else form
+        for batch, one in batches.plain(trials[0]).items()
+    }
 
 
 @dataclass

@@ -40,6 +40,14 @@ def tensor_name(path: tuple[Any, ...]) -> str:
     return str(getattr(path[-1], "key", path[-1]))
 
 
+def by_path(tree: Tree) -> dict[str, jax.Array]:
+    """A tree of parameters by path, as `lab.shape.tensor_paths` names them."""
+    return {
+        ".".join(str(key.key) for key in path): leaf
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
 # 1. modules --------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,9 @@ import optax.contrib
 
 from ground import InputError
 from ground.columns import WSD_DECAY
+from lab import batches
 from lab.records import Trial
+from lab.windows import Clock
 
 Tree = Any  # a pytree of arrays with the structure of the parameters
 Number = jax.Array | float
@@ -38,21 +40,30 @@ class Numbers(NamedTuple):
     warmup_steps: Number
     balance: Tree = False  # bools: the biases whose gradient is the load of experts
     balance_bias: Number = 0.0  # by how much those move in a step
+    clock: Clock | None = None  # of a batch schedule
 
 
-def schedule(name: str, steps: Number, warmup_steps: Number) -> Callable[[Number], jax.Array]:
+def schedule(
+    name: str, steps: Number, warmup_steps: Number, clock: Clock | None = None
+) -> Callable[[Number], jax.Array]:
     """Factor on the peak LR of the update that follows `count` earlier ones (0 <= count < steps).
 
     Warmup rises linearly and reaches 1 at its last step; a decay starts from 1 and would reach 0
-    one step after the run's last, so that no step is wasted.
+    one step after the run's last, so that no step is wasted. `clock`: of a run whose batch changes;
+    all of it is then over the sequences seen.
     """
 
     def factor(count: Number) -> jax.Array:
         t = jnp.asarray(count, jnp.float32)
-        warm = (t + 1) / jnp.maximum(warmup_steps, 1)
+        now, ahead, warmup = t, t + 1, warmup_steps
+        least: Number = 1
+        if clock:  # all in steps of the mean batch
+            now, ahead, warmup = clock(count), clock(count + 1), clock.steps(clock.warmup)
+            least = 1e-30
+        warm = ahead / jnp.maximum(warmup, least)
         # of the steps after warmup that are over
-        share = (t - warmup_steps) / jnp.maximum(steps - warmup_steps, 1)
-        after = _AFTER_WARMUP[name](jnp.clip(share, 0, 1), t / steps)
+        share = (now - warmup) / jnp.maximum(steps - warmup, 1)
+        after = _AFTER_WARMUP[name](jnp.clip(share, 0, 1), now / steps)
         return jnp.where(t < warmup_steps, warm, after)
 
     return factor
@@ -224,7 +235,7 @@ def _make(optimizer: str, schedule_name: str, n: Numbers) -> optax.GradientTrans
     Decay does not pass through the LR (independent, 2309.14322 section 3.2.2), except for
     `adamw_coupled`, where it is lr_leaf times decay_leaf.
     """
-    s = schedule(schedule_name, n.steps, n.warmup_steps)
+    s = schedule(schedule_name, n.steps, n.warmup_steps, n.clock)
     lr = jax.tree.map(lambda factor: n.lr * factor, n.lr_factors)
     descend = optax.scale_by_schedule(lambda count: -s(count))
 
@@ -270,7 +281,7 @@ def check(trial: Trial) -> None:
             f"warmup_steps={trial.warmup_steps}: must be 0 under one_cycle, which "
             f"rises over {ONE_CYCLE_TOP:.0%} of the run"
         )
-    flat = int((1 - WSD_DECAY) * trial.steps)
+    flat = batches.steps_within(trial, 1 - WSD_DECAY)
     if trial.schedule == "wsd" and trial.warmup_steps > flat:
         raise InputError(
             f"warmup_steps={trial.warmup_steps}: must be at most {flat} of {trial.steps} steps "

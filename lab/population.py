@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from ground import InputError
 from ground.text import line
-from lab import checkpoint, mesh, optim
+from lab import batches, checkpoint, mesh, optim
 from lab.cohort import Cohort, advances, hand_on, open_cohort, save
 from lab.data import Corpus, check_size
 from lab.events import events_of
-from lab.executables import Executables, Form, form_of, stacked
+from lab.executables import Executables, Form, forms_of, stacked
 from lab.parametrization import rules
 from lab.prefix import prefix_of, waves
 from lab.program import signature
@@ -67,7 +67,7 @@ def check(trials: Sequence[Trial], corpus: Corpus, axis: str) -> None:
             raise InputError(f"corpus={trial.corpus!r}: the given corpus is {corpus.sha256}")
         if trial.vocab != corpus.vocab:
             raise InputError(f"vocab={trial.vocab}: the corpus has {corpus.vocab}")
-        check_size(corpus, trial.sequence, trial.batch, trial.unique_tokens)
+        check_size(corpus, trial.sequence, batches.largest(trial), trial.unique_tokens)
         for name in ("init_seed", "data_seed", "steps"):
             if getattr(trial, name) >= 2**31:
                 raise InputError(f"{name}={getattr(trial, name)}: must be below 2**31")
@@ -115,15 +115,12 @@ def train(
         cohort = open_cohort(group, mapped, over, how, data, saved, leaves, programs)
         steps_done += int(cohort.step.sum())
         prefixes |= hand_on(cohort, next_)
-        for updates, took in advances(cohort):
+        for updates, sequences, took in advances(cohort):
             prefixes |= hand_on(cohort, next_)
             steps_done += updates
             if progress:
-                progress(
-                    Progress(
-                        len(trials), done, total, steps_done, updates * group[0].batch_tokens / took
-                    )
-                )
+                speed = sequences * group[0].sequence / took
+                progress(Progress(len(trials), done, total, steps_done, speed))
             halt = stop()
             if checkpoints and (halt or time.monotonic() - cohort.saved > every_seconds):
                 told = _saved(cohort, prefixes.values(), checkpoints, told)
@@ -146,7 +143,8 @@ def forms(
     found: dict[Form, list[Trial]] = {}
     for group, _, _ in _waves(trials, mapped):
         numbers = stacked(group, mapped, over, len(corpus.train))
-        found.setdefault(form_of(group, mapped, over, {}, numbers, data), group)
+        for form in forms_of(group, mapped, over, {}, numbers, data).values():
+            found.setdefault(form, group)
     return found
 
 
@@ -216,6 +214,9 @@ def _result(
         }
         measured["loss_se"] = float(losses_W.std(ddof=1)) / windows**0.5 if windows > 1 else None
     losses = curves["loss"].values
+    if trial.batch_schedule:
+        begun = [(p.begin + 1, float(p.batch * trial.sequence)) for p in batches.pieces(trial)]
+        curves |= {"batch_tokens": Curve(*map(tuple, zip(*begun, strict=True)))}
     if not trial.validate_steps:  # it would be one point, which is `loss`
         curves = {name: curve for name, curve in curves.items() if name != "val_loss"}
     return Result(

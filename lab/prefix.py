@@ -16,9 +16,9 @@ ROUNDING = 1e-6
 
 def prefix_of(trial: Trial) -> int:
     """How many of its first steps a longer trial that is else alike begins with. None where the
-    parametrization counts in tokens of the run.
+    parametrization, or a batch schedule, counts in tokens of the run.
     """
-    if trial.base_steps:
+    if trial.base_steps or trial.batch_schedule:
         return 0
     if trial.schedule == "constant":  # what happens after its last step is the end of the run
         return min(trial.steps - 1, sparsity.shared(trial))

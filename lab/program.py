@@ -50,5 +50,7 @@ def program_of(trial: Trial, accumulate: int = 1, remat: str = "") -> Program:
 
 
 def signature(trial: Trial) -> tuple[Any, ...]:
-    """What trials of one cohort have in common: their program, the text and the semantics."""
-    return program_of(trial), trial.corpus, trial.semantics
+    """What trials of one cohort have in common: their program, the text, the semantics, and
+    how their batch changes.
+    """
+    return program_of(trial), trial.corpus, trial.semantics, trial.batch_schedule

@@ -12,7 +12,7 @@ from typing import Any
 
 from ground import InputError, reading, text
 from ground.reading import FAR
-from lab import diagnostics, routers, sparsity
+from lab import batches, diagnostics, routers, sparsity
 from lab.activations import PENALTIES
 from lab.shape import ACTIVATIONS
 
@@ -52,6 +52,12 @@ class Trial:
     """Sequences in a step."""
     steps: int
     """Optimizer steps."""
+    batch_schedule: str = ""
+    """Batch warm-up: sequences in a step from a share of the run's tokens on, such as
+    64@0,128@0.25,256@0.5, the last of which is batch. The LR's schedule and its warm-up then run
+    over the share of tokens that were seen, and nothing jumps where the batch changes; betas and
+    decay are of a step, but for beta_half_life_tokens. "": every step has batch.
+    """
     unique_tokens: int = 0
     """Tokens of the training split to use; 0: all."""
     # model
@@ -203,8 +209,8 @@ class Trial:
     """Seed of the order of the windows."""
     # what is measured beside the training loss and the final validation loss
     diagnostics: str = ""
-    """Names of what to measure along the run, separated by commas: gradient_noise | rms | log_z |
-    attention_logit | sparsity | neurons | activation_ratio
+    """Names of what to measure along the run, separated by commas: gradient_noise |
+    gradient_noise_tensors | rms | log_z | attention_logit | sparsity | neurons | activation_ratio
     """
     measure_steps: int = 0
     """Steps between measuring events; 0: at the end of the run alone."""
@@ -235,11 +241,14 @@ class Trial:
 
     @property
     def batch_tokens(self) -> int:
+        """Of a step; under a schedule the mean over steps, rounded."""
+        if self.batch_schedule:
+            return round(self.tokens / self.steps)
         return self.batch * self.sequence
 
     @property
     def tokens(self) -> int:
-        return self.batch_tokens * self.steps
+        return batches.sequences(self) * self.sequence
 
     @property
     def run_id(self) -> str:
@@ -366,8 +375,10 @@ def check_trial(trial: Trial) -> None:
         _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
+    batches.check(trial)
     routers.check(trial)
-    diagnostics.check(trial.diagnostics, trial.measure_steps, trial.batch, trial.pruning)
+    for piece in batches.pieces(trial):
+        diagnostics.check(trial.diagnostics, trial.measure_steps, piece.batch, trial.pruning)
     sparsity.check(trial)
     text.label("parametrization", trial.parametrization)
     text.label("corpus", trial.corpus)
@@ -462,7 +473,7 @@ class Result:
     # this trial's share of the wall time of its cohort's steps; compiling and events are not in it
     seconds: float = 0.0
     # `loss`: training loss before a step's update; so is what per-step diagnostics add. `val_loss`
-    # and what events measure: after it
+    # and what events measure: after it. `batch_tokens`: where a batch schedule changes them
     curves: dict[str, Curve] = dataclasses.field(default_factory=dict)
     bytes_per_token: float | None = None
     unique_tokens: int = 0  # training tokens that the windows were drawn from

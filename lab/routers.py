@@ -5,6 +5,8 @@ JAX; the choice itself is in `lab.routing`.
 from typing import TYPE_CHECKING, Any
 
 from ground import InputError, text
+from lab import batches
+from lab.diagnostics import HALVED
 
 if TYPE_CHECKING:
     from lab.records import Trial
@@ -50,13 +52,14 @@ def check(trial: "Trial") -> None:
     if trial.experts_per_token > most:
         accepted = f"must be at most {most} with experts={trial.experts}, router={trial.router!r}"
         _refuse("experts_per_token", trial.experts_per_token, accepted)
-    if (trial.experts + 1) * trial.experts_per_token * trial.batch_tokens >= PAIRS:
+    tokens = batches.largest(trial) * trial.sequence
+    if (trial.experts + 1) * trial.experts_per_token * tokens >= PAIRS:
         accepted = "times experts_per_token and the tokens of a step must be below 2**31"
         _refuse("experts", trial.experts, accepted)
     if trial.balance_bias and trial.optimizer in _LOOK_AT_ALL:
         accepted = f"has no rule under {trial.optimizer}, which looks at all that moves at once"
         _refuse("balance_bias", trial.balance_bias, accepted)
-    if trial.balance_bias and "gradient_noise" in trial.diagnostics.split(","):
+    if trial.balance_bias and HALVED.intersection(trial.diagnostics.split(",")):
         accepted = "must be 0 with gradient_noise: the load is part of no loss"
         _refuse("balance_bias", trial.balance_bias, accepted)
 

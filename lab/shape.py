@@ -161,6 +161,17 @@ def tensors(sizes: Sizes) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in TENSORS.items() if name not in absent}
 
 
+def tensor_paths(sizes: Sizes) -> list[str]:
+    """The path of every leaf, such as `embed` or `layers.003.q`."""
+    return [
+        path
+        for name, tensor in tensors(sizes).items()
+        for path in (
+            [f"layers.{i:03d}.{name}" for i in range(sizes.depth)] if tensor.stack else [name]
+        )
+    ]
+
+
 def expert_ff(sizes: Sizes) -> int:
     """MLP width of one expert."""
     return sizes.expert_ff or sizes.ff

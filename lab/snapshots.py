@@ -29,6 +29,8 @@ def along(trial: Trial, corpus: Corpus, at: Iterable[int]) -> Iterator[tuple[int
     population.check([trial], corpus, "turn")
     if trial.pruning:
         raise InputError(f"pruning={trial.pruning!r}: must be '' here: masks are not refreshed")
+    if trial.batch_schedule:
+        raise InputError(f"batch_schedule={trial.batch_schedule!r}: must be '' here: one program")
     program = program_of(trial)
     inputs = stack([train.inputs_of(trial, len(corpus.train))], False)
     data = train.Data(jnp.asarray(corpus.train), jnp.asarray(corpus.val))

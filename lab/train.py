@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lab import mesh, model, optim, pruning
+from lab import batches, mesh, model, optim, pruning
+from lab.diagnostics import HALVED
 from lab.kernels.choose import choose
 from lab.model import Measured
 from lab.ops import UNIT
@@ -19,7 +20,7 @@ from lab.parametrization import numbers
 from lab.program import Program
 from lab.records import Trial
 from lab.shape import TENSORS
-from lab.windows import batch_starts
+from lab.windows import Clock, batch_starts, clock_of
 
 Tree = Any
 Number = Any  # a traced or plain number
@@ -44,6 +45,7 @@ class Inputs(NamedTuple):
     until: Number  # it rests from this step on
     ema_decay: Number = None  # None: no moving average of the weights
     ramp: pruning.Ramp | None = None  # None: dense
+    clock: Clock | None = None  # None: every step has the same batch
 
 
 class State(NamedTuple):
@@ -60,11 +62,13 @@ class State(NamedTuple):
     masks: Tree = None  # bools, of the hidden matrices: what is not pruned; None: dense
 
 
-def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
-    """The trial's numbers, until its end; `corpus_tokens` is the length of the training stream."""
+def inputs_of(trial: Trial, corpus_tokens: int, step: int = 0) -> Inputs:
+    """The trial's numbers, until its end, or until its batch changes after `step`; `corpus_tokens`
+    is the length of the training stream.
+    """
     n_tokens = trial.unique_tokens or corpus_tokens
     return Inputs(
-        numbers(trial),
+        numbers(batches.plain_at(trial, step)),
         trial.steps,
         trial.warmup_steps,
         trial.init_seed,
@@ -73,6 +77,7 @@ def inputs_of(trial: Trial, corpus_tokens: int) -> Inputs:
         trial.steps,
         float(trial.ema_decay) or None,
         pruning.ramp_of(trial),
+        clock_of(trial, step),
     )
 
 
@@ -103,6 +108,7 @@ def _optimizer(program: Program, inputs: Inputs, params: Tree) -> Any:
             steps=inputs.steps,
             warmup_steps=inputs.warmup_steps,
             balance_bias=n.get("balance_bias", 0.0),
+            clock=inputs.clock,
         ),
     )
 
@@ -126,8 +132,9 @@ def windows_at(tokens_N: jax.Array, starts_B: jax.Array, sequence: int) -> jax.A
 
 def starts(program: Program, inputs: Inputs, step: Number) -> jax.Array:
     """int32 (B,): where the windows of one step's batch begin."""
+    sequence = program.shape.sequence
     return batch_starts(
-        inputs.data_seed, step, program.batch, program.shape.sequence, inputs.n_tokens
+        inputs.data_seed, step, program.batch, sequence, inputs.n_tokens, inputs.clock
     )
 
 
@@ -175,7 +182,8 @@ def halved_gradients(
 ) -> tuple[tuple[jax.Array, Measured], Tree]:
     """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
     noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch`) the squared norm of the
-    whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`.
+    whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`;
+    of each tensor's too where the trial asks for them.
 
     Both are of the gradient by the parameters of the mean loss, z-loss and penalties included, in
     nats per token.
@@ -201,13 +209,16 @@ def halved_gradients(
         return UNIT.loss_gradient(tokens, program.shape.vocab, inputs.numbers["loss"]) / tokens**0.5
 
     tokens = program.batch * program.shape.sequence
-    whole = sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))
-    halves = sum(jnp.sum(g_2**2) for g_2 in jax.tree.leaves(grads_2)) / 2
     loss, measured = jax.tree.map(lambda v_2: v_2.mean(0), values_2)
-    norms = {
-        "grad_sq_norm": whole / factor(tokens) ** 2,
-        "grad_sq_norm_half": halves / factor(tokens // 2) ** 2,
-    }
+    norms: Measured = {}
+    for name, tree, unit in (
+        ("grad_sq_norm", grads, factor(tokens) ** 2),
+        ("grad_sq_norm_half", grads_2, 2 * factor(tokens // 2) ** 2),
+    ):
+        squares = {path: jnp.sum(g**2) for path, g in model.by_path(tree).items()}
+        norms[name] = jnp.asarray(sum(squares.values())) / unit
+        if "gradient_noise_tensors" in program.diagnostics:
+            norms |= {f"{name}/{path}": square / unit for path, square in squares.items()}
     return (loss, measured | norms), grads
 
 
@@ -226,7 +237,7 @@ def proposed(
     if starts_B is None:
         starts_B = starts(program, inputs, state.step)
     tokens_BS = mesh.split_batch(windows_at(tokens_N, starts_B, program.shape.sequence))
-    of = halved_gradients if "gradient_noise" in program.diagnostics else gradients
+    of = halved_gradients if HALVED.intersection(program.diagnostics) else gradients
     (loss, measured), grads = of(program, inputs, state.params, tokens_BS, state.masks)
     updates, opt = _optimizer(program, inputs, state.params).update(grads, state.opt, state.params)
     # Muon mixes a matrix's entries: from pruned moments too it makes an update of all of them

@@ -1,7 +1,46 @@
 """Tokens to batches: batch = f(data_seed, step), with nothing to remember between steps."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+from lab import batches
+from lab.records import Trial
+
+Number = Any  # a traced or plain number
+
+
+class Clock(NamedTuple):
+    """Where a run whose batch changes is, in one piece of it."""
+
+    begin: Number  # steps before the piece
+    seen: Number  # sequences before it
+    batch: Number  # sequences in each of its steps
+    warmup: Number  # sequences in the LR's warm-up
+    mean: Number  # sequences in a step of the run, in the mean
+
+    def sequences(self, count: Number) -> Number:
+        """Seen by the first `count` steps."""
+        return self.seen + (count - self.begin) * self.batch
+
+    def steps(self, sequences: Number) -> jax.Array:
+        """Of the mean batch, that see so many."""
+        return jnp.asarray(sequences, jnp.float32) / self.mean
+
+    def __call__(self, count: Number) -> jax.Array:
+        """The steps of the mean batch that see what the first `count` have."""
+        return self.steps(self.sequences(count))
+
+
+def clock_of(trial: Trial, step: int) -> Clock | None:
+    """Of the piece after `step` steps; None: every step has the same batch."""
+    if len({piece.batch for piece in batches.pieces(trial)}) == 1:
+        return None
+    piece = batches.piece_at(trial, step)
+    warmup = batches.sequences(trial, trial.warmup_steps)
+    mean = batches.sequences(trial) / trial.steps
+    return Clock(piece.begin, piece.seen, piece.batch, warmup, mean)
 
 
 def _mix(x: jax.Array) -> jax.Array:
@@ -46,15 +85,20 @@ def batch_starts(
     batch: int,
     sequence: int,
     n_tokens: jax.Array | int,
+    clock: Clock | None = None,
 ) -> jax.Array:
     """Where the windows of one batch begin: int32[batch], each window `sequence` + 1 tokens of a
     stream of `n_tokens`.
 
-    Windows tile the stream and come in a new random order every epoch; `step` counts from 0.
-    Traceable in all but the two shapes.
+    Windows tile the stream and come in a new random order every epoch; `step` counts from 0;
+    `clock`: of a run whose batch changes. Traceable in all but the two shapes.
     """
     windows = (jnp.asarray(n_tokens, jnp.uint32) - 1) // sequence
-    position = jnp.asarray(step, jnp.uint32) * batch + jnp.arange(batch, dtype=jnp.uint32)
+    if clock:
+        before = jnp.asarray(clock.sequences(step), jnp.uint32)
+    else:
+        before = jnp.asarray(step, jnp.uint32) * batch
+    position = before + jnp.arange(batch, dtype=jnp.uint32)
     epoch = position // windows
     key = _mix(jnp.asarray(data_seed, jnp.uint32) * jnp.uint32(0x9E3779B9) + _mix(epoch + 1))
     return (permute(position % windows, windows, key) * sequence).astype(jnp.int32)

@@ -141,10 +141,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "audit.json": ("report runs.csv --audit {}",),
     "store.parquet": (
         "sweep run study.yaml --store s --parquet {} --trainer tests.sweeps.toy:train "
-        "--corpus text.txt", "report {}", "fit {}",
+        "--corpus text.txt", "report {}", "fit {}", "check noise {}",
     ),
     "store": ("sweep status {}", "sweep status {} --json", "sweep export {} --out o.csv",
-              "sweep export {} --out o.parquet", "report {}", "fit {}"),
+              "sweep export {} --out o.parquet", "report {}", "fit {}", "check noise {}"),
     "corpus": ("train --explain --corpus {}",),
     "": (
         "fit runs.csv", "audit runs.csv", "report runs.csv", "check transfer runs.csv",
@@ -168,7 +168,7 @@ OPTIONS = {
     "laws": ("--json", ""),
     "train": ("--width", "--depth", "--steps", "--batch", "--sequence", "--lr", "--head-dim",
               "--ff", "--parametrization", "--optimizer", "--beta2", "--init-seed", "--vocab",
-              "--diagnostics", "--corpus"),
+              "--diagnostics", "--corpus", "--batch-schedule"),
     "sweep": ("--out", "--json", "--store"),
     "data": ("--out", "--vocab", "--val-share"),
 }  # fmt: skip

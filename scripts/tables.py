@@ -26,5 +26,6 @@ def _cell(value: Any) -> str:
 
 
 def table_text(frame: pd.DataFrame) -> str:
-    """Of a table of numbers."""
-    return markdown(frame.astype(float).to_dict("records"))
+    """Of a table of numbers and names."""
+    numbers = {name: float for name in frame.select_dtypes("number")}
+    return markdown(frame.astype(numbers).to_dict("records"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import jax
 from jax.sharding import Mesh
 
-from lab import mesh, population, tpu
+from lab import batches, mesh, population, tpu
 from lab.data import Corpus
 from lab.executables import Executables, Form, stacked
 from lab.records import Trial
@@ -67,11 +67,18 @@ class Programs:
         return max(map(self.made.peak, self.forms(cohort)))
 
     def cost(self, cohort: Sequence[Trial], timed: bool = True) -> Cost:
-        """Of its first program."""
-        form, trials = next(iter(self.forms(cohort).items()))
-        seconds = self._step_seconds(form, trials) if timed else None
+        """Of the programs of its first trials, by their share of the steps."""
+        forms = self.forms(cohort)
+        first = next(iter(forms.values()))
+        own = {form.program.batch: form for form, trials in forms.items() if trials is first}
+        form = own[first[0].batch]
+        seconds = None
+        if timed:
+            pieces = batches.pieces(first[0])
+            each = {batch: self._step_seconds(one, first) for batch, one in own.items()}
+            seconds = sum(each[p.batch] * (p.end - p.begin) for p in pieces) / first[0].steps
         sent = tpu.collectives(self.made.of(form)["advance"].as_text()) if form.over else {}
-        return Cost(self.made.peak(form), seconds, sent)
+        return Cost(max(map(self.made.peak, own.values())), seconds, sent)
 
     def _step_seconds(self, form: Form, trials: Sequence[Trial]) -> float:
         compiled, corpus = self.made.of(form), self.corpus

@@ -62,7 +62,7 @@ class Pace:
 def inputs_of(trial: Trial) -> dict[str, Any]:
     """Of the step-time law; of routed experts those that are active are multiplied."""
     names = ("width", "depth", "ff", "vocab", "sequence", "batch_tokens")
-    own = {name: getattr(trial, name) for name in names}
+    own = {name: getattr(trial, name) for name in names}  # of a step in the mean
     total = params(trial)
     active = params_no_embed(trial) - (total - params_active(trial))
     return {"params": total, "params_no_embed": active, **own}

@@ -57,7 +57,7 @@ def row(cohort: Sequence[Trial], axis: str, cost: Cost) -> Row:
         steps=max(t.steps for t in cohort),
         pruned=pruned(cohort),
         experts=f"{first.experts_per_token} of {first.experts}" if first.experts else "",
-        tokens=sum(n * t.batch_tokens for t, n in trained),
+        tokens=sum(n * t.tokens // t.steps for t, n in trained),
         flops=sum(flops_exact(t) * n / t.steps for t, n in trained),
         flops_nonzero=sum(flops_nonzero(t) * n / t.steps for t, n in trained),
         seconds=None if cost.step_seconds is None else steps * cost.step_seconds,

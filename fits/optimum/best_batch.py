@@ -23,7 +23,7 @@ from fits.optimum.optima import fit_optima
 from fits.optimum.sweeps import one_of_each
 from fits.record import Fit, Setting
 from fits.table.points import PARAMS_KINDS
-from fits.table.rows import Row, Table, counts, require
+from fits.table.rows import Row, Table, counts, of_one_batch, require
 from fits.table.setting import whose
 from ground import InputError
 
@@ -123,6 +123,7 @@ def sweeps(
     if params_kind not in PARAMS_KINDS:
         raise InputError(f"params-kind={params_kind!r}: must be one of {', '.join(PARAMS_KINDS)}")
     count = PARAMS_KINDS[params_kind]
+    table = of_one_batch(table)
     frame = table.frame.assign(_name=table.names)
     require(frame, (count, "tokens", "batch_tokens", "lr", "loss"))
     one_of_each(frame)

@@ -15,7 +15,7 @@ from fits.forms.critical_batch import CriticalBatch
 from fits.forms.law import Array, Law
 from fits.table.cells import numbers
 from fits.table.points import Points
-from fits.table.rows import Table, require
+from fits.table.rows import Table, of_one_batch, require
 from ground import InputError
 
 LEAST_BATCHES, LEAST_RUNS = 3, 3  # at a loss; of a batch
@@ -178,6 +178,7 @@ def points(table: Table, law: type[Law], targets: int | None = None) -> Points:
     `iso_loss` at each size. Raises InputError where no size has such runs.
     """
     require(table.frame, ("batch_tokens", "tokens", "loss"))
+    table = of_one_batch(table)
     frame = table.frame.assign(
         **{c: numbers(table.frame[c], c) for c in ("batch_tokens", "tokens", "loss")}
     )
@@ -250,3 +251,29 @@ def gradient_noise(
             "has less noise: not determined, average more draws"
         )
     return signal, noise, noise / signal if signal > 0 else float("inf")
+
+
+def noise_interval(
+    small_norm2: Array, big_norm2: Array, batch_small: float, batch_big: float, level: float
+) -> tuple[float, float]:
+    """Of `gradient_noise`'s B_simple at `level`, by Fieller's theorem (1954): all ratios r at which
+    the mean of noise - r signal is not distinguished from 0, step's draw by step's draw, by
+    Student's t. The draws of two steps are taken as independent. An end that they do not tell is
+    0 or infinite.
+    """
+    from scipy.stats import t as student
+
+    small, big = np.asarray(small_norm2, float), np.asarray(big_norm2, float)
+    signal = (batch_big * big - batch_small * small) / (batch_big - batch_small)
+    noise = (small - big) / (1 / batch_small - 1 / batch_big)
+    t2 = student.ppf((1 + level) / 2, len(small) - 1) ** 2 / len(small)
+    (nn, ns), (_, ss) = np.cov(noise, signal)
+    # a r^2 - 2 b r + c <= 0
+    a = signal.mean() ** 2 - t2 * ss
+    b, c = signal.mean() * noise.mean() - t2 * ns, noise.mean() ** 2 - t2 * nn
+    root = np.sqrt(max(0.0, b * b - a * c))
+    if a > 0 and b + root > 0:
+        return max(0.0, float((b - root) / a)), float((b + root) / a)
+    if a < 0 < c:  # the signal may be 0, the noise is not
+        return float((b - root) / a), float("inf")
+    return 0.0, float("inf")

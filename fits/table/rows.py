@@ -23,6 +23,7 @@ from ground.flops import tokens_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
 
 Row = int | str  # a run's id; or the number of a row in the table as it was opened, from 0
@@ -55,6 +56,25 @@ class Table(NamedTuple):
     @property
     def left_out(self) -> dict[str, int]:
         return counts(self.left)
+
+
+def one_batch(frame: "pd.DataFrame") -> "NDArray[np.bool_]":
+    """Whether each run has one batch from its start to its end."""
+    if "batch_schedule" not in frame:
+        return np.ones(len(frame), bool)
+    return (frame["batch_schedule"].isna() | frame["batch_schedule"].eq("")).to_numpy(bool)
+
+
+def of_one_batch(table: Table) -> Table:
+    """For laws of the batch: without the runs that change theirs."""
+    plain = one_batch(table.frame)
+    if plain.all():
+        return table
+    each = list(zip(table.names, plain, strict=True))
+    left = {**table.left, "its batch changes": [name for name, one in each if not one]}
+    return table._replace(
+        frame=table.frame[plain], names=[name for name, one in each if one], left=left
+    )
 
 
 def parametrization(frame: "pd.DataFrame") -> str:

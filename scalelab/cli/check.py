@@ -1,6 +1,7 @@
-"""scalelab check coords | transfer | neurons | layers | pair | convergence: is a parametrization
-what it says, does its optimum stay (exit code 1 when not as expected), which neurons does a model
-use, what are its layers worth, how alike are two models, and when do its layers settle.
+"""scalelab check coords | transfer | neurons | layers | pair | convergence | noise: is a
+parametrization what it says, does its optimum stay (exit code 1 when not as expected), which
+neurons does a model use, what are its layers worth, how alike are two models, when do its layers
+settle, and how noisy are gradients.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 FOLDER = Path("runs/check")  # of the plots, where --out is not given
 VERDICTS = ("pass", "fail", "not shown")
 THEORY_DEPTH = 6  # layers at least, so that a branch's share is seen to add up
-USAGE = """usage: scalelab check coords | transfer | neurons | layers | pair | convergence ...
+USAGE = """usage: scalelab check coords | transfer | neurons | layers | pair | convergence |
+       noise ...
 
   coords       on the real transformer: does each part keep its size, and its change, as it grows
   transfer     on a sweep, which it reads or runs: does the best learning rate stay where it is
@@ -38,6 +40,7 @@ USAGE = """usage: scalelab check coords | transfer | neurons | layers | pair | c
   layers       on a checkpoint: what each layer is worth, how far it came, what passes through it
   pair         on two models, saved or trained first: layer by layer, how alike they are
   convergence  trains a model: when each layer comes to what it is at the end
+  noise        on runs that measured it: the gradient's noise scale, whole or of each tensor
 
 scalelab check coords --help tells the rest. Exit code 1 when a verdict differs from
 --expect NAME=pass|fail (default pass); so it is when a check shows neither."""
@@ -120,7 +123,7 @@ class Transfer(Runs):
 def main(args: list[str]) -> int:
     commands = {
         "coords": coords, "transfer": transfer, "neurons": neurons, "layers": layers, "pair": pair,
-        "convergence": convergence,
+        "convergence": convergence, "noise": noise,
     }  # fmt: skip
     if not args or args[0] in ("-h", "--help"):
         print(USAGE)
@@ -152,6 +155,12 @@ def convergence(args: list[str]) -> int:
     from scalelab.cli import check_convergence
 
     return check_convergence.main(args)
+
+
+def noise(args: list[str]) -> int:
+    from scalelab.cli import check_noise
+
+    return check_noise.main(args)
 
 
 def verdicts(checks: Sequence[Mapping[str, Any]], expect: Sequence[str]) -> int:

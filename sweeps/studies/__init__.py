@@ -233,9 +233,10 @@ def _derived(
     if tokens_per_param:
         from lab.counts import params
 
-        out["steps"] = 1
+        out["steps"] = 1 << 20  # enough for every piece of a batch schedule
         shape = Trial(**{**point, **out})
-        out["steps"] = max(1, round(tokens_per_param * params(shape) / shape.batch_tokens))
+        tokens = tokens_per_param * params(shape)
+        out["steps"] = max(1, round(tokens / (shape.tokens / shape.steps)))
     return out
 
 

@@ -10,7 +10,6 @@ LIBRARY = {
     "solve_many": "scripts/bench_fits.py: thousand tables at once",
     "batches_figure": "scripts/batch_report.py",
     "noise_figure": "scripts/batch_report.py",
-    "noise_scales": "scripts/batch_report.py: from the diagnostics along trunks",
     "fit_lr": "scripts/batch_report.py: the LR's law beside the batch's",
     "useful_tokens": "scripts/batch_report.py",
     "of_fit": "profiles of a fit that is at hand",

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fits.optimum.critical_batch import gradient_noise
+from fits.optimum.critical_batch import gradient_noise, noise_interval
 from ground import InputError
 from lab import dispatch, model, population, train
 from lab.ops import UNIT
 from lab.program import program_of
+from lab.shape import tensor_paths
 from tests.lab.toy import CORPUS, trial
 
+BOTH = "gradient_noise,gradient_noise_tensors"
 NOISE = {"diagnostics": "gradient_noise", "schedule": "constant", "warmup_steps": 0}
 WINDOWS = 60
 
@@ -24,8 +26,8 @@ def curves(t, axis="turn", corpus=CORPUS):
 
 
 def window_gradients(t):
-    """The gradient of the mean loss of each of the first windows, flat, at the trial's start; under
-    unit scaling by the factor of the loss that `train.halved_gradients` leaves out.
+    """By tensor the gradient of the mean loss of each of the first windows, flat, at the trial's
+    start; under unit scaling by the factor of the loss that `train.halved_gradients` leaves out.
     """
     program, inputs = program_of(t), dispatch.stack([train.inputs_of(t, len(CORPUS.train))], False)
     params = train.start(program, inputs).params
@@ -35,12 +37,16 @@ def window_gradients(t):
         jax.grad(lambda p, w: model.loss(program.shape, p, w[None], inputs.numbers)[0]),
     )
     unit = UNIT.loss_gradient(16, t.vocab, t.alpha_loss) / 16**0.5 if program.shape.unit else 1.0
-    return np.stack(
-        [
-            np.concatenate([np.ravel(g) for g in jax.tree.leaves(grad(params, w))]) / unit
-            for w in tokens_WS
-        ]
-    ).astype(np.float64)
+    each = [model.by_path(grad(params, w)) for w in tokens_WS]
+    flat = {p: [np.ravel(np.asarray(g[p], np.float64)) for g in each] for p in each[0]}
+    return {path: np.stack(g) / float(unit) for path, g in flat.items()}
+
+
+def known(each_WP):
+    """|G|^2 and tr Sigma of batches without replacement from so many gradients."""
+    mean = each_WP.mean(0)
+    spread = ((each_WP - mean) ** 2).sum() / (WINDOWS - 1)
+    return (mean**2).sum() - spread / WINDOWS, spread
 
 
 @pytest.mark.parametrize(
@@ -48,19 +54,30 @@ def window_gradients(t):
 )
 def test_signal_and_noise_of_a_known_population(parametrization, alpha_loss):
     """60 windows, parameters that stay: batches of 4 without replacement have |G|^2 - S / 60 and S
-    for means, S the sum of squared deviations over 59.
+    for means, S the sum of squared deviations over 59; of the whole gradient and of each tensor's.
     """
     t = trial(
-        **NOISE, parametrization=parametrization, alpha_loss=alpha_loss, lr=1e-12, steps=600,
-        unique_tokens=16 * WINDOWS + 1,
+        **NOISE | {"diagnostics": BOTH}, parametrization=parametrization, alpha_loss=alpha_loss,
+        lr=1e-12, steps=600, unique_tokens=16 * WINDOWS + 1,
     )  # fmt: skip
     found = curves(t)
     signal, noise, _ = gradient_noise(found["grad_sq_norm_half"], found["grad_sq_norm"], 2, 4)
     each = window_gradients(t)
-    mean = each.mean(0)
-    spread = ((each - mean) ** 2).sum() / (WINDOWS - 1)
-    assert noise == pytest.approx(spread, rel=0.1)
-    assert signal == pytest.approx((mean**2).sum() - spread / WINDOWS, rel=0.1)
+    whole = known(np.concatenate(list(each.values()), 1))
+    assert (signal, noise) == pytest.approx(whole, rel=0.1)
+    assert list(each) == sorted(tensor_paths(program_of(t).shape))
+    for name in ("grad_sq_norm", "grad_sq_norm_half"):  # to float32: a part in 10^5
+        parts = [found[f"{name}/{path}"] for path in each]
+        np.testing.assert_allclose(np.sum(parts, 0), found[name], rtol=1e-5)
+        assert (np.sum(parts[1:], 0) < 0.999 * found[name]).all()
+    scales = {path: known(one)[1] / known(one)[0] for path, one in each.items()}
+    for path, scale in scales.items():
+        draws = found[f"grad_sq_norm_half/{path}"], found[f"grad_sq_norm/{path}"], 2, 4
+        low, high = noise_interval(*draws, 0.999)
+        assert low < scale < high < 4 * low, path
+        assert gradient_noise(*draws)[1] == pytest.approx(known(each[path])[1], rel=0.15), path
+    # power: the tensors differ by more than any interval is wide
+    assert max(scales.values()) > 2 * min(scales.values())
     # power: halves in another unit than the whole, by the factor 2 of their counts, are far off
     wrong, _, _ = gradient_noise(2 * found["grad_sq_norm_half"], found["grad_sq_norm"], 2, 4)
     assert wrong != pytest.approx(signal, rel=0.5)
@@ -107,3 +124,5 @@ def test_mapped_and_alone_beside_events():
 def test_an_odd_batch_is_refused():
     with pytest.raises(InputError, match="batch=3: must be even for gradient_noise"):
         trial(batch=3, diagnostics="gradient_noise")
+    with pytest.raises(InputError, match="must be even for gradient_noise_tensors"):
+        trial(batch=3, diagnostics="gradient_noise_tensors")

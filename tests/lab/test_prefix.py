@@ -43,8 +43,9 @@ def updates(monkeypatch):
     plain = cohort.Cohort.dispatch
 
     def counting(self, n):
-        made.append(plain(self, n))
-        return made[-1]
+        found = plain(self, n)
+        made.append(int(found.sum()))
+        return found
 
     monkeypatch.setattr(cohort.Cohort, "dispatch", counting)
     return made

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ground import InputError
-from lab import checkpoint, cohort, optim, population, pruning, sparsity, train
-from lab.actions import ACTIONS, tensor_paths
+from lab import checkpoint, cohort, model, optim, population, pruning, sparsity, train
+from lab.actions import ACTIONS
 from lab.dispatch import stack
 from lab.events import due, events_of
 from lab.prefix import prefix_of
@@ -58,7 +58,7 @@ def states(t):
 
 
 def masks_of(state):
-    return {path.split(".")[-1]: np.asarray(m) for path, m in tensor_paths(state.masks).items()}
+    return {path.split(".")[-1]: np.asarray(m) for path, m in model.by_path(state.masks).items()}
 
 
 # 1. when -----------------------------------------------------------------------------------------

@@ -62,7 +62,18 @@ def test_what_is_measured_has_a_name(train, capsys):
     assert curves["val_loss"]["steps"] == [5, 10, 15, 20]
     assert curves["val_loss"]["values"][-1] == loss and len(curves["loss"]["values"]) == 20
     assert train("--diagnostics", "norms") == 2
-    assert "'norms' is unknown; known: gradient_noise, rms, log_z" in capsys.readouterr().err
+    assert (
+        "'norms' is unknown; known: gradient_noise, gradient_noise_tensors, rms"
+        in capsys.readouterr().err
+    )
+
+
+def test_the_batch_may_grow(train, capsys):
+    assert train("--json", "--batch-schedule", "2@0,4@0.5") == 0
+    row = json.loads(capsys.readouterr().out)["row"]
+    assert row["tokens"] == 16 * (13 * 2 + 7 * 4) and row["batch_schedule"] == "2@0,4@0.5"
+    assert train("--batch-schedule", "2@0,8@0.5") == 2
+    assert "its last batch must be batch=4" in capsys.readouterr().err
 
 
 def test_a_printed_table_is_read_back(train, capsys, tmp_path):

@@ -26,6 +26,16 @@ def test_what_runs_share_is_counted_once(axis: str) -> None:
     assert row.flops == pytest.approx(flops_exact(LONG) * 1.12)
 
 
+def test_a_batch_that_changes_counts_by_its_pieces() -> None:
+    """A quarter of the tokens at half the batch: 2/5 of the steps; and so a step costs in time."""
+    ramp = dataclasses.replace(LONG, batch_schedule="2@0,4@0.25", schedule="linear")
+    row = plan.row([ramp, dataclasses.replace(ramp, lr=2.0)], "turn", SECOND)
+    assert row.tokens == 2 * ramp.tokens == 2 * 32 * (40 * 2 + 60 * 4)
+    assert row.batch_tokens == 32 * 3.2 // 1 and row.seconds == 200
+    assert row.flops == pytest.approx(2 * flops_exact(LONG) * 0.8)
+    assert pace.inputs_of(ramp)["batch_tokens"] == row.batch_tokens < LONG.batch_tokens
+
+
 def test_experts_are_told_and_cost_what_is_active() -> None:
     routed = dataclasses.replace(LONG, experts=8, experts_per_token=2, expert_ff=16)
     row, dense = (plan.row([t], "map", SECOND) for t in (routed, LONG))

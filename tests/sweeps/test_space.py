@@ -222,6 +222,10 @@ def test_a_study_of_plain_data(tmp_path: Path) -> None:
     from lab.counts import params
 
     assert small.ff == 32 and small.tokens == pytest.approx(0.5 * params(small), rel=0.05)
+    path.write_text(YAML.replace("batch: 2,", "batch: 2, batch_schedule: '1@0,2@0.5',"))
+    ramp = studies.load(str(path), "0" * 64, 16).trials[0]
+    assert ramp.steps == pytest.approx(1.5 * small.steps, rel=0.05)
+    assert ramp.tokens == pytest.approx(small.tokens, rel=0.02)
 
 
 def test_a_table_is_the_file_beside_the_study(tmp_path: Path) -> None:

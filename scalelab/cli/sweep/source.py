@@ -43,6 +43,7 @@ def open_study(source: Source) -> "tuple[Study, Corpus]":
     """The study on its corpus; a corpus too small for one of its trials is refused before anything
     runs.
     """
+    from lab import batches
     from lab.data import check_size, open_corpus
     from lab.program import signature
     from sweeps.studies import load
@@ -55,5 +56,5 @@ def open_study(source: Source) -> "tuple[Study, Corpus]":
         **{k: _value(v) for k, v in source.option.items()},
     )
     for trial in {(signature(t), t.unique_tokens): t for t in study.trials}.values():
-        check_size(corpus, trial.sequence, trial.batch, trial.unique_tokens)
+        check_size(corpus, trial.sequence, batches.largest(trial), trial.unique_tokens)
     return study, corpus

@@ -7,6 +7,7 @@ import pytest
 from fits.fit import fit
 from fits.forms.trajectory import Trajectory
 from fits.optimum import trunks
+from fits.table.curves import batches
 from fits.table.points import select
 from fits.table.rows import table_of
 from ground import InputError
@@ -130,3 +131,69 @@ def test_the_noise_scale_is_a_ratio_of_means():
     assert trunks.noise_scales(pd.DataFrame([one]))["noise_scale"].isna().all()
     with pytest.raises(InputError, match="no trunk has measured gradient_noise"):
         trunks.noise_scales(made(SIZES[:1], BATCHES[:1]))
+    with pytest.raises(InputError, match="no trunk has measured gradient_noise_tensors"):
+        trunks.noise_scales(pd.DataFrame([one]), tensors=True)
+
+
+def test_the_noise_scale_where_the_batch_changes():
+    """Each batch's draws are taken apart, and such a run is no trunk of a law."""
+    rng = np.random.default_rng(4)
+    at, batch = np.arange(1, 601), np.repeat([1024.0, 4096.0], [400, 200])
+    one = run("a", 1e6, 2048, 600, rng, 0.0, schedule="constant", batch_schedule="4@0,16@0.33")
+    norms = {"grad_sq_norm_half": batch / 2, "grad_sq_norm": batch}
+    one["curves"] = [
+        {"name": k, "steps": at, "values": (1 + 8192 / b) * rng.gamma(50.0, 1 / 50, len(at))}
+        for k, b in norms.items()
+    ] + [{"name": "batch_tokens", "steps": np.array([1, 401]), "values": np.array([1024.0, 4096])}]
+    one["warmup_tokens"] = 0
+    frame = pd.DataFrame([one])
+    tokens = batches(one, [1, 400, 401, 600])
+    assert tokens[0].tolist() == [1024, 1024, 4096, 4096]
+    assert tokens[1].tolist() == [1024, 409_600, 413_696, 1_228_800]
+    found = trunks.noise_scales(frame)
+    last = found.groupby("batch_tokens")["noise_scale"].last()
+    assert last.to_numpy() == pytest.approx([8192, 8192], rel=0.25)
+    with pytest.raises(InputError, match="no run that trained"):
+        trunks.along(frame)
+    # the control: were all steps of the mean batch, it would be another
+    one["curves"] = one["curves"][:2]
+    wrong = trunks.noise_scales(pd.DataFrame([one]))["noise_scale"].iloc[-1]
+    assert wrong != pytest.approx(8192, rel=0.4)
+
+
+def gradients(rng, steps, trace, size=64):
+    """|g|^2 of both batches, of a gradient of norm 1 and so much noise, both from the halves."""
+    mean = np.full(size, size**-0.5)
+    halves = mean + np.sqrt(2 * trace / size) * rng.standard_normal((2, steps, size))
+    squares = (halves**2).sum(-1)
+    return squares.mean(0), (halves.mean(0) ** 2).sum(-1)
+
+
+PLANTED = {"embed": 0.5, "layers.000.q": 3.0, "layers.001.q": 12.0}  # batches
+
+
+def planted(rng):
+    """A run whose tensors' noise scales are known, in batches."""
+    at = np.arange(1, 513)
+    one = run("a", 1e6, 4096, 1e4, rng, 0.0) | {"warmup_tokens": 0}
+    each = {path: gradients(rng, len(at), trace) for path, trace in PLANTED.items()}
+    one["curves"] = [
+        {"name": f"{name}/{path}", "steps": at, "values": draws}
+        for path, both in each.items() for name, draws in zip(trunks.NOISE, both, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame([one])
+
+
+def test_the_noise_scale_of_each_tensor_lies_in_its_interval():
+    """As often as the interval says; in one of another tensor it does not."""
+    rng = np.random.default_rng(5)
+    found = pd.concat([trunks.noise_scales(planted(rng), tensors=True) for _ in range(25)])
+    truth = 4096 * found["tensor"].map(PLANTED)
+    inside = (found["low"] <= truth) & (truth <= found["high"])
+    assert len(found) == 25 * 3 * 6
+    assert inside.groupby(found["tensor"]).mean().between(0.83, 0.97).all()
+    wrong = 4096 * found["tensor"].map(dict(zip(PLANTED, [3.0, 12.0, 0.5], strict=True)))
+    assert ((found["low"] <= wrong) & (wrong <= found["high"])).mean() < 0.3
+    late = found[found["points"] > 200].groupby("tensor")["noise_scale"].median()
+    for path, scale in PLANTED.items():
+        assert late[path] == pytest.approx(4096 * scale, rel=0.1)

@@ -5,7 +5,7 @@ import pytest
 from fits.engine.bootstrap import resample
 from fits.forms import catalogue
 from fits.table.points import select
-from fits.table.rows import Table, names_of, read
+from fits.table.rows import Table, names_of, of_one_batch, read, table_of
 from fits.table.units import RANGES
 from ground import InputError
 from ground.columns import COLUMNS
@@ -328,3 +328,11 @@ def test_what_was_used_and_what_was_not_is_named() -> None:
 
 def test_ranges_are_of_the_tables_columns() -> None:
     assert set(RANGES) <= set(COLUMNS)
+
+
+def test_runs_whose_batch_changes_are_left_out_of_laws_of_it():
+    frame = pd.DataFrame({"run_id": ["a", "b", "c"], "batch_tokens": [64, 64, 48], "loss": 3.0})
+    assert of_one_batch(whole := table_of(frame)) is whole
+    kept = of_one_batch(table_of(frame.assign(batch_schedule=[None, "", "2@0,4@0.5"])))
+    assert kept.frame["run_id"].tolist() == ["a", "b"] and len(kept.names) == 2
+    assert kept.left_out == {"its batch changes": 1}
