@@ -92,11 +92,11 @@ def resolvent(
     z: NDArray[Any], s: Array, w: Array, tail: float, d: int, near: float
 ) -> NDArray[Any]:
     """m(z) = tr (K - z)^-1 / d for many features: z = -1/m + (sum w s / (1 + s m) + tail) / d, by
-    Newton from far above the real axis down to `near` it, an e-fold at a time.
+    Newton from far above the real axis down to `near` it, two e-folds at a time.
     """
     m = -1 / (z + 10j)
-    for above in [*np.exp(np.arange(2.3, np.log(near), -1)), 0]:
-        for _ in range(4 if above else 20):
+    for above in [*np.exp(np.arange(2.3, np.log(near), -2)), 0]:
+        for _ in range(8 if above else 20):
             q = 1 / (1 + np.multiply.outer(m, s))
             step = (-1 / m + (q @ (w * s) + tail) / d - z - 1j * above) / (
                 1 / m**2 - (q**2 @ (w * s**2)) / d
@@ -105,6 +105,8 @@ def resolvent(
             m -= step * np.where(
                 (m - step).imag > 0, 1, 0.9 * m.imag / np.maximum(np.abs(step), m.imag)
             )
+            if np.max(np.abs(step / m)) < (1e-3 if above else 1e-11):
+                break
     if np.max(np.abs(step / m)) > 1e-8:
         raise ArithmeticError(f"d={d}: Newton's last step is {np.max(np.abs(step / m)):g}")
     return m

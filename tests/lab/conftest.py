@@ -2,7 +2,6 @@
 and what is sent behind it may wait for each other without an end; and each kernel compiled once,
 where JAX compiles it anew in every thread of every program."""
 
-import contextlib
 import threading
 from functools import partial
 
@@ -31,30 +30,14 @@ assert hasattr(thread_map, "_run_jaxpr")  # else all this is out of date
 thread_map._run_jaxpr = run
 
 
-PROGRAMS = {quick: Executables() for quick in (True, False)}
-
-
-@contextlib.contextmanager
-def compiler(quick):
-    """Programs compiled so, none of them found by other folders' tests."""
-    of_others, population.PROGRAMS = population.PROGRAMS, PROGRAMS[quick]
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", quick)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-    jax.clear_caches()
-    population.PROGRAMS = of_others
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiler():
-    """These tests' time is the compiler's: their programs run once, on little."""
-    with compiler(quick=True):
-        yield
-
-
 @pytest.fixture
 def users_compiler():
-    """For what holds of different programs as they are compiled elsewhere."""
-    with compiler(quick=False):
-        yield
+    """For what holds of different programs as users' are compiled, with all optimizations."""
+    of_others, population.PROGRAMS = population.PROGRAMS, Executables()
+    hurried = jax.config.read("jax_disable_most_optimizations")
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", hurried)
+    jax.clear_caches()
+    population.PROGRAMS = of_others

@@ -8,6 +8,7 @@ JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set
 import dataclasses
 import json
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,7 @@ LAYOUTS = {
 # experts in parts over `tensor`, alone and of mapped trials
 ROUTED = dataclasses.replace(TRIAL, experts=4, experts_per_token=2, balance_loss=0.01)
 EXPERTS = {"tensor": False, "all": True}  # layouts, mapped or not
+COMPILED: dict[tuple, Any] = {}  # the steps of (program, mapped, mesh)
 
 
 def tokens() -> np.ndarray:
@@ -59,9 +61,13 @@ def steps(trials: list[Trial], mapped: bool, over: jax.sharding.Mesh | None) -> 
     )
     tokens_N = mesh.replicate(over, tokens())
     program = program_of(trials[0])
+    form = program, mapped, over
     with mesh.scope(over):
         state = dispatch.begin(program, mapped, inputs)
-        compiled = dispatch.advance.lower(program, mapped, inputs, tokens_N, state, STEPS).compile()
+        if form not in COMPILED:
+            lowered = dispatch.advance.lower(program, mapped, inputs, tokens_N, state, STEPS)
+            COMPILED[form] = lowered.compile()
+        compiled = COMPILED[form]
         state, measured = compiled(inputs, tokens_N, state, STEPS)
         # its own output is an input it takes
         state, again = compiled(inputs, tokens_N, state, STEPS)

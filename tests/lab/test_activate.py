@@ -182,44 +182,48 @@ def test_the_derivative_at_a_kink_is_the_tables():
 WIDE = 1 << 18
 
 
+@pytest.fixture(scope="module")
+def normal():
+    """Of unit variance: entries of eleven layers, and those of a gate."""
+    return np.random.default_rng(0).standard_normal((12, 4 * WIDE), np.float32)
+
+
 @pytest.mark.parametrize("name", TABLE)
-def test_the_gain_keeps_unit_variance_over_ten_layers(name):
+def test_the_gain_keeps_unit_variance_over_ten_layers(name, normal):
     """Each layer norms what it is given, as the model's do. Of one input, what a matrix of variance
     1 / fan-in makes of hidden entries h is N(0, mean h^2), each entry on its own: it is drawn so.
     """
     # where a few large entries decide, the mean is less sure
     wide = {"polyrelu": 4 * WIDE, "drelu": 4 * WIDE, "topk": WIDE // 2}.get(name, WIDE)
-    x, row = jax.random.normal(jax.random.key(0), (wide,)), TABLE[name]
+    x, *draws, gates = normal[:, :wide]
     p, gain = ([wide // 10] if name == "topk" else start(name)), activate.gain(name, share=0.1)
 
     @jax.jit
-    def layer(x, key):
-        one, two = jax.random.split(key)
+    def layer(x, drawn):
         z = x / jnp.sqrt(jnp.mean(x**2))
-        gate = jax.random.normal(one, z.shape) if row.gated else None
-        h = activate.hidden(False, name, z, gate, 1.0, p)
-        return jnp.sqrt(jnp.mean((gain * h) ** 2)) * jax.random.normal(two, z.shape)
+        h = activate.hidden(False, name, z, gates if TABLE[name].gated else None, 1.0, p)
+        return jnp.sqrt(jnp.mean((gain * h) ** 2)) * drawn
 
-    for key in jax.random.split(jax.random.key(1), 10):
-        x = layer(x, key)
+    for drawn in draws:
+        x = layer(x, drawn)
         assert float(x.var()) == pytest.approx(1, abs=0.02)
     assert abs(float(gain) - 1) > 0.02 or name == "pau"  # without it, it would not
 
 
 @pytest.mark.parametrize("name", ["relu", "prelu"])
-def test_and_without_norms_where_errors_do_not_grow(name):
-    x, gain = jax.random.normal(jax.random.key(0), (WIDE,)), activate.gain(name)
-    for key in jax.random.split(jax.random.key(1), 10):
+def test_and_without_norms_where_errors_do_not_grow(name, normal):
+    x, *draws, _ = normal[:, :WIDE]
+    gain = activate.gain(name)
+    for drawn in draws:
         h = gain * activate.value(name, x, start(name))
-        x = jnp.sqrt(jnp.mean(h**2)) * jax.random.normal(key, x.shape)
+        x = jnp.sqrt(jnp.mean(h**2)) * drawn
     assert float(x.var()) == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["silu", "golu", "hermite", "snake", "geglu"])
 @pytest.mark.parametrize("alpha", [0.25, 4.0])
-def test_the_gain_follows_the_multiplier(name, alpha):
-    up, gate = jax.random.normal(jax.random.key(3), (2, 4 * WIDE))
-    both = (up, gate) if TABLE[name].gated else (up, None)
+def test_the_gain_follows_the_multiplier(name, alpha, normal):
+    both = (normal[0], normal[-1] if TABLE[name].gated else None)
     hidden = jax.jit(lambda a: activate.hidden(True, name, *both, a, start(name)))
     assert float(jnp.mean(hidden(alpha) ** 2)) == pytest.approx(1, abs=0.02)
     wrong = hidden(1.0) * float(activate.gain(name, alpha) / activate.gain(name))
@@ -329,24 +333,23 @@ def test_a_penalty_weighs_against_the_loss_as_it_says(field, parametrization, ro
         return 3.0 * sum(terms)
 
     def loss(t):
-        return jax.jit(lambda p: model.loss(shape_of(t), p, tokens, n)[0])
+        return lambda p: model.loss(shape_of(t), p, tokens, n)[0]
 
-    penalised, alone, penalty = loss(on), loss(off), jax.jit(penalty)
-    assert penalised(params) == alone(params)  # the value is the loss alone
-    grads = [jax.jit(jax.grad(f))(params)["layers"] for f in (alone, penalised)]
-    moves = "expert_up" if routed else "up"
+    alone, penalised = loss(off), loss(on)
+    values = jax.jit(lambda p: (alone(p), penalised(p), penalty(p)))
+    of_loss, with_penalty, _ = values(params)
+    assert with_penalty == of_loss  # the value is the loss alone
+    grads = jax.jit(lambda p: (jax.grad(alone)(p)["layers"], jax.grad(penalised)(p)["layers"]))
+    moves, of_all = "expert_up" if routed else "up", grads(params)
     for layer in ("000", "001"):
         up = params["layers"][layer][moves]
         direction = jax.random.normal(jax.random.key(2), up.shape)
-        of_alone, of_both = (float((g[layer][moves] * direction).sum()) for g in grads)
-
-        def slope(f, layer=layer, up=up, direction=direction):
-            ends = []
-            for h in (1e-5 * up.std(), -1e-5 * up.std()):
-                moved = params["layers"][layer] | {moves: up + h * direction}
-                ends.append(f(params | {"layers": params["layers"] | {layer: moved}}))
-            return float((ends[0] - ends[1]) / (2e-5 * up.std()))
-
-        of_loss = of_alone / slope(alone)
-        assert (of_both - of_alone) / slope(penalty) == pytest.approx(of_loss, rel=1e-4)
-        assert (of_loss == pytest.approx(1, rel=1e-4)) == (parametrization == "completep")
+        of_alone, of_both = (float((g[layer][moves] * direction).sum()) for g in of_all)
+        ends = []
+        for h in (1e-5 * up.std(), -1e-5 * up.std()):
+            moved = params["layers"][layer] | {moves: up + h * direction}
+            ends.append(values(params | {"layers": params["layers"] | {layer: moved}}))
+        slope_alone, _, slope_penalty = (np.subtract(*ends) / (2e-5 * up.std())).tolist()
+        factor = of_alone / slope_alone
+        assert (of_both - of_alone) / slope_penalty == pytest.approx(factor, rel=1e-4)
+        assert (factor == pytest.approx(1, rel=1e-4)) == (parametrization == "completep")

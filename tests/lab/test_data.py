@@ -132,9 +132,9 @@ def test_batches_map_over_seeds_and_steps():
     np.testing.assert_array_equal(np.stack(one), both)
 
 
-def test_a_pipe_among_the_shards_is_refused_at_once(tmp_path):
+def test_a_pipe_among_the_shards_is_refused_at_once(folder, tmp_path):
     """Reading one would wait for whoever writes into it."""
-    corpus = data.prepare("python", tmp_path / "own")
+    corpus = data.prepare(str(folder), tmp_path / "own")
     (tmp_path / "own" / "val-00000.u16.zst").unlink()
     os.mkfifo(tmp_path / "own" / "val-00000.u16.zst")
     with pytest.raises(InputError, match="val-00000.u16.zst cannot be read .not a regular file"):

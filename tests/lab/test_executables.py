@@ -23,6 +23,7 @@ def forms(axis):
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A shelf with the programs of both axes, and what they trained."""
+    jax.clear_caches()  # what JAX's own cache of programs gave another test cannot be kept
     folder = tmp_path_factory.mktemp("shelf") / "own"
     programs = Executables(shelf.open_shelf(folder))
     results = {axis: train(axis, programs) for axis in population.AXES}

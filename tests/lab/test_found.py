@@ -1,6 +1,7 @@
 """What branches find beside their output: penalties on the loss's gradient, and measured values."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -43,23 +44,33 @@ def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
+def with_gradients(f):
+    return jax.jit(jax.value_and_grad(f, has_aux=True))
+
+
+@functools.cache
+def unpenalised(parametrization):
+    """(the trial, its parameters, its loss and gradient, those of its loss and penalty summed)."""
+    t = trial(parametrization)
+    params = start(t)
+
+    def total(params):
+        value, found = loss(t, 0.0)(params)
+        return value + sum(found.values()), None
+
+    return t, params, *(with_gradients(f)(params) for f in (loss(t, None), total))
+
+
 @pytest.mark.parametrize("remat", ["", "elementwise", "layers"])
 @pytest.mark.parametrize("parametrization", ["mup", "u-mup"])
 def test_a_penalty_enters_the_gradient_and_not_the_value(parametrization, remat):
-    t = trial(parametrization)
-    params = start(t)
-    (plain, nothing), plain_grads = jax.jit(jax.value_and_grad(loss(t, None), has_aux=True))(params)
-    (value, found), grads = jax.jit(jax.value_and_grad(loss(t, 1.0, remat), has_aux=True))(params)
+    t, params, ((plain, nothing), plain_grads), (_, of_sum) = unpenalised(parametrization)
+    (value, found), grads = with_gradients(loss(t, 1.0, remat))(params)
     assert nothing == {} and set(found) == {"square/layers.000", "square/layers.001"}
     assert float(value) == pytest.approx(float(plain), rel=1e-6)
     assert np.linalg.norm(flat(grads) - flat(plain_grads)) > 0.05 * np.linalg.norm(flat(grads))
     if parametrization == "mup":  # plain ops: the gradient is that of the sum
-
-        def total(params):
-            value, found = loss(t, 0.0)(params)
-            return value + sum(found.values())
-
-        np.testing.assert_allclose(flat(grads), flat(jax.grad(total)(params)), atol=1e-6)
+        np.testing.assert_allclose(flat(grads), flat(of_sum), atol=1e-6)
 
 
 @pytest.mark.parametrize("parametrization", ["sp", "u-mup"])
@@ -73,30 +84,26 @@ def test_a_penalty_weighs_as_much_under_unit_ops(parametrization):
         shape, n = shape_of(t), numbers(t)
         params = jax.tree.map(lambda x: x.astype(float), start(t))
 
-        def of(layer, weight, factor):
+        def of(factors_L, weights_L):
             def mlp(m, block, x_BTD, at, share):
-                out_BTD, found = model.mlp(m, block, x_BTD, at, share)
-                if at != layer:
-                    return out_BTD, found
-                square = jnp.mean(jnp.square(factor * out_BTD))
-                return factor * out_BTD, Found(weight * square, {"square": square})
+                out_BTD, _ = model.mlp(m, block, x_BTD, at, share)
+                square = jnp.mean(jnp.square(factors_L[at] * out_BTD))
+                return factors_L[at] * out_BTD, Found(weights_L[at] * square, {"square": square})
 
             return model.loss(shape, params, TOKENS, n, "", PLAIN._replace(mlp=mlp))
 
-        ratios = []
-        for layer in range(shape.depth):
-            by_factor = jax.grad(lambda f, w, layer=layer: of(layer, w, f)[0])
-            loss_alone, with_penalty = by_factor(1.0, 0.0), by_factor(1.0, 1.0)
-            step = 1e-4
-
-            def change(i, layer=layer, step=step):
-                high, low = (
-                    jax.tree.leaves(of(layer, 0.0, 1 + sign * step)) for sign in (1.0, -1.0)
-                )
-                return float(high[i] - low[i]) / (2 * step)
-
-            ratios += [float(loss_alone) / change(0), float(with_penalty - loss_alone) / change(1)]
-    pairs = np.array(ratios).reshape(-1, 2)
+        both, ratios, step = with_gradients(of), [], 1e-4
+        ones, zeros = np.ones(shape.depth), np.zeros(shape.depth)
+        for layer, only in enumerate(np.eye(shape.depth)):
+            loss_alone, with_penalty = (both(ones, w)[1][layer] for w in (zeros, only))
+            high, low = (both(ones + sign * step * only, zeros)[0] for sign in (1, -1))
+            square = f"square/layers.{layer:03d}"
+            changes = high[0] - low[0], high[1][square] - low[1][square]
+            slopes = loss_alone, with_penalty - loss_alone
+            ratios.append(
+                [float(s / (c / (2 * step))) for s, c in zip(slopes, changes, strict=True)]
+            )
+    pairs = np.array(ratios)
     np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], rtol=1e-5)
     if parametrization == "sp":
         np.testing.assert_allclose(pairs, 1.0, rtol=1e-5)
@@ -117,7 +124,9 @@ def test_parts_and_halves_of_a_batch_find_what_the_whole_does(parametrization, m
         params = train.start(program, inputs).params
         tokens_BS = train.windows_at(jnp.asarray(CORPUS.train), 16 * jnp.arange(4), 16)
         of = train.halved_gradients if diagnostics else train.gradients
-        (value, measured), grads = of(program, inputs, params, tokens_BS)
+        # a function of its own: compiled with these kernels, it serves no other test
+        compiled = jax.jit(functools.partial(of, program))
+        (value, measured), grads = compiled(inputs, params, tokens_BS)
         found[parts, diagnostics] = float(value), float(measured["square/layers.000"]), flat(grads)
     whole = found.pop((1, ""))
     for value, square, grads in found.values():

@@ -62,7 +62,11 @@ def runs(tmp_path_factory):
     text.mkdir()
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md")]:
         (text / f"{page.parent.name}-{page.name}").write_text(page.read_text())
-    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
+    # compiled as users' runs are: these train for long enough to be worth it
+    env = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(root / "xla"),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+    }
     process = subprocess.Popen(
         command(killed, text),
         cwd=ROOT,
