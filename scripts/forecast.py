@@ -335,6 +335,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     frame = pd.read_parquet(options.trials) if options.trials else pd.DataFrame()
     if options.what == "judge":
+        if len(options.files) != 2:
+            parser.error("judge: takes a prediction and a ladder")
         told, cheap = options.files
         found = judged(told, frame, pd.read_parquet(cheap))
     else:

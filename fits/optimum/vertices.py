@@ -10,7 +10,6 @@ import numpy as np
 from fits.forms.law import Array, Law
 from fits.optimum import basin, cells
 from fits.optimum.cells import HELD, Cell
-from fits.record import Setting
 from fits.table.cells import numbers
 from fits.table.points import PARAMS_KINDS, Points
 from fits.table.rows import Table, require, told
@@ -77,7 +76,7 @@ def vertices(
     columns = dict(zip(law.inputs, np.array(x).T, strict=True))
     return Points(
         columns, y, left, notes, {}, params_kind, [], table.source, "",
-        *(whose(rows) if law.target == "lr" else ("", Setting())), log_se,
+        *whose(rows, law.target), log_se,
     )  # fmt: skip
 
 

@@ -8,17 +8,17 @@ from collections.abc import Callable
 import numpy as np
 
 from fits.forms.law import Array
+from ground.columns import WSD_DECAY
 
 CITATION = "bound of 2501.18965, Theorem 1"
 STEPS = 2000  # of the bound; at 200 ratios differ by under 2 %
-COOLDOWN = 0.2  # of wsd, as of runs of the lab
 
 # share of the peak over the share of the run, after warm-up; a constant LR's best falls with the
 # logarithm of the steps, and has no ratio
 SHAPES: dict[str, Callable[[Array], Array]] = {
     "linear": lambda run: 1 - run,
     "cosine": lambda run: 0.5 * (1 + np.cos(np.pi * run)),
-    "wsd": lambda run: np.minimum(1.0, (1 - run) / COOLDOWN),
+    "wsd": lambda run: np.minimum(1.0, (1 - run) / WSD_DECAY),
 }
 
 

@@ -100,7 +100,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     unit = table.unit if law.target == "loss" else ""
     return Points(
         columns, y, left, warnings, groups, params_kind, names[good].tolist(), table.source, unit,
-        *(whose(frame[good]) if law.target == "lr" else ()),
+        *whose(frame[good], law.target),
     )  # fmt: skip
 
 

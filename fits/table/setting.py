@@ -45,9 +45,9 @@ def same(rows: "pd.DataFrame") -> Setting:
     return {"held": {n: float(v[0]) for n, v in known.items() if _one(v)}, "common": _common(rows)}
 
 
-def whose(rows: "pd.DataFrame") -> tuple[str, Setting]:
-    """Of a law's runs: parametrization and `same`."""
-    return parametrization(rows), same(rows)
+def whose(rows: "pd.DataFrame", target: str = "lr") -> tuple[str, Setting]:
+    """Of the runs of a law of the LR: parametrization and `same`; of another law's nothing."""
+    return (parametrization(rows), same(rows)) if target == "lr" else ("", Setting())
 
 
 def _known(
