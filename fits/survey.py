@@ -18,7 +18,7 @@ from fits.table.rows import Table, of_one_batch, parametrization
 from ground import InputError
 
 if TYPE_CHECKING:
-    from fits.optimum.critical_batch import Critical
+    from fits.batch.critical import Critical
 
 # law -> the columns that have to vary: its subject last, absent from most tables
 PLAIN = {
@@ -120,7 +120,7 @@ def _decay(table: Table) -> Fit:
 
 
 def _batch(table: Table) -> Fit:
-    from fits.optimum import best_batch
+    from fits.batch import best as best_batch
 
     varies(table, "batch_tokens")
     varies(table, "lr")
@@ -129,7 +129,7 @@ def _batch(table: Table) -> Fit:
 
 def _critical(table: Table) -> "dict[float, list[Critical]]":
     """By size, from the best loss of each batch and length."""
-    from fits.optimum.critical_batch import iso_loss
+    from fits.batch.critical import iso_loss
 
     for name in ("batch_tokens", "tokens", "loss"):
         varies(table, name)

@@ -181,7 +181,7 @@ def halved_gradients(
     program: Program, inputs: Inputs, params: Tree, tokens_BS: jax.Array, masks: Tree = None
 ) -> tuple[tuple[jax.Array, Measured], Tree]:
     """As `gradients`, from the two halves of the batch; and for the half-batch estimator of the
-    noise scale (1812.06162, appendix A.1; `fits.optimum.critical_batch`) the squared norm of the
+    noise scale (1812.06162, appendix A.1; `fits.batch.critical`) the squared norm of the
     whole's mean gradient, `grad_sq_norm`, and the mean of those of the halves, `grad_sq_norm_half`;
     of each tensor's too where the trial asks for them.
 

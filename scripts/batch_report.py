@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from fits.batch import best as best_batch
+from fits.batch import critical as critical_batch
+from fits.batch import trunks
+from fits.batch.critical import Critical
 from fits.engine.bootstrap import bootstrap
 from fits.fit import fit as fit_law
 from fits.forms.critical_batch import CriticalBatch, CriticalBatchLoss
 from fits.forms.loss import ThreeTerm
 from fits.forms.trajectory import LAWS as TRAJECTORIES
-from fits.optimum import best_batch, critical_batch, trunks
-from fits.optimum.critical_batch import Critical
 from fits.predict.against import against
 from fits.record import Fit
 from fits.report.plots import batch as plots

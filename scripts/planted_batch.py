@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fits.batch import best as best_batch
+from fits.batch import critical as critical_batch
 from fits.fit import fit as fit_law
 from fits.forms.critical_batch import CriticalBatch
 from fits.forms.hyper import BatchSizeTokens, LrSizeTokensBatch
-from fits.optimum import best_batch, critical_batch
 from fits.record import Fit
 from fits.table.rows import Table, table_of
 from ground import InputError

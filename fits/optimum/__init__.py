@@ -1,1 +1,1 @@
-"""Where the best setting lies: basins, transfer, batch, allocation, sparsity."""
+"""Where the best setting lies: basins, transfer, timescale, allocation, sparsity."""

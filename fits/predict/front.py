@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fits.batch.plans import Plan, pareto
 from fits.forms.critical_batch import CriticalBatch
 from fits.forms.law import Array
-from fits.optimum.batch_plans import Plan, pareto
 from fits.predict.budget import RATIOS, law_of_loss, losses
 from fits.predict.sources import Source
 from ground import InputError

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fits.optimum import best_batch, timescale
+from fits.batch import best as best_batch
+from fits.optimum import timescale
 from fits.record import Fit
 from fits.report.laws import of_optima
 from fits.report.plots.batch import iso_loss_figure, loss_figure

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fits.batch import best as best_batch
 from fits.evaluate import evaluate
 from fits.forms.law import unit
-from fits.optimum import best_batch, timescale
+from fits.optimum import timescale
 from fits.predict.against import against
 from fits.record import Fit
 from fits.report import refit, rows, words

@@ -36,7 +36,7 @@ class Noise:
 
 def main(args: list[str]) -> int:
     options = parse(Noise, "scalelab check noise", args)
-    from fits.optimum.trunks import noise_scales
+    from fits.batch.trunks import noise_scales
     from fits.table.curves import with_curves
 
     frame, source = with_curves(options.data)
@@ -52,7 +52,7 @@ def main(args: list[str]) -> int:
 
 def records(found: pd.DataFrame, source: str) -> list[dict[str, Any]]:
     """Rows as JSON has them: an end that is open, and a scale that is not resolved, is null."""
-    from fits.optimum.trunks import LEVEL
+    from fits.batch.trunks import LEVEL
 
     def known(value: float) -> Any:
         return float(value) if math.isfinite(value) else None
@@ -71,7 +71,7 @@ def records(found: pd.DataFrame, source: str) -> list[dict[str, Any]]:
 def show(found: pd.DataFrame) -> None:
     from rich.table import Table
 
-    from fits.optimum.trunks import LEVEL
+    from fits.batch.trunks import LEVEL
 
     columns = ("params_no_embed", "batch_schedule", "batch_tokens", "tensor", "tokens")
     names = [name for name in columns if name in found]

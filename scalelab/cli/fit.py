@@ -138,7 +138,7 @@ def through_optima(options: Options, runs: Table, form: type[Law]) -> Fit:
     how: dict[str, Any] = {"noise": options.noise, "level": options.level, "seed": options.seed}
     if form.target == "tau":
         return fit_timescale(runs, options.law, options.params_kind, **how)
-    from fits.optimum.best_batch import fit_batch, sweeps
+    from fits.batch.best import fit_batch, sweeps
 
     return fit_batch(sweeps(runs, options.params_kind, **how), options.law, options.seed)
 
@@ -171,7 +171,7 @@ def chosen_points(options: Options, form: type[Law]) -> Points:
         target=form.target,
     )  # fmt: skip
     if form.target == "critical_batch" and "critical_batch" not in rows.frame:
-        from fits.optimum.critical_batch import points
+        from fits.batch.critical import points
 
         return points(rows, form)
     return select(rows, form, options.params_kind)

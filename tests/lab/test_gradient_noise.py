@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fits.optimum.critical_batch import gradient_noise, noise_interval
+from fits.batch.critical import gradient_noise, noise_interval
 from ground import InputError
 from lab import dispatch, model, population, train
 from lab.ops import UNIT

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalelab.__main__ import main
-from tests.fits.optimum.test_trunks import PLANTED, planted
+from tests.fits.batch.test_trunks import PLANTED, planted
 
 
 @pytest.fixture

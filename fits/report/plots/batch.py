@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fits.batch.critical import Critical
 from fits.evaluate import evaluate
 from fits.forms.law import Array
-from fits.optimum.critical_batch import Critical
 from fits.predict import published
 from fits.record import Fit
 from fits.report.plots.style import (

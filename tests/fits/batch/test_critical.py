@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from scipy.optimize import brentq
 
+from fits.batch import critical as critical_batch
+from fits.batch.plans import pareto
 from fits.fit import fit as fit_law
 from fits.forms import catalogue
-from fits.optimum import critical_batch
-from fits.optimum.batch_plans import pareto
 from fits.table.rows import table_of
 from ground import InputError
 

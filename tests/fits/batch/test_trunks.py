@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fits.batch import trunks
 from fits.fit import fit
 from fits.forms.trajectory import Trajectory
-from fits.optimum import trunks
 from fits.table.curves import batches
 from fits.table.points import select
 from fits.table.rows import table_of

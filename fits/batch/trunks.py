@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fits.batch.critical import gradient_noise, noise_interval
 from fits.forms.law import Array
-from fits.optimum.critical_batch import gradient_noise, noise_interval
 from fits.table.cells import numbers
 from fits.table.curves import batches
 from fits.table.rows import one_batch, require

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fits.batch import best as best_batch
+from fits.batch import critical as critical_batch
 from fits.forms.hyper import BatchSizeTokens
-from fits.optimum import best_batch, critical_batch
 from fits.table.rows import table_of
 from ground import InputError
 from scripts.planted_batch import (

@@ -1,0 +1,1 @@
+"""What a batch buys: the best, the critical one, plans that are not beaten, what trunks say."""
