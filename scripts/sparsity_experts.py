@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from fits.forms.routed import RoutedFine, RoutedJoint
-from fits.predict.routed import dense_multiple, step_cost
+from fits.predict.routed import step_cost
 from fits.record import Fit
-from scripts.rival_laws import Rival, best_lr, spread
+from scripts.rival_laws import Rival, best_lr
+from scripts.sparsity_bought import Loss
+from scripts.sparsity_bought import bought as buys
 from scripts.tables import markdown
 from scripts.timescale_report import interval
 from sweeps.studies.experts import EXPERTS, LR, TOKENS
@@ -65,32 +67,33 @@ def whole(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[np.isclose(runs["granularity"], WHOLE["granularity"])]
 
 
-def worth(fits: Mapping[str, Fit], runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Dense models of the same loss on the same tokens, in active sizes, by the joint law without
-    embeddings; and what that is for a byte of all experts and for the cost of a step, FLOP and
-    bytes, at the study's batch.
+def bought(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
+    """By the joint law without embeddings, at each size and the shortest and the longest run. A
+    step costs FLOP and bytes at the study's batch, a forward pass the active weights.
     """
     if JOINT_BODY not in fits:
         return []
-    fit, rows = fits[JOINT_BODY], []
+    rows = []
     batch = float(runs["batch_tokens"].iloc[0])
     plain = whole(fitted_rows(runs))
     for (_, experts), part in plain[plain["experts"].isin(SHOWN)].groupby(["width", "experts"]):
         for tokens in (part["tokens"].min(), part["tokens"].max()):
             one = part[part["tokens"] == tokens].iloc[0]
             n = float(one["params_active_body"])
-            each = spread(
-                fit,
-                lambda p, n=n, d=float(tokens), e=float(experts): dense_multiple(p, n, d, e),
-            )
             stored = float(one["params_no_embed"]) / n
             cost = float(step_cost(experts, (stored - 1) / (float(experts) - 1), batch))
-            rows.append(
-                {"kind": "routed", "active": n, "experts": experts, "tokens": tokens}
-                | {"dense sizes": each, "a byte of all experts": tuple(v / stored for v in each)}
-                | {"a step's cost": tuple(v / cost for v in each)}
-            )
+            dense, goal = _with(1.0), _with(float(experts))
+            each = buys(fits[JOINT_BODY], dense, goal, n, float(tokens), train=cost, stored=stored)
+            rows.append({"kind": "routed", "what": f"{experts:g} experts"} | each)
     return rows
+
+
+def _with(experts: float) -> Loss:
+    def loss(p: Mapping[str, float], size: float, tokens: float) -> Any:
+        x = {"params_active": size, "tokens": tokens, "experts": experts}
+        return RoutedJoint.predict(p, {name: np.asarray(value) for name, value in x.items()})
+
+    return loss
 
 
 def lr_shift(runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -146,7 +149,6 @@ def tables(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> dict[str, str]:
     epochs = f"{runs['epochs'].max():.2f}" if runs["epochs"].notna().any() else "not known"
     return {
         "Passes over the text (the most)": epochs,
-        "What experts are worth": markdown(worth(fits, runs)),
         "Best LR": markdown(lr_shift(runs)),
         "Granularity": markdown(beside(runs, "granularity")),
         "Routers": markdown(beside(runs, "router")),

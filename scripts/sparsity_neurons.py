@@ -3,6 +3,7 @@ right in the last fifth of the tokens and at the size held out, and whether the 
 that a model needs depends on its size.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from fits.evaluate import LEVEL, draws, evaluate
 from fits.fit import fit as fit_law
 from fits.forms import catalogue
 from fits.forms.law import Array
+from fits.forms.loss import Chinchilla
+from fits.predict.routed import MLP_SHARE
 from fits.record import Fit
 from fits.table.curves import curve_rows
 from fits.table.points import select
@@ -25,6 +28,8 @@ from lab.counts import params_no_embed
 from lab.events import events_of
 from lab.records import Trial
 from scripts.rival_laws import REFITS
+from scripts.sparsity_bought import Loss
+from scripts.sparsity_bought import bought as buys
 from scripts.tables import markdown
 
 STUDY, HELD = "neurons", "target"
@@ -34,6 +39,7 @@ LEAST_TOKENS = 2**24  # before, dropping every neuron costs next to nothing (res
 FITTED = 0.8  # of a trunk's tokens
 MODEL = ["activation", "width", "depth"]
 RATIO = "activation_ratio"
+GATED, OWN = "swiglu", "own_"  # what others are held against; names of the other's numbers
 
 
 def measured(files: Sequence[Path], name: str = RATIO) -> pd.DataFrame:
@@ -252,7 +258,7 @@ def cooled(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def ended(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """Each run at its end: what is needed beside what is not zero, and its loss over SwiGLU's."""
-    gated = runs[runs["activation"] == "swiglu"].set_index(["width", "depth", "tokens"])["loss"]
+    gated = runs[runs["activation"] == GATED].set_index(["width", "depth", "tokens"])["loss"]
     rows = []
     for one in runs.sort_values(["activation", "params_no_embed", "tokens"]).to_dict("records"):
         at = (one["width"], one["depth"], one["tokens"])
@@ -269,6 +275,53 @@ def ended(runs: pd.DataFrame) -> list[dict[str, Any]]:
             | {"dead, %": 100 * one["dead_neurons"]}
         )
     return rows
+
+
+def bought(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Of every activation beside SwiGLU, each by its own law of the loss, at the largest size and
+    the longest run. A forward pass leaves out what is not needed of the MLP (for SwiGLU too).
+    """
+    runs = runs[runs.groupby(MODEL)["run_id"].transform("nunique") > 1]
+    laws = {str(name): _law_of(part) for name, part in runs.groupby("activation")}
+    plain, rows = laws.pop(GATED, None), []
+    for activation, own in laws.items():
+        if plain is None or own is None:
+            continue
+        part = runs[runs["activation"] == activation]
+        end = part.sort_values(["params_no_embed", "tokens"]).iloc[-1]
+        infer = 1 - MLP_SHARE * (1 - float(end[RATIO]))
+        at = float(end["params_no_embed"]), float(end["tokens"])
+        each = buys(_joined(plain, own), _loss(""), _loss(OWN), *at, infer=infer)
+        rows.append({"kind": "silent", "what": f"{activation}, over {GATED}"} | each)
+    return rows
+
+
+def _law_of(runs: pd.DataFrame) -> Fit | None:
+    """Chinchilla's form of one activation's runs."""
+    rows = runs.assign(params=runs["params_no_embed"]).drop(columns="curves")
+    try:
+        points = select(table_of(rows), Chinchilla, "no_embed")
+        return bootstrap(points, fit_law(points, Chinchilla.name, quick=True), REFITS)
+    except InputError as error:
+        print(f"{Chinchilla.name}, {runs['activation'].iloc[0]}: not from these runs: {error}")
+        return None
+
+
+def _joined(plain: Fit, own: Fit) -> Fit:
+    """Both laws' numbers in one, those of the second under names of their own, refit by refit."""
+    count = min(len(next(iter(one.replicates.values()))) for one in (plain, own))
+    named = {OWN + k: v for k, v in own.params.items()}
+    drawn = {k: v[:count] for k, v in plain.replicates.items()}
+    drawn |= {OWN + k: v[:count] for k, v in own.replicates.items()}
+    return dataclasses.replace(plain, params={**plain.params, **named}, replicates=drawn)
+
+
+def _loss(prefix: str) -> Loss:
+    def loss(p: Mapping[str, float], size: float, tokens: float) -> Any:
+        own = {k.removeprefix(prefix): v for k, v in p.items() if k.startswith(prefix)}
+        return Chinchilla.predict(own, {"params": np.asarray(size), "tokens": np.asarray(tokens)})
+
+    return loss
 
 
 def tables(

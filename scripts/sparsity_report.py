@@ -25,7 +25,13 @@ from fits.record import Fit
 from ground import InputError
 from ground.files import replace
 from lab.records import Trial
-from scripts import rival_laws, sparsity_experts, sparsity_neurons, sparsity_weights
+from scripts import (
+    rival_laws,
+    sparsity_bought,
+    sparsity_experts,
+    sparsity_neurons,
+    sparsity_weights,
+)
 from scripts import sparsity_plots as plots
 from scripts.batch_report import save
 from scripts.rehearsal import as_studied, twins
@@ -40,6 +46,7 @@ KINDS: dict[str, ModuleType] = {
     "neurons": sparsity_neurons,
 }
 WRITTEN = "prediction.json"
+BOUGHT = "What a FLOP, a byte and a token buy, over dense"
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ class Data:
     def measured(self) -> pd.DataFrame:
         return self.counted(sparsity_neurons.measured(self.files))
 
-    def held_out(self, kind: ModuleType) -> tuple[Trial, ...]:
-        found = rival_laws.part(rival_laws.trained(self.files), kind.STUDY, kind.HELD)
+    def held_out(self, kind: ModuleType, name: str) -> tuple[Trial, ...]:
+        found = rival_laws.part(rival_laws.trained(self.files), kind.STUDY, name or kind.HELD)
         return twins(found) if self.rehearsal else found
 
 
@@ -69,10 +76,10 @@ def law_rows(kind: ModuleType, runs: pd.DataFrame, below: float) -> pd.DataFrame
     return rows[rows["loss"] < below]
 
 
-def predict(kind: ModuleType, data: Data, below: float) -> Any:
-    """What is written beforehand, as JSON."""
+def predict(kind: ModuleType, data: Data, below: float, held: str = "") -> Any:
+    """What is written beforehand of the study's part `held`, as JSON."""
     runs = data.runs()
-    trials = data.held_out(kind)
+    trials = data.held_out(kind, held)
     cells = data.counted(rival_laws.untrained(trials, runs))
     if kind is sparsity_neurons:
         return sparsity_neurons.prediction(data.measured(), trials)
@@ -103,7 +110,9 @@ def _laws(
     for name, fit in fits.items():
         fit.save(out / "fits" / f"{name}.json")
     tables, figures = _held(kind, runs, out)
+    sparsity_bought.write(out, bought := kind.bought(rows, fits))
     tables |= {"Laws of all runs": _numbers(fits)} | kind.tables(kind.prepared(runs), fits)
+    tables[BOUGHT] = markdown(bought)
     if kind is sparsity_weights:
         figures["worth"] = plots.worth_figure(sparsity_weights.multipliers(fits))
     else:
@@ -162,6 +171,8 @@ def _neurons(data: Data, out: Path) -> tuple[dict[str, str], dict[str, "Figure"]
         said = f"said beforehand in {WRITTEN}, sha256 {sha}"
         tables["The largest size"] = f"{said}\n\n{markdown(found)}"
     tables |= kind.tables(rows, runs, fits)
+    sparsity_bought.write(out, bought := kind.bought(runs))
+    tables[BOUGHT] = markdown(bought)
     return tables, {"neurons": plots.neurons_figure(kind.trunks(rows), fits)}
 
 
@@ -177,13 +188,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=float("inf"),
         help="loss at which an early drop is over; laws of the loss are of what lies under it",
     )
+    parser.add_argument("--held", default="", help="another part of the study that is held out")
     parser.add_argument("--rehearsal", action="store_true", help="of tiny twins of all trials")
     options = parser.parse_args(argv)
     kind, out = KINDS[options.kind], options.out
     data = Data(tuple(options.trials), options.rehearsal)
     (out / "fits").mkdir(parents=True, exist_ok=True)
     if options.what == "predict":
-        found = predict(kind, data, options.below)
+        found = predict(kind, data, options.below, options.held)
         replace(out / WRITTEN, json.dumps(found, indent=1) + "\n")
         sha = hashlib.sha256((out / WRITTEN).read_bytes()).hexdigest()
         print(f"{out / WRITTEN}: {len(found['cells'])} cells, sha256 {sha}")

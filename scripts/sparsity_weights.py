@@ -11,12 +11,14 @@ import pandas as pd
 from fits.forms.sparse_weights import AverageParams, SparseDensity, SparseWeights
 from fits.optimum.sparsity import optimal_sparsity, ramp_cost
 from fits.predict import published
-from fits.predict.sparse import COSTS
+from fits.predict.sparse import COSTS, LEAST
 from fits.record import Fit
 from scripts.rival_laws import NOISE, Rival, best_lr, seed_noise, spread
+from scripts.sparsity_bought import Loss
+from scripts.sparsity_bought import bought as buys
 from scripts.tables import markdown
 from scripts.timescale_report import interval
-from sweeps.studies.sparse_weights import LR, SPARSITIES
+from sweeps.studies.sparse_weights import LR, SHAPES, SPARSITIES
 
 STUDY, HELD = "sparse_weights", "target"
 FORMS = {form.name: form for form in (SparseWeights, SparseDensity)}
@@ -25,7 +27,6 @@ PUBLISHED = ("frantar-t5", "frantar-t5-refit", "sparse-density")
 LABELS = ("width", "sparsity", "tokens")
 # dense weights and tokens: those of the study, and larger
 BUDGETS = ((8e5, 8e7), (1.7e6, 3.2e8), (1.7e6, 5e9), (2e7, 5e9))
-LEAST = 0.01  # a sparsity that is less is none
 ALIKE = ("pruning", "sparsity", "tokens", "parametrization", "width")  # but in LR
 
 
@@ -38,9 +39,13 @@ def prepared(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def fitted_rows(runs: pd.DataFrame) -> pd.DataFrame:
-    """Of prepared rows, dense runs and those pruned along the ramp, at the study's own LR."""
+    """Of prepared rows, dense runs and those pruned along the ramp, at the study's own shapes and
+    LR.
+    """
     ramp = runs["pruning"].isin(["", "gradual"])
-    return runs[ramp & (runs["parametrization"] == "u-mup") & np.isclose(runs["lr"], LR)]
+    shapes = {(width, depth) for width, depth, _ in SHAPES}
+    own = np.array([s in shapes for s in zip(runs["width"], runs["depth"], strict=True)], bool)
+    return runs[ramp & own & (runs["parametrization"] == "u-mup") & np.isclose(runs["lr"], LR)]
 
 
 def worth(p: Mapping[str, float], law: str, sparsity: float) -> float:
@@ -81,20 +86,28 @@ def recommended(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
     return rows
 
 
-def bought(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
-    """What a byte and a FLOP buy at each sparsity, in those of the dense net that has the same loss
-    after as many tokens: a masked step multiplies by all weights of the dense parent.
+def bought(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
+    """At the size of the largest dense net of the longest runs. A masked step multiplies by all
+    weights of the dense parent; a forward pass is taken to skip what is zero.
     """
     rows = []
+    longest = runs[runs["tokens"] == runs["tokens"].max()]
+    size = float(longest.loc[longest["sparsity"] == 0, "params_no_embed"].max())
+    tokens = float(longest["tokens"].iloc[0])
     for law in [name for name in FORMS if name in fits]:
         for s in SPARSITIES[1:]:
-            each = spread(fits[law], lambda p, law=law, s=s: worth(p, law, s))
-            flop = tuple(v * (1 - s) for v in each)
-            rows.append(
-                {"kind": "pruned", "law": law, "sparsity": s}
-                | {"a byte of what is left": each, "a FLOP of a masked step": flop}
-            )
+            dense, goal = _at(FORMS[law], 0.0), _at(FORMS[law], s)
+            each = buys(fits[law], dense, goal, size, tokens, train=1 / (1 - s))
+            rows.append({"kind": "pruned", "what": f"{s:g} of the weights, by {law}"} | each)
     return rows
+
+
+def _at(form: Any, sparsity: float) -> Loss:
+    def loss(p: Mapping[str, float], size: float, tokens: float) -> Any:
+        x = {"params_nonzero": size, "tokens": tokens, "sparsity": sparsity}
+        return form.predict(p, {name: np.asarray(value) for name, value in x.items()})
+
+    return loss
 
 
 def rates(runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -123,12 +136,11 @@ def rates(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def tables(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> dict[str, str]:
     """By title."""
-    seeds = seed_noise(fitted_rows(runs), "width", "sparsity", "tokens")
+    seeds = seed_noise(fitted_rows(runs), "width", "depth", "sparsity", "tokens")
     said = "no cell has more than one seed" if np.isnan(seeds) else f"{100 * seeds:.2f} %"
     return {
         "Noise of a run (sd of log loss over seeds)": f"{said}; LRs' intervals take {NOISE:.1%}",
         "Dense weights that one of those left is worth": markdown(multipliers(fits)),
         "Best sparsity under a budget": markdown(recommended(fits)),
-        "What a byte and a FLOP buy, over dense": markdown(bought(fits)),
         "Other masks and LRs": markdown(rates(runs)),
     }

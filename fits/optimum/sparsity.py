@@ -12,6 +12,7 @@ from fits.forms.routed import RoutedSparsity, saturated
 from fits.forms.sparse_weights import SparseDensity, SparseWeights
 from ground.flops import tokens_of
 
+DOUBLINGS = 60  # of a search for a factor
 Form = type[SparseWeights] | type[SparseDensity]
 # training cost at sparsity S over that of training the final non-zero weights densely
 Cost = Callable[[Array], Array]
@@ -86,6 +87,19 @@ def minimise(loss: Callable[[Array], Array], high: float = 1 - 1e-6) -> float:
         best = int(np.argmin(loss(-np.expm1(-u))))
         low_u, high_u = u[max(best - 1, 0)], u[min(best + 1, 200)]
     return float(-np.expm1(-u[best]))
+
+
+def factor(loss: Callable[[float], Any], goal: float, most: float = 1e10) -> float:
+    """By what a size or a number of tokens must be multiplied for `loss` of the factor, which falls
+    with it, to come to `goal`: within 1/most and `most`, and infinite where it never does.
+    """
+    low, high = -float(np.log(most)), float(np.log(most))
+    if loss(np.exp(high)) > goal:
+        return float("inf")
+    for _ in range(DOUBLINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if loss(np.exp(middle)) > goal else (low, middle)
+    return float(np.exp(high))
 
 
 def effective_params(p: Mapping[str, float], params_active: Any, experts: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fits.forms.law import Array
 from fits.forms.routed import RoutedJoint
+from fits.optimum.sparsity import factor
 from fits.predict.answers import fill
 from fits.predict.choice import Choice, number, refits
 from fits.predict.sources import Source
@@ -21,7 +22,6 @@ EXPERTS = tuple(2**k for k in range(11))  # that are tried
 # byte that an H200 sustains on small models (`sweeps.pace.ROOFLINE`)
 BYTES, BALANCE = 28.0, 4e14 / 3e12
 MLP_SHARE = 2 / 3  # of a layer's 12 width^2 parameters
-DOUBLINGS = 60  # of a search for a dense size
 
 
 def step_cost(experts: Any, share: float, batch_tokens: float) -> Any:
@@ -64,6 +64,8 @@ def choose(found: Sequence[Source], at: Mapping[str, Any], kind: str, level: flo
         f"parameters on {tokens:.4g} tokens; a step costs its active products and {BYTES:g} bytes "
         f"a parameter of all experts at {BALANCE:.0f} FLOP a byte: {cost:.3g} times the dense one"
     ]
+    if experts == 1:
+        said.append("experts: do not pay here")
     if experts == EXPERTS[-1]:
         said.append(f"experts: no more than {experts} were tried")
     return Choice({**at, "tokens": tokens / cost, "experts": experts}, numbers, said)
@@ -74,15 +76,8 @@ def dense_multiple(p: Mapping[str, float], size: float, tokens: float, experts: 
     on the same tokens; infinite where no dense model has.
     """
     goal = float(_loss(p, size, np.array(tokens), np.array(float(experts))))
-    low, high = 0.0, 10 * np.log(10)
     one = np.array(1.0)
-    if _loss(p, size * np.exp(high), np.array(tokens), one) > goal:
-        return float("inf")
-    for _ in range(DOUBLINGS):
-        middle = (low + high) / 2
-        too_small = _loss(p, size * np.exp(middle), np.array(tokens), one) > goal
-        low, high = (middle, high) if too_small else (low, middle)
-    return float(np.exp(high))
+    return factor(lambda k: _loss(p, size * k, np.array(tokens), one), goal)
 
 
 def _loss(p: Mapping[str, float], size: float, tokens: Array, experts: Array) -> Array:

@@ -13,6 +13,7 @@ from fits.predict.choice import Choice, number, refits
 from fits.predict.sources import Source
 from ground import InputError
 
+LEAST = 0.01  # a sparsity that is less is none
 COSTS: dict[str, tuple[Cost, str]] = {
     "dense": (dense_cost, "a step costs what the dense parent's does"),
     "nonzero": (ramp_cost, "a step costs in proportion to what is not zero, along a cubic ramp"),
@@ -52,7 +53,13 @@ def choose(
     run = {k: v for k, v in at.items() if k not in ("width", "depth")}
     run |= {"params": size / (1 - s), "tokens": tokens / float(by(np.asarray(s))), "sparsity": s}
     budget = f"the budget of {size:.4g} dense weights (without embeddings) on {tokens:.4g} tokens"
-    return Choice(run, numbers, [f"sparsity: the best by {source.name} for {budget}; {told}"])
+    said = [f"sparsity: the best by {source.name} for {budget}; {told}"]
+    if s < LEAST:
+        most = numbers["sparsity"].high
+        said.append(
+            "sparsity: does not pay here" + (f", at most {most:.2g}" if most is not None else "")
+        )
+    return Choice(run, numbers, said)
 
 
 def _law(found: Sequence[Source]) -> tuple[Source, Form]:

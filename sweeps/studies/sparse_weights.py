@@ -19,21 +19,24 @@ from sweeps.studies import Study
 from sweeps.studies.forecast import head_dim
 
 COMMON: dict[str, Any] = {"sequence": 256, "batch": 64, "precision": "bfloat16"}
-# (width, depth, ff): each twice the last, 0.21M to 13.6M parameters without embeddings
+# (width, depth, ff): each twice the last, 0.21M to 27M parameters without embeddings. Of one depth:
+# (64, 8, 192) for the second was 4 to 9 % worse than its size (results/sparsity)
 SHAPES = (
-    (64, 4, 192), (64, 8, 192), (128, 4, 384), (192, 4, 480), (256, 4, 768), (384, 4, 960),
-    (512, 4, 1536),
+    (64, 4, 192), (96, 4, 240), (128, 4, 384), (192, 4, 480), (256, 4, 768), (384, 4, 960),
+    (512, 4, 1536), (768, 4, 1920),
 )  # fmt: skip
 SIZES = tuple(range(4))  # places in SHAPES of what is left: 0.2M, 0.4M, 0.8M, 1.7M
 SPARSITIES = (0.0, 0.5, 0.75, 0.875)
 TOKENS = (20e6, 80e6, 320e6)
 REFRESH = 50  # steps between masks: ten refreshes in the shortest ramp
 LR = 2**0.5
-SIDES = (0.5, 1.0, 2.0, 4.0)  # times an LR
+SIDES = (0.5, 1.0, 2.0, 4.0, 8.0)  # times an LR
+LOWER = (0.0625, 0.125, 0.25)  # for SuPar, whose multiplier is that of the final density
 U_MUP: Point = {"parametrization": "u-mup", "lr": LR}
 ONE = (2, 80e6)  # the size and tokens of what is tried at one cell
 SEEDS = (1, 2)  # beside 0, of the smallest and the largest sparsity at that cell, for the noise
-PARTS = ("grid", "seeds", "second", "target")
+BEYOND = (4, 160e6)  # held out of the second fit: 3.4M, twice the most that is left in the grid
+PARTS = ("grid", "seeds", "second", "target", "beyond")
 RAMP: Point = {"pruning": "gradual", "prune_steps": REFRESH}
 
 
@@ -52,13 +55,15 @@ def ramped(size: int, tokens: float, sparsity: float) -> Point:
 
 def points(part: str) -> list[Point]:
     """grid: sizes by tokens by sparsity, but for the cell that is held out, the largest in both:
-    target. seeds: two cells of it again. second, at one size: constant density and random static
-    masks by LR, n of m; LRs under muP and SuPar for static masks (which SuPar is derived for) and
-    along the ramp, and on either side of u-muP's.
+    target. seeds: two cells of it again. beyond: a larger size. second, at one size: constant
+    density and random static masks by LR, n of m; LRs under muP and SuPar for static masks (which
+    SuPar is derived for) and along the ramp, and on either side of u-muP's.
     """
     held = (SIZES[-1], TOKENS[-1])
     if part == "target":
         return [ramped(*held, s) for s in SPARSITIES]
+    if part == "beyond":
+        return [ramped(*BEYOND, s) for s in SPARSITIES]
     if part == "grid":
         cells = [(n, d) for n in SIZES for d in TOKENS if (n, d) != held]
         return [ramped(n, d, s) for n, d in cells for s in SPARSITIES]
@@ -84,9 +89,11 @@ def _other_masks() -> list[Point]:
 
 
 def _rates() -> list[Point]:
-    lrs = product(lr=[0.0125 * side for side in SIDES])
-    tables = product(parametrization=["mup", "supar"], base_width=[128], sparsity=[0.75])
-    both = cross([cell(*ONE, 0.75)], tables, lrs, [{"pruning": "static"}, RAMP])
+    both: list[Point] = []
+    for table, sides in (("mup", SIDES[:4]), ("supar", (*LOWER, *SIDES[:4]))):
+        lrs = product(lr=[0.0125 * side for side in sides])
+        fixed = {"parametrization": table, "base_width": 128, "sparsity": 0.75}
+        both += cross([cell(*ONE, 0.75) | fixed], lrs, [{"pruning": "static"}, RAMP])
     return both + [ramped(*ONE, 0.75) | {"lr": LR * side} for side in (SIDES[0], SIDES[2])]
 
 

@@ -14,7 +14,7 @@ def test_twins_are_tiny_and_differ_where_the_trials_do(study):
     trials = load(name, "0" * 64, 8192, parts=study.PARTS).trials
     small = twins(trials)
     assert len({t.run_id for t in small}) == len({t.run_id for t in trials})
-    assert max(t.steps for t in small) < 200 and max(t.width for t in small) <= 64
+    assert max(t.steps for t in small) < 200 and max(t.width for t in small) <= 96
     assert max(t.batch_tokens for t in small) == 64
     kinds = ("pruning", "experts", "experts_per_token", "router", "activation", "lr")
     for one, whole in zip(small, trials, strict=True):

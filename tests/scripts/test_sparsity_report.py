@@ -112,6 +112,7 @@ def test_that_neurons_depend_on_size_is_told(tmp_path, capsys):
     assert error[sparsity_neurons.LINE] < 0.5 and error[sparsity_neurons.ONE] > 1
     told = capsys.readouterr().out
     assert "sparse-activations-silu, relu: not from these runs" in told
+    assert "chinchilla, relu: not from these runs" in told
     assert "### Trunk and cooldown" in told and (out / "neurons.png").exists()
     rows = sparsity_neurons.measured([grid, target])
     assert all(0.95 < o["cooled over trunk"] < 0.99 for o in sparsity_neurons.cooled(rows))
@@ -151,6 +152,7 @@ def test_weights_from_trials_to_a_prediction_and_a_report(tmp_path, monkeypatch,
     assert json.loads((out / "held_out.json").read_text())["prediction_sha256"] == sha
     assert {p.name for p in out.iterdir()} == {
         "fits", "prediction.json", "held_out.json", "tables.md", "held_out.png", "worth.png",
+        "bought.json",
     }  # fmt: skip
     assert "| static | supar |" in told and "| 0.75 | 2.125 [2.125, 2.125] |" in told
 

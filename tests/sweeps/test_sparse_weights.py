@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from lab.counts import params, params_no_embed, params_nonzero
 from lab.records import Trial
 from lab.sparsity import level
@@ -28,7 +30,11 @@ def test_sizes_are_matched_by_what_is_left() -> None:
         dense = [params_no_embed(t) / left(t) for t in same]
         assert all(abs(d * (1 - level(t)) - 1) < 0.01 for d, t in zip(dense, same, strict=True))
     assert [level(t) for t in planned("target")] == [0.0, 0.5, 0.75, 0.875]
-    assert not set(planned("target")) & set(planned("grid", "seeds", "second"))
+    beyond = planned("beyond")
+    assert [level(t) for t in beyond] == [0.0, 0.5, 0.75, 0.875]
+    assert all(left(t) == pytest.approx(3.4e6, rel=0.01) for t in beyond)
+    assert {t.depth for t in planned(*sparse_weights.PARTS)} == {4}
+    assert not set(planned("target", "beyond")) & set(planned("grid", "seeds", "second"))
 
 
 def test_seeds_repeat_two_cells_of_the_grid() -> None:
@@ -46,7 +52,7 @@ def test_no_net_is_so_narrow_in_heads_that_it_stays_in_the_early_drop() -> None:
 
 def test_the_second_part_changes_masks_and_rates() -> None:
     trials = planned("second")
-    assert len({t.run_id for t in trials}) == len(trials) == 24 + 3 + 16 + 2
+    assert len({t.run_id for t in trials}) == len(trials) == 32 + 3 + 22 + 2
     assert {round(left(t) / 2.1e5) for t in trials} == {4}
     kinds = {(t.pruning, t.parametrization) for t in trials}
     assert kinds >= {("static", "supar"), ("gradual", "supar"), ("static", "mup"), ("nm", "u-mup")}

@@ -45,6 +45,9 @@ def test_larger_batches_pay_for_more_experts():
     """What a step moves is shared by its tokens."""
     few, more, most = (chosen(batch_tokens=b).at["experts"] for b in (1e4, 1e5, 1e6))
     assert 1 < few < more < most
+    none = chosen(batch_tokens=100)
+    assert none.at["experts"] == 1 and none.said[1:] == ["experts: do not pay here"]
+    assert len(chosen(batch_tokens=1e4).said) == 1
 
 
 def test_experts_are_worth_a_dense_model_of_equal_loss():

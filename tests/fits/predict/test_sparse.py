@@ -42,6 +42,8 @@ def test_where_data_are_few_it_does_not_pay():
     few = chosen("frantar-t5", "dense", {"params": 1e8, "tokens": 2e9})
     assert few.at == {"params": 1e8, "tokens": 2e9, "sparsity": 0.0}
     assert few.numbers["dense_equivalent"].value == 1
+    assert few.said[1] == "sparsity: does not pay here"
+    assert len(chosen("frantar-t5", "dense").said) == 1
 
 
 def test_a_law_of_constant_density_answers_as_a_grid_does():
