@@ -10,12 +10,13 @@ folder; writes its beside.md.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ground.files import replace
-from scripts.tables import table_text
+from scripts.tables import groups, table_text
 
 SAME = ("params_no_embed", "tokens", "init_seed")
 KINDS = ("prose", "code")
@@ -47,9 +48,9 @@ def lr_exponents(frame: pd.DataFrame) -> str:
     inside its grid; at least three.
     """
     said = []
-    for tokens, here in frame.groupby("tokens"):
-        inside = {}
-        for batch, sweep in here.groupby("batch_tokens"):
+    for tokens, here in groups(frame, "tokens"):
+        inside: dict[float, float] = {}
+        for batch, sweep in groups(here, "batch_tokens"):
             lr = vertex(sweep)[0]
             if sweep["lr"].min() < lr < sweep["lr"].max():
                 inside[float(batch)] = lr
@@ -66,7 +67,7 @@ def ratio(parts: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows = []
     for batch in sorted(parts["prose"]["batch_tokens"].unique()):
-        row = {"batch_tokens": batch}
+        row: dict[str, Any] = {"batch_tokens": batch}
         for name, frame in parts.items():
             row[f"lr_{name}"], row[f"loss_{name}"] = vertex(frame[frame["batch_tokens"] == batch])
         rows.append(row)

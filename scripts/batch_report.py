@@ -5,6 +5,7 @@ python -m scripts.batch_report results/batch/trials.parquet --out results/batch
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def all_fits(runs: Table, found: best_batch.Sweeps, below: float) -> dict[str, F
         "critical": tried("critical batch over tokens", lambda: critical(CriticalBatch)),
         "critical-loss": tried("critical batch over loss", lambda: critical(CriticalBatchLoss)),
         "loss": tried("three-term law", loss),
-        **{law.name: tried(law.name, lambda law=law: trajectory(law)) for law in TRAJECTORIES},
+        **{law.name: tried(law.name, partial(trajectory, law)) for law in TRAJECTORIES},
     }
 
 
@@ -79,11 +80,12 @@ def by_size(found: best_batch.Sweeps) -> dict[float, list[Critical]]:
     """The hyperbolas of each size that has them."""
     out = {}
     for params, part in found.floors().groupby("params"):
-        columns = (part[c].to_numpy(float) for c in ("batch_tokens", "tokens", "loss"))
+        batch, tokens, loss = (part[c].to_numpy(float) for c in ("batch_tokens", "tokens", "loss"))
+        size = float(str(params))
         if ones := tried(
-            f"N {params:g}: hyperbolas", lambda c=columns: critical_batch.iso_loss(*c)
+            f"N {size:g}: hyperbolas", partial(critical_batch.iso_loss, batch, tokens, loss)
         ):
-            out[float(str(params))] = ones
+            out[size] = ones
     return out
 
 
@@ -106,7 +108,7 @@ def noise_table(runs: Table, critical: Fit | None) -> pd.DataFrame | None:
 def both_batches(best: Fit, critical: Fit) -> pd.DataFrame:
     """The law of the best batch, and the critical batch of a run at it, at each size and length."""
     at = pd.DataFrame([{k: c[k] for k in ("params", "tokens")} for c in best.cells])
-    batch = best.form.predict(best.params, {k: at[k].to_numpy(float) for k in at})
+    batch = best.form.predict(best.params, {k: at[k].to_numpy(float) for k in map(str, at)})
     least = critical_batch.useful_tokens(at["tokens"].to_numpy(float), batch, critical.params)
     there = CriticalBatch.predict(critical.params, {"tokens": least})
     return at.assign(best_batch=batch, critical_batch=there, ratio=there / batch)
@@ -118,7 +120,7 @@ def away(found: best_batch.Sweeps) -> pd.DataFrame:
     """
     rows = []
     for (params, tokens), part in found.floors().groupby(["params", "tokens"]):
-        best = part.loc[part["loss"].idxmin()]
+        best = part.iloc[part["loss"].argmin()]
         off = np.log2(part["batch_tokens"] / best["batch_tokens"]).round().astype(int)
         lost = dict(zip(off, 100 * (part["loss"] / best["loss"] - 1), strict=True))
         beside = {f"{k:+d}": lost.get(k, np.nan) for k in (-2, -1, 1, 2)}
@@ -219,7 +221,7 @@ def main() -> None:
         f"\n### loss beside the best batch, % (columns: doublings)\n\n{table_text(away(found))}"
     )
     for loss in dict.fromkeys((options.below, options.settled)):
-        held = tried("held trajectories", lambda loss=loss: held_trajectories(runs, loss))
+        held = tried("held trajectories", partial(held_trajectories, runs, loss))
         if held is not None:
             title = f"trunks held out of the trajectories' law, % of the loss, below {loss:g}"
             parts.append(f"\n### {title}\n\n{table_text(held)}")

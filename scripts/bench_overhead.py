@@ -35,7 +35,7 @@ from sweeps.store import create
 
 
 def study(corpus: Corpus, count: int, steps: int) -> list[Trial]:
-    common = {
+    common: dict[str, Any] = {
         "corpus": corpus.sha256,
         "vocab": 256,
         "width": 32,

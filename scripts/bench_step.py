@@ -175,7 +175,7 @@ class Compiled:
         n = few * max(1, min(dispatch.CHUNK, int(few * options.repeat_seconds / timed(few))) // few)
         speeds = [n * self.trials * self.shape.tokens / timed(n) for _ in range(options.repeats)]
         speed = statistics.median(speeds)
-        memory = self.run.memory_analysis()
+        memory: Any = self.run.memory_analysis()
         peak = (
             memory.temp_size_in_bytes
             + memory.argument_size_in_bytes
@@ -193,7 +193,7 @@ class Compiled:
                 "by one"
             )
             print(
-                kernels.summary(kernels.profile(lambda: timed(few), few, self.run.as_text())),
+                kernels.summary(kernels.profile(lambda: timed(few), few, str(self.run.as_text()))),
                 flush=True,
             )
         return {

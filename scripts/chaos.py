@@ -61,7 +61,7 @@ def tiny_trials(count: int) -> list[Trial]:
     from lab.data import open_corpus
 
     corpus = open_corpus("python", Path("runs/corpora"))
-    common = {
+    common: dict[str, Any] = {
         "corpus": corpus.sha256,
         "vocab": corpus.vocab,
         "depth": 1,

@@ -107,7 +107,7 @@ def mlp() -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name in ("sp", "mup"):
         for width in WIDTHS:
-            size = {
+            size: dict[str, Any] = {
                 "width": width,
                 "ff": width,
                 "head_dim": 64,
@@ -117,7 +117,7 @@ def mlp() -> dict[str, Any]:
                 "batch": BATCH,
                 "steps": STEPS,
             }
-            base = {"base_width": BASE_WIDTH} if name == "mup" else {}
+            base: dict[str, Any] = {"base_width": BASE_WIDTH} if name == "mup" else {}
             factors = {
                 tensor: dataclasses.asdict(rule)
                 for tensor, rule in rules(
@@ -181,7 +181,7 @@ def trained(alpha: float, depth: int, width: int, seeds: int, updates: int = 10)
     data = to_data(TABLES["completep"]) | {"name": "std 0.02"}
     for role in ("input", "hidden", "output"):
         data["rows"][role]["std"] = "0.02"
-    size = {
+    size: dict[str, Any] = {
         "width": width,
         "head_dim": 64,
         "ff": 3 * width,
@@ -191,7 +191,7 @@ def trained(alpha: float, depth: int, width: int, seeds: int, updates: int = 10)
         "steps": 100,
         "schedule": "constant",
     }
-    base = {"base_width": width, "base_depth": 2, "depth_alpha": max(alpha, 0.5)}
+    base: dict[str, Any] = {"base_width": width, "base_depth": 2, "depth_alpha": max(alpha, 0.5)}
     t = Trial(
         corpus="0",
         parametrization="std 0.02",

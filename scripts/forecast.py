@@ -67,7 +67,7 @@ class Laws:
     lr_times: float = 1.0
 
 
-def shape(width: int) -> dict[str, int]:
+def shape(width: int) -> dict[str, Any]:
     """MLP of 3 x width, layers in proportion, three at least: with two a net stays in the early
     drop, as with two heads.
     """
@@ -237,11 +237,11 @@ def prediction(
     for times in TIMES:
         width, tokens = best_shape(chosen.fit, times * top, unique)
         one = run(laws, f"{times}x", width, tokens, unique)
-        n, at = one["params"], {"tokens": float(one["tokens"])}
-        one["said"]["loss"] = asked(chosen.fit, n, noise=True, **at)
+        n, tokens = one["params"], float(one["tokens"])
+        one["said"]["loss"] = asked(chosen.fit, n, noise=True, tokens=tokens)
         one["said"]["lr_over_batch"] = laws.lr.params["batch_tokens"]
-        x = {"params": np.array([n["no_embed"]]), "tokens": np.array([at["tokens"]])}
-        one["rival"] = {"loss": asked(rival.fit, n, **at)["value"]}
+        x = {"params": np.array([n["no_embed"]]), "tokens": np.array([tokens])}
+        one["rival"] = {"loss": asked(rival.fit, n, tokens=tokens)["value"]}
         one["rival"] |= {name: float(published.get(name)[0].predict(x)[0]) for name in RIVALS}
         one["seeds"] = list(SEEDS.get(times, (0,)))
         runs += [one, *(steps_beside(one) if times == TUNED else [])]
@@ -340,7 +340,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         told, cheap = options.files
         found = judged(told, frame, pd.read_parquet(cheap))
     else:
-        laws = Laws(*map(load, options.files), options.lr_times)
+        batch, lr, tau = map(load, options.files)
+        laws = Laws(batch, lr, tau, options.lr_times)
         if options.what == "ladder":
             least = options.least_width, options.least_tokens
             found = {"runs": ladder(laws, options.unique_tokens, *least)}

@@ -393,7 +393,8 @@ def fuzz(count: int, seed: int, jobs: int, seconds: float = SECONDS) -> dict[str
     """Every input's finding, by the command line that repeats it."""
     with tempfile.TemporaryDirectory(prefix="scalelab-fuzz-") as scratch:
         good, around = Path(scratch) / "good", Path(scratch) / "run"
-        good.mkdir(), around.mkdir()
+        good.mkdir()
+        around.mkdir()
         seeds(good)
         given = inputs(count, seed)
         with ThreadPoolExecutor(jobs) as pool:

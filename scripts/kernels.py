@@ -114,7 +114,7 @@ def _events(folder: str) -> Iterator[tuple[str, float]]:
                     yield name, event["dur"]
 
 
-def profile(run: Callable[[], None], steps: int, hlo: str) -> list[Kernel]:
+def profile(run: Callable[[], object], steps: int, hlo: str) -> list[Kernel]:
     """Kernels of `run()`, which makes `steps` steps of the program `hlo`, the slowest first; empty
     where nothing could be traced.
     """
@@ -123,7 +123,8 @@ def profile(run: Callable[[], None], steps: int, hlo: str) -> list[Kernel]:
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             run()
-        time, count = collections.Counter[str](), collections.Counter[str]()
+        time: dict[str, float] = collections.defaultdict(float)
+        count = collections.Counter[str]()
         for name, microseconds in _events(folder):
             time[name] += microseconds
             count[name] += 1
@@ -143,11 +144,15 @@ def profile(run: Callable[[], None], steps: int, hlo: str) -> list[Kernel]:
     return sorted(kernels, key=lambda k: -k.milliseconds)
 
 
+def _slowest(item: tuple[str, float]) -> float:
+    return -item[1]
+
+
 def summary(kernels: list[Kernel], top: int = 30) -> str:
     """Milliseconds a step by kind, then the slowest groups of equal kernels with the bandwidth each
     reached.
     """
-    kinds = collections.Counter[str]()
+    kinds: dict[str, float] = collections.defaultdict(float)
     groups: dict[tuple[str, str, int], list[float]] = {}
     for k in kernels:
         kinds[k.kind] += k.milliseconds
@@ -157,7 +162,7 @@ def summary(kernels: list[Kernel], top: int = 30) -> str:
     sources = {(k.kind, k.result[:100], k.bytes): k.source for k in kernels}
     lines = [
         "ms a step: "
-        + ", ".join(f"{kind} {ms:.3f}" for kind, ms in kinds.most_common())
+        + ", ".join(f"{kind} {ms:.3f}" for kind, ms in sorted(kinds.items(), key=_slowest))
         + f"; all {sum(kinds.values()):.3f}"
     ]
     for key, (ms, launches) in sorted(groups.items(), key=lambda item: -item[1][0])[:top]:

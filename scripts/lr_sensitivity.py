@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scripts.tables import groups
+
 KIND = ["qk_norm", "z_loss", "width"]
 HIGH = 1e-2  # LRs from here on are at or above the best of every width
 
@@ -42,9 +44,9 @@ def table(runs: pd.DataFrame) -> list[dict[str, Any]]:
     highest LR that did not diverge the largest attention logit and the mean log Z.
     """
     found = []
-    for (qk_norm, z_loss, width), part in opened(runs).groupby(KIND):
+    for (qk_norm, z_loss, width), part in groups(opened(runs), KIND):
         part = part.sort_values("lr")
-        best, top = part.loc[part["loss"].idxmin()], part[part["status"] == "done"].iloc[-1]
+        best, top = part.iloc[part["loss"].argmin()], part[part["status"] == "done"].iloc[-1]
         start, high = float(part["loss_init"].iloc[0]), part["lr"] >= HIGH
         found.append({
             "qk_norm": bool(qk_norm), "z_loss": float(z_loss), "width": int(width),

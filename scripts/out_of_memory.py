@@ -53,7 +53,7 @@ def a_corpus(vocab: int) -> Corpus:
     return Corpus(streams[0], streams[1], {"vocab": vocab, **split})
 
 
-def some_trials(corpus: Corpus, count: int, shape: dict[str, int]) -> list[Trial]:
+def some_trials(corpus: Corpus, count: int, shape: dict[str, Any]) -> list[Trial]:
     points = [
         {"lr": 2.0 ** (i % 4 - 5), "init_seed": i // 4, "data_seed": i // 4} for i in range(count)
     ]
@@ -70,9 +70,9 @@ def sweep(
     """
     sizes: list[int] = []
 
-    def train(part: Sequence[Trial], **hooks: Any) -> Iterable[Result]:
-        sizes.append(len(part))
-        return population.train(part, corpus, "map", **hooks)
+    def train(trials: Sequence[Trial], **hooks: Any) -> Iterable[Result]:
+        sizes.append(len(trials))
+        return population.train(trials, corpus, "map", **hooks)
 
     store = create(folder)
     store.declare(

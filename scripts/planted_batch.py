@@ -48,7 +48,7 @@ def study_grid() -> pd.DataFrame:
 
 
 GRID = study_grid()
-X = {name: GRID[name].to_numpy(float) for name in GRID}
+X = {name: GRID[name].to_numpy(float) for name in map(str, GRID)}
 
 
 def wall(u: Any, bend: float) -> Any:

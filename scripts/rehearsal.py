@@ -49,7 +49,7 @@ def as_studied(frame: pd.DataFrame) -> pd.DataFrame:
         **{
             name: frame[name].astype(float) * factor
             for kind, factor in COUNTS.items()
-            for name in frame
+            for name in map(str, frame)
             if name == kind or name.startswith(f"{kind}_")
         }
     )

@@ -147,12 +147,12 @@ def prediction(
 ) -> dict[str, Any]:
     """What each family says of each cell, and the fits that say it."""
     out: list[dict[str, Any]] = [
-        {c: _plain(v) for c, v in one.items()} | {"said": {}, "x": {}}
+        {str(c): _plain(v) for c, v in one.items()} | {"said": {}, "x": {}}
         for one in held[list(LABELS)].to_dict("records")
     ]
     for rival in rivals:
-        which = np.flatnonzero(rival.of(held)) if rival.name in fits else []
-        if not len(which):
+        which = np.flatnonzero(rival.of(held))
+        if rival.name not in fits or not len(which):
             continue
         x = rival.inputs(held.iloc[which])
         band = evaluate(fits[rival.name], x)

@@ -14,7 +14,7 @@ from fits.record import Fit
 from scripts.rival_laws import Rival, best_lr
 from scripts.sparsity_bought import Loss
 from scripts.sparsity_bought import bought as buys
-from scripts.tables import markdown
+from scripts.tables import groups, markdown
 from scripts.timescale_report import interval
 from sweeps.studies.experts import EXPERTS, LR, TOKENS
 
@@ -76,7 +76,7 @@ def bought(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
     rows = []
     batch = float(runs["batch_tokens"].iloc[0])
     plain = whole(fitted_rows(runs))
-    for (_, experts), part in plain[plain["experts"].isin(SHOWN)].groupby(["width", "experts"]):
+    for (_, experts), part in groups(plain[plain["experts"].isin(SHOWN)], ["width", "experts"]):
         for tokens in (part["tokens"].min(), part["tokens"].max()):
             one = part[part["tokens"] == tokens].iloc[0]
             n = float(one["params_active_body"])
@@ -137,7 +137,7 @@ def beside(runs: pd.DataFrame, column: str) -> list[dict[str, Any]]:
     base = plain.groupby(key)["loss"].mean()
     others = runs[np.isclose(runs["lr"], LR) & (runs["experts"] > 1)]
     others = others[(others["router"] != "softmax") | (others["granularity"] > 1.01)]
-    for (*at, value), part in others.groupby([*key, column]):
+    for (*at, value), part in groups(others, [*key, column]):
         if tuple(at) in base.index and part[column].nunique() == 1 and value not in (1, "softmax"):
             off = 100 * (float(part["loss"].mean()) / float(base[tuple(at)]) - 1)
             rows.append(dict(zip(key, at, strict=True)) | {column: value, "over the plain, %": off})

@@ -30,7 +30,7 @@ from lab.records import Trial
 from scripts.rival_laws import REFITS
 from scripts.sparsity_bought import Loss
 from scripts.sparsity_bought import bought as buys
-from scripts.tables import markdown
+from scripts.tables import groups, markdown
 
 STUDY, HELD = "neurons", "target"
 FORMS = ("sparse-activations", "sparse-activations-silu")
@@ -44,7 +44,7 @@ GATED, OWN = "swiglu", "own_"  # what others are held against; names of the othe
 
 def measured(files: Sequence[Path], name: str = RATIO) -> pd.DataFrame:
     """The curve of that name, a row a run and step. Raises InputError where no run has it."""
-    found = [rows[0] for file in files if (rows := curve_rows(file, name)) is not None]
+    found = [one[0] for file in files if (one := curve_rows(file, name)) is not None]
     if not found:
         raise InputError(f"trials: no run has measured {name}")
     rows = pd.concat(found).drop_duplicates(["run_id", "steps"])
@@ -87,7 +87,7 @@ def fitted(rows: pd.DataFrame, law: str) -> Fit | None:
 def of_models(rows: pd.DataFrame) -> dict[tuple[str, float, str], Fit]:
     """By activation, size and form."""
     found = {}
-    for (activation, size), part in rows.groupby(["activation", "params_no_embed"]):
+    for (activation, size), part in groups(rows, ["activation", "params_no_embed"]):
         for law in FORMS:
             if (fit := fitted(part, law)) is not None:
                 found[str(activation), float(size), law] = fit
@@ -177,7 +177,7 @@ def last_fifth(
 ) -> list[dict[str, Any]]:
     """Of every model the last fifth of its trunk, by the forms of the rest: errors in points."""
     whole, out = trunks(rows), []
-    for (activation, size), part in whole.groupby(["activation", "params_no_embed"]):
+    for (activation, size), part in groups(whole, ["activation", "params_no_embed"]):
         late = part[part["tokens"] > FITTED * part["tokens"].max()]
         for law in FORMS:
             fit = fits.get((str(activation), float(size), law))

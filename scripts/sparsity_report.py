@@ -144,7 +144,7 @@ def _held(
 
 def _numbers(fits: Mapping[str, Fit]) -> str:
     """Every law's parameters with their intervals."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, fit in fits.items():
         for key, value in {**fit.params, **fit.derived}.items():
             ends = fit.interval[key]

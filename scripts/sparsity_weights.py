@@ -3,6 +3,7 @@ left is worth by each, where sparsity pays, and other masks and LRs beside the r
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fits.record import Fit
 from scripts.rival_laws import NOISE, Rival, best_lr, seed_noise, spread
 from scripts.sparsity_bought import Loss
 from scripts.sparsity_bought import bought as buys
-from scripts.tables import markdown
+from scripts.tables import groups, markdown
 from scripts.timescale_report import interval
 from sweeps.studies.sparse_weights import LR, SHAPES, SPARSITIES
 
@@ -60,7 +61,7 @@ def multipliers(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
     for s in SPARSITIES[1:]:
         row: dict[str, Any] = {"sparsity": s}
         for name, fit in fits.items():
-            row[name] = spread(fit, lambda p, name=name, s=s: worth(p, name, s))
+            row[name] = spread(fit, partial(worth, law=name, sparsity=s))
         for one in (published.get(name)[0] for name in PUBLISHED):
             row[f"{one.name}, published"] = worth(one.params, one.law, s)
         rows.append(row)
@@ -74,12 +75,8 @@ def recommended(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
         for size, tokens in BUDGETS:
             row: dict[str, Any] = {"law": law, "dense weights": size, "tokens": tokens}
             for cost, (by, _) in COSTS.items():
-                best = spread(
-                    fits[law],
-                    lambda p, n=size, d=tokens, by=by, law=law: optimal_sparsity(
-                        p, n, d, by, FORMS[law]
-                    ),
-                )
+                at: dict[str, Any] = {"params_nonzero": size, "tokens_dense": tokens, "cost": by}
+                best = spread(fits[law], partial(optimal_sparsity, **at, form=FORMS[law]))
                 none = f"does not pay here (at most {best[2]:.2g})"
                 row[f"steps cost as {cost}"] = best if best[0] >= LEAST else none
             rows.append(row)
@@ -116,9 +113,8 @@ def rates(runs: pd.DataFrame) -> list[dict[str, Any]]:
     """
     ramp = fitted_rows(runs).groupby(["sparsity", "width", "tokens"])["loss"].mean()
     rows = []
-    for key, part in runs.groupby(list(ALIKE)):
-        how, sparsity, tokens, table, width = key
-        at = (sparsity, width, tokens)
+    for (how, sparsity, tokens, table, width), part in groups(runs, ALIKE):
+        at: Any = (sparsity, width, tokens)
         if table == "u-mup" and len(set(part["lr"])) < 2 and how in ("", "gradual"):
             continue  # the grid's own
         found = best_lr(part) if len(set(part["lr"])) > 1 else {"lr": part["lr"].iloc[0]}

@@ -1,6 +1,6 @@
 """Markdown tables of results."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,4 +28,14 @@ def _cell(value: Any) -> str:
 def table_text(frame: pd.DataFrame) -> str:
     """Of a table of numbers and names."""
     numbers = {name: float for name in frame.select_dtypes("number")}
-    return markdown(frame.astype(numbers).to_dict("records"))
+    return markdown([named(one) for one in frame.astype(numbers).to_dict("records")])
+
+
+def groups(frame: pd.DataFrame, by: str | Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Rows that agree in these columns, by what they have there."""
+    yield from frame.groupby(by if isinstance(by, str) else list(by))
+
+
+def named(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row of a frame, whose columns are names."""
+    return {str(name): value for name, value in row.items()}

@@ -7,11 +7,13 @@ python -m scripts.tuning_free results/theory/tuning_free.parquet --out FILE
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ground.files import replace
+from scripts.tables import groups
 
 CELL = ["width", "steps"]
 TUNED = "adamw"
@@ -27,7 +29,7 @@ def regrets(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
         name: part.assign(loss=part["loss"].fillna(worst)).pivot_table(
             index=CELL, columns="lr", values="loss"
         )
-        for name, part in runs.groupby("optimizer")
+        for name, part in groups(runs, "optimizer")
     }
     best = losses[TUNED].min(axis=1)
     found = {}
@@ -44,7 +46,8 @@ def regrets(runs: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def row(values: pd.Series) -> dict[str, float]:
-    cells = {f"width {w}, {s} steps": float(v) for (w, s), v in values.items()}
+    keys: list[Any] = list(values.index)
+    cells = {f"width {w}, {s} steps": float(v) for (w, s), v in zip(keys, values, strict=True)}
     return {**cells, "mean": float(np.mean(values)), "worst": float(np.max(values))}
 
 

@@ -31,8 +31,8 @@ def trial(corpus: Corpus, activation: str, width: int, **changes: Any) -> Trial:
     """Of as many parameters as the others of its width."""
     ff = 2 * width if TABLE[activation].gated else 3 * width
     own = {"activation_k": ff // 8} if activation == "topk" else {}
-    fields = {**COMMON, "width": width, "ff": ff, **own, **changes}
-    text = {"corpus": corpus.sha256, "vocab": corpus.vocab}
+    fields: dict[str, Any] = {**COMMON, "width": width, "ff": ff, **own, **changes}
+    text: dict[str, Any] = {"corpus": corpus.sha256, "vocab": corpus.vocab}
     return Trial(activation=activation, warmup_steps=fields["steps"] // 10, **text, **fields)
 
 
