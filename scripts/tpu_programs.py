@@ -24,6 +24,8 @@ COMMON: dict[str, Any] = {
 TOKENS = (1 << 27, 1 << 19)  # of the corpus: training, validation
 SMALL = {"width": 256, "depth": 4, "ff": 768, "batch": 64}
 LARGE = {"width": 1024, "depth": 2, "ff": 3072, "batch": 256}
+PRUNED = {"pruning": "gradual", "sparsity": 0.75}
+ROUTED = {"experts": 8, "balance_loss": 0.01}
 # (name, device, layout of the mesh, trials, fields)
 PROGRAMS: tuple[tuple[str, str, dict[str, int], int, dict[str, Any]], ...] = (
     ("cohort of 8", "v5e-8", {"trial": 8}, 8, SMALL),
@@ -32,6 +34,10 @@ PROGRAMS: tuple[tuple[str, str, dict[str, int], int, dict[str, Any]], ...] = (
     ("fsdp", "v5e-8", {"fsdp": 8}, 1, LARGE),
     ("fsdp and tensor", "v5e-8", {"fsdp": 4, "tensor": 2}, 1, LARGE),
     ("trials, fsdp and tensor", "v5e-32", {"trial": 8, "fsdp": 2, "tensor": 2}, 8, LARGE),
+    ("cohort of 8, pruned", "v5e-8", {"trial": 8}, 8, SMALL | PRUNED),
+    ("cohort of 8, routed", "v5e-8", {"trial": 8}, 8, SMALL | ROUTED),
+    ("fsdp, pruned", "v5e-8", {"fsdp": 8}, 1, LARGE | PRUNED),
+    ("fsdp and experts over tensor", "v5e-8", {"fsdp": 2, "tensor": 4}, 1, LARGE | ROUTED),
 )
 
 
