@@ -17,7 +17,6 @@ from fits.fit import fit as fit_law
 from fits.forms import catalogue
 from fits.forms.law import Array
 from fits.forms.loss import Chinchilla
-from fits.predict.routed import MLP_SHARE
 from fits.record import Fit
 from fits.table.curves import curve_rows
 from fits.table.points import select
@@ -278,19 +277,20 @@ def ended(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def bought(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    """Of every activation beside SwiGLU, each by its own law of the loss, at the largest size and
-    the longest run. A forward pass leaves out what is not needed of the MLP (for SwiGLU too).
+    """Of every activation, by its own law of the loss beside SwiGLU's, at the largest size and the
+    longest run. A forward pass leaves out what is not needed of the MLP, of SwiGLU's too.
     """
     runs = runs[runs.groupby(MODEL)["run_id"].transform("nunique") > 1]
     laws = {str(name): _law_of(part) for name, part in runs.groupby("activation")}
-    plain, rows = laws.pop(GATED, None), []
+    plain, rows = laws.get(GATED), []
     for activation, own in laws.items():
         if plain is None or own is None:
             continue
         part = runs[runs["activation"] == activation]
         end = part.sort_values(["params_no_embed", "tokens"]).iloc[-1]
-        infer = 1 - MLP_SHARE * (1 - float(end[RATIO]))
         at = float(end["params_no_embed"]), float(end["tokens"])
+        attention = 4 * end["width"] ** 2 * end["depth"] / at[0]
+        infer = float(attention + (1 - attention) * end[RATIO])
         each = buys(_joined(plain, own), _loss(""), _loss(OWN), *at, infer=infer)
         rows.append({"kind": "silent", "what": f"{activation}, over {GATED}"} | each)
     return rows

@@ -68,7 +68,10 @@ def test_an_activation_that_is_worth_fewer_weights_is_told_so(monkeypatch):
     p = planted.DENSE
     loss = p["E"] + p["A"] * size ** -p["alpha"] + p["B"] * known["tokens"] ** -p["beta"]
     made = known.assign(loss=loss, loss_init=9.0, activation_ratio=0.25, curves=None)
-    (row,) = kind.bought(made)
+    row, gated = kind.bought(made)
     assert row["what"] == "relu, over swiglu" and row["a byte"][0] == pytest.approx(0.8, rel=0.01)
-    assert row["a FLOP of inference"][0] == pytest.approx(0.8 / 0.5, rel=0.01)
+    run = 4 / 13 + 9 / 13 / 4  # attention, and a quarter of the MLP
+    assert row["a FLOP of inference"][0] == pytest.approx(0.8 / run, rel=0.01)
     assert row["a token"][0] < 1
+    assert gated["a byte"] == pytest.approx((1, 1, 1), rel=1e-6)
+    assert gated["a FLOP of inference"][0] == pytest.approx(1 / run, rel=1e-6)
