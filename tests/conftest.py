@@ -14,7 +14,7 @@ import tempfile
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 # with few tests that take long: first, so that no worker is left with one of them at the end
 LONG = ("test_demo", "test_mesh", "test_launch", "test_audit", "test_training", "test_fuzz",
-        "test_pages")  # fmt: skip
+        "test_pages", "test_table")  # fmt: skip
 
 
 def knows(flag):

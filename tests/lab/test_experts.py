@@ -173,21 +173,24 @@ def test_blocks_are_what_ragged_dot_makes_of_sorted_tokens(factor):
     """
     t = tiny.trial("mup", experts=4, capacity_factor=factor)
     run, params, m = layer(t)
-    x_ND = X.reshape(-1, 32)
-    _, gate_NE = chosen(t, params, x_ND)
-    expert_N = jnp.argmax(gate_NE, -1)
-    sizes_E = jnp.bincount(expert_N, length=4)
-    order_N = jnp.argsort(expert_N, stable=True)
-    products = [
-        jax.lax.ragged_dot(x_ND[order_N], params[f"expert_{n}"], sizes_E) for n in ("up", "gate")
-    ]
-    hidden = m.hidden(None, *products)
-    out = (
-        jax.lax.ragged_dot(hidden, params["expert_down"], sizes_E) * gate_NE.max(-1)[order_N, None]
-    )
-    place_N = jnp.arange(64) - (jnp.cumsum(sizes_E) - sizes_E)[expert_N[order_N]]
-    kept_N = place_N < (8 if factor else 64)
-    expected = jnp.zeros_like(x_ND).at[order_N].set(jnp.where(kept_N[:, None], out, 0))
+
+    @jax.jit
+    def ragged(params, x_ND):
+        _, gate_NE = chosen(t, params, x_ND)
+        expert_N = jnp.argmax(gate_NE, -1)
+        sizes_E = jnp.bincount(expert_N, length=4)
+        order_N = jnp.argsort(expert_N, stable=True)
+        up, gate = (
+            jax.lax.ragged_dot(x_ND[order_N], params[f"expert_{n}"], sizes_E)
+            for n in ("up", "gate")
+        )
+        out = jax.lax.ragged_dot(m.hidden(None, up, gate), params["expert_down"], sizes_E)
+        out = out * gate_NE.max(-1)[order_N, None]
+        place_N = jnp.arange(64) - (jnp.cumsum(sizes_E) - sizes_E)[expert_N[order_N]]
+        kept_N = place_N < (8 if factor else 64)
+        return kept_N, jnp.zeros_like(x_ND).at[order_N].set(jnp.where(kept_N[:, None], out, 0))
+
+    kept_N, expected = ragged(params, X.reshape(-1, 32))
     got, _, measured = jax.jit(run)(params, X)
     np.testing.assert_allclose(got.reshape(-1, 32), expected, atol=1e-5)
     dropped = float(1 - kept_N.mean())

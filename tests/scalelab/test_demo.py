@@ -28,8 +28,8 @@ NOT_NUMBERS = ["seconds", "device", "code"]
 
 STEPS = (40, 113, 320)
 SHORT = {"steps": STEPS, "ladder_steps": STEPS, "target_steps": 480}
-# One worker, shorter runs of shorter windows, few refits and no audit: these tests are about none of
-# them, and would pay thrice.
+# One worker, shorter runs of shorter windows, few refits and no audit: these tests are about none
+# of them, and would pay thrice.
 DEMO = """
 import dataclasses, os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
