@@ -14,7 +14,7 @@ import tempfile
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 # with few tests that take long: first, so that no worker is left with one of them at the end
 LONG = ("test_demo", "test_mesh", "test_launch", "test_audit", "test_training", "test_fuzz",
-        "test_pages")  # fmt: skip
+        "test_pages", "test_table")  # fmt: skip
 
 
 def knows(flag):
@@ -32,7 +32,7 @@ def prepare():
     os.environ |= {
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "2",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "NPROC": "8",
         "JAX_NUMPY_RANK_PROMOTION": "raise",  # a shape that is wrong does not broadcast in silence

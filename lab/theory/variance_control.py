@@ -4,6 +4,7 @@ output has variance 1, and layer index rescaling and target variance rescaling (
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from ground.claims import Claim, Model, Outcome, Panel, slope
 from lab import measure, model, train
 from lab.program import program_of, shape_of
 from lab.records import Trial
+from lab.shape import Shape
 
 Array = NDArray[np.float64]
 Tree = Any
@@ -77,12 +79,16 @@ def exponents() -> dict[str, float]:
 def simulate(params: Tree, seed: int = 0) -> Array:
     """rms of each layer's attention branch in the real model, [depth]."""
     trial = _trial()
-    shape, tokens_BT = shape_of(trial), jax.random.randint(jax.random.key(seed), (8, 32), 0, 256)
-    inputs, seen = train.inputs_of(trial, 1 << 20), dict[str, jax.Array]()
-    model.forward(
-        shape, params, tokens_BT, inputs.numbers, tap=lambda name, x: seen.update({name: x})
-    )
-    return np.array([float(jnp.sqrt(jnp.mean(seen[f"attn.{i}"] ** 2))) for i in range(shape.depth)])
+    tokens_BT = jax.random.randint(jax.random.key(seed), (8, 32), 0, 256)
+    numbers = train.inputs_of(trial, 1 << 20).numbers
+    return np.asarray(_branches(shape_of(trial), params, tokens_BT, numbers), float)
+
+
+@partial(jax.jit, static_argnums=0)
+def _branches(shape: Shape, params: Tree, tokens_BT: jax.Array, numbers: Any) -> jax.Array:
+    seen: dict[str, jax.Array] = {}
+    model.forward(shape, params, tokens_BT, numbers, tap=lambda name, x: seen.update({name: x}))
+    return jnp.stack([jnp.sqrt(jnp.mean(seen[f"attn.{i}"] ** 2)) for i in range(shape.depth)])
 
 
 def _trial() -> Trial:
@@ -121,7 +127,8 @@ def _lsuv_claims() -> tuple[list[Claim], dict[str, tuple[Array, Array]]]:
 def run() -> Outcome:
     claims, curves = _lsuv_claims()
     trial, known = _trial(), exponents()
-    params = train.start(program_of(trial), train.inputs_of(trial, 1 << 20)).params
+    start = jax.jit(train.start, static_argnums=0)
+    params = start(program_of(trial), train.inputs_of(trial, 1 << 20)).params
     layers = np.arange(1, trial.depth + 1)
     plain, indexed = (simulate(p) for p in (params, layer_index_rescaled(params)))
     target = float(params["layers"]["003"]["up"].std())

@@ -3,6 +3,7 @@ and at which LR; bit for bit the plain run where nothing changes, and the whole 
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import numpy as np
@@ -94,6 +95,11 @@ def test_what_cannot_be_followed_is_refused(schedule, fields, said):
 # 2. what a step sees, and at which LR ------------------------------------------------------------
 
 
+@partial(jax.jit, static_argnums=0)
+def starts(program, inputs, steps):
+    return jax.vmap(lambda step: train.starts(program, inputs, step))(steps)
+
+
 def seen(t, clock=True):
     """Where the windows begin that the run sees, in its order."""
     out = []
@@ -101,8 +107,7 @@ def seen(t, clock=True):
         program = program_of(batches.plain_at(t, piece.begin))
         inputs = train.inputs_of(t, len(CORPUS.train), piece.begin)
         inputs = inputs if clock else inputs._replace(clock=None)
-        each = jax.jit(jax.vmap(lambda step, p=program, i=inputs: train.starts(p, i, step)))
-        out.append(np.ravel(each(np.arange(piece.begin, piece.end))))
+        out.append(np.ravel(starts(program, inputs, np.arange(piece.begin, piece.end))))
     return np.concatenate(out)
 
 

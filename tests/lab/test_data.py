@@ -106,7 +106,7 @@ def test_too_small_a_corpus_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000, 4097])
 def test_permute_is_a_bijection(size):
-    out = windows.permute(jnp.arange(size), size, jnp.uint32(7))
+    out = jax.jit(windows.permute, static_argnums=1)(np.arange(size), size, jnp.uint32(7))
     assert sorted(np.asarray(out).tolist()) == list(range(size))
 
 
@@ -125,11 +125,13 @@ def test_an_epoch_visits_every_window_once_in_an_order_of_its_own():
 
 
 def test_batches_map_over_seeds_and_steps():
-    one = [np.asarray(windows.batch_starts(s, k, 4, 16, 1601)) for s in (0, 5) for k in (0, 9)]
-    both = jax.vmap(lambda s, k: windows.batch_starts(s, k, 4, 16, 1601))(
-        jnp.array([0, 0, 5, 5]), jnp.array([0, 9, 0, 9])
-    )
-    np.testing.assert_array_equal(np.stack(one), both)
+
+    def starts(seed, step):
+        return windows.batch_starts(seed, step, 4, 16, 1601)
+
+    seeds, steps, alone = np.array([0, 0, 5, 5]), np.array([0, 9, 0, 9]), jax.jit(starts)
+    one = [np.asarray(alone(s, k)) for s, k in zip(seeds, steps, strict=True)]
+    np.testing.assert_array_equal(np.stack(one), jax.jit(jax.vmap(starts))(seeds, steps))
 
 
 def test_a_pipe_among_the_shards_is_refused_at_once(folder, tmp_path):

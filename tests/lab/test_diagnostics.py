@@ -1,5 +1,7 @@
 """What diagnostics measure, against the same computed directly."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from lab import dispatch, model, optim, population, train
 from lab.diagnostics import DIAGNOSTICS, step_curves
+from lab.events import events_of
 from lab.program import program_of, shape_of
 from tests.lab.toy import CORPUS, trial
 
@@ -98,9 +101,30 @@ def test_the_weights_of_validation_are_measured_where_they_are_others():
     assert curves["log_z"].values[0] != pytest.approx(log_z(state.params), rel=1e-5)
 
 
+def traced(t):
+    """Names of what the trial's steps and its measuring event give, by tracing alone."""
+    program, inputs = program_of(t), train.inputs_of(t, len(CORPUS.train))
+    one, inputs = (program, False), dispatch.stack([inputs], False)
+    data = train.Data(*(jnp.asarray(tokens) for tokens in (CORPUS.train, CORPUS.val)))
+    state = jax.eval_shape(partial(train.start, program), inputs)
+    found = jax.eval_shape(partial(dispatch.advance, *one), inputs, data.train_N, state, 1)[1]
+    if "measure" in events_of(t):
+        act = partial(dispatch.act, "measure", *one)
+        found |= jax.eval_shape(act, inputs, data, np.bool_(True), state)[1]
+    return found
+
+
 def test_a_run_has_the_curves_of_its_diagnostics_and_no_others():
+    """Each alone by what is traced, all together by what is trained."""
+
+    def families(found):
+        return {c.partition("/")[0] + "/" * ("/" in c) for c in set(found) - {"loss"}}
+
+    short = {"steps": 4, "warmup_steps": 1}
     for name, diagnostic in DIAGNOSTICS.items():
-        t = trial(steps=4, warmup_steps=1, diagnostics=name, **NEEDS.get(name, {}))
-        found = set(measured(t)) - {"loss"}
-        assert {c.partition("/")[0] + "/" * ("/" in c) for c in found} == set(diagnostic.curves)
+        t = trial(**short, diagnostics=name, **NEEDS.get(name, {}))
+        assert families(traced(t)) == set(diagnostic.curves)
+    every = trial(**short, diagnostics=",".join(DIAGNOSTICS), **NEEDS["sparsity"])
+    assert families(measured(every)) == {c for d in DIAGNOSTICS.values() for c in d.curves}
+    assert families(measured(trial(**short))) == set()
     assert step_curves((), shape_of(trial())) == ("loss",)

@@ -134,10 +134,10 @@ def test_alone_and_mapped_with_trials_of_other_lengths_and_events():
 
 
 def test_a_diverged_neighbour_changes_no_bit_and_keeps_its_curves_until_then():
-    calm = [SEEN, dataclasses.replace(SEEN, lr=0.7), dataclasses.replace(SEEN, lr=0.25)]
-    wild = [calm[0], dataclasses.replace(SEEN, lr=1e30), calm[2]]
+    calm = [SEEN, *(dataclasses.replace(SEEN, lr=lr) for lr in (0.7, 0.25, 0.1))]
+    wild = [calm[0], dataclasses.replace(SEEN, lr=1e30), *calm[2:]]
     before, struck = train(calm, "map"), train(wild, "map")
-    for i in (0, 2):
+    for i in (0, 2, 3):
         assert numbers(before[i]) == numbers(struck[i])
     assert struck[1].status == "diverged" and struck[1].diverged_step < 5
     assert set(struck[1].curves) == {"loss"}  # no event came before

@@ -125,7 +125,7 @@ def test_a_layer_is_the_sum_of_its_experts(case):
     out, _, measured, ours = jax.jit(with_gradients(run))(params, X)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-3, atol=5e-4), ours, theirs)
-    taken_NE, _ = chosen(t, params, X.reshape(-1, 32))
+    taken_NE = np.asarray(jax.jit(lambda p, x: chosen(t, p, x)[0])(params, X.reshape(-1, 32)))
     assert float(measured["experts_used"]) == pytest.approx(float(taken_NE.sum(1).mean()))
     if case != "expert choice":
         load_E = taken_NE.sum(0)
@@ -138,12 +138,18 @@ def test_a_layer_is_the_sum_of_its_experts(case):
 def test_hidden_entries_are_told_by_the_token_and_are_zero_where_it_did_not_go(case):
     t = tiny.trial("sp", expert_ff=24, **(ROUTED | CASES[case] | {"activation": "relu"}))
     seen = {}
-    run, params, _ = layer(t, tap=lambda name, x: seen.update({name: np.asarray(x)}))
-    run(params, X)
-    taken_NE, _ = chosen(t, params, X.reshape(-1, 32))
+    run, params, _ = layer(t, tap=lambda name, x: seen.update({name: x}))
+
+    @jax.jit
+    def tapped(params, x):
+        run(params, x)
+        return dict(seen), chosen(t, params, x.reshape(-1, 32))[0]
+
+    seen, taken_NE = jax.tree.map(np.asarray, tapped(params, X))
     received_NE = seen["received.0"].reshape(-1, 4)
-    np.testing.assert_array_equal(received_NE, np.asarray(taken_NE) > 0)
-    hidden_NEF = np.maximum(np.einsum("nd,edf->nef", X.reshape(-1, 32), params["expert_up"]), 0)
+    np.testing.assert_array_equal(received_NE, taken_NE > 0)
+    x_ND, up_EDF = np.asarray(X).reshape(-1, 32), np.asarray(params["expert_up"])
+    hidden_NEF = np.maximum(np.einsum("nd,edf->nef", x_ND, up_EDF), 0)
     hidden_NEF = np.where(received_NE[..., None], hidden_NEF, 0)
     np.testing.assert_allclose(
         seen["hidden_routed.0"].reshape(hidden_NEF.shape), hidden_NEF, rtol=1e-4, atol=1e-5
@@ -167,21 +173,24 @@ def test_blocks_are_what_ragged_dot_makes_of_sorted_tokens(factor):
     """
     t = tiny.trial("mup", experts=4, capacity_factor=factor)
     run, params, m = layer(t)
-    x_ND = X.reshape(-1, 32)
-    _, gate_NE = chosen(t, params, x_ND)
-    expert_N = jnp.argmax(gate_NE, -1)
-    sizes_E = jnp.bincount(expert_N, length=4)
-    order_N = jnp.argsort(expert_N, stable=True)
-    products = [
-        jax.lax.ragged_dot(x_ND[order_N], params[f"expert_{n}"], sizes_E) for n in ("up", "gate")
-    ]
-    hidden = m.hidden(None, *products)
-    out = (
-        jax.lax.ragged_dot(hidden, params["expert_down"], sizes_E) * gate_NE.max(-1)[order_N, None]
-    )
-    place_N = jnp.arange(64) - (jnp.cumsum(sizes_E) - sizes_E)[expert_N[order_N]]
-    kept_N = place_N < (8 if factor else 64)
-    expected = jnp.zeros_like(x_ND).at[order_N].set(jnp.where(kept_N[:, None], out, 0))
+
+    @jax.jit
+    def ragged(params, x_ND):
+        _, gate_NE = chosen(t, params, x_ND)
+        expert_N = jnp.argmax(gate_NE, -1)
+        sizes_E = jnp.bincount(expert_N, length=4)
+        order_N = jnp.argsort(expert_N, stable=True)
+        up, gate = (
+            jax.lax.ragged_dot(x_ND[order_N], params[f"expert_{n}"], sizes_E)
+            for n in ("up", "gate")
+        )
+        out = jax.lax.ragged_dot(m.hidden(None, up, gate), params["expert_down"], sizes_E)
+        out = out * gate_NE.max(-1)[order_N, None]
+        place_N = jnp.arange(64) - (jnp.cumsum(sizes_E) - sizes_E)[expert_N[order_N]]
+        kept_N = place_N < (8 if factor else 64)
+        return kept_N, jnp.zeros_like(x_ND).at[order_N].set(jnp.where(kept_N[:, None], out, 0))
+
+    kept_N, expected = ragged(params, X.reshape(-1, 32))
     got, _, measured = jax.jit(run)(params, X)
     np.testing.assert_allclose(got.reshape(-1, 32), expected, atol=1e-5)
     dropped = float(1 - kept_N.mean())
@@ -206,10 +215,8 @@ def test_permuting_experts_changes_nothing():
 def test_threshold_0_is_top_1_and_1_is_all_experts():
     """XMoE (2403.18926): kept while those before have less mass than the threshold; never none."""
     score_NE = jax.nn.softmax(jax.random.normal(jax.random.key(0), (50, 6)))
-    kept = [
-        routing.choose("threshold", score_NE, 6, threshold=p).taken_NK.sum(-1)
-        for p in (0.0, 0.3, 0.7, 1.0)
-    ]
+    many = jax.jit(lambda p: routing.choose("threshold", score_NE, 6, threshold=p).taken_NK.sum(-1))
+    kept = [many(p) for p in (0.0, 0.3, 0.7, 1.0)]
     assert (kept[0] == 1).all() and (kept[-1] == 6).all()
     assert all((a <= b).all() for a, b in zip(kept, kept[1:], strict=False))
     one = jnp.asarray([[1.0, 0.0, 0.0]])  # no mass is left behind the first
@@ -315,16 +322,19 @@ def test_a_bias_moves_against_the_load_and_evens_it():
     """
     t = trial(parametrization="sp", experts=8, batch=8, balance_bias=0.01)
     program, inputs = program_of(t), train.inputs_of(t, len(CORPUS.train))
-    state = train.start(program, inputs)
-    tokens_BS = train.windows_at(jnp.asarray(CORPUS.train), 16 * jnp.arange(8), 16)
-    gradients = jax.jit(partial(train.gradients, program, inputs))
-    (_, measured), grads = gradients(state.params, tokens_BS)
+
+    @jax.jit
+    def first():
+        state = train.start(program, inputs)
+        tokens_BS = train.windows_at(jnp.asarray(CORPUS.train), 16 * jnp.arange(8), 16)
+        (_, measured), grads = train.gradients(program, inputs, state.params, tokens_BS)
+        optimizer = train._optimizer(program, inputs, state.params)
+        return measured, grads, optimizer.update(grads, state.opt, state.params)[0]
+
+    measured, grads, moved = first()
     over_E = np.asarray(grads["layers"]["000"]["router_bias"])
     assert over_E.max() + 1 == pytest.approx(float(measured["expert_load/layers.000"]))
     assert over_E.sum() == pytest.approx(0, abs=1e-5) and np.ptp(over_E) > 0.5
-    moved, _ = train._optimizer(program, inputs, state.params).update(
-        grads, state.opt, state.params
-    )
     step_E = moved["layers"]["000"]["router_bias"]
     np.testing.assert_allclose(step_E, -0.01 * np.sign(over_E), rtol=1e-6)
 

@@ -37,7 +37,7 @@ def loss(t, weight, remat=""):
 
 
 def start(t):
-    return model.init(shape_of(t), jax.random.key(1), numbers(t))
+    return jax.jit(model.init, static_argnums=0)(shape_of(t), jax.random.key(1), numbers(t))
 
 
 def flat(tree):
@@ -121,7 +121,7 @@ def test_parts_and_halves_of_a_batch_find_what_the_whole_does(parametrization, m
         t = toy(**bases, diagnostics=diagnostics)
         program = program_of(t, accumulate=parts)
         inputs = train.inputs_of(t, len(CORPUS.train))
-        params = train.start(program, inputs).params
+        params = dispatch.begin(program, False, dispatch.stack([inputs], False)).params
         tokens_BS = train.windows_at(jnp.asarray(CORPUS.train), 16 * jnp.arange(4), 16)
         of = train.halved_gradients if diagnostics else train.gradients
         # a function of its own: compiled with these kernels, it serves no other test
@@ -140,7 +140,7 @@ def test_a_family_has_a_curve_a_layer(monkeypatch):
     t = toy(depth=2, steps=3, warmup_steps=0)
     program = dataclasses.replace(program_of(t), batch=2)
     inputs = dispatch.stack([train.inputs_of(t, len(CORPUS.train))], False)
-    state = train.start(program, inputs)
+    state = dispatch.begin(program, False, inputs)
     _, measured = dispatch.advance(
         program, False, inputs, jnp.asarray(CORPUS.train), state, jnp.int32(3)
     )

@@ -30,16 +30,19 @@ def window_gradients(t):
     start; under unit scaling by the factor of the loss that `train.halved_gradients` leaves out.
     """
     program, inputs = program_of(t), dispatch.stack([train.inputs_of(t, len(CORPUS.train))], False)
-    params = train.start(program, inputs).params
+    params = dispatch.begin(program, False, inputs).params
     starts = 16 * jnp.arange(WINDOWS)
     tokens_WS = train.windows_at(jnp.asarray(CORPUS.train), starts, 16)
-    grad = jax.jit(
-        jax.grad(lambda p, w: model.loss(program.shape, p, w[None], inputs.numbers)[0]),
-    )
+
+    @jax.jit
+    def every(params, tokens_WS):
+        grad = jax.grad(lambda p, w: model.loss(program.shape, p, w[None], inputs.numbers)[0])
+        return jax.vmap(grad, (None, 0))(params, tokens_WS)
+
     unit = UNIT.loss_gradient(16, t.vocab, t.alpha_loss) / 16**0.5 if program.shape.unit else 1.0
-    each = [model.by_path(grad(params, w)) for w in tokens_WS]
-    flat = {p: [np.ravel(np.asarray(g[p], np.float64)) for g in each] for p in each[0]}
-    return {path: np.stack(g) / float(unit) for path, g in flat.items()}
+    each = model.by_path(every(params, tokens_WS))
+    flat = {path: np.asarray(g, np.float64).reshape(WINDOWS, -1) for path, g in each.items()}
+    return {path: g / float(unit) for path, g in flat.items()}
 
 
 def known(each_WP):
@@ -98,7 +101,7 @@ def test_halving_changes_rounding_only(parametrization, accumulate):
     """The step is that of the whole batch, in any number of parts, and so are the norms."""
     t = trial(**NOISE, parametrization=parametrization, batch=8, steps=1, lr=0.01)
     program, inputs = program_of(t), dispatch.stack([train.inputs_of(t, len(CORPUS.train))], False)
-    state, tokens_N = train.start(program, inputs), jnp.asarray(CORPUS.train)
+    state, tokens_N = dispatch.begin(program, False, inputs), jnp.asarray(CORPUS.train)
     step = jax.jit(train.step, static_argnums=0)
     plain = dataclasses.replace(program, diagnostics=())
     (a, whole), (_, one), (b, parts) = (

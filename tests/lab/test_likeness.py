@@ -50,12 +50,13 @@ def test_two_passes_differ_where_their_experts_do():
     """
     t = trial(experts=2, router="hash", depth=1)
     shape, n = shape_of(t), numbers(t)
-    params = model.init(shape, jax.random.key(0), n)
+    params = jax.jit(model.init, static_argnums=0)(shape, jax.random.key(0), n)
     layer = params["layers"]["000"]
     experts = {name: w[::-1] for name, w in layer.items() if name.startswith("expert_")}
     others = {**params, "layers": {"000": {**layer, **experts}}}
     tokens_BT = jax.random.randint(jax.random.key(1), (2, 8), 0, t.vocab)
-    one, same, other = (model.forward(shape, p, tokens_BT, n) for p in (params, params, others))
+    forward = jax.jit(lambda params: model.forward(shape, params, tokens_BT, n))
+    one, same, other = (forward(p) for p in (params, params, others))
     assert inconsistency(one, same) == 0
     apart = float(inconsistency(one, other))
     assert apart > 1e-3 and float(inconsistency(other, one)) == pytest.approx(apart, rel=1e-5)

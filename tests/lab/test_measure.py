@@ -229,7 +229,7 @@ def test_the_check_measures_the_kernels_that_train(monkeypatch):
     tokens_BT = TOKENS[: trial.batch * trial.sequence].reshape(trial.batch, trial.sequence)
 
     def probed():
-        jax.clear_caches()
+        measure.probe.clear_cache()
         text = str(jax.make_jaxpr(partial(measure.probe, shape))(params, tokens_BT, n))
         return text.count("pallas_call["), measure.probe(shape, params, tokens_BT, n)
 

@@ -140,7 +140,6 @@ def test_two_processes_are_one():
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
     }
     children = [start("process", JAX_PROCESS_ID=str(i), **common) for i in range(2)]
     first, second = (output(child) for child in children)

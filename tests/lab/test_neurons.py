@@ -19,10 +19,11 @@ H = jnp.array([[3.0, 4.0, 0.1, 0.0]])  # check 11: one token, down = I, logits =
 
 
 def test_cett_and_perplexity_of_the_toy():
-    eye = jnp.eye(4)
-    assert float(neurons.cett(H, eye, 0.1)) == pytest.approx(0.0199960, rel=1e-4)
-    assert float(neurons.cett(H, eye, 3.0)) == pytest.approx(0.60021, rel=1e-4)
+    eye, cett = jnp.eye(4), jax.jit(neurons.cett)
+    assert float(cett(H, eye, 0.1)) == pytest.approx(0.0199960, rel=1e-4)
+    assert float(cett(H, eye, 3.0)) == pytest.approx(0.60021, rel=1e-4)
 
+    @jax.jit
     def loss(cut):
         h = jnp.where(neurons.outputs(H, eye) > cut, H, 0)[0]
         return jax.nn.logsumexp(h) - h[0]
@@ -84,7 +85,7 @@ def trained():
     """(a Watch of RELU after its training, its curves)."""
     program, inputs = program_of(RELU), train.inputs_of(RELU, len(CORPUS.train))
     inputs = dispatch.stack([inputs], False)
-    state, step = train.start(program, inputs), jax.jit(train.step, static_argnums=0)
+    state, step = dispatch.begin(program, False, inputs), jax.jit(train.step, static_argnums=0)
     for _ in range(RELU.steps):
         state, _ = step(program, inputs, jnp.asarray(CORPUS.train), state)
     (result,) = population.train([RELU], CORPUS, "turn")
@@ -94,7 +95,7 @@ def trained():
 def test_a_run_measures_what_the_hidden_entries_say(trained):
     watch, curves = trained
     windows = np.stack([CORPUS.val[16 * i : 16 * i + 17] for i in range(40)]).astype(np.int32)
-    seen = [np.asarray(h) for h, _ in watch.hidden(jnp.asarray(windows))]
+    seen = [np.asarray(h) for h, _ in jax.jit(watch.hidden)(jnp.asarray(windows))]
     for layer, h_BTF in enumerate(seen):
         rate_F = (h_BTF != 0).mean((0, 1))
         for name, value in (
@@ -122,10 +123,14 @@ def test_the_search_keeps_what_the_perplexity_needs(trained):
     for p in (0.001, 0.01, 0.1):
         assert found[p]["perplexity_ratio"] < 1 + p
     # and no more than it needs: a step further costs too much
-    layers = watch.hidden(watch.tokens(jnp.asarray(0), watch.windows))
-    further = neurons.thresholds(layers, jnp.float32(found[0.01]["cett"] + 2**-9))
-    whole, _ = watch.without(jnp.full(2, -1.0))
-    assert math.exp(watch.without(further)[0] - whole) > 1.01
+
+    @jax.jit
+    def costs(most):
+        layers = watch.hidden(watch.tokens(jnp.asarray(0), watch.windows))
+        return [watch.without(c)[0] for c in (neurons.thresholds(layers, most), jnp.full(2, -1.0))]
+
+    further, whole = costs(jnp.float32(found[0.01]["cett"] + 2**-9))
+    assert math.exp(further - whole) > 1.01
 
 
 def test_up_by_ten_and_down_by_a_tenth_change_nothing(trained):
@@ -136,7 +141,8 @@ def test_up_by_ten_and_down_by_a_tenth_change_nothing(trained):
         return leaf * {"up": 10.0, "down": 0.1}.get(model.tensor_name(path), 1.0)
 
     other = dataclasses.replace(watch, params=jax.tree.map_with_path(scaled, watch.params))
-    one, two = (w.activation_ratio() for w in (watch, other))
+    ratio = jax.jit(lambda p: dataclasses.replace(watch, params=p).activation_ratio())
+    one, two = (ratio(w.params) for w in (watch, other))
     assert float(one["activation_ratio"]) == pytest.approx(float(two["activation_ratio"]), abs=2e-3)
 
 
@@ -172,11 +178,11 @@ def test_an_experts_neurons_count_over_the_tokens_that_it_received():
     """
     t = trial(activation="relu", router="hash", experts=64, shared_experts=1, expert_ff=8)
     program, inputs = program_of(t), train.inputs_of(t, len(CORPUS.train))
-    params = train.start(program, dispatch.stack([inputs], False)).params
+    params = dispatch.begin(program, False, dispatch.stack([inputs], False)).params
     watch = Watch(program, inputs, jnp.asarray(CORPUS.val), params)
     found = jax.tree.map(np.asarray, jax.jit(lambda p: Watch(**vars(watch)).neurons())(params))
     tokens_BS = np.stack([CORPUS.val[16 * i : 16 * i + 17] for i in range(40)]).astype(np.int32)
-    seen = watch.entries(jnp.asarray(tokens_BS))
+    seen = jax.jit(watch.entries)(jnp.asarray(tokens_BS))
     routed, shared = (np.asarray(seen[f"hidden{name}.0"]) != 0 for name in ("_routed", ""))
     mine = (tokens_BS[:, :-1, None] == np.arange(64)).repeat(8, -1)  # expert of the token's number
     assert (np.asarray(seen["received.0"]).repeat(8, -1) == mine).all() and (routed <= mine).all()

@@ -13,7 +13,7 @@ import pytest
 from ground import InputError
 from lab import checkpoint, cohort, model, optim, population, pruning, sparsity, train
 from lab.actions import ACTIONS
-from lab.dispatch import stack
+from lab.dispatch import begin, stack
 from lab.events import due, events_of
 from lab.prefix import prefix_of
 from lab.program import program_of, signature
@@ -50,11 +50,15 @@ def states(t):
     tokens_N = jnp.asarray(CORPUS.train)
     step = jax.jit(lambda state: train.step(program, inputs, tokens_N, state)[0])
     prune = jax.jit(lambda state: ACTIONS["prune"](program, inputs, (), state)[0])
-    seen = [train.start(program, inputs)]
+    seen = [begin(program, False, inputs)]
     for n in range(1, t.steps + 1):
         state = step(seen[-1])
         seen.append(prune(state) if "prune" in due(t, n) else state)
     return seen
+
+
+# op by op the draws, ranks and ties of every shape would each be compiled
+first = jax.jit(pruning.first, static_argnums=(0, 2))
 
 
 def masks_of(state):
@@ -181,16 +185,16 @@ def test_experts_of_equal_weights_have_masks_of_their_own():
     w = jnp.stack([one_DF, 10 * one_DF[::-1]])
     params, once = {"layers": {"000": {"expert_up": w}}}, pruning.Ramp(0.5, 0, 0)
 
-    def first(*method):
-        masks = pruning.first(sparsity.Method(*method), params, 0, once)
+    def up(*method):
+        masks = first(sparsity.Method(*method), params, 0, once)
         return np.asarray(masks["layers"]["000"]["expert_up"])
 
-    each = first("gradual")
+    each = up("gradual")
     assert (each[0] == each[1][::-1]).all() and each[0].sum() == 24
-    small, large = first("gradual", "global").sum((1, 2))
+    small, large = up("gradual", "global").sum((1, 2))
     assert small < 16 and small + large == 48
-    assert (first("nm", "uniform", (2, 4)).reshape(2, 2, 4, 6).sum(2) == 2).all()
-    random = first("static")
+    assert (up("nm", "uniform", (2, 4)).reshape(2, 2, 4, 6).sum(2) == 2).all()
+    random = up("static")
     assert (random.sum((1, 2)) == 24).all() and (random[0] != random[1]).any()
 
 
@@ -199,8 +203,8 @@ def test_experts_of_equal_weights_have_masks_of_their_own():
 def test_ties_change_no_count(level, scope):
     params = {"layers": {"000": {"q": jnp.ones((7, 9)), "o": jnp.zeros((9, 7))}}}
     once = pruning.Ramp(level, 0, 0)  # before the first step
-    masks = pruning.first(sparsity.Method("gradual", scope), params, 0, once)
-    zeros = {name: int((~m).sum()) for name, m in masks["layers"]["000"].items()}
+    masks = first(sparsity.Method("gradual", scope), params, 0, once)
+    zeros = {name: int((~np.asarray(m)).sum()) for name, m in masks["layers"]["000"].items()}
     if scope == "uniform":
         assert zeros == dict.fromkeys(("q", "o"), round(level * 63))
     else:  # the zeros go first
@@ -215,13 +219,13 @@ def test_n_of_m_is_exact_along_the_input(n, m):
     w = w.at[:8, 0].set(0.0)  # with ties
     method = sparsity.Method("nm", "uniform", (n, m))
     params = {"layers": {"000": {"up": w}}}
-    masks = pruning.first(method, params, 0, pruning.Ramp(1 - n / m, 0, 0))
+    masks = first(method, params, 0, pruning.Ramp(1 - n / m, 0, 0))
     kept = np.asarray(masks["layers"]["000"]["up"]).reshape(-1, m, 24)
     assert (kept.sum(1) == n).all()
     size = np.abs(np.asarray(w)).reshape(-1, m, 24)
     assert (np.where(kept, size, np.inf).min(1) >= np.where(kept, 0, size).max(1)).all()
     # power: by magnitude alone it is no pattern
-    plain = pruning.first(sparsity.Method("gradual"), params, 0, pruning.Ramp(1 - n / m, 0, 0))
+    plain = first(sparsity.Method("gradual"), params, 0, pruning.Ramp(1 - n / m, 0, 0))
     assert (np.asarray(plain["layers"]["000"]["up"]).reshape(-1, m, 24).sum(1) != n).any()
 
 
@@ -234,7 +238,7 @@ def test_global_takes_more_where_weights_are_small():
     small = {"q": jnp.full((8, 8), 0.1), "up": jnp.ones((8, 16))}
     key = jax.random.key(1)
     small = {k: w * jax.random.uniform(key, w.shape, minval=0.5) for k, w in small.items()}
-    masks = pruning.first(
+    masks = first(
         sparsity.Method("gradual", "global"), {"layers": {"000": small}}, 0, pruning.Ramp(0.5, 0, 0)
     )["layers"]["000"]
     assert int((~masks["q"]).sum()) == 64 and int((~masks["up"]).sum()) == 96 - 64
@@ -255,7 +259,8 @@ def test_set_drops_the_smallest_and_stops():
             # weights that came are 0 now
             w = np.abs(np.asarray(seen[step]["w"][name]))
             assert not w[new & ~old].any() and (w[kept] > 0).all()
-    other = masks_of(train.start(program_of(SET), train.inputs_of(SET, 1)._replace(init_seed=1)))
+    inputs = stack([train.inputs_of(SET, 1)._replace(init_seed=1)], False)
+    other = masks_of(begin(program_of(SET), False, inputs))
     assert (other["up"] & seen[0]["up"]).mean() == pytest.approx(0.3**2, abs=0.05)
 
 

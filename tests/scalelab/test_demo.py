@@ -28,8 +28,8 @@ NOT_NUMBERS = ["seconds", "device", "code"]
 
 STEPS = (40, 113, 320)
 SHORT = {"steps": STEPS, "ladder_steps": STEPS, "target_steps": 480}
-# One worker, shorter runs, few refits and no audit: these tests are about none of them, and would
-# pay thrice.
+# One worker, shorter runs of shorter windows, few refits and no audit: these tests are about none
+# of them, and would pay thrice.
 DEMO = """
 import dataclasses, os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -37,6 +37,7 @@ from scalelab import chain, findings
 from scalelab.__main__ import main
 from sweeps.studies import demo
 demo.SIZES["small"] = dataclasses.replace(demo.SMALL, **SHORT)
+demo.SEQUENCE = 16
 findings.REPLICATES, chain.audited = 40, lambda table, found: (None, [])
 sys.exit(main(sys.argv[1:]))
 """.replace("SHORT", repr(SHORT))
@@ -62,11 +63,7 @@ def runs(tmp_path_factory):
     text.mkdir()
     for page in [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md")]:
         (text / f"{page.parent.name}-{page.name}").write_text(page.read_text())
-    # compiled as users' runs are: these train for long enough to be worth it
-    env = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(root / "xla"),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
-    }
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(root / "xla")}
     process = subprocess.Popen(
         command(killed, text),
         cwd=ROOT,
@@ -177,6 +174,7 @@ def again(runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr("scalelab.findings.fit", fit)
     monkeypatch.setitem(demo.SIZES, "small", replace(demo.SMALL, **SHORT))
+    monkeypatch.setattr(demo, "SEQUENCE", 16)
     monkeypatch.setattr("scalelab.findings.REPLICATES", 40)
     monkeypatch.setattr("scalelab.chain.audited", lambda table, found: (None, []))
     monkeypatch.setattr("lab.runtime.start", lambda cache=None: None)

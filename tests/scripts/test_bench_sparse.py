@@ -18,9 +18,10 @@ def test_rows_are_held_against_the_dense_one(tmp_path):
     out = tmp_path / "sparse.json"
     command = [sys.executable, "-m", "scripts.bench_sparse", "--shapes", "64,32,1,64,4x16"]
     command += ["--only", "bias", "--trials", "2", "--repeats", "1", "--repeat-seconds", "0.02"]
-    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command += ["--out", str(out), "--cache", str(tmp_path / "cache")]
-    subprocess.run(command, cwd=ROOT, env=os.environ | flags, check=True, timeout=240)
+    subprocess.run(command, cwd=ROOT, env=env, check=True, timeout=240)
     rows = json.loads(out.read_text())
     assert [row["case"] for row in rows] == [bench_sparse.DENSE, "experts 16, sigmoid and bias"]
     assert rows[0]["slower"] == 1 and all(row["slower"] > 0 and row["finite"] for row in rows)

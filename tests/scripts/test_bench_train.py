@@ -28,7 +28,8 @@ FIELDS = {
 def rows(tmp_path_factory):
     """One run over two virtual devices: a cohort on one of them and on both."""
     out = tmp_path_factory.mktemp("bench") / "train.json"
-    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags += " --xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     command = [
         sys.executable,
         "-m",

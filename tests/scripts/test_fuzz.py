@@ -46,4 +46,4 @@ def test_what_is_wrong_is_seen(
     (tmp_path / "fake" / "scalelab" / "__main__.py").write_text(program)
     monkeypatch.setattr(fuzz, "ROOT", tmp_path / "fake")
     given = fuzz.Input(0, "", ("fit",))
-    assert re.search(said, fuzz.finding(given, tmp_path / "good", tmp_path / "run", 0, 2.0))
+    assert re.search(said, fuzz.finding(given, tmp_path / "good", tmp_path / "run", 0, 1.0))

@@ -159,7 +159,7 @@ def test_slurm_requeues_a_worker(
     """
     monkeypatch.setenv("SLURM_CONF", slurm_conf)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("TOY_PAUSE", "0.15")
+    monkeypatch.setenv("TOY_PAUSE", "0.1")
     array = slurm.launch(job, 1, Path(job.store) / "logs", slurm.Slurm(minutes=5))
     store = Store(Path(job.store))
     while not store.ids():

@@ -64,7 +64,7 @@ def test_limit_is_the_mean_of_matrices() -> None:
     """The deterministic equivalent gives the mean loss over W, at 8 latents a feature; that of
     infinitely many is told apart.
     """
-    d, alpha, betas, steps = 128, 0.7, (0.3, 1.2), np.array([1e1, 1e2, 1e3, 1e4, 1e5])
+    d, alpha, betas, steps = 64, 0.7, (0.3, 1.2), np.array([1e1, 1e2, 1e3, 1e4, 1e5])
     gamma = critical(alpha, np.array([d]))[0] / 2
     limits = zip(betas, of_limit(d, alpha, betas, 8), of_limit(d, alpha, betas), strict=True)
     for beta, finite, endless in limits:

@@ -155,9 +155,8 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
     both = [numbers(one), numbers(trial(parametrization, z_loss=1e-3, **fields))]
     stacked = jax.tree.map(lambda *n: jnp.asarray(n, jnp.float32), *both)
     shape = shape_of(one)
-    params = jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n))(
-        stacked, jnp.arange(2) + SEED % 1000
-    )
+    drawn = jax.jit(jax.vmap(lambda n, seed: model.init(shape, jax.random.key(seed), n)))
+    params = drawn(stacked, jnp.arange(2) + SEED % 1000)
     tokens = jnp.asarray(np.random.default_rng(SEED).integers(0, 70, (1, 17)))
 
     def gradients(use):
@@ -242,20 +241,15 @@ def test_what_has_no_kernel_takes_the_plain_path():
         ), odd_size
     odd = trial("sp", width=24, head_dim=24, ff=72)
     shape = shape_of(odd)
-    params = model.init(shape, jax.random.key(0), numbers(odd))
-    with jax.disable_jit():
-        losses = [
-            float(
-                model.loss(
-                    shape,
-                    params,
-                    jnp.arange(17)[None],
-                    numbers(odd),
-                    kernels=choose(shape, 1, 16, use),
-                )[0]
-            )
-            for use in (True, False)
-        ]
+    n = numbers(odd)
+    params = jax.jit(model.init, static_argnums=0)(shape, jax.random.key(0), n)
+    tokens = jnp.arange(17)[None]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def loss(use):
+        return model.loss(shape, params, tokens, n, kernels=choose(shape, 1, 16, use))[0]
+
+    losses = [float(loss(use)) for use in (True, False)]
     assert losses[0] == losses[1] and choose(shape, 1, 16, True) is model.PLAIN
 
 
