@@ -9,8 +9,7 @@ import pytest
 
 from lab.xent import cross_entropy
 
-# fresh inputs in every run; a failure names its seed
-SEEDS = np.random.SeedSequence().generate_state(3)
+SEEDS = (0, 1, 2)
 
 
 def draw(seed, shape=(3, 17), vocab=501, size=4.0):

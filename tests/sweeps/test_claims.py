@@ -184,9 +184,11 @@ def test_a_live_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(os, "kill", forbidden)
     assert not files.gone(files.place(), me, since)
-    monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError))
-    monkeypatch.setattr(files, "place", lambda: "here")
-    assert not files.gone("here", me, since)
+    with monkeypatch.context() as hidden:
+        hidden.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(FileNotFoundError))
+        hidden.setattr(files, "place", lambda: "here")
+        gone = files.gone("here", me, since)
+    assert not gone
 
 
 def test_a_beat_of_another_form_harms_nobody(store: Store) -> None:
