@@ -1,4 +1,4 @@
-# make demo: the whole chain on this machine (SIZE=small: in a minute).  make test: the test suite.
+# make demo: the whole chain on this machine (SIZE=small: in a minute).  make test: the test suite; make proofs: those that take long.
 # make docs: the site, into build/site.  All keep their environment in .venv.
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SIZE ?= full
 OUT := $(if $(filter full,$(SIZE)),runs/demo,runs/demo-$(SIZE))
 
-.PHONY: demo demo-publish test test-trainers docs lint lock clean
+.PHONY: demo demo-publish test proofs test-trainers docs lint lock clean
 
 demo: $(VENV)/.demo-ready
 	$(BIN)/scalelab demo --size $(SIZE) --out $(OUT)
@@ -14,8 +14,13 @@ demo: $(VENV)/.demo-ready
 demo-publish: $(VENV)/.demo-ready
 	$(BIN)/scalelab demo --out runs/demo --publish results/demo
 
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.test-ready
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not proof"
+
+proofs: $(VENV)/.test-ready  ## the tests that take long
+	$(PYTEST) -m proof
 
 test-trainers: $(VENV)/trainers/.ready  ## exports in the trainers' own parsers, one trained
 	SCALELAB_TRAINERS=1 $(VENV)/trainers/bin/python -m pytest tests/fits/predict/export/test_trainers.py

@@ -66,12 +66,14 @@ def test_a_wrong_output_is_seen(tmp_path, monkeypatch):
         follow("page.md", tmp_path)
 
 
+@pytest.mark.proof
 def test_a_csv_becomes_a_report_and_a_plan(tmp_path):
     shutil.copy(DOCS / "data" / "runs.csv", tmp_path)
     assert follow("tutorial/csv.md", tmp_path) == 6
     assert "chinchilla-outer" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.proof
 def test_text_becomes_a_tested_prediction(tmp_path):
     assert follow("tutorial/text.md", tmp_path) == 9
     stated, tested = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("predicted", "tested"))

@@ -51,6 +51,7 @@ def test_it_is_worth_something_at_a_constant_lr_and_nothing_without_memory():
     assert none.curves["val_loss_ema"].values == pytest.approx(none.curves["val_loss"].values)
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("users_compiler")
 @pytest.mark.parametrize("axis", population.AXES)
 def test_training_does_not_notice(axis):

@@ -68,6 +68,7 @@ def differences(a: dict, b: dict, i: int | None = None) -> tuple[float, float]:
     )
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_changes_rounding_only(found, layout):
     pairs = [(0, "one"), (7, "last")] if "trial" in LAYOUTS[layout] else [(None, "one")]
@@ -132,6 +133,7 @@ def test_a_population_does_not_communicate_while_it_steps(found):
     )
 
 
+@pytest.mark.proof
 def test_two_processes_are_one():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -22,6 +22,7 @@ from scalelab.__main__ import main
 from sweeps.studies import demo
 from sweeps.table import store_table
 
+pytestmark = pytest.mark.proof
 ROOT = Path(__file__).parents[2]
 NOT_NUMBERS = ["seconds", "device", "code"]
 

@@ -38,6 +38,7 @@ def seconds(*args: str) -> float:
     return time.process_time() - start
 
 
+@pytest.mark.proof
 def test_fit_and_predict_at_take_seconds(table, tmp_path, capsys) -> None:
     table.to_csv(tmp_path / "runs.csv", index=False)
     assert seconds("fit", str(tmp_path / "runs.csv"), "--json") < LIMIT

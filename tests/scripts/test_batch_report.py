@@ -52,6 +52,7 @@ def trials(tmp_path_factory):
     return path
 
 
+@pytest.mark.proof
 def test_from_trials_to_fits_tables_plots_and_a_prediction(trials, monkeypatch, capsys):
     out = trials.parent / "out"
     monkeypatch.setattr(batch_report, "REFITS", 20)

@@ -98,6 +98,7 @@ def test_table_and_document(tmp_path, capsys):
     assert bench.main([str(tmp_path / "none")]) == 2
 
 
+@pytest.mark.proof
 def test_targets_on_the_published_sets():
     if not (DATA / "sets.json").is_file():
         pytest.skip("the published sets are not beside this clone (../shared/data)")

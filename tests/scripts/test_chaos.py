@@ -16,6 +16,7 @@ from tests.sweeps import toy
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.proof
 def test_twelve_kills_lose_nothing_and_train_nothing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from scripts import fuzz
 SEED, INPUTS = 20, 8
 
 
+@pytest.mark.proof
 def test_a_short_seed_finds_nothing() -> None:
     document = fuzz.fuzz(INPUTS, SEED, jobs=2, seconds=60.0)
     assert document["findings"] == [], json.dumps(document["findings"], indent=1)

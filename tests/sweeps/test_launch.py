@@ -150,6 +150,7 @@ def test_slurm_runs_the_same_study(
     assert processes(job) == 2, "both tasks of the array trained"
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("order", ["scancel --signal=USR2", "scontrol requeue"])
 def test_slurm_requeues_a_worker(
     job: Job, slurm_conf: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
@@ -214,6 +215,7 @@ def test_what_slurm_will_unpickle_lies_where_nobody_else_writes(
 # 3. Ray ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="ray is not installed (extra: ray)"
 )

@@ -206,6 +206,7 @@ def timed(*arguments: str) -> tuple[float, float, str]:
     return seconds, peak, done.stdout
 
 
+@pytest.mark.proof
 def test_ten_thousand_trials_status_under_2_s_export_under_10_s_memory_under_1_gb(
     large: Path, tmp_path: Path
 ) -> None:

@@ -112,6 +112,7 @@ def test_the_compiled_programs_own_account_of_memory_cuts_cohorts() -> None:
     assert programs.cost(trials[:2]).step_seconds > 0
 
 
+@pytest.mark.proof
 def test_killed_inside_a_checkpoint_three_times_then_finished_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled_once: dict[str, str]
 ) -> None:
