@@ -1,18 +1,19 @@
-"""Routed experts' gated MLP on NVIDIA's Hopper GPUs: products of blocks of rows, each by its expert's
-matrix, which the kernel finds by the number of the expert where XLA copies it once a block.
+"""Routed experts' gated MLP on NVIDIA's Hopper GPUs: products of blocks of rows, each by its
+expert's matrix, which the kernel finds by the expert's number; XLA copies it once a block.
 
-Not timed yet: see `lab.kernels.choose.GROUPED`. The kernels of `lab.kernels.hopper_mlp` do the
-products beside the activation; a sum over an expert's rows takes its blocks one after another, in
-one order. JAX's own grouped products on Hopper (`jax.experimental.pallas.ops.gpu.ragged_dot_mgpu`)
-do the same for groups of any length.
+Not timed yet: see `lab.kernels.choose.GROUPED`. The products beside the activation are the kernels
+of `lab.kernels.hopper_mlp`. The gradient by a matrix takes its expert's blocks one after another,
+in one order, whatever the device does at once. JAX ships products of groups of any length for
+Hopper (`jax.experimental.pallas.ops.gpu.ragged_dot_mgpu` and `transposed_ragged_dot_mgpu`); these
+know that no block has rows of two.
 
-Letters: M trials, J blocks, E experts, D width, F MLP width of an expert, n = 2 (up, gate), X
-columns of any matrix. A block has ROWS rows, or a multiple. C, E, K and R in capitals of
-`lab.kernels.hopper_mlp`: columns of a tile, of a piece of it, one step, rows of a warpgroup.
+Letters of arrays: M trials, J blocks, R rows of a block, N rows of all, E experts, D width, F MLP
+width of an expert, n = 2 (up, gate), X columns of any matrix. C, E, K and R alone are as in
+`lab.kernels.hopper_mlp`: columns of a tile and of a piece, entries of a step, rows of a warpgroup.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -40,6 +41,7 @@ from lab.kernels.hopper_mlp import STAGES, C, K, ignore, leave, pipeline, rows_o
 
 ROWS = GROUPS * R  # of a block
 _int32 = jnp.int32
+Arrays = Callable[..., tuple[jax.Array, ...]]
 
 
 def fits(width: int, ff: int) -> bool:
@@ -56,12 +58,12 @@ def mlp(
     back_EFD: jax.Array,
     expert_J: jax.Array,
 ) -> jax.Array:
-    """Each block's up x gate x sigmoid(gate), of (up, gate) = x up_gate, times down, by the matrices
-    of its expert: (J, R, D), R a multiple of ROWS. The gradients of inputs take `back` in the
-    matrices' place.
+    """up x gate x sigmoid(gate), of (up, gate) = x up_gate, times down, each block by its expert's
+    matrices: (J, R, D), R a multiple of ROWS. The gradients of inputs take `back` in the matrices'
+    place.
 
-    Blocks lie in the order of their experts, int32; behind them may be some of E, whose rows are
-    anything and add to no gradient by matrices.
+    Blocks lie in the order of their experts (int32). Those of expert E, behind all others, are of
+    none: what they give is of no meaning, and they add to no gradient by matrices.
     """
     return _mlp_forward(x_JRD, up_gate_EDnF, down_EFD, back_EDnF, back_EFD, expert_J)[0]
 
@@ -100,9 +102,9 @@ mlp.defvjp(_mlp_forward, _mlp_backward)
 # 1. one kernel for all mapped trials -------------------------------------------------------------
 
 
-def _of_trials(kernel: Callable[..., Any], *axes: int, outputs: int) -> Callable[..., Any]:
-    """`kernel` of arrays of so many axes; mapped over trials, it is one kernel, of arrays with an
-    axis of trials before them.
+def _of_trials(kernel: Callable[..., Any], *axes: int, outputs: int = 1) -> Arrays:
+    """`kernel`, which takes arrays of so many axes behind that of trials, as a function of one
+    trial's; mapped over trials it is called once for all.
     """
 
     def specs(axes: tuple[int, ...]) -> tuple[PartitionSpec, ...]:
@@ -110,7 +112,7 @@ def _of_trials(kernel: Callable[..., Any], *axes: int, outputs: int) -> Callable
 
     folded = mesh.on_each_device(specs(axes), specs((3,) * outputs))(fold(kernel))
 
-    def of_one(*args: jax.Array) -> Any:
+    def of_one(*args: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(y[0] for y in folded(*(x[None] for x in args)))
 
     return of_one
@@ -185,7 +187,7 @@ def _gradient_product(
     return (launch(kernel, out, *args).reshape(both_MJRX.shape),)
 
 
-_gradient_product_of_trials = _of_trials(_gradient_product, 3, 3, 3, 1, outputs=1)
+_gradient_product_of_trials = _of_trials(_gradient_product, 3, 3, 3, 1)
 
 
 def gradient_product(
@@ -193,8 +195,7 @@ def gradient_product(
 ) -> jax.Array:
     """The gradient by (up, gate) as `product_glu` has them, (J, R, 2F), from that by the output of
     w."""
-    (dboth_JRX,) = _gradient_product_of_trials(dout_JRD, w_EFD, both_JRX, expert_J)
-    return jnp.asarray(dboth_JRX)
+    return _gradient_product_of_trials(dout_JRD, w_EFD, both_JRX, expert_J)[0]
 
 
 # 3. alone ----------------------------------------------------------------------------------------
@@ -244,22 +245,22 @@ def _product(
     x_ND, experts = _flat(x_MJRD), w_MEDX.shape[1]
     X = w_MEDX.shape[2 if transposed else 3]
     out = jax.ShapeDtypeStruct((len(x_ND), X), x_ND.dtype)
-    args = x_ND, w_MEDX.reshape(-1, *w_MEDX.shape[2:]), _experts(expert_MJ, experts, x_MJRD.shape[2])
-    return (launch(partial(_product_kernel, transposed), out, *args).reshape(*x_MJRD.shape[:3], X),)
+    expert_N = _experts(expert_MJ, experts, x_MJRD.shape[2])
+    args = x_ND, w_MEDX.reshape(-1, *w_MEDX.shape[2:]), expert_N
+    y = launch(partial(_product_kernel, transposed), out, *args)
+    return (y.reshape(*x_MJRD.shape[:3], X),)
 
 
-_product_of_trials = {
-    transposed: _of_trials(partial(_product, transposed), 3, 3, 1, outputs=1)
-    for transposed in (False, True)
-}
+@cache
+def _product_of_trials(transposed: bool) -> Arrays:
+    return _of_trials(partial(_product, transposed), 3, 3, 1)
 
 
 def product(
     x_JRD: jax.Array, w_EDX: jax.Array, expert_J: jax.Array, transposed: bool = False
 ) -> jax.Array:
-    """Each block times its expert's matrix, (J, R, X), or that transposed, (E, X, D) as given."""
-    (out_JRX,) = _product_of_trials[transposed](x_JRD, w_EDX, expert_J)
-    return jnp.asarray(out_JRX)
+    """Each block times its expert's matrix, (J, R, X); transposed, w is (E, X, D)."""
+    return _product_of_trials(transposed)(x_JRD, w_EDX, expert_J)[0]
 
 
 # 4. by the matrices ------------------------------------------------------------------------------
@@ -322,10 +323,11 @@ def _gradient(
     return (launch(_gradient_kernel, out, *args).reshape(M, experts, D, X),)
 
 
-def gradient(
-    x_JRD: jax.Array, dy_JRX: jax.Array, expert_J: jax.Array, experts: int
-) -> jax.Array:
+@cache
+def _gradient_of_trials(experts: int) -> Arrays:
+    return _of_trials(partial(_gradient, experts), 3, 3, 1)
+
+
+def gradient(x_JRD: jax.Array, dy_JRX: jax.Array, expert_J: jax.Array, experts: int) -> jax.Array:
     """Each expert's sum of x^T dy over its blocks, (E, D, X), 0 where it has none."""
-    of_trials = _of_trials(partial(_gradient, experts), 3, 3, 1, outputs=1)
-    (dw_EDX,) = of_trials(x_JRD, dy_JRX, expert_J)
-    return jnp.asarray(dw_EDX)
+    return _gradient_of_trials(experts)(x_JRD, dy_JRX, expert_J)[0]

@@ -48,9 +48,9 @@ def test_trials_of_experts_with_none_and_with_all_rows():
     args, into = inputs(4, 4, 2)
 
     def found(f, expert, args, into):
-        return jax.jit(lambda *args: with_gradients(lambda *a: jax.vmap(f)(expert, *a), args, into))(
-            *args
-        )
+        return jax.jit(
+            lambda *args: with_gradients(lambda *a: jax.vmap(f)(expert, *a), args, into)
+        )(*args)
 
     got = found(ours, expert, args, into)
     assert worst(got, owed(found(plain, expert, wide(args), wide(into)))) < 1e-2
