@@ -191,7 +191,8 @@ class Kernels(NamedTuple):
     loss: Callable[..., jax.Array]
     blocks: experts.Blocks = experts.PLAIN  # routed experts' MLP
     folds: bool = False  # whether a branch's scale goes onto its last matrix: see `Context.share`
-    names: tuple[str, ...] = ("plain",) * 4  # of the first four, for those who ask what ran
+    # of the first four, for those who ask what ran; with routed experts the MLP's is theirs
+    names: tuple[str, ...] = ("plain",) * 4
 
 
 def hidden(m: "Context", block: Block, x_BTD: jax.Array) -> jax.Array:
