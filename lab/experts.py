@@ -7,6 +7,7 @@ of an expert.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,15 @@ from lab.shape import gated
 Context = Any  # `lab.model.Context`, and its layer's `Block`
 Block = Any
 Measured = dict[str, jax.Array]
+
+
+class Blocks(NamedTuple):
+    """The MLP of blocks of rows, each of one expert."""
+
+    # (m, block, x_JRD, routes, layer, factor on its output) -> (JRD, the penalty on hidden entries)
+    mlp: Callable[..., tuple[jax.Array, jax.Array | None]]
+    # (pairs of token and expert, experts, width) -> rows of a block where every pair has a row
+    rows: Callable[[int, int, int], int]
 
 
 class Routed(NamedTuple):
@@ -39,6 +49,17 @@ def mlp(
     routes, penalty, measured = route(m, block, x_ND)
     N, where = len(x_ND), (routes.token_R, routes.row_NK)
     x_JRD = routing.spread(N, x_ND, *where).reshape(routes.blocks, -1, x_ND.shape[1])
+    out_JRD, on_hidden = m.kernels.blocks.mlp(m, block, x_JRD, routes, layer, factor)
+    if on_hidden is not None:
+        penalty = on_hidden if penalty is None else penalty + on_hidden
+    out_RD = out_JRD.reshape(-1, x_ND.shape[1])
+    y_ND = routing.collect(N, ops.times(out_RD, routes.gate_R[:, None]), *where)
+    return y_ND.reshape(x_BTD.shape), penalty, measured
+
+
+def plain_mlp(
+    m: Context, block: Block, x_JRD: jax.Array, routes: Routes, layer: int, factor: ops.Number
+) -> tuple[jax.Array, jax.Array | None]:
     if gated(m.shape.activation):
         both_JRnF = _linear(m, block, x_JRD, routes, 1.0, "expert_up", "expert_gate")
         hidden_JRF = m.hidden(block, both_JRnF[..., 0, :], both_JRnF[..., 1, :])
@@ -46,14 +67,13 @@ def mlp(
         hidden_JRF = m.hidden(block, _linear(m, block, x_JRD, routes, 1.0, "expert_up"), None)
     if m.tap:
         hidden_NEF, received_NE = by_token(m, routes, hidden_JRF)
-        m.tap(f"hidden_routed.{layer}", hidden_NEF.reshape(*x_BTD.shape[:2], -1))
-        m.tap(f"received.{layer}", received_NE.reshape(*x_BTD.shape[:2], -1))
-    if m.shape.penalised:
-        on_hidden = _on_hidden(m, routes, hidden_JRF)
-        penalty = on_hidden if penalty is None else penalty + on_hidden
-    out_RD = _linear(m, block, hidden_JRF, routes, factor, "expert_down").reshape(-1, x_ND.shape[1])
-    y_ND = routing.collect(N, ops.times(out_RD, routes.gate_R[:, None]), *where)
-    return y_ND.reshape(x_BTD.shape), penalty, measured
+        m.tap(f"hidden_routed.{layer}", hidden_NEF.reshape(*m.tokens_BT.shape, -1))
+        m.tap(f"received.{layer}", received_NE.reshape(*m.tokens_BT.shape, -1))
+    penalty = _on_hidden(m, routes, hidden_JRF) if m.shape.penalised else None
+    return _linear(m, block, hidden_JRF, routes, factor, "expert_down"), penalty
+
+
+PLAIN = Blocks(plain_mlp, routing.block_rows)
 
 
 def _linear(
@@ -65,9 +85,13 @@ def _linear(
     ws = block.matrices(*names)
     w = jnp.stack(ws, 2) if len(ws) > 1 else ws[0]
     scale = m.rule(names[0])["multiplier"]
-    rows = max(m.tokens_BT.size * m.shape.experts_per_token / m.shape.experts, 1.0)
-    matrices = m.ops.matrix_free(w, scale, factor, rows, x_JRD.dtype)
+    matrices = m.ops.matrix_free(w, scale, factor, even_load(m), x_JRD.dtype)
     return routing.by_expert(x_JRD, *matrices, routes.expert_J)
+
+
+def even_load(m: Context) -> float:
+    """Rows of an expert with even loads."""
+    return float(max(m.tokens_BT.size * m.shape.experts_per_token / m.shape.experts, 1.0))
 
 
 # hidden entries ----------------------------------------------------------------------------------
@@ -147,7 +171,7 @@ def _by_tokens(
     shape, (N, K) = m.shape, choice.expert_NK.shape
     E, load_E = shape.experts, routing.load(choice, shape.experts)
     factor = shape.capacity_factor
-    rows = capacity(N, K, E, factor) if factor else routing.block_rows(N * K, E, shape.width)
+    rows = capacity(N, K, E, factor) if factor else m.kernels.blocks.rows(N * K, E, shape.width)
     routes = routing.token_choice(choice, load_E, rows, factor > 0)
     choices = jnp.maximum(jnp.sum(load_E), 1).astype(jnp.float32)
     over_E = load_E * (E / choices)

@@ -1,7 +1,7 @@
 """The transformer: a pre-norm decoder whose scales all come from the parametrization. flax nnx
 builds it; training sees pure dicts.
 
-There is one route through it. Four places have faster forms on some devices: they are called
+There is one route through it. Five places have faster forms on some devices: they are called
 through `Kernels`, plain by default; `lab.kernels.choose` picks others.
 
 Letters: B sequences, T tokens of each, V vocabulary, D width, H heads, K entries of a head, F MLP
@@ -189,8 +189,10 @@ class Kernels(NamedTuple):
     # (m, decoder, x_BTD, targets_BT, gradient) -> mean loss; x_BTD: of `Decoder.last`, `gradient`:
     # `Ops.loss_gradient`
     loss: Callable[..., jax.Array]
+    blocks: experts.Blocks = experts.PLAIN  # routed experts' MLP
     folds: bool = False  # whether a branch's scale goes onto its last matrix: see `Context.share`
-    names: tuple[str, ...] = ("plain",) * 4  # of the first four, for those who ask what ran
+    # of the first four, for those who ask what ran; with routed experts the MLP's is theirs
+    names: tuple[str, ...] = ("plain",) * 4
 
 
 def hidden(m: "Context", block: Block, x_BTD: jax.Array) -> jax.Array:

@@ -172,7 +172,8 @@ class Watch:
     def entries(self, tokens_BS: jax.Array) -> dict[str, jax.Array]:
         """What the taps see of a model that multiplies as it trains, its MLP plain."""
         found: dict[str, jax.Array] = {}
-        kernels = train.kernels(self.program, tokens_BS)._replace(mlp=model.mlp)
+        fast, plain = train.kernels(self.program, tokens_BS), model.PLAIN
+        kernels = fast._replace(mlp=plain.mlp, blocks=plain.blocks)
         model.forward(
             self.program.shape, self.params, tokens_BS[:, :-1], self.inputs.numbers,
             tap=lambda name, x: found.update({name: x}), kernels=kernels,

@@ -2,6 +2,7 @@
 
     python -m scripts.bench_sparse                    every case, eight trials mapped
     python -m scripts.bench_sparse --only experts --profile       where the time goes
+    python -m scripts.bench_sparse --only experts --plain         kernels for experts, and without
 
 One row a case to results/bench/sparse.json, in place of an older one of the same KEY. `slower`: a
 step's time over the dense one's; `compiles_slower`: compile time likewise. On a CPU the shapes are
@@ -39,13 +40,34 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+PLAIN = ", plain blocks"  # behind the name of a case
+
+
+def cases(only: str, plain: bool) -> list[str]:
+    """Those whose name holds `only`, and the dense one; `plain`: those of experts twice."""
+    names = [name for name in CASES if name == DENSE or only in name]
+    twice = [
+        [name, name + PLAIN] if plain and "experts" in CASES[name] else [name] for name in names
+    ]
+    return [name for both in twice for name in both]
+
+
 def timed(
     name: str, s: Shape, options: argparse.Namespace, ceiling: dict[str, float]
 ) -> dict[str, Any]:
-    fields = dict(CASES[name])
+    import jax
+
+    from lab.kernels import choose
+
+    chosen, choose.GROUPED = choose.GROUPED, choose.GROUPED and not name.endswith(PLAIN)
+    jax.clear_caches()  # what was traced with the other choice
+    fields = dict(CASES[name.removesuffix(PLAIN)])
     if "expert_ff" in fields:  # a quarter, whatever the shape
         fields["expert_ff"] = s.ff // 4
-    compiled = Compiled(s, options.trials, "", options, **fields)
+    try:
+        compiled = Compiled(s, options.trials, "", options, **fields)
+    finally:
+        choose.GROUPED = chosen
     row = compiled.measure(options, ceiling)
     return {"case": name, "precision": options.precision, **row}
 
@@ -66,6 +88,11 @@ def main(args: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", default="", help="cases whose name holds this, and the dense one")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="time cases of experts without the kernels for their blocks too, in a row of its own",
+    )
     parser.add_argument("--shapes", nargs="+", type=shape)
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--out", type=Path, default=OUT)
@@ -81,9 +108,7 @@ def main(args: list[str]) -> int:
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
     for s in options.shapes or (TINY if tiny else SHAPES):
         dense: dict[str, Any] = {}
-        for name in CASES:
-            if name != DENSE and options.only not in name:
-                continue
+        for name in cases(options.only, options.plain):
             try:
                 row = timed(name, s, options, ceiling)
             except jax.errors.JaxRuntimeError as error:

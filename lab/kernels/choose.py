@@ -12,11 +12,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lab import activate, mesh, ops
+from lab import activate, experts, mesh, ops
 from lab.attention import attention, causal_attention, heads, rotate
-from lab.kernels import chains, chains_fp8, hopper, hopper_attention, hopper_loss, hopper_mlp
+from lab.kernels import (
+    chains,
+    chains_fp8,
+    hopper,
+    hopper_attention,
+    hopper_experts,
+    hopper_loss,
+    hopper_mlp,
+)
 from lab.model import PLAIN, Block, Context, Decoder, Found, Kernels, Number, Stream, enter
-from lab.shape import Shape
+from lab.routing import Routes
+from lab.shape import Shape, expert_ff
+
+# Whether `lab.kernels.hopper_experts` multiplies routed experts, where they fit. Not timed yet:
+# `python -m scripts.bench_sparse --plain` times both, and where it loses, False is all it takes
+GROUPED = True
 
 Heads = tuple[jax.Array, jax.Array, jax.Array]  # queries, keys, values
 
@@ -67,8 +80,11 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
         loss, names["loss"] = _loss, "chains"
     else:
         loss, names["loss"] = PLAIN.loss, "plain"
+    blocks = PLAIN.blocks
+    if one and _has_experts(shape):
+        blocks, names["mlp"] = _EXPERTS, "hopper_experts"
     order = (names["attention"], names["mlp"], "chains", names["loss"])
-    return Kernels(attends, mlp, _enter, loss, folds=True, names=order)
+    return Kernels(attends, mlp, _enter, loss, blocks, folds=True, names=order)
 
 
 def _fits(shape: Shape, sequences: int, tokens: int) -> bool:
@@ -92,6 +108,19 @@ def _has_mlp(shape: Shape) -> bool:
     they are chosen.
     """
     return shape.activation == "swiglu" and not shape.penalised and not shape.experts
+
+
+def _has_experts(shape: Shape) -> bool:
+    """Whether there is a kernel for the routed experts of this model: as many blocks as they need,
+    in bfloat16.
+    """
+    return (
+        GROUPED
+        and shape.experts > 0
+        and (shape.activation, shape.precision) == ("swiglu", "bfloat16")
+        and not (shape.penalised or shape.capacity_factor or shape.router == "expert_choice")
+        and hopper_experts.fits(shape.width, expert_ff(shape))
+    )
 
 
 # 1. attention ------------------------------------------------------------------------------------
@@ -156,17 +185,42 @@ def _down(m: Context, block: Block, hidden_NF: jax.Array, x_BTD: jax.Array, fact
 
 
 def _mlp_in_products(m: Context, block: Block, x_BTD: jax.Array, layer: int, factor: Number) -> MLP:
-    """The activation by the products beside it; its numbers go onto the matrices before it."""
-    alpha, x_ND = m.numbers["ffn_act"], x_BTD.reshape(-1, m.shape.width)
-    factors = {"up": _factor(m) / alpha, "gate": alpha, "down": factor}
-    both = {
-        n: m.ops.matrix_free(*block.matrices(n), m.rule(n)["multiplier"], f, len(x_ND), x_ND.dtype)
-        for n, f in factors.items()
-    }
-    up_gate, back = (jnp.stack([both["up"][i], both["gate"][i]], 1) for i in (0, 1))
-    down, down_back = both["down"]
+    """The activation by the products beside it."""
+    x_ND = x_BTD.reshape(-1, m.shape.width)
+    (up_gate, back), (down, down_back) = _matrices(m, block, "", factor, len(x_ND), x_ND.dtype)
     out_ND = hopper_mlp.mlp(x_ND, up_gate, down, back, hopper.transposed(down_back))
     return out_ND.reshape(x_BTD.shape), Found()
+
+
+def _matrices(
+    m: Context, block: Block, prefix: str, factor: Number, rows: float, dtype: Any
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(of up and gate, stacked before the last axis; of down): for the product, and for its input's
+    gradient. The activation's numbers go onto the matrices before it.
+    """
+    alpha = m.numbers["ffn_act"]
+    factors = {"up": _factor(m) / alpha, "gate": alpha, "down": factor}
+    both = {}
+    for n, f in factors.items():
+        scale, (w,) = m.rule(prefix + n)["multiplier"], block.matrices(prefix + n)
+        both[n] = m.ops.matrix_free(w, scale, f, rows, dtype)
+    up, gate = both["up"], both["gate"]
+    return (jnp.stack([up[0], gate[0]], -2), jnp.stack([up[1], gate[1]], -2)), both["down"]
+
+
+def _experts_in_products(
+    m: Context, block: Block, x_JRD: jax.Array, routes: Routes, layer: int, factor: Number
+) -> tuple[jax.Array, None]:
+    """The same of each block's expert. A block without rows is of none."""
+    pairs = _matrices(m, block, "expert_", factor, experts.even_load(m), x_JRD.dtype)
+    (up_gate, back), (down, down_back) = pairs
+    first_J = routes.token_R.reshape(routes.blocks, -1)[:, 0]
+    expert_J = jnp.zeros(1, jnp.int32) if routes.expert_J is None else routes.expert_J
+    expert_J = jnp.where(first_J < m.tokens_BT.size, expert_J, m.shape.experts)
+    return hopper_experts.mlp(x_JRD, up_gate, down, back, down_back, expert_J), None
+
+
+_EXPERTS = experts.Blocks(_experts_in_products, lambda pairs, experts, width: hopper_experts.ROWS)
 
 
 # 3. a branch's end, and the next one's norm ------------------------------------------------------

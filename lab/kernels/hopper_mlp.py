@@ -6,6 +6,9 @@ lies in registers when the activation or its gradient is computed, and leaves on
 over (N, F) that a layer makes, forward and back, four go. The loop over the contracted axis, fed by
 a warpgroup that only copies, is that of JAX's own example of a product on Hopper.
 
+The kernels take the matrix by the number of their rows, as `lab.kernels.hopper_experts` does with
+them.
+
 Letters: N rows (tokens), D width, F MLP width, n = 2 (up, gate). A warpgroup's tile has R rows and
 C columns and leaves in pieces of E columns; K entries are one step along the contracted axis.
 """
@@ -20,7 +23,7 @@ from jax.sharding import PartitionSpec
 
 from lab import mesh
 from lab.kernels.chains import FF, FF_STACK, ROWS
-from lab.kernels.hopper import GROUPS, SWIZZLED, E, R, buffer, gpu, here, launch
+from lab.kernels.hopper import GROUPS, SWIZZLED, E, R, buffer, gpu, here, launch, plus, with_sums
 
 # The fastest of those timed on an H200, with R and E; larger tiles, or neighbours that fetch their
 # common weights once, gained nothing
@@ -28,6 +31,7 @@ C, K = 128, 64
 STAGES = 4  # steps along the contracted axis that are on their way at once
 WIDE = 8  # columns of tiles that a sweep over the rows takes, so that operands stay in the L2 cache
 _f32 = jnp.float32
+Matrix = Callable[[Any], Any]  # the number of rows -> the matrix in memory that multiplies them
 
 
 def fits(width: int, ff: int, tokens: int) -> bool:
@@ -80,30 +84,55 @@ def _mlp_backward(saved: tuple[jax.Array, ...], dout_ND: jax.Array) -> tuple[jax
 mlp.defvjp(_mlp_forward, _mlp_backward)
 
 
-# 1. what both kernels do: tiles dealt out to programs, each a loop over steps --------------------
+# 1. what both kernels do, and those of experts: tiles dealt out to programs, each a loop over steps
 
 
-def _tiles(N: int, F: int, body: Callable[[Any, Any], None]) -> None:
-    """body(rows, j) for every tile: the rows of its warpgroups, and the number of its columns."""
+def tiles(N: int, F: int, body: Callable[[Any, Any], None]) -> None:
+    """body(i, j) for every tile: the numbers of its warpgroups' rows and of its columns."""
     rows, columns = N // (GROUPS * R), F // C
 
     @gpu.nd_loop((rows * columns,), collective_axes="program")
     def _(loop: gpu.NDLoopInfo) -> None:
-        i, j = gpu.planar_snake(loop.index[0], (rows, columns), 0, min(WIDE, columns))
-        body(pl.ds(i * GROUPS * R, GROUPS * R), j)
+        body(*gpu.planar_snake(loop.index[0], (rows, columns), 0, min(WIDE, columns)))
 
     gpu.wait_smem_to_gmem(0, wait_read_only=True)
 
 
-def _steps(D: int, weights: int, body: Any, context: Any) -> Any:
-    """`body` for each block of K along D, given the rows' block and those of so many matrices."""
+def rows_of(i: Any) -> Any:
+    return pl.ds(i * GROUPS * R, GROUPS * R)
+
+
+def steps(D: int, weights: int, body: Any, context: Any, transposed: bool = False) -> Any:
+    """`body` for each block of K along D, given the rows' block and those of so many matrices, D
+    their last axis where they are transposed.
+    """
     rows = gpu.BlockSpec((GROUPS * R, K), lambda k: (0, k), transforms=SWIZZLED)
-    matrix = gpu.BlockSpec((K, C), lambda k: (k, 0), transforms=SWIZZLED)
+    if transposed:
+        matrix = gpu.BlockSpec((C, K), lambda k: (0, k), transforms=SWIZZLED)
+    else:
+        matrix = gpu.BlockSpec((K, C), lambda k: (k, 0), transforms=SWIZZLED)
+    return pipeline(D // K, [rows] + [matrix] * weights, body, context)
+
+
+def pipeline(steps: Any, specs: list[Any], body: Any, context: Any) -> Any:
+    """`body` for each of so many steps, a number or counted on the device, given a block of each
+    operand.
+    """
+    stages = min(STAGES, steps) if isinstance(steps, int) else STAGES
     return gpu.emit_pipeline_warp_specialized(
-        body, grid=(D // K,), in_specs=[rows] + [matrix] * weights, compute_context=context,
-        num_compute_wgs=GROUPS, wg_axis="group", max_concurrent_steps=min(STAGES, D // K),
-        memory_registers=40,
+        body, grid=(steps,), in_specs=specs, compute_context=context, num_compute_wgs=GROUPS,
+        wg_axis="group", max_concurrent_steps=stages, memory_registers=40,
     )  # fmt: skip
+
+
+def leave(slots: Any, pieces: list[tuple[jax.Array, Any]]) -> None:
+    """Each value, E columns of a warpgroup's tile, to its place in memory, through two slots."""
+    for n, (value, place) in enumerate(pieces):
+        slot = slots.at[n % 2]
+        gpu.wait_smem_to_gmem(1, wait_read_only=True)  # until the piece before the last has left
+        slot[...] = value.astype(slots.dtype)
+        gpu.commit_smem()
+        gpu.copy_smem_to_gmem(slot, place)
 
 
 def _sigmoid(x: jax.Array) -> jax.Array:
@@ -113,14 +142,14 @@ def _sigmoid(x: jax.Array) -> jax.Array:
     return jnp.square(jax.lax.rsqrt(1 + jnp.exp(-x)))
 
 
-def _ignore(*_: Any, **__: Any) -> None:
+def ignore(*_: Any, **__: Any) -> None:
     pass
 
 
 # 2. forward --------------------------------------------------------------------------------------
 
 
-def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> None:
+def forward_kernel(x_ref: Any, matrix: Matrix, both_ref: Any, hidden_ref: Any) -> None:
     """Tiles of up and of gate in two accumulators."""
     (N, D), F = x_ref.shape, hidden_ref.shape[1]
 
@@ -128,48 +157,46 @@ def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> N
         group = jax.lax.axis_index("group")
         own = pl.ds(group * R, R)
 
-        def tile(rows: Any, j: Any) -> None:
-            def leave(up: jax.Array, gate: jax.Array) -> None:
+        def tile(i: Any, j: Any) -> None:
+            def all_leave(up: jax.Array, gate: jax.Array) -> None:
                 places = (
                     (up, both_ref, 0),
                     (gate, both_ref, F),
                     (up * gate * _sigmoid(gate), hidden_ref, 0),
                 )
                 pieces = [
-                    (x[:, e : e + E], ref, start + e)
+                    (x[:, e : e + E], ref.at[rows_of(i), pl.ds(j * C + start + e, E)].at[own])
                     for x, ref, start in places
                     for e in range(0, C, E)
                 ]
-                for n, (piece, ref, start) in enumerate(pieces):
-                    slot = out.at[group, n % 2]
-                    # until the piece before the last has left
-                    gpu.wait_smem_to_gmem(1, wait_read_only=True)
-                    slot[...] = piece.astype(out.dtype)
-                    gpu.commit_smem()
-                    gpu.copy_smem_to_gmem(slot, ref.at[rows, pl.ds(j * C + start, E)].at[own])
+                leave(out.at[group], pieces)
 
             def context(run: Callable[[Any], Any]) -> None:
-                def accumulate(up: Any, gate: Any) -> None:
-                    run((up, gate))
-                    leave(up[...], gate[...])
+                def accumulate(*sums: Any) -> None:
+                    up, gate = run(sums)
+                    all_leave(up[...], gate[...])
 
-                pl.run_scoped(accumulate, *[gpu.ACC((R, C), _f32)] * 2)
+                with_sums(accumulate, (R, C), (R, C))
 
             def step(_: Any, x: Any, w_up: Any, w_gate: Any, sums: Any) -> Any:
-                for total, w in zip(sums, (w_up, w_gate), strict=True):
-                    gpu.wgmma(total, x.at[own], w)
+                up, gate = sums
+                sums = plus(up, x.at[own], w_up), plus(gate, x.at[own], w_gate)
                 gpu.wgmma_wait(0)
                 return sums
 
-            columns = [w_ref.at[:, pl.ds(start + j * C, C)] for start in (0, F)]
-            _steps(D, 2, step, context)(x_ref.at[rows, :], *columns, allocations=buffers)
+            columns = [matrix(i).at[:, pl.ds(start + j * C, C)] for start in (0, F)]
+            steps(D, 2, step, context)(x_ref.at[rows_of(i), :], *columns, allocations=buffers)
 
-        _tiles(N, F, tile)
+        tiles(N, F, tile)
 
-    buffers = _steps(D, 2, _ignore, _ignore).get_allocations(x_ref, w_ref, w_ref)
+    buffers = steps(D, 2, ignore, ignore).get_allocations(*[x_ref] * 3)
     pl.run_scoped(
         program, buffers, buffer(GROUPS, 2, R, E, dtype=x_ref.dtype), collective_axes="group"
     )
+
+
+def _forward_kernel(x_ref: Any, w_ref: Any, both_ref: Any, hidden_ref: Any) -> None:
+    forward_kernel(x_ref, lambda i: w_ref, both_ref, hidden_ref)
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, None, "tensor")), (FF_STACK, FF))
@@ -185,25 +212,27 @@ def product_glu(x_ND: jax.Array, w_DnF: jax.Array) -> tuple[jax.Array, jax.Array
 # 3. back -----------------------------------------------------------------------------------------
 
 
-def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -> None:
+def backward_kernel(
+    dout_ref: Any, matrix: Matrix, both_ref: Any, dboth_ref: Any, transposed: bool = False
+) -> None:
     """A tile of the gradient by the hidden entries; up and gate come in meanwhile, and their
-    gradients leave from where they were.
+    gradients leave from where they were. `transposed`: the matrix is that of the way forward.
     """
-    (N, D), F = dout_ref.shape, w_ref.shape[1]
+    (N, D), F = dout_ref.shape, both_ref.shape[1] // 2
     halves, pieces = range(2), range(C // E)
 
     def program(buffers: Any, both: Any, arrived: Any) -> None:
         group = jax.lax.axis_index("group")
         own = pl.ds(group * R, R)
 
-        def tile(rows: Any, j: Any) -> None:
+        def tile(i: Any, j: Any) -> None:
             def there(ref: Any, n: int, e: int) -> Any:
-                return ref.at[rows, pl.ds(n * F + j * C + e * E, E)].at[own]
+                return ref.at[rows_of(i), pl.ds(n * F + j * C + e * E, E)].at[own]
 
             def here(n: int, e: int) -> Any:
                 return both.at[group, n * (C // E) + e]
 
-            def leave(dhidden: jax.Array) -> None:
+            def all_leave(dhidden: jax.Array) -> None:
                 for e in pieces:
                     up, gate = (here(n, e)[...].astype(_f32) for n in halves)
                     sigmoid = _sigmoid(gate)
@@ -223,25 +252,27 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
                             gpu.copy_gmem_to_smem(
                                 there(both_ref, n, e), here(n, e), arrived.at[group]
                             )
-                    run(dhidden)
-                    value = dhidden[...]
+                    value = run(dhidden)[...]
                     gpu.barrier_wait(arrived.at[group])
-                    leave(value)
+                    all_leave(value)
 
-                pl.run_scoped(accumulate, gpu.ACC((R, C), _f32))
+                with_sums(accumulate, (R, C))
 
             def step(_: Any, dout: Any, w: Any, dhidden: Any) -> Any:
-                gpu.wgmma(dhidden, dout.at[own], w)
+                dhidden = plus(dhidden, dout.at[own], w, "b" if transposed else "")
                 gpu.wgmma_wait(0)
                 return dhidden
 
-            arrays = dout_ref.at[rows, :], w_ref.at[:, pl.ds(j * C, C)]
-            _steps(D, 1, step, context)(*arrays, allocations=buffers)
+            columns = pl.ds(j * C, C)
+            w = matrix(i).at[columns, :] if transposed else matrix(i).at[:, columns]
+            steps(D, 1, step, context, transposed)(
+                dout_ref.at[rows_of(i), :], w, allocations=buffers
+            )
 
-        _tiles(N, F, tile)
+        tiles(N, F, tile)
 
     count = len(halves) * len(pieces)
-    buffers = _steps(D, 1, _ignore, _ignore).get_allocations(dout_ref, w_ref)
+    buffers = steps(D, 1, ignore, ignore, transposed).get_allocations(dout_ref, dout_ref)
     arrived = gpu.Barrier(num_arrivals=count, num_barriers=GROUPS)
     pl.run_scoped(
         program,
@@ -250,6 +281,10 @@ def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -
         arrived,
         collective_axes="group",
     )
+
+
+def _backward_kernel(dout_ref: Any, w_ref: Any, both_ref: Any, dboth_ref: Any) -> None:
+    backward_kernel(dout_ref, lambda i: w_ref, both_ref, dboth_ref)
 
 
 @mesh.on_each_device((ROWS, PartitionSpec(None, "tensor"), FF_STACK), FF_STACK)

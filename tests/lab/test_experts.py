@@ -464,7 +464,7 @@ def test_counts_tell_what_is_active_from_what_there_is():
     assert found == [8, 1, 4.0, "softmax"]
 
 
-def test_no_kernel_is_chosen_for_experts():
+def test_no_kernel_is_chosen_for_narrow_experts():
     fields = {"vocab": 64, "width": 64, "head_dim": 32, "ff": 64}
     names = choose(shape_of(tiny.trial("sp", **fields, experts=2)), 2, 16, True).names
     assert names == ("chains", "plain", "chains", "chains")

@@ -32,6 +32,12 @@ def test_rows_are_held_against_the_dense_one(tmp_path):
     assert bench_sparse.stored(rows, again) == [rows[1], again]
 
 
+def test_plain_blocks_are_timed_beside_the_kernels():
+    named = bench_sparse.cases("experts 64", True)
+    assert named[:3] == ["dense", "experts 64", "experts 64, plain blocks"]
+    assert bench_sparse.cases("experts 64", False) == [n for n in named if "plain" not in n]
+
+
 @pytest.mark.parametrize("case", bench_sparse.CASES)
 def test_every_case_is_a_trial_of_the_dense_ones_active_size(case):
     from lab.counts import params_active
