@@ -2,7 +2,7 @@
 
     python -m scripts.bench_sparse                    every case, eight trials mapped
     python -m scripts.bench_sparse --only experts --profile       where the time goes
-    python -m scripts.bench_sparse --only experts --plain         kernels for experts, and without
+    python -m scripts.bench_sparse --only experts --grouped       without and with their kernels
 
 One row a case to results/bench/sparse.json, in place of an older one of the same KEY. `slower`: a
 step's time over the dense one's; `compiles_slower`: compile time likewise. On a CPU the shapes are
@@ -40,14 +40,14 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-PLAIN = ", plain blocks"  # behind the name of a case
+GROUPED = ", grouped"  # behind the name of a case
 
 
-def cases(only: str, plain: bool) -> list[str]:
-    """Those whose name holds `only`, and the dense one; `plain`: those of experts twice."""
+def cases(only: str, grouped: bool) -> list[str]:
+    """Those whose name holds `only`, and the dense one; `grouped`: those of experts twice."""
     names = [name for name in CASES if name == DENSE or only in name]
     twice = [
-        [name, name + PLAIN] if plain and "experts" in CASES[name] else [name] for name in names
+        [name, name + GROUPED] if grouped and "experts" in CASES[name] else [name] for name in names
     ]
     return [name for both in twice for name in both]
 
@@ -59,9 +59,9 @@ def timed(
 
     from lab.kernels import choose
 
-    chosen, choose.GROUPED = choose.GROUPED, choose.GROUPED and not name.endswith(PLAIN)
+    chosen, choose.GROUPED = choose.GROUPED, name.endswith(GROUPED)
     jax.clear_caches()  # what was traced with the other choice
-    fields = dict(CASES[name.removesuffix(PLAIN)])
+    fields = dict(CASES[name.removesuffix(GROUPED)])
     if "expert_ff" in fields:  # a quarter, whatever the shape
         fields["expert_ff"] = s.ff // 4
     try:
@@ -89,9 +89,9 @@ def main(args: list[str]) -> int:
     )
     parser.add_argument("--only", default="", help="cases whose name holds this, and the dense one")
     parser.add_argument(
-        "--plain",
+        "--grouped",
         action="store_true",
-        help="time cases of experts without the kernels for their blocks too, in a row of its own",
+        help="time cases of experts with the kernels for their blocks too, in a row of its own",
     )
     parser.add_argument("--shapes", nargs="+", type=shape)
     parser.add_argument("--trials", type=int, default=TRIALS)
@@ -108,7 +108,7 @@ def main(args: list[str]) -> int:
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
     for s in options.shapes or (TINY if tiny else SHAPES):
         dense: dict[str, Any] = {}
-        for name in cases(options.only, options.plain):
+        for name in cases(options.only, options.grouped):
             try:
                 row = timed(name, s, options, ceiling)
             except jax.errors.JaxRuntimeError as error:

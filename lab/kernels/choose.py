@@ -27,9 +27,9 @@ from lab.model import PLAIN, Block, Context, Decoder, Found, Kernels, Number, St
 from lab.routing import Routes
 from lab.shape import Shape, expert_ff
 
-# Whether `lab.kernels.hopper_experts` multiplies routed experts, where they fit. Not timed yet:
-# `python -m scripts.bench_sparse --plain` times both, and where it loses, False is all it takes
-GROUPED = True
+# Whether `lab.kernels.hopper_experts` multiplies routed experts, where they fit. They compile for
+# an H200 but have not run on one: `python -m scripts.bench_sparse --grouped` times both
+GROUPED = False
 
 Heads = tuple[jax.Array, jax.Array, jax.Array]  # queries, keys, values
 

@@ -34,8 +34,8 @@ def test_rows_are_held_against_the_dense_one(tmp_path):
 
 def test_plain_blocks_are_timed_beside_the_kernels():
     named = bench_sparse.cases("experts 64", True)
-    assert named[:3] == ["dense", "experts 64", "experts 64, plain blocks"]
-    assert bench_sparse.cases("experts 64", False) == [n for n in named if "plain" not in n]
+    assert named[:3] == ["dense", "experts 64", "experts 64, grouped"]
+    assert bench_sparse.cases("experts 64", False) == [n for n in named if "grouped" not in n]
 
 
 @pytest.mark.parametrize("case", bench_sparse.CASES)
