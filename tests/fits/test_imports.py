@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # each imports those before it
 ROOMS = ("forms", "record", "table", "engine", "auto", "fit", "evaluate", "design", "optimum")
-ROOMS += ("predict", "audit", "survey", "report", "theory")
+ROOMS += ("batch", "predict", "audit", "survey", "report", "theory")
 
 
 def name_of(path):
