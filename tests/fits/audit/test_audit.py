@@ -34,6 +34,7 @@ def test_flags_the_misfitting_sweep():
     assert found.n == 81
 
 
+@pytest.mark.proof
 def test_eight_well_spread_surfaces_raise_at_most_one_flag():
     raised = [flag["name"] for seed in range(8) for flag in audit(frame(seed), rivals=()).flags]
     assert len(raised) <= 1, raised

@@ -56,6 +56,7 @@ def constants(frame):
     return fit(points, Trajectory, objective="log-mse")
 
 
+@pytest.mark.proof
 def test_the_constants_return_from_whole_curves():
     """Each within 5 %, and the trajectory of a larger size at a new batch within 1 % after its
     warm-up. N_c and B_star are the law's values at a loss of 1, far from every run: from 8 points a

@@ -58,6 +58,7 @@ def estimates(rng, draws, sizes=4, **options):
     return np.array(errors), float(np.mean(holds))
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(
     "options",
     [{"noise": NOISE}, {"seeds": 2}, {}],

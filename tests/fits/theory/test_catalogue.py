@@ -10,6 +10,7 @@ from ground.claims import Claim
 QUICK = [name for name in MODELS if name not in ("random-features", "solvable")]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", QUICK)
 def test_measured_is_theory(name: str) -> None:
     found = MODELS[name].run()

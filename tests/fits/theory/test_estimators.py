@@ -9,6 +9,7 @@ from fits.theory import estimators, surfaces
 from fits.theory.surfaces import SURFACES
 
 
+@pytest.mark.proof
 def test_the_forms_own_surface_comes_back(monkeypatch):
     monkeypatch.setattr(estimators, "REFITS", 10)  # for intervals, which are not looked at here
     found = estimators.bench("planted", 3)["laws"]
@@ -19,6 +20,7 @@ def test_the_forms_own_surface_comes_back(monkeypatch):
     assert found["chinchilla-tied"]["a"]["bias"] == pytest.approx(0.048, abs=0.002)
 
 
+@pytest.mark.proof
 def test_profiles_find_what_a_sum_of_two_powers_does_not():
     """Random features, phase Ia: where a run has saturated its size the time's power is gone."""
     of, rng = surfaces.features("Ia"), np.random.default_rng(0)
@@ -29,6 +31,7 @@ def test_profiles_find_what_a_sum_of_two_powers_does_not():
     assert estimators.by_profiles(of, rng)["a"].value == pytest.approx(of.truth["a"], abs=0.02)
 
 
+@pytest.mark.proof
 def test_surfaces_have_the_exponents_that_they_say():
     """Far from the other term's reach, less the irreducible loss."""
     flat = SURFACES["solvable"]()

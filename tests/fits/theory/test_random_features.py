@@ -60,6 +60,7 @@ def test_recursion_is_sgd() -> None:
         risk(spectrum, 2.0, np.array([steps]))
 
 
+@pytest.mark.proof
 def test_limit_is_the_mean_of_matrices() -> None:
     """The deterministic equivalent gives the mean loss over W, at 8 latents a feature; that of
     infinitely many is told apart.
@@ -91,6 +92,7 @@ def spectra() -> dict[float, list[Spectrum]]:
     return simulate(SIZES, 0.7, tuple(KNOWN))
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize("beta", KNOWN)
 def test_exponents(spectra: dict[float, list[Spectrum]], beta: float, share: float) -> None:
@@ -100,6 +102,7 @@ def test_exponents(spectra: dict[float, list[Spectrum]], beta: float, share: flo
     assert found.size == pytest.approx(KNOWN[beta][1], abs=0.03)
 
 
+@pytest.mark.proof
 def test_exponents_below_the_high_dimensional_line() -> None:
     """2 alpha < 1: latents in proportion to the features, steps that shrink with them."""
     alpha, beta = PHASES["IVb"]

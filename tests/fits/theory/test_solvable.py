@@ -18,6 +18,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("n", "t", "alpha", "quoted"), SETTINGS)
 def test_solvable_model(n: int, t: int, alpha: float, quoted: float) -> None:
     """Check 21 (2210.16859): ridgeless regression on n random features of t samples; the closed

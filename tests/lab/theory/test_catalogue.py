@@ -13,6 +13,7 @@ from lab.theory.catalogue import MODELS
 from lab.theory.mean_field import correlation, edge, edge_at, moments
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("name", [n for n in MODELS if n not in ("lr-range", "structured")])
 def test_measured_is_theory(name):
     found = MODELS[name].run()

@@ -18,6 +18,7 @@ def trial(**changes):
     return dataclasses.replace(base, **changes)
 
 
+@pytest.mark.proof
 def test_stream_and_gradients_of_every_layer_are_the_theorys():
     """Within 10 %; without the branches' growth, a trial of another init, it is told apart."""
     found = effective_theory.ratios(trial(), 2)
