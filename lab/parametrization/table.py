@@ -148,7 +148,7 @@ def _cell(data: Mapping[str, Any], name: str, where: str) -> Monomial:
         raise InputError(
             f"{where}.{name}={value!r}: must be a formula such as 'fan_in^-1/2' or a number"
         )
-    return parse(value if isinstance(value, str) else repr(float(value)), f"{where}.{name}")
+    return parse(value if isinstance(value, str) else repr(value), f"{where}.{name}")
 
 
 def _row(data: Any, role: str) -> Row:
