@@ -144,10 +144,6 @@ def profile(run: Callable[[], object], steps: int, hlo: str) -> list[Kernel]:
     return sorted(kernels, key=lambda k: -k.milliseconds)
 
 
-def _slowest(item: tuple[str, float]) -> float:
-    return -item[1]
-
-
 def summary(kernels: list[Kernel], top: int = 30) -> str:
     """Milliseconds a step by kind, then the slowest groups of equal kernels with the bandwidth each
     reached.
@@ -160,11 +156,9 @@ def summary(kernels: list[Kernel], top: int = 30) -> str:
         entry[0] += k.milliseconds
         entry[1] += k.launches
     sources = {(k.kind, k.result[:100], k.bytes): k.source for k in kernels}
-    lines = [
-        "ms a step: "
-        + ", ".join(f"{kind} {ms:.3f}" for kind, ms in sorted(kinds.items(), key=_slowest))
-        + f"; all {sum(kinds.values()):.3f}"
-    ]
+    by_kind = sorted(kinds.items(), key=lambda item: -item[1])
+    told = ", ".join(f"{kind} {ms:.3f}" for kind, ms in by_kind)
+    lines = [f"ms a step: {told}; all {sum(kinds.values()):.3f}"]
     for key, (ms, launches) in sorted(groups.items(), key=lambda item: -item[1][0])[:top]:
         kind, result, moved = key
         speed = moved * launches / (ms / 1e3) / 1e12 if ms else 0.0

@@ -37,7 +37,18 @@ from lab.kernels.hopper import (
     plus,
     with_sums,
 )
-from lab.kernels.hopper_mlp import STAGES, C, K, ignore, leave, pipeline, rows_of, steps, tiles
+from lab.kernels.hopper_mlp import (
+    STAGES,
+    C,
+    K,
+    ignore,
+    leave,
+    pipeline,
+    placed,
+    rows_of,
+    steps,
+    tiles,
+)
 
 ROWS = GROUPS * R  # of a block
 _int32 = jnp.int32
@@ -214,11 +225,7 @@ def _product_kernel(
             def context(run: Callable[[Any], Any]) -> None:
                 def accumulate(total: Any) -> None:
                     y = run(total)[...]
-                    pieces = [
-                        (y[:, e : e + E], out_ref.at[rows_of(i), pl.ds(j * C + e, E)].at[own])
-                        for e in range(0, C, E)
-                    ]
-                    leave(out.at[group], pieces)
+                    leave(out.at[group], placed(y, out_ref, rows_of(i), own, j * C))
 
                 with_sums(accumulate, (R, C))
 
@@ -283,12 +290,8 @@ def _gradient_kernel(x_ref: Any, dy_ref: Any, first_ref: Any, count_ref: Any, dw
         def tile(e: Any, d: Any, j: Any) -> None:
             def context(run: Callable[[Any], Any]) -> None:
                 def accumulate(total: Any) -> None:
-                    dw, at = run(total)[...], dw_ref.at[e]
-                    pieces = [
-                        (dw[:, c : c + E], at.at[rows_of(d), pl.ds(j * C + c, E)].at[own])
-                        for c in range(0, C, E)
-                    ]
-                    leave(out.at[group], pieces)
+                    dw = run(total)[...]
+                    leave(out.at[group], placed(dw, dw_ref.at[e], rows_of(d), own, j * C))
 
                 with_sums(accumulate, (R, C))
 

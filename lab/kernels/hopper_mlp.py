@@ -125,9 +125,16 @@ def pipeline(steps: Any, specs: list[Any], body: Any, context: Any) -> Any:
     )  # fmt: skip
 
 
-def leave(slots: Any, pieces: list[tuple[jax.Array, Any]]) -> None:
-    """Each value, E columns of a warpgroup's tile, to its place in memory, through two slots."""
-    for n, (value, place) in enumerate(pieces):
+def placed(tile: jax.Array, ref: Any, rows: Any, own: Any, column: Any) -> list[tuple[Any, Any]]:
+    """A warpgroup's tile, E columns after another, each with its place in memory."""
+    return [
+        (tile[:, e : e + E], ref.at[rows, pl.ds(column + e, E)].at[own]) for e in range(0, C, E)
+    ]
+
+
+def leave(slots: Any, values: list[tuple[Any, Any]]) -> None:
+    """Each of `placed` to its place in memory, through two slots."""
+    for n, (value, place) in enumerate(values):
         slot = slots.at[n % 2]
         gpu.wait_smem_to_gmem(1, wait_read_only=True)  # until the piece before the last has left
         slot[...] = value.astype(slots.dtype)
@@ -164,12 +171,8 @@ def forward_kernel(x_ref: Any, matrix: Matrix, both_ref: Any, hidden_ref: Any) -
                     (gate, both_ref, F),
                     (up * gate * _sigmoid(gate), hidden_ref, 0),
                 )
-                pieces = [
-                    (x[:, e : e + E], ref.at[rows_of(i), pl.ds(j * C + start + e, E)].at[own])
-                    for x, ref, start in places
-                    for e in range(0, C, E)
-                ]
-                leave(out.at[group], pieces)
+                each = [placed(x, ref, rows_of(i), own, j * C + start) for x, ref, start in places]
+                leave(out.at[group], sum(each, []))
 
             def context(run: Callable[[Any], Any]) -> None:
                 def accumulate(*sums: Any) -> None:
