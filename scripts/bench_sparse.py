@@ -1,8 +1,7 @@
 """Times whole steps of sparse cohorts against the dense one of the same active size, in one run.
 
     python -m scripts.bench_sparse                    every case, eight trials mapped
-    python -m scripts.bench_sparse --only experts --profile       where the time goes
-    python -m scripts.bench_sparse --only experts --grouped       without and with their kernels
+    python -m scripts.bench_sparse --only "experts 16" --profile      where the time goes
 
 One row a case to results/bench/sparse.json, in place of an older one of the same KEY. `slower`: a
 step's time over the dense one's; `compiles_slower`: compile time likewise. On a CPU the shapes are
@@ -13,11 +12,12 @@ import argparse
 import datetime
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ground.files import replace
-from scripts.bench_step import Compiled, Shape, add_arguments, ceilings, shape
+from scripts.bench_step import Compiled, Shape, add_arguments, ceilings, shape, start
 
 OUT = Path(__file__).resolve().parents[1] / "results" / "bench" / "sparse.json"
 KEY = ("case", "shape", "trials", "precision", "device")
@@ -40,35 +40,18 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-GROUPED = ", grouped"  # behind the name of a case
-
-
-def cases(only: str, grouped: bool) -> list[str]:
-    """Those whose name holds `only`, and the dense one; `grouped`: those of experts twice."""
-    names = [name for name in CASES if name == DENSE or only in name]
-    twice = [
-        [name, name + GROUPED] if grouped and "experts" in CASES[name] else [name] for name in names
-    ]
-    return [name for both in twice for name in both]
+def cases(only: Sequence[str]) -> list[str]:
+    """`only`, or all, and the dense one first."""
+    return [name for name in CASES if name == DENSE or not only or name in only]
 
 
 def timed(
     name: str, s: Shape, options: argparse.Namespace, ceiling: dict[str, float]
 ) -> dict[str, Any]:
-    import jax
-
-    from lab.kernels import choose
-
-    chosen, choose.GROUPED = choose.GROUPED, name.endswith(GROUPED)
-    jax.clear_caches()  # what was traced with the other choice
-    fields = dict(CASES[name.removesuffix(GROUPED)])
+    fields = dict(CASES[name])
     if "expert_ff" in fields:  # a quarter, whatever the shape
         fields["expert_ff"] = s.ff // 4
-    try:
-        compiled = Compiled(s, options.trials, "", options, **fields)
-    finally:
-        choose.GROUPED = chosen
-    row = compiled.measure(options, ceiling)
+    row = Compiled(s, options.trials, "", options, **fields).measure(options, ceiling)
     return {"case": name, "precision": options.precision, **row}
 
 
@@ -87,28 +70,25 @@ def main(args: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", help="cases whose name holds this, and the dense one")
     parser.add_argument(
-        "--grouped",
-        action="store_true",
-        help="time cases of experts with the kernels for their blocks too, in a row of its own",
+        "--only", nargs="+", choices=CASES, default=(), metavar="CASE", help="and the dense one"
     )
     parser.add_argument("--shapes", nargs="+", type=shape)
     parser.add_argument("--trials", type=int, default=TRIALS)
     parser.add_argument("--out", type=Path, default=OUT)
     add_arguments(parser)
     options = parser.parse_args(args)
-    from lab import runtime
-
-    runtime.start(options.cache)
+    start(options)
     import jax
+
+    from lab import runtime
 
     ceiling, said = ceilings(), runtime.environment()
     tiny = jax.default_backend() == "cpu"
     rows = json.loads(options.out.read_text()) if options.out.exists() else []
     for s in options.shapes or (TINY if tiny else SHAPES):
         dense: dict[str, Any] = {}
-        for name in cases(options.only, options.grouped):
+        for name in cases(options.only):
             try:
                 row = timed(name, s, options, ceiling)
             except jax.errors.JaxRuntimeError as error:

@@ -8,6 +8,7 @@ times alone on the device.
 import argparse
 import itertools
 import json
+import os
 import statistics
 import sys
 import time
@@ -230,6 +231,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def start(options: argparse.Namespace) -> None:
+    """The runtime of a benchmark; for a profile without CUDA graphs, which hide the kernels that
+    they launch.
+    """
+    from lab import runtime
+
+    if options.profile:
+        given = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_enable_command_buffer="
+    runtime.start(options.cache)
+
+
 def main(args: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -243,10 +256,10 @@ def main(args: list[str]) -> int:
     )
     add_arguments(parser)
     options = parser.parse_args(args)
-    from lab import runtime
-
-    runtime.start(options.cache)
+    start(options)
     import jax
+
+    from lab import runtime
 
     compiled = []
     for s, layout in itertools.product(options.shapes, options.layouts):

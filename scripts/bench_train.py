@@ -137,13 +137,6 @@ def torch_part(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def start_ours(shapes: list[Shape], options: argparse.Namespace) -> Child:
-    # CUDA graphs hide which kernel belongs to which instruction, so a profile goes without them and
-    # its timings are not stored
-    flags = (
-        f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer="
-        if options.profile
-        else os.environ.get("XLA_FLAGS", "")
-    )
     texts = [f"{s}:{','.join(map(str, s.trials))}" for s in shapes]
     command = [
         sys.executable,
@@ -164,7 +157,7 @@ def start_ours(shapes: list[Shape], options: argparse.Namespace) -> Child:
     ]
     command += ["--parametrization", options.parametrization] + ["--profile"] * options.profile
     command += ["--cache", str(options.cache)] if options.cache else []
-    return Child(command, {"XLA_FLAGS": flags, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
+    return Child(command, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"})
 
 
 def efficiency(row: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -27,10 +27,6 @@ from lab.model import PLAIN, Block, Context, Decoder, Found, Kernels, Number, St
 from lab.routing import Routes
 from lab.shape import Shape, expert_ff
 
-# Whether `lab.kernels.hopper_experts` multiplies routed experts, where they fit. They compile for
-# an H200 but have not run on one: `python -m scripts.bench_sparse --grouped` times both
-GROUPED = False
-
 Heads = tuple[jax.Array, jax.Array, jax.Array]  # queries, keys, values
 
 
@@ -115,8 +111,7 @@ def _has_experts(shape: Shape) -> bool:
     in bfloat16.
     """
     return (
-        GROUPED
-        and shape.experts > 0
+        shape.experts > 0
         and (shape.activation, shape.precision) == ("swiglu", "bfloat16")
         and not (shape.penalised or shape.capacity_factor or shape.router == "expert_choice")
         and hopper_experts.fits(shape.width, expert_ff(shape))

@@ -1,11 +1,11 @@
 """Routed experts' gated MLP on NVIDIA's Hopper GPUs: products of blocks of rows, each by its
 expert's matrix, which the kernel finds by the expert's number; XLA copies it once a block.
 
-Off until a card has run it: see `lab.kernels.choose.GROUPED`. The products beside the activation
-are the kernels of `lab.kernels.hopper_mlp`. The gradient by a matrix takes its expert's blocks one
-after another, in one order, whatever the device does at once. JAX ships products of groups of any
-length for Hopper (`jax.experimental.pallas.ops.gpu.ragged_dot_mgpu` and
-`transposed_ragged_dot_mgpu`); these know that no block has rows of two.
+The products beside the activation are the kernels of `lab.kernels.hopper_mlp`. The gradient by a
+matrix takes its expert's blocks one after another, in one order, whatever the device does at once.
+JAX ships products of groups of any length for Hopper
+(`jax.experimental.pallas.ops.gpu.ragged_dot_mgpu` and `transposed_ragged_dot_mgpu`); these know
+that no block has rows of two.
 
 Letters of arrays: M trials, J blocks, R rows of a block, N rows of all, E experts, D width, F MLP
 width of an expert, n = 2 (up, gate), X columns of any matrix. C, E, K and R alone are as in

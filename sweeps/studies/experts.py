@@ -21,8 +21,8 @@ COMMON: dict[str, Any] = {
 }
 # active parameters without embeddings: (width, depth, ff), ff near 8/3 of the width and four times
 # a whole number, for finer experts
-SIZES = {"0.2M": (64, 4, 168), "0.8M": (128, 4, 344)}
-HELD_OUT_SIZE = (256, 6, 680)  # 4.7M
+SIZES = {"0.2M": (64, 4, 168), "0.8M": (128, 4, 384)}
+HELD_OUT_SIZE = (256, 6, 640)  # 4.5M
 DENSE_SIZES = ((96, 4, 256), (192, 4, 512))  # 0.4M and 1.8M: what size a routed model is worth
 EXPERTS = (1, 4, 8, 16, 32, 64)
 TOKENS = (2**24, 2**26, 2**28)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lab import experts, model
-from lab.kernels import choose as door
 from lab.kernels import hopper, hopper_experts
 from lab.kernels.choose import choose
 from lab.kernels.hopper_experts import ROWS
@@ -75,10 +74,8 @@ ROUTED = Trial(
 SHAPE, NUMBERS = shape_of(ROUTED), numbers(ROUTED)
 
 
-def test_a_routed_layer_of_kernels_is_the_plain_one_mapped_too(monkeypatch):
+def test_a_routed_layer_of_kernels_is_the_plain_one_mapped_too():
     """Of the first trial a quarter of the tokens goes to expert 1, of the second all do."""
-    assert choose(SHAPE, 1, 128, True).blocks is model.PLAIN.blocks
-    monkeypatch.setattr(door, "GROUPED", True)
     fast = choose(SHAPE, 1, 128, True)
     assert fast.names[1] == "hopper_experts"
     tokens_MBT = jnp.asarray([[[0, 2, 3, 4] * 32], [[1, 3, 5, 7] * 32]], jnp.int32)
@@ -120,8 +117,7 @@ def test_the_kernels_lower_for_the_gpu(monkeypatch):
     assert traced.lower(lowering_platforms=("cuda",)).as_text().count("@mosaic_gpu") == 6
 
 
-def test_for_whole_tiles_of_experts_without_a_capacity(monkeypatch):
-    monkeypatch.setattr(door, "GROUPED", True)
+def test_for_whole_tiles_of_experts_without_a_capacity():
     assert hopper_experts.fits(128, 256)
     assert not any(hopper_experts.fits(*odd) for odd in ((192, 256), (128, 320), (128, 128)))
     for other in (
