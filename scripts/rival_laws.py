@@ -189,6 +189,7 @@ def judged(path: Path, runs: pd.DataFrame) -> dict[str, Any]:
         if rows[group]["cells"] == len(held):
             off[group] = each
     return {
+        "prediction": path.name,
         "prediction_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "cells": [
             {k: v for k, v in one.items() if k != "x"} | {"measured": float(loss)}
@@ -257,7 +258,7 @@ def ranking(found: Mapping[str, Any]) -> str:
         for group, one in found["laws"].items()
     ]
     held = f"{len(found['cells'])} of {found['held_out']} held-out cells"
-    sha = f"prediction.json, sha256 {found['prediction_sha256']}"
+    sha = f"{found['prediction']}, sha256 {found['prediction_sha256']}"
     return f"{held}, said beforehand in {sha}\n\n{markdown(rows)}"
 
 

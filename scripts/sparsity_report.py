@@ -6,8 +6,8 @@ their laws say of the held-out cells, written before those are trained.
     $R report weights TRIALS.parquet TARGET.parquet --out results/sparsity/weights
 
 `weights`, `experts` and `neurons` alike. `predict` refuses a table in which a held-out run is.
-`report` fits all runs, for `scalelab predict`, and holds the written prediction against what was
-measured; it can run without one, and then says so.
+`report` fits all runs, for `scalelab predict`, and holds every written prediction (of another part
+of the study: `--held PART`) against what was measured; it can run without one, and then says so.
 """
 
 import argparse
@@ -45,7 +45,7 @@ KINDS: dict[str, ModuleType] = {
     "experts": sparsity_experts,
     "neurons": sparsity_neurons,
 }
-WRITTEN = "prediction.json"
+WRITTEN = "prediction{}.json"
 BOUGHT = "What a FLOP, a byte and a token buy, over dense"
 
 
@@ -127,19 +127,22 @@ def _held(
     kind: ModuleType, runs: pd.DataFrame, out: Path
 ) -> tuple[dict[str, str], dict[str, "Figure"]]:
     """The held-out cells, where they were predicted and have been trained."""
-    path = out / WRITTEN
-    if not path.exists():
-        return {"Held out": f"nothing was written beforehand ({WRITTEN} is not there)"}, {}
-    try:
-        found = rival_laws.judged(path, runs)
-    except InputError as error:
-        return {"Held out": str(error)}, {}
-    replace(out / "held_out.json", json.dumps(found, indent=1) + "\n")
-    tables = {
-        "Held out": rival_laws.ranking(found),
-        "Held-out cells": rival_laws.cell_rows(found, kind.LABELS),
-    }
-    return tables, {"held_out": plots.held_figure(found, kind.LABELS[1])}
+    tables: dict[str, str] = {}
+    figures: dict[str, Figure] = {}
+    for path in sorted(out.glob(WRITTEN.format("*")), key=lambda path: (len(path.name), path.name)):
+        part = path.stem.removeprefix(Path(WRITTEN.format("")).stem)
+        title = f"Held out{part.replace('-', ': ', 1)}"
+        try:
+            found = rival_laws.judged(path, runs)
+        except InputError as error:
+            tables[title] = str(error)
+            continue
+        replace(out / f"held_out{part}.json", json.dumps(found, indent=1) + "\n")
+        tables[title] = rival_laws.ranking(found)
+        tables[f"{title}, cells"] = rival_laws.cell_rows(found, kind.LABELS)
+        figures[f"held_out{part}"] = plots.held_figure(found, kind.LABELS[1])
+    nothing = f"nothing was written beforehand ({WRITTEN.format('')} is not there)"
+    return tables or {"Held out": nothing}, figures
 
 
 def _numbers(fits: Mapping[str, Fit]) -> str:
@@ -160,7 +163,7 @@ def _neurons(data: Data, out: Path) -> tuple[dict[str, str], dict[str, "Figure"]
     fits = kind.of_models(early)
     for (activation, size, law), fit in fits.items():
         fit.save(out / "fits" / f"{activation}-{size:.0f}-{law}.json")
-    path, tables = out / WRITTEN, {}
+    path, tables = out / WRITTEN.format(""), {}
     if path.exists():
         found = kind.judged(json.loads(path.read_text()), rows)
         sha = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -168,7 +171,7 @@ def _neurons(data: Data, out: Path) -> tuple[dict[str, str], dict[str, "Figure"]
             out / "held_out.json",
             json.dumps({"prediction_sha256": sha, "laws": found}, indent=1) + "\n",
         )
-        said = f"said beforehand in {WRITTEN}, sha256 {sha}"
+        said = f"said beforehand in {path.name}, sha256 {sha}"
         tables["The largest size"] = f"{said}\n\n{markdown(found)}"
     tables |= kind.tables(rows, runs, fits)
     sparsity_bought.write(out, bought := kind.bought(runs))
@@ -196,9 +199,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     (out / "fits").mkdir(parents=True, exist_ok=True)
     if options.what == "predict":
         found = predict(kind, data, options.below, options.held)
-        replace(out / WRITTEN, json.dumps(found, indent=1) + "\n")
-        sha = hashlib.sha256((out / WRITTEN).read_bytes()).hexdigest()
-        print(f"{out / WRITTEN}: {len(found['cells'])} cells, sha256 {sha}")
+        path = out / WRITTEN.format(options.held and f"-{options.held}")
+        replace(path, json.dumps(found, indent=1) + "\n")
+        sha = hashlib.sha256(path.read_bytes()).hexdigest()
+        print(f"{path}: {len(found['cells'])} cells, sha256 {sha}")
         return
     text = report(kind, data, out, options.below)
     print(text)

@@ -28,6 +28,7 @@ PUBLISHED = ("frantar-t5", "frantar-t5-refit", "sparse-density")
 LABELS = ("width", "sparsity", "tokens")
 # dense weights and tokens: those of the study, and larger
 BUDGETS = ((8e5, 8e7), (1.7e6, 3.2e8), (1.7e6, 5e9), (2e7, 5e9))
+BITS = 16  # of a stored weight
 ALIKE = ("pruning", "sparsity", "tokens", "parametrization", "width")  # but in LR
 
 
@@ -85,7 +86,8 @@ def recommended(fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
 
 def bought(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
     """At the size of the largest dense net of the longest runs. A masked step multiplies by all
-    weights of the dense parent; a forward pass is taken to skip what is zero.
+    weights of the dense parent; a forward pass is taken to skip what is zero; stored are 16 bits a
+    weight that is left and, of every weight of the parent, the bit that says whether it is.
     """
     rows = []
     longest = runs[runs["tokens"] == runs["tokens"].max()]
@@ -94,7 +96,8 @@ def bought(runs: pd.DataFrame, fits: Mapping[str, Fit]) -> list[dict[str, Any]]:
     for law in [name for name in FORMS if name in fits]:
         for s in SPARSITIES[1:]:
             dense, goal = _at(FORMS[law], 0.0), _at(FORMS[law], s)
-            each = buys(fits[law], dense, goal, size, tokens, train=1 / (1 - s))
+            stored = 1 + 1 / BITS / (1 - s)
+            each = buys(fits[law], dense, goal, size, tokens, train=1 / (1 - s), stored=stored)
             rows.append({"kind": "pruned", "what": f"{s:g} of the weights, by {law}"} | each)
     return rows
 

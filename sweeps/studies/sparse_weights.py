@@ -57,7 +57,7 @@ def points(part: str) -> list[Point]:
     """grid: sizes by tokens by sparsity, but for the cell that is held out, the largest in both:
     target. seeds: two cells of it again. beyond: a larger size. second, at one size: constant
     density and random static masks by LR, n of m; LRs under muP and SuPar for static masks (which
-    SuPar is derived for) and along the ramp, and on either side of u-muP's.
+    SuPar is derived for) and along the ramp, on either side of u-muP's, and of the dense net.
     """
     held = (SIZES[-1], TOKENS[-1])
     if part == "target":
@@ -89,12 +89,21 @@ def _other_masks() -> list[Point]:
 
 
 def _rates() -> list[Point]:
-    both: list[Point] = []
-    for table, sides in (("mup", SIDES[:4]), ("supar", (*LOWER, *SIDES[:4]))):
-        lrs = product(lr=[0.0125 * side for side in sides])
-        fixed = {"parametrization": table, "base_width": 128, "sparsity": 0.75}
-        both += cross([cell(*ONE, 0.75) | fixed], lrs, [{"pruning": "static"}, RAMP])
-    return both + [ramped(*ONE, 0.75) | {"lr": LR * side} for side in (SIDES[0], SIDES[2])]
+    """Along the ramp, static, and of the dense net, whose best LR is what the others' are held
+    against.
+    """
+    static, dense = {"sparsity": 0.75, "pruning": "static"}, cell(*ONE, 0.0)
+    ramp = RAMP | {"sparsity": 0.75}
+    out: list[Point] = []
+    for table, sides in (("mup", (LOWER[-1], *SIDES[:4])), ("supar", (*LOWER, *SIDES[:4]))):
+        rates = [
+            {"parametrization": table, "base_width": 128, "lr": 0.0125 * side} for side in sides
+        ]
+        out += cross([cell(*ONE, 0.75)], rates, [static, ramp])
+        out += cross([dense], rates) if table == "mup" else []  # with every weight SuPar is muP
+    return out + [
+        ramped(*ONE, s) | {"lr": LR * side} for s in (0.75, 0.0) for side in (SIDES[0], *SIDES[2:4])
+    ]
 
 
 def study(
