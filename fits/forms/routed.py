@@ -53,8 +53,11 @@ class Routed(Law):
 
     @classmethod
     def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:
-        """The active size beyond which routing no longer helps, N_cut = 10^(-b/c)."""
-        return {"params_cut": 10 ** (-p["b"] / p["c"])}
+        """The active size beyond which routing no longer helps, N_cut = 10^(-b/c); infinite where
+        no float reaches it.
+        """
+        with np.errstate(over="ignore", divide="ignore"):
+            return {"params_cut": np.power(10.0, np.divide(np.negative(p["b"]), p["c"]))}
 
     @classmethod
     def starts(cls, x: Columns, y: Array, weight: Array) -> Array:

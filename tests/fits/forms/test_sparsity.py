@@ -2,6 +2,8 @@
 released runs.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -322,6 +324,15 @@ def test_clark_refits():
         assert found.params == pytest.approx(params(name), rel=0.01)
         cuts[router] = found.derived["params_cut"]
     assert cuts["S-Base"] > max(cuts["RL-R"], cuts["Hash"])
+
+
+def test_an_active_size_beyond_any_float_is_infinite():
+    """In silence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        far = routed.Routed.derived({"b": -0.02, "c": np.array([-1e-5, 1e-5])})["params_cut"]
+    assert far.tolist() == [0.0, np.inf]
+    assert routed.Routed.derived({"b": -0.1, "c": 0.01})["params_cut"] == pytest.approx(1e10)
 
 
 def clark_rows(router: str):
