@@ -10,6 +10,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,20 @@ def load(name: str, corpus: str, vocab: int, **options: Any) -> Study:
     """A built-in study by name, or a user's by path (.py or .yaml); `options` go to its
     function.
     """
+    return opened(name, **options)(corpus, vocab)
+
+
+def opened(name: str, **options: Any) -> Callable[[str, int], Study]:
+    """The same as a function of corpus and vocabulary, which need not be there yet: a file that is
+    no study, or does not take the options, is refused before they are made.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         if options:
             raise InputError(
                 f"options={sorted(options)}: a study of plain data takes none; change {name}"
             )
-        return _from_yaml(path, corpus, vocab)
+        return partial(_from_yaml, path, *_mapping(path))
     if path.suffix != ".py" and name not in names():
         raise InputError(
             f"study={name!r}: must be one of {', '.join(names()) or '(none)'}, or a "
@@ -70,15 +78,12 @@ def load(name: str, corpus: str, vocab: int, **options: Any) -> Study:
         )
     if path.suffix == ".py" and not path.is_file():
         raise InputError(f"study={name!r}: no such file")
-    return _from_python(
-        path if path.suffix == ".py" else Path(__file__).parent / f"{name}.py",
-        corpus,
-        vocab,
-        options,
-    )
+    path = path if path.suffix == ".py" else Path(__file__).parent / f"{name}.py"
+    return partial(_from_python, path, _function(path, options), options)
 
 
-def _from_python(path: Path, corpus: str, vocab: int, options: dict[str, Any]) -> Study:
+def _function(path: Path, options: dict[str, Any]) -> Callable[..., Any]:
+    """The file's `study`, which takes the options."""
     spec = importlib.util.spec_from_file_location(f"scalelab_study_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -96,6 +101,12 @@ def _from_python(path: Path, corpus: str, vocab: int, options: dict[str, Any]) -
             f"{unknown[0]}={options[unknown[0]]!r}: study {path.stem} takes "
             f"{', '.join(accepted) or 'no options'}"
         )
+    return function
+
+
+def _from_python(
+    path: Path, function: Callable[..., Any], options: dict[str, Any], corpus: str, vocab: int
+) -> Study:
     try:
         study = function(corpus, vocab, **options)
     except InputError:
@@ -127,12 +138,18 @@ LARGEST, NODES = 4 << 20, 1_000_000  # bytes of a YAML file, values that it may 
 _KEYS = ("question", "expectation", "space", "common", "refine", "rounds")
 
 
-def _from_yaml(path: Path, corpus: str, vocab: int) -> Study:
+def _mapping(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     data, said = _plain_data(path)
     if not isinstance(data, dict) or "space" not in data:
         raise InputError(f"study={str(path)!r}: must be a mapping with at least 'space'")
     if unknown := sorted(str(key) for key in data.keys() - set(_KEYS)):
         raise InputError(f"{unknown[0]}: unknown key of a study; known: {', '.join(_KEYS)}")
+    return data, said
+
+
+def _from_yaml(
+    path: Path, data: dict[str, Any], said: dict[str, Any], corpus: str, vocab: int
+) -> Study:
     try:
         common = {
             "corpus": corpus,

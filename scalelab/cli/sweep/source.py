@@ -40,21 +40,17 @@ def _value(text: str) -> Any:
 
 
 def open_study(source: Source) -> "tuple[Study, Corpus]":
-    """The study on its corpus; a corpus too small for one of its trials is refused before anything
-    runs.
+    """The study on its corpus, which is made once the file is known to be a study; a corpus too
+    small for one of its trials is refused before anything runs.
     """
     from lab import batches
     from lab.data import check_size, open_corpus
     from lab.program import signature
-    from sweeps.studies import load
+    from sweeps.studies import opened
 
+    of = opened(source.study, **{k: _value(v) for k, v in source.option.items()})
     corpus = open_corpus(source.corpus, source.cache, source.vocab)
-    study = load(
-        source.study,
-        corpus.sha256,
-        corpus.vocab,
-        **{k: _value(v) for k, v in source.option.items()},
-    )
+    study = of(corpus.sha256, corpus.vocab)
     for trial in {(signature(t), t.unique_tokens): t for t in study.trials}.values():
         check_size(corpus, trial.sequence, batches.largest(trial), trial.unique_tokens)
     return study, corpus
