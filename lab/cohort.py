@@ -63,6 +63,7 @@ class Cohort:
     pieces: tuple[Piece, ...]
     handed: set[int] = field(default_factory=set)  # places of those that were handed on
     seconds: float = 0.0
+    times: list[tuple[float, int]] = field(default_factory=list)  # (seconds a step, steps), of each
     saved: float = field(default_factory=time.monotonic)
 
     @property
@@ -80,6 +81,23 @@ class Cohort:
     def share(self) -> NDArray[np.float64]:
         """Of the cohort's time, by steps."""
         return self.step / max(self.step.sum(), 1)
+
+    @property
+    def lanes(self) -> int:
+        """Trials that step together on a device, those that only pad among them."""
+        parts = self.mesh.shape[mesh.TRIAL] if self.mesh and self.mapped else 1
+        return int(self.state.step.size) // parts
+
+    @property
+    def step_seconds(self) -> float | None:
+        """A trial's share of a step of its device: the median over the steps of this process, so
+        that dispatches which something else held up do not count.
+        """
+        if not self.times:
+            return None
+        seconds, steps = np.array(sorted(self.times)).T
+        median = np.searchsorted(np.cumsum(steps), steps.sum() / 2)
+        return float(seconds[median]) / self.lanes
 
     @property
     def left(self) -> int:
@@ -309,6 +327,7 @@ def advances(cohort: Cohort) -> Iterator[tuple[int, int, float]]:
         updates = cohort.dispatch(n)
         took = time.perf_counter() - begun
         cohort.seconds += took
+        cohort.times.append((took / n, n))
         cohort.happen(updates > 0)
         yield int(updates.sum()), int(updates.sum()) * batch, took
         n = max(1, min(CHUNK, int(n * CHUNK_SECONDS / took)))

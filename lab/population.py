@@ -187,10 +187,10 @@ def results(cohort: Cohort, corpus: Corpus) -> Iterator[Result]:
     measured = {event: cohort.act(event, diverged == 0) for event in events_of(cohort.trials[0])}
     losses_CW = measured["validate"]["val_loss"]
     seconds = cohort.seconds * cohort.share
+    speed = {"cohort": cohort.lanes, "step_seconds": cohort.step_seconds}
     for i, trial in enumerate(cohort.trials):
-        yield _result(
-            trial, cohort.curves_of(i), int(diverged[i]), losses_CW[i], corpus, float(seconds[i])
-        )
+        took = {"seconds": float(seconds[i]), **speed}
+        yield _result(trial, cohort.curves_of(i), int(diverged[i]), losses_CW[i], corpus, took)
 
 
 def _result(
@@ -199,7 +199,7 @@ def _result(
     diverged: int,
     losses_W: NDArray[np.float64],
     corpus: Corpus,
-    seconds: float,
+    took: dict[str, Any],
 ) -> Result:
     if not diverged and not np.isfinite(losses_W).all():
         diverged = trial.steps  # the last update broke it
@@ -222,10 +222,10 @@ def _result(
     return Result(
         run_id=trial.run_id,
         loss_init=losses[0] if losses else None,
-        seconds=seconds,
         curves=curves,
         bytes_per_token=corpus.bytes_per_token,
         unique_tokens=trial.unique_tokens or len(corpus.train),
+        **took,
         **measured,
         **environment(),
     )

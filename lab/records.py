@@ -472,6 +472,9 @@ class Result:
     diverged_step: int | None = None
     # this trial's share of the wall time of its cohort's steps; compiling and events are not in it
     seconds: float = 0.0
+    # the median of those steps, by the trials that step together on a device; how many they are
+    step_seconds: float | None = None
+    cohort: int | None = None
     # `loss`: training loss before a step's update; so is what per-step diagnostics add. `val_loss`
     # and what events measure: after it. `batch_tokens`: where a batch schedule changes them
     curves: dict[str, Curve] = dataclasses.field(default_factory=dict)

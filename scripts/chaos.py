@@ -275,12 +275,9 @@ def table(store: Store) -> dict[str, bytes]:
     """What each trial measured, to the bit, without the time it took."""
 
     def timeless(record: Any) -> bytes:
-        row = {**record.row, "seconds": 0.0}
-        return encode(
-            dataclasses.replace(
-                record, result=dataclasses.replace(record.result, seconds=0.0), row=row
-            )
-        )
+        how: dict[str, Any] = {"seconds": 0.0, "step_seconds": None, "cohort": None}
+        result = dataclasses.replace(record.result, **how)
+        return encode(dataclasses.replace(record, result=result, row={**record.row, **how}))
 
     return {r.trial.run_id: timeless(r) for r in store.records()}
 

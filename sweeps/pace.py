@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lab.counts import params, params_active, params_no_embed
 from lab.program import signature
-from lab.records import Trial
+from lab.records import Result, Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,43 +30,49 @@ class Pace:
 
     values: Mapping[str, float] = field(default_factory=lambda: ROOFLINE)
     source: str = "FLOPs and bytes at the rates of an H200"
-    _law: dict[Any, float] = field(default_factory=dict)
-    _known: dict[Any, float] = field(default_factory=dict)
+    _law: dict[Any, float] = field(default_factory=dict)  # by signature and cohort
+    _known: dict[Any, tuple[int, float]] = field(default_factory=dict)  # cohort, seconds
 
-    def seconds(self, trial: Trial) -> float:
-        """What others took, against the law, scales it."""
+    def seconds(self, trial: Trial, cohort: int = 1) -> float:
+        """Of a trial in a cohort of so many. What others took, against the law, scales it."""
         key = signature(trial)
+        law = self._by_law(trial, key, cohort)
         if key in self._known:
-            return self._known[key]
-        return self._by_law(trial, key) * self._scale()
+            other, seconds = self._known[key]
+            return seconds * law / self._by_law(trial, key, other)
+        return law * self._scale()
 
-    def learn(self, trial: Trial, seconds: float) -> None:
-        """A trial of its program took so long in all."""
+    def learn(self, trial: Trial, result: Result) -> None:
+        """What a trial of its program took."""
+        seconds = result.step_seconds or result.seconds / trial.steps
         if seconds > 0:
-            key = signature(trial)
-            self._by_law(trial, key)
-            self._known[key] = seconds / trial.steps
+            key, cohort = signature(trial), result.cohort or 1
+            self._by_law(trial, key, cohort)
+            self._known[key] = cohort, seconds
 
     def _scale(self) -> float:
-        ratios = sorted(known / self._law[key] for key, known in self._known.items())
+        ratios = sorted(took / self._law[key, n] for key, (n, took) in self._known.items())
         return ratios[len(ratios) // 2] if ratios else 1.0
 
-    def _by_law(self, trial: Trial, key: Any) -> float:
-        if key not in self._law:
+    def _by_law(self, trial: Trial, key: Any, cohort: int) -> float:
+        if (key, cohort) not in self._law:
             from fits.forms.step_time import StepTime
 
-            x = {name: np.asarray(float(value)) for name, value in inputs_of(trial).items()}
-            self._law[key] = float(StepTime.predict(self.values, x))
-        return self._law[key]
+            inputs = inputs_of(trial) | {"cohort": cohort}
+            x = {name: np.asarray(float(value)) for name, value in inputs.items()}
+            self._law[key, cohort] = float(StepTime.predict(self.values, x))
+        return self._law[key, cohort]
 
 
 def inputs_of(trial: Trial) -> dict[str, Any]:
-    """Of the step-time law; of routed experts those that are active are multiplied."""
+    """Of the step-time law, for a trial alone; of routed experts those that are active are
+    multiplied.
+    """
     names = ("width", "depth", "ff", "vocab", "sequence", "batch_tokens")
     own = {name: getattr(trial, name) for name in names}  # of a step in the mean
     total = params(trial)
     active = params_no_embed(trial) - (total - params_active(trial))
-    return {"params": total, "params_no_embed": active, **own}
+    return {"params": total, "params_no_embed": active, **own, "cohort": 1}
 
 
 def from_table(table: "pd.DataFrame") -> Pace | None:
@@ -81,11 +88,12 @@ def from_table(table: "pd.DataFrame") -> Pace | None:
     from fits.engine.step_time import fit_step_time
     from fits.forms.step_time import StepTime
 
+    done, took = _steps(done)
     columns = {name: done[name].to_numpy(float) for name in StepTime.inputs}
     if "params_active" in done:
         columns["params_no_embed"] -= (done["params"] - done["params_active"]).to_numpy(float)
-    took = (done["seconds"] / done["steps"]).to_numpy(float)
-    shapes, device = len(done[list(StepTime.inputs)].drop_duplicates()), str(done["device"].iloc[0])
+    own = [name for name in StepTime.inputs if name not in StepTime.assumed]
+    shapes, device = len(done[own].drop_duplicates()), str(done["device"].iloc[0])
     if shapes < SHAPES:
         ratio = StepTime.predict(ROOFLINE, columns) / took
         scale = float(ratio.sum() / (ratio**2).sum())
@@ -96,3 +104,12 @@ def from_table(table: "pd.DataFrame") -> Pace | None:
     fit = fit_step_time(columns, took, device)
     said = f"step-time law over {len(done)} trials of {shapes} shapes on {fit.source}"
     return Pace(fit.params, f"{said}, held-out error {fit.derived['median_ape']:.0%}")
+
+
+def _steps(done: "pd.DataFrame") -> "tuple[pd.DataFrame, NDArray[np.float64]]":
+    """The trials whose steps were timed, and the seconds of one; where none was, of all in the
+    mean of their runs, as if each stepped alone.
+    """
+    if "step_seconds" in done and (timed := done["step_seconds"].notna()).any():
+        return done[timed], done.loc[timed, "step_seconds"].to_numpy(float)
+    return done.assign(cohort=1), (done["seconds"] / done["steps"]).to_numpy(float)

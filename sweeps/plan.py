@@ -103,6 +103,6 @@ def rows(
             known[key] = cost(cohort)
         found = known[key]
         if pace:
-            found = replace(found, step_seconds=pace.seconds(cohort[0]))
+            found = replace(found, step_seconds=pace.seconds(cohort[0], key[1]))
         out.append(row(cohort, axis, found))
     return out

@@ -242,7 +242,7 @@ class _Run:
             if first:
                 setattr(self.summary, result.status, getattr(self.summary, result.status) + 1)
                 if result.status == "done":
-                    self.pace.learn(trial, result.seconds)
+                    self.pace.learn(trial, result)
             else:
                 log.warning(
                     "trials/%s.json was published by another worker first; this one's "

@@ -120,6 +120,7 @@ def hours_of(frame: "pd.DataFrame", step_time: Fit) -> Array:
     """
     if step_time.law != StepTime.name:
         raise InputError(f"step-time: a fit of {step_time.law}; must be one of {StepTime.name}")
+    frame = frame.assign(**{c: v for c, v in StepTime.assumed.items() if c not in frame})
     if lacking := [name for name in (*StepTime.inputs, "steps") if name not in frame]:
         raise InputError(f"step-time: the candidates lack {', '.join(lacking)}")
     x = {name: numbers(frame[name], name) for name in (*StepTime.inputs, "steps")}

@@ -11,29 +11,30 @@ from fits.record import Fit
 from ground import InputError
 
 
-def fit_step_time(x: Columns, seconds_per_step: Array, device: str = "", folds: int = 5) -> Fit:
+def fit_step_time(x: Columns, step_seconds: Array, device: str = "", folds: int = 5) -> Fit:
     """`step-time` by non-negative least squares of relative errors over measured steps [n], at
-    least 12 shapes; `device` goes to `source`.
+    least 12 shapes (batches are shapes, cohorts are not); `device` goes to `source`.
 
     derived: `r2`, and the `median_ape` of shapes held out in `folds` parts; the same for FLOP alone
-    (c0 + c1 FLOP) as `flops_only_r2` and `flops_only_median_ape`. Errors: InputError for too few
-    shapes or a time that is not positive.
+    (c0 / cohort + c1 FLOP) as `flops_only_r2` and `flops_only_median_ape`. Errors: InputError for
+    too few shapes or a time that is not positive.
     """
-    y = np.asarray(seconds_per_step, float)
+    y = np.asarray(step_seconds, float)
     x = {name: np.asarray(x[name], float) for name in StepTime.inputs}
     if not np.all(np.isfinite(y) & (y > 0)):
         raise InputError(
-            f"seconds_per_step: {int(np.sum(~(y > 0)))} of {len(y)} values are not "
-            "positive and finite"
+            f"step_seconds: {int(np.sum(~(y > 0)))} of {len(y)} values are not positive and finite"
         )
-    shapes, part = np.unique(np.stack(list(x.values())), axis=1, return_inverse=True)
+    own = np.stack([values for name, values in x.items() if name != "cohort"])
+    shapes, part = np.unique(own, axis=1, return_inverse=True)
     if shapes.shape[1] < 12:
         raise InputError(
-            f"seconds_per_step: {shapes.shape[1]} distinct shapes; at least 12 are "
+            f"step_seconds: {shapes.shape[1]} distinct shapes; at least 12 are "
             "needed (30 or more are better)"
         )
     part = np.random.default_rng(0).permutation(shapes.shape[1])[np.ravel(part)] % folds
-    full = np.column_stack([np.ones(len(y)), flops_per_step(x), bytes_per_step(x), x["depth"]])
+    launch, per_layer = 1 / x["cohort"], x["depth"] / x["cohort"]
+    full = np.column_stack([launch, flops_per_step(x), bytes_per_step(x), per_layer])
     values = _nnls(full, y)
     derived = {"r2": _r2(full @ values, y), "median_ape": _held_out(full, y, part, folds)}
     flops_only = full[:, :2]

@@ -65,6 +65,8 @@ class Law:
     fractions: ClassVar[tuple[str, ...]] = ()
     # inputs that may keep one value in every row and the law still be told
     steady: ClassVar[tuple[str, ...]] = ()
+    # inputs that a table need not have, with what they are then
+    assumed: ClassVar[Mapping[str, float]] = {}
     objective: ClassVar[str] = "log-huber"  # its own, where no other is asked for
     # what its rows are optimised over where they are runs: the fit goes through the optima
     over: ClassVar[tuple[str, ...]] = ()

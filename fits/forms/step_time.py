@@ -2,8 +2,9 @@
 2406.18922; features: our own).
 
 FLOPs alone predict step time poorly for small models: memory traffic and one launch per layer count
-too. Non-negative least squares on measured steps gives seconds = c0 + c1 FLOP + c2 bytes + c3
-layers, for one device and one kind of step (precision, fusion, sharding).
+too, and those are shared by the models that step together, a cohort. Non-negative least squares on
+measured steps gives seconds = (c0 + c3 layers) / cohort + c1 FLOP + c2 bytes, for one device and
+one kind of step (precision, fusion, sharding).
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ WIDTH_TENSORS, FF_TENSORS = 8, 4
 
 class StepTime(Law):
     name = "step-time"
-    formula = "seconds_per_step = c0 + c1 FLOP + c2 bytes + c3 depth"
+    formula = "step_seconds = (c0 + c3 depth) / cohort + c1 FLOP + c2 bytes"
     inputs = (
         "params",
         "params_no_embed",
@@ -33,24 +34,22 @@ class StepTime(Law):
         "vocab",
         "sequence",
         "batch_tokens",
+        "cohort",
     )
-    target = "seconds_per_step"
+    target = "step_seconds"
     steady = inputs[2:]
+    assumed = {"cohort": 1.0}
     parameters = tuple(Parameter(name, 0.0, linear=True) for name in ("c0", "c1", "c2", "c3"))
     citation = (
         "2406.18922 (that memory traffic predicts step time); features and coefficients by "
         "regression"
     )
-    units = {"seconds_per_step": "seconds"}
+    units = {"step_seconds": "seconds", "cohort": "models that step together"}
 
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
-        return (
-            p["c0"]
-            + p["c1"] * flops_per_step(x)
-            + p["c2"] * bytes_per_step(x)
-            + p["c3"] * np.asarray(x["depth"], float)
-        )
+        launches = (p["c0"] + p["c3"] * np.asarray(x["depth"], float)) / x["cohort"]
+        return launches + p["c1"] * flops_per_step(x) + p["c2"] * bytes_per_step(x)
 
     @classmethod
     def derived(cls, p: Mapping[str, Any]) -> dict[str, Any]:

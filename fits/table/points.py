@@ -79,6 +79,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
         warnings.append("flops: not in the table, taken as 6 params tokens")
     frame, said = _without_embeddings(frame, source)
     warnings += said
+    frame = frame.assign(**{c: v for c, v in law.assumed.items() if c not in frame})
     require(frame, [*source.values(), law.target])
     columns = {
         name: numbers(frame[column], column)

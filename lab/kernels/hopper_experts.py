@@ -56,11 +56,12 @@ Arrays = Callable[..., tuple[jax.Array, ...]]
 
 
 def fits(width: int, ff: int) -> bool:
-    """Whether the kernels exist for these sizes, on this device."""
-    return here() and not (width % C or ff % C) and width >= 2 * K and ff >= 2 * C
+    """Whether the kernels exist for these sizes, on this device, and multiply at most twice as many
+    entries as there are.
+    """
+    return here() and not width % C and width >= 2 * K and ff >= C
 
 
-@jax.custom_vjp
 def mlp(
     x_JRD: jax.Array,
     up_gate_EDnF: jax.Array,
@@ -74,8 +75,27 @@ def mlp(
     place.
 
     Blocks lie in the order of their experts (int32). Those of expert E, behind all others, are of
-    none: what they give is of no meaning, and they add to no gradient by matrices.
+    none: what they give is of no meaning, and they add to no gradient by matrices. F becomes a
+    number of whole tiles, at least two, by entries that are 0.
     """
+    F = down_EFD.shape[1]
+    more = (0, max(-(-F // C), 2) * C - F)
+    up_gate_EDnF, back_EDnF = (
+        jnp.pad(w, ((0, 0), (0, 0), (0, 0), more)) for w in (up_gate_EDnF, back_EDnF)
+    )
+    down_EFD, back_EFD = (jnp.pad(w, ((0, 0), more, (0, 0))) for w in (down_EFD, back_EFD))
+    return _mlp(x_JRD, up_gate_EDnF, down_EFD, back_EDnF, back_EFD, expert_J)
+
+
+@jax.custom_vjp
+def _mlp(
+    x_JRD: jax.Array,
+    up_gate_EDnF: jax.Array,
+    down_EFD: jax.Array,
+    back_EDnF: jax.Array,
+    back_EFD: jax.Array,
+    expert_J: jax.Array,
+) -> jax.Array:
     return _mlp_forward(x_JRD, up_gate_EDnF, down_EFD, back_EDnF, back_EFD, expert_J)[0]
 
 
@@ -107,7 +127,7 @@ def _mlp_backward(saved: tuple[jax.Array, ...], dout_JRD: jax.Array) -> tuple[An
     )
 
 
-mlp.defvjp(_mlp_forward, _mlp_backward)
+_mlp.defvjp(_mlp_forward, _mlp_backward)
 
 
 # 1. one kernel for all mapped trials -------------------------------------------------------------

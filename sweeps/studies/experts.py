@@ -19,10 +19,10 @@ COMMON: dict[str, Any] = {
     "batch": 128,  # 2^15 tokens a step: 512 for each of 64 experts
     "warmup_steps": 64,  # 2^21 tokens, an eighth of the shortest run
 }
-# active parameters without embeddings: (width, depth, ff), ff near 8/3 of the width and four times
-# a whole number, for finer experts
+# active parameters without embeddings: (width, depth, ff), ff near 8/3 of the width or 3 of it, and
+# four times a whole number, for finer experts
 SIZES = {"0.2M": (64, 4, 168), "0.8M": (128, 4, 384)}
-HELD_OUT_SIZE = (256, 6, 640)  # 4.5M
+HELD_OUT_SIZE = (256, 6, 680)  # 4.7M
 DENSE_SIZES = ((96, 4, 256), (192, 4, 512))  # 0.4M and 1.8M: what size a routed model is worth
 EXPERTS = (1, 4, 8, 16, 32, 64)
 TOKENS = (2**24, 2**26, 2**28)

@@ -16,8 +16,9 @@ from lab.executables import Executables
 from lab.parametrization import numbers as numbers_of
 from lab.prefix import prefix_of
 from lab.program import program_of, signature
-from lab.records import Result, result_json, trial_from_json, trial_json
+from lab.records import Result, trial_from_json, trial_json
 from lab.windows import Clock, clock_of
+from tests import results
 from tests.lab.toy import CORPUS, trial
 
 RAMP = "2@0,4@0.25,8@0.5"
@@ -33,7 +34,7 @@ def run(trials, axis, **options):
 
 def numbers(result):
     """What is measured, but for where the batch changed."""
-    found = {k: v for k, v in result_json(result).items() if k not in ("seconds", "code", "run_id")}
+    found = results.numbers(result, "run_id")
     return found | {"curves": {k: v for k, v in found["curves"].items() if k != "batch_tokens"}}
 
 

@@ -13,8 +13,8 @@ import pytest
 from ground import InputError
 from lab import cohort, population, train
 from lab.program import program_of, signature
-from lab.records import result_json
 from tests.lab.toy import CORPUS, trial
+from tests.results import numbers
 
 PLAIN = trial(steps=60, lr=1.0, schedule="constant", validate_steps=20)
 KEPT = dataclasses.replace(PLAIN, ema_decay=0.9)
@@ -22,10 +22,6 @@ KEPT = dataclasses.replace(PLAIN, ema_decay=0.9)
 
 def run(trials, axis="turn", **options):
     return list(population.train(trials, CORPUS, axis, **options))
-
-
-def numbers(result):
-    return {k: v for k, v in result_json(result).items() if k not in ("seconds", "code")}
 
 
 def test_it_is_the_weighted_mean_of_the_weights_after_each_step():

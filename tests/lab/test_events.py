@@ -13,7 +13,8 @@ from ground import InputError
 from lab import checkpoint, cohort, dispatch, population
 from lab.events import due, events_of, stretch_end
 from lab.executables import Executables
-from lab.records import result_json, trial_json
+from lab.records import trial_json
+from tests import results
 from tests.lab.toy import CORPUS, trial
 
 ASKED = {"diagnostics": "rms,log_z,attention_logit", "measure_steps": 5, "validate_steps": 7}
@@ -26,7 +27,7 @@ def train(trials, axis, **options):
 
 
 def numbers(result):
-    return {k: v for k, v in result_json(result).items() if k not in ("seconds", "code", "run_id")}
+    return results.numbers(result, "run_id")
 
 
 # 1. when -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import logging
 import signal
 import subprocess
 import threading
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +17,13 @@ from lab.program import program_of
 from lab.records import Result, result_from_json, result_json
 from lab.train import Data, inputs_of, start
 from tests.lab.toy import CORPUS, trial
+from tests.results import numbers
 
 GRID = [trial(lr=lr) for lr in (0.25, 0.5, 1.0)]
 
 
 def train(trials, axis, **options) -> list[Result]:
     return list(population.train(trials, CORPUS, axis, **options))
-
-
-def numbers(result: Result) -> dict:
-    """What must not depend on when and where it ran."""
-    return {k: v for k, v in result_json(result).items() if k not in ("seconds", "code")}
 
 
 @pytest.mark.parametrize("axis", population.AXES)
@@ -50,6 +47,19 @@ def test_a_trial_learns_and_its_result_is_whole():
     assert result.curves["loss"].values[0] == result.loss_init
     assert result.unique_tokens == len(CORPUS.train) and result.seconds > 0
     assert result_from_json(result_json(result)) == result
+
+
+def test_of_each_step_the_time_and_with_how_many():
+    """The median by steps: that one dispatch was held up does not tell. What was not trained in
+    this process was not timed.
+    """
+    both = [trial(), trial(lr=2.0**-8)]
+    assert [r.cohort for r in train(both, "map")] == [2, 2]
+    alone, _ = train(both, "turn")
+    assert alone.cohort == 1 and 0 < alone.step_seconds <= alone.seconds
+    median = cohort.Cohort.step_seconds.fget
+    assert median(SimpleNamespace(times=[(9.0, 8), (2.0, 20), (4.0, 30)], lanes=2)) == 2.0
+    assert median(SimpleNamespace(times=[], lanes=2)) is None
 
 
 def test_validation_is_over_every_window_and_never_trained_on():

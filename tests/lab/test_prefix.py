@@ -8,8 +8,8 @@ import pytest
 
 from lab import checkpoint, cohort, optim, population
 from lab.prefix import begins, chains, family, prefix_of, waves
-from lab.records import result_json
 from tests.lab.toy import CORPUS, trial
+from tests.results import numbers as of_one
 
 WSD = {"schedule": "wsd", "warmup_steps": 3, "weight_decay": 0.01}
 LENGTHS = (20, 40, 70)
@@ -27,10 +27,7 @@ def train(trials, axis="turn", **options):
 
 def numbers(results):
     """By run id: results come in another order where runs share their beginning."""
-    return {
-        r.run_id: {k: v for k, v in result_json(r).items() if k not in ("seconds", "code")}
-        for r in results
-    }
+    return {r.run_id: of_one(r) for r in results}
 
 
 def separate(trials, axis="turn"):

@@ -17,8 +17,9 @@ from lab.dispatch import begin, stack
 from lab.events import due, events_of
 from lab.prefix import prefix_of
 from lab.program import program_of, signature
-from lab.records import result_json, trial_json
+from lab.records import trial_json
 from tests.lab.toy import CORPUS, trial
+from tests.results import numbers
 
 SPARSE = {
     "sparsity": 0.7,
@@ -37,10 +38,6 @@ HIDDEN = {"q": 256, "k": 256, "v": 256, "o": 256, "gate": 512, "up": 512, "down"
 
 def run(trials, axis="turn", **options):
     return list(population.train(trials, CORPUS, axis, **options))
-
-
-def numbers(result):
-    return {k: v for k, v in result_json(result).items() if k not in ("seconds", "code")}
 
 
 @functools.cache

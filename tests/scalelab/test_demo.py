@@ -22,10 +22,11 @@ from scalelab.__main__ import main
 from sweeps.store import open_store
 from sweeps.studies import demo
 from sweeps.table import store_table
+from tests.results import HOW
 
 pytestmark = pytest.mark.proof
 ROOT = Path(__file__).parents[2]
-NOT_NUMBERS = ["seconds", "device", "code"]
+NOT_NUMBERS = [*HOW, "device"]
 
 
 STEPS = (40, 113, 320)
@@ -38,6 +39,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from scalelab import chain, findings
 from scalelab.__main__ import main
 from sweeps.studies import demo
+from tests.results import HOW
 demo.SIZES["small"] = dataclasses.replace(demo.SMALL, **SHORT)
 demo.SEQUENCE = 16
 findings.REPLICATES, chain.audited = 40, lambda table, found: (None, [])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from lab.program import signature
-from lab.records import Trial
+from lab.records import Result, Trial
 from sweeps.cohorts import MEMORY_SHARE, Limits, choices, even, form, group, seconds, share
 from sweeps.pace import Pace
 from tests.sweeps import toy
@@ -115,13 +115,17 @@ def test_a_device_that_ran_out_halves_the_most() -> None:
     )
 
 
+def took(trial: Trial, seconds: float) -> Result:
+    return dataclasses.replace(toy.descend(trial), seconds=seconds)
+
+
 def test_several_workers_take_shares_of_the_time() -> None:
     """One long group is shared out; a short one is not, as the others are busy meanwhile."""
     wide = [dataclasses.replace(TRIALS[0], width=64, init_seed=i) for i in range(12)]
     narrow = [dataclasses.replace(TRIALS[0], init_seed=i) for i in range(12)]
     pace = Pace()
-    pace.learn(wide[0], 9.0)
-    pace.learn(narrow[0], 1.0)
+    pace.learn(wide[0], took(wide[0], 9.0))
+    pace.learn(narrow[0], took(narrow[0], 1.0))
     total = seconds(wide, pace) + seconds(narrow, pace)
     assert [share(g, total, 1, pace) for g in (wide, narrow)] == [12, 12]
     assert [share(g, total, 2, pace) for g in (wide, narrow)] == [6, 12]

@@ -52,7 +52,7 @@ def test_no_net_is_so_narrow_in_heads_that_it_stays_in_the_early_drop() -> None:
 
 def test_the_second_part_changes_masks_and_rates() -> None:
     trials = planned("second")
-    assert len({t.run_id for t in trials}) == len(trials) == 32 + 3 + 22 + 2
+    assert len({t.run_id for t in trials}) == len(trials) == 32 + 3 + 29 + 6
     assert {round(left(t) / 2.1e5) for t in trials} == {4}
     kinds = {(t.pruning, t.parametrization) for t in trials}
     assert kinds >= {("static", "supar"), ("gradual", "supar"), ("static", "mup"), ("nm", "u-mup")}

@@ -44,7 +44,8 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
 
 
 def timeless(store: Store) -> list[Result]:
-    return [dataclasses.replace(r.result, seconds=0.0) for r in store.records()]
+    how: dict[str, Any] = {"seconds": 0.0, "step_seconds": None, "cohort": None}
+    return [dataclasses.replace(r.result, **how) for r in store.records()]
 
 
 def a_store(path: Path, trials: Sequence[Trial]) -> Store:

@@ -45,6 +45,8 @@ def test_hours_by_the_step_time_law():
     values = {"c0": 1.0, "c1": 0.0, "c2": 0.0, "c3": 0.5}
     fit = Fit(StepTime.name, values, {"name": "relative-mse", "delta": None, "value": 0.0}, 12)
     frame = pd.DataFrame({**dict.fromkeys(StepTime.inputs, [4.0]), "steps": [7200.0]})
+    assert hours_of(frame, fit)[0] == pytest.approx((1 + 0.5 * 4) / 4 * 2)
+    frame = frame.drop(columns="cohort")  # each alone
     assert hours_of(frame, fit)[0] == pytest.approx((1 + 0.5 * 4) * 2)
     with pytest.raises(InputError, match="step-time: the candidates lack depth"):
         hours_of(frame.drop(columns="depth"), fit)

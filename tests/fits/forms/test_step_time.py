@@ -13,7 +13,7 @@ from ground import InputError
 TRUE = {"c0": 8e-4, "c1": 1 / 2e14, "c2": 1 / 1.5e12, "c3": 1.2e-4}
 
 
-def shape(width, depth, batch=2**18, sequence=1024, vocab=32_000):
+def shape(width, depth, batch=2**18, sequence=1024, vocab=32_000, cohort=1):
     ff = round(8 / 3 * width / 64) * 64
     stack = depth * (4 * width**2 + 3 * width * ff)
     return {
@@ -25,6 +25,7 @@ def shape(width, depth, batch=2**18, sequence=1024, vocab=32_000):
         "vocab": vocab,
         "sequence": sequence,
         "batch_tokens": batch,
+        "cohort": cohort,
     }
 
 
@@ -69,6 +70,25 @@ def test_regression_predicts_shapes_it_never_saw_and_flops_alone_do_not():
     )
 
 
+def test_models_that_step_together_share_launches():
+    """Of small models in cohorts of several sizes the law is told, and without their sizes not."""
+    rng = np.random.default_rng(4)
+    shapes = [
+        shape(w, d, 2.0**b, 128, 2048, cohort=rng.choice((1, 4, 16)))
+        for w in (64, 128, 256) for d in (2, 4, 8) for b in (11, 12, 13)
+    ]  # fmt: skip
+    x = {name: np.array([float(one[name]) for one in shapes]) for name in step_time.StepTime.inputs}
+    seconds = step_time.StepTime.predict(TRUE, x) * np.exp(0.03 * rng.standard_normal(27))
+    found = fit_step_time(x, seconds)
+    assert found.derived["median_ape"] < 0.04 and found.derived["r2"] > 0.99
+    for cohort in (1, 8):
+        new = {k: np.array([float(v)]) for k, v in shape(192, 6, 2**12, 128, 2048, cohort).items()}
+        told, true = (step_time.StepTime.predict(p, new) for p in (found.params, TRUE))
+        assert told == pytest.approx(true, rel=0.05)
+    unknown = fit_step_time({**x, "cohort": np.ones(27)}, seconds)
+    assert unknown.derived["median_ape"] > 5 * found.derived["median_ape"]
+
+
 def test_coefficients_are_never_negative():
     x, _ = measured(np.random.default_rng(1))
     fit = fit_step_time(x, 1e-3 + step_time.flops_per_step(x) / 1e14 - 1e-6 * x["depth"])
@@ -80,16 +100,18 @@ def test_too_few_shapes_or_a_bad_time_are_refused():
     with pytest.raises(InputError, match="10 distinct shapes; at least 12"):
         fit_step_time(x, seconds)
     x, seconds = measured(np.random.default_rng(2))
-    with pytest.raises(InputError, match="seconds_per_step: 1 of 48"):
+    with pytest.raises(InputError, match="step_seconds: 1 of 48"):
         fit_step_time(x, np.where(np.arange(48) == 3, np.nan, seconds))
 
 
 def test_a_table_of_measured_steps_is_fitted_as_any_other():
     """One vocabulary, batch or width in every row is no hindrance; another objective is refused."""
     x, seconds = measured(np.random.default_rng(3))
-    table = pd.DataFrame({**x, "seconds_per_step": seconds})
+    table = pd.DataFrame({**x, "step_seconds": seconds})
     assert table["vocab"].nunique() == 1
     found = fit(table, "step-time")
     assert found.params == fit_step_time(x, seconds).params and found.n == len(found.rows) == 48
+    alone = table.drop(columns="cohort")  # of one model a step
+    assert fit(alone, "step-time").params == found.params
     with pytest.raises(InputError, match="objective='lad': does not apply to step-time"):
         fit(table, "step-time", objective="lad")

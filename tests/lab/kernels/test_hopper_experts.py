@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from lab import experts, model
 from lab.kernels import hopper, hopper_experts
@@ -24,11 +25,12 @@ def plain(expert_J, x, up_gate, down):
     return jnp.einsum("jrf,jfd->jrd", up * gate * jax.nn.sigmoid(gate), down[expert_J])
 
 
-def test_each_block_is_multiplied_by_its_experts_matrices():
+@pytest.mark.parametrize("F", [256, 168])  # whole tiles, and not
+def test_each_block_is_multiplied_by_its_experts_matrices(F):
     """Blocks of two experts out of four, and one of none, which is of no meaning and adds to no
     gradient by matrices. Inputs' gradients take matrices of their own.
     """
-    D = F = 128
+    D = 128
     expert_J, blocks = jnp.asarray([0, 2, 4], jnp.int32), slice(0, 2)
     x, up_gate, down, into = draw(
         (3, ROWS, D), (4, D, 2, F), (4, F, D), (3, ROWS, D), dtype="bfloat16"
@@ -117,14 +119,15 @@ def test_the_kernels_lower_for_the_gpu(monkeypatch):
     assert traced.lower(lowering_platforms=("cuda",)).as_text().count("@mosaic_gpu") == 6
 
 
-def test_for_whole_tiles_of_experts_without_a_capacity():
+def test_for_whole_tiles_of_the_width_and_experts_without_a_capacity():
     assert hopper_experts.fits(128, 256)
-    assert not any(hopper_experts.fits(*odd) for odd in ((192, 256), (128, 320), (128, 128)))
+    assert hopper_experts.fits(128, 168) and hopper_experts.fits(256, 192)
+    assert not any(hopper_experts.fits(*odd) for odd in ((192, 256), (64, 256), (128, 96)))
     for other in (
         {"capacity_factor": 1.25},
         {"router": "expert_choice"},
         {"activation": "geglu"},
         {"precision": "float32"},
-        {"expert_ff": 192},
+        {"expert_ff": 96},
     ):
         assert choose(replace(SHAPE, **other), 1, 128, True).blocks is model.PLAIN.blocks, other
