@@ -8,7 +8,9 @@ compiled programs and then, in a new store, with the one that the first run left
 DIR/sweeps.json as they are measured; those of this revision that are there already are not
 measured again, and no run begins that is not expected to end in time. `--workers 2` on two cards;
 `--ahead 0` and XLA_FLAGS make rows of their own. `--profile` runs a study's worker once more under
-Python's profiler: the functions of its main thread that take longest.
+Python's profiler: the functions of its main thread that take longest. `step_time` is the law of
+steps over every program of all rows, once they have shapes enough, and how far it is off at shapes
+that it was not fitted to.
 """
 
 import argparse
@@ -18,12 +20,14 @@ import os
 import pstats
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from ground import InputError
 from ground.files import replace
 from sweeps.ahead import COHORTS
 
@@ -106,7 +110,42 @@ def row(store: Path, wall: float, whole: bool, workers: int) -> dict[str, Any]:
         # before and after the workers' own account: two Pythons, JAX, the device, the corpus
         "around_workers_seconds": wall - max((w.get("seconds", 0.0) for w in summaries), default=0),
         "losses": {one["run_id"]: one["loss"] for one in trials},
+        "programs": programs(trials),
     }
+
+
+def programs(trials: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """What was trained with how many others, and the seconds of a step: of several trials alike the
+    median.
+    """
+    from fits.forms.step_time import StepTime
+
+    found: dict[tuple[float, ...], list[float]] = {}
+    for one in trials:
+        if one["step_seconds"]:
+            key = tuple(float(one[name]) for name in StepTime.inputs)
+            found.setdefault(key, []).append(one["step_seconds"])
+    return [
+        dict(zip(StepTime.inputs, key, strict=True)) | {"step_seconds": statistics.median(each)}
+        for key, each in found.items()
+    ]
+
+
+def step_time(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The law over the programs of all rows; None where they have too few shapes."""
+    import numpy as np
+
+    from fits.engine.step_time import fit_step_time
+    from fits.forms.step_time import StepTime
+
+    every = [one for found in rows for one in found.get("programs", [])]
+    x = {name: np.array([one[name] for one in every]) for name in StepTime.inputs}
+    try:
+        fit = fit_step_time(x, np.array([one["step_seconds"] for one in every]))
+    except InputError as error:
+        print(f"step_time: {error}", flush=True)
+        return None
+    return {"programs": fit.n, **fit.params, **fit.derived}
 
 
 def last_summary(log: Path) -> dict[str, Any]:
@@ -190,8 +229,9 @@ def main(argv: list[str]) -> int:
 
     def add(one: dict[str, Any]) -> None:
         rows.append(one)
-        replace(file, json.dumps({"rows": rows}, indent=1) + "\n")
-        told = {k: v for k, v in one.items() if k not in ("losses", "functions")}
+        law = step_time(rows)
+        replace(file, json.dumps({"rows": rows, "step_time": law}, indent=1) + "\n")
+        told = {k: v for k, v in one.items() if k not in ("losses", "functions", "programs")}
         print(json.dumps(told), flush=True)
 
     def time_for(study: str, cache: str) -> bool:

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from fits.forms.step_time import StepTime
 from lab.program import signature
 from scripts import bench_sweeps
+from sweeps.pace import inputs_of
 from sweeps.run import work
 from sweeps.store import create
 from sweeps.studies import load
@@ -63,7 +66,8 @@ def test_a_row_is_what_the_store_and_the_workers_say(tmp_path):
     store = create(tmp_path / "store")
     store.declare("toy", "q", "e", trials)
     timed = lambda trials, **hooks: (  # noqa: E731
-        dataclasses.replace(r, seconds=2.0) for r in toy.train(trials, **hooks)
+        dataclasses.replace(r, seconds=2.0, step_seconds=0.5, cohort=3)
+        for r in toy.train(trials, **hooks)
     )
     summary = work(store, "toy", trials, timed)
     (store.path / "logs").mkdir()
@@ -75,3 +79,23 @@ def test_a_row_is_what_the_store_and_the_workers_say(tmp_path):
     assert row["workers"][0]["first"] > 0
     assert row["around_workers_seconds"] == pytest.approx(30.0 - summary.seconds)
     assert bench_sweeps.row(store.path, 30.0, True, 2)["training_share"] == pytest.approx(0.2)
+    assert [(p["width"], p["cohort"], p["step_seconds"]) for p in row["programs"]] == [
+        (8, 3, 0.5), (16, 3, 0.5),
+    ]  # fmt: skip
+    assert bench_sweeps.step_time([row, row]) is None, "two shapes are too few"
+
+
+def test_the_law_of_steps_is_over_the_programs_of_all_rows():
+    inputs = [
+        {**inputs_of(dataclasses.replace(t, width=w, ff=4 * w, batch=b)), "cohort": c}
+        for t in toy.trials(1) for w in (64, 128, 192, 256) for b in (2, 8, 32) for c in (1, 8)
+    ]  # fmt: skip
+    true = {"c0": 2e-3, "c1": 1e-12, "c2": 1e-10, "c3": 0.0}
+    x = {name: np.array([float(i[name]) for i in inputs]) for name in StepTime.inputs}
+    timed = [
+        i | {"step_seconds": seconds}
+        for i, seconds in zip(inputs, StepTime.predict(true, x), strict=True)
+    ]
+    found = bench_sweeps.step_time([{"programs": timed[:9]}, {"programs": timed[9:]}, {}])
+    assert found["programs"] == 24 and found["c0"] == pytest.approx(2e-3, rel=1e-6)
+    assert found["r2"] > 0.999 and found["median_ape"] < 1e-6
