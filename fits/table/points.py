@@ -79,8 +79,9 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
         warnings.append("flops: not in the table, taken as 6 params tokens")
     frame, said = _without_embeddings(frame, source)
     warnings += said
-    frame = frame.assign(**{c: v for c, v in law.assumed.items() if c not in frame})
-    require(frame, [*source.values(), law.target])
+    absent = {c: v for c, v in law.assumed.items() if c not in frame}
+    require(frame, [*(c for c in source.values() if c not in absent), law.target])
+    frame = frame.assign(**absent)
     columns = {
         name: numbers(frame[column], column)
         for name, column in {**source, law.target: law.target}.items()
