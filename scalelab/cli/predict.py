@@ -183,11 +183,12 @@ def _recipe(options: Predict, found: "list[Source]", warnings: list[str]) -> "Re
     if auto:
         from fits.predict import routed, sparse
 
+        limits = options.level, options.extrapolate
         if auto == ["sparsity"]:
-            chosen = sparse.choose(found, at, kind, options.cost, options.level)
+            chosen = sparse.choose(found, at, kind, options.cost, *limits)
             kind = "no_embed"
         else:
-            chosen = routed.choose(found, at, kind, options.level)
+            chosen = routed.choose(found, at, kind, *limits)
         at, numbers, said = chosen.at, chosen.numbers, [*said, *chosen.said]
     made = recipe(
         found,

@@ -18,9 +18,9 @@ from tests.fits.forms.test_sparsity import params
 AT = {"params": 1e8, "tokens": 1e11}
 
 
-def chosen(name, cost, at=AT, level=0.9):
+def chosen(name, cost, at=AT, level=0.9, extrapolate=False):
     found, _ = sources((name,))
-    return choose(found, at, "no_embed", cost, level)
+    return choose(found, at, "no_embed", cost, level, extrapolate)
 
 
 def test_the_sparsity_is_the_sheets_and_the_budget_is_kept():
@@ -92,3 +92,12 @@ def test_the_mean_of_the_parameters_is_that_of_the_ramp_where_nothing_else_is_sa
 def test_without_a_law_of_sparse_weights_there_is_no_answer():
     with pytest.raises(InputError, match="sparsity='auto': needs a law of sparse weights"):
         chosen("epoch", "dense")
+
+
+def test_a_law_that_the_target_is_too_far_from_chooses_nothing():
+    far = {"params": 1e10, "tokens": 6e12}
+    with pytest.raises(InputError, match="params_nonzero=1e.10 is 118x beyond .*--extrapolate"):
+        chosen("frantar-t5", "dense", far)
+    assert chosen("frantar-t5", "dense", far, extrapolate=True).at["sparsity"] > 0.1
+    near = chosen("frantar-t5", "dense", {"params": 8e9, "tokens": 6e12})
+    assert near.at["sparsity"] > 0.1
