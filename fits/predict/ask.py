@@ -17,6 +17,11 @@ from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import training
 
+# what a sparse target has: its value in a dense one, and the inputs of laws that know of it
+SPARSE = {
+    "sparsity": (0.0, {"sparsity", "params_nonzero", "params_nonzero_mean"}),
+    "experts": (1.0, {"experts", "granularity"}),
+}
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
 
@@ -59,6 +64,7 @@ def ask(
         found = evaluate(source.fit, {n: columns[n] for n in source.fit.form.inputs}, level)
         if source.fit.unit:
             warnings.append(f"{source.name}: its {source.target} is in {source.fit.unit}")
+        warnings += _unaware(source, at)
     fitted = source.fitted
     for i in _outermost(fitted, columns):
         point = {name: float(values[i]) for name, values in columns.items()}
@@ -115,6 +121,17 @@ def columns_for(
             f"--{' and --'.join(m.replace('_', '-') for m in missing)}"
         )
     return columns, warnings
+
+
+def _unaware(source: Source, at: Mapping[str, Array]) -> list[str]:
+    """What of a sparse target a law of the loss does not take."""
+    if source.fit is None or source.target != "loss":
+        return []
+    return [
+        f"{source.name}: does not take {name}; its loss is that of runs like its own"
+        for name, (dense, taken) in SPARSE.items()
+        if np.any(at.get(name, dense) > dense) and not taken & {*source.fit.form.inputs}
+    ]
 
 
 def _outermost(fitted: Mapping[str, Any], columns: Mapping[str, Array]) -> list[int]:

@@ -79,9 +79,9 @@ class Predict:
     """Fraction of weights that are zero. auto: the best by the first law of sparse weights, where
     --params are those that are not zero, and the budget what trains as many dense ones on --tokens.
     """
-    cost: Literal["dense", "nonzero"] = "dense"
-    """What a step costs in the budget of --sparsity auto: dense: as the dense parent's (masked
-    training saves nothing); nonzero: in proportion to what is not zero, along a cubic ramp.
+    cost: Literal["dense", "nonzero"] | None = None
+    """What a step costs in the budget of --sparsity auto: dense (default): as the dense parent's
+    (masked training saves nothing); nonzero: in proportion to what is not zero, along a cubic ramp.
     """
     loss: float | None = None
     """Loss to be reached, for laws that ask for it (the critical batch's)."""
@@ -166,6 +166,8 @@ def _recipe(options: Predict, found: "list[Source]", warnings: list[str]) -> "Re
     auto = [name for name in ("experts", "sparsity") if getattr(options, name) == "auto"]
     if len(auto) > 1:
         raise InputError("experts='auto', sparsity='auto': one of them at a time")
+    if options.cost and auto != ["sparsity"]:
+        raise InputError(f"cost={options.cost!r}: goes with --sparsity auto")
     given = [name for name in GIVEN if name not in auto]
     at = {name: value for name in given if (value := getattr(options, name)) is not None}
     for name, value in at.items():
@@ -185,7 +187,7 @@ def _recipe(options: Predict, found: "list[Source]", warnings: list[str]) -> "Re
 
         limits = options.level, options.extrapolate
         if auto == ["sparsity"]:
-            chosen = sparse.choose(found, at, kind, options.cost, *limits)
+            chosen = sparse.choose(found, at, kind, options.cost or "dense", *limits)
             kind = "no_embed"
         else:
             chosen = routed.choose(found, at, kind, *limits)

@@ -194,3 +194,20 @@ def test_the_best_sparsity_of_a_budget(capsys):
     assert worse > answers[0]["loss"]["value"]
     assert main(["predict", "--params", "1e8", "--tokens", "1e10", "--sparsity", "auto"]) == 2
     assert "needs a law of sparse weights" in capsys.readouterr().err
+    assert main([*args, "--sparsity", "0.5", "--cost", "nonzero"]) == 2
+    assert "cost='nonzero': goes with --sparsity auto" in capsys.readouterr().err
+
+
+def test_a_law_of_dense_models_says_that_it_is_asked_of_a_sparse_one(capsys):
+    args = ["predict", "--params", "1e9", "--tokens", "2e10", "--json", "--fit"]
+
+    def said(*more):
+        assert main([*args, *more]) == 0
+        return [w for w in json.loads(capsys.readouterr().out)["warnings"] if "does not take" in w]
+
+    told = "epoch: does not take {}; its loss is that of runs like its own"
+    assert said("epoch", "--sparsity", "0.9") == [told.format("sparsity")]
+    assert said("epoch", "--experts", "64") == [told.format("experts")]
+    assert not said("epoch", "--sparsity", "0") and not said("epoch", "--experts", "1")
+    assert not said("frantar-t5", "--sparsity", "0.75")
+    assert not said("joint-moe", "--experts", "8", "--batch-tokens", "3e5")
