@@ -137,6 +137,9 @@ def main(args: list[str]) -> int:
 
     found, warnings = sources(options.fit, options.parametrization)
     if options.at is not None:
+        for name in (*GIVEN, "cost"):
+            if (value := getattr(options, name)) is not None:
+                raise InputError(f"{name}={value}: not with --at, whose columns say what a row is")
         from scalelab.cli.predict_rows import rows
 
         return rows(options, found, GIVEN)
@@ -171,10 +174,7 @@ def _recipe(options: Predict, found: "list[Source]", warnings: list[str]) -> "Re
     given = [name for name in GIVEN if name not in auto]
     at = {name: value for name in given if (value := getattr(options, name)) is not None}
     for name, value in at.items():
-        if name != "sparsity":
-            likely(name, value)
-        elif not 0 <= value < 1:
-            raise InputError(f"sparsity={value:g}: must be at least 0 and below 1")
+        likely(name, value)
     for name in ("gpus", "micro_batch", "base_width", "base_depth"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise InputError(f"{name}={value}: must be at least 1")
