@@ -334,7 +334,8 @@ def check_trial(trial: Trial) -> None:
         _check_type(name, getattr(trial, name))
     for name, accepted in _CHOICES.items():
         if getattr(trial, name) not in accepted:
-            _refuse(name, getattr(trial, name), f"must be one of {', '.join(accepted)}")
+            listed = ", ".join(one or '""' for one in accepted)
+            _refuse(name, getattr(trial, name), f"must be one of {listed}")
     for name in _AT_LEAST_ONE:
         if getattr(trial, name) < 1:
             _refuse(name, getattr(trial, name), "must be at least 1")
@@ -373,6 +374,9 @@ def check_trial(trial: Trial) -> None:
         )
     if (trial.activation == "topk") != (trial.activation_k > 0):
         _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")
+    entries = "expert_ff" if trial.expert_ff else "ff"
+    if trial.activation_k > (most := getattr(trial, entries)):
+        _refuse("activation_k", trial.activation_k, f"must be at most {entries}={most}")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
     batches.check(trial)
