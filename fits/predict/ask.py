@@ -85,29 +85,29 @@ def columns_for(
 ) -> tuple[dict[str, Array], list[str]]:
     """The columns the law takes, `params` converted to the N it was made for."""
     assert source.fit is not None
-    wanted, warnings = source.fit.params_kind, []
+    wanted, warnings = source.fit.counted, []
     if wanted == "unstated":
         warnings.append(
             f"{source.name}: its authors do not state which N they count; given the total"
         )
-    wanted = wanted if wanted in ("no_embed", "no_embed_head", "active", "nonzero") else "total"
     sparsity = at.get("sparsity", np.zeros(len(at["params"])))
     counted = {
         "total": at["params_total"],
         **{k: at[f"params_{k}"] for k in ("no_embed", "no_embed_head", "active")},
     }
     counted["nonzero"] = counted["no_embed"] * (1 - sparsity)
-    n = counted[wanted]
+    ramp = counted["nonzero"] * ramp_cost(sparsity)
+    counted["nonzero_mean"] = at.get("params_nonzero_mean", ramp)
+    n = counted.get(wanted, counted["total"])
     columns = {
         **at,
         "params": n,
         "params_active": counted["active"],
         "params_nonzero": counted["nonzero"],
+        "params_nonzero_mean": counted["nonzero_mean"],
     }
-    if "params_nonzero_mean" in source.fit.form.inputs and "params_nonzero_mean" not in at:
-        columns["params_nonzero_mean"] = counted["nonzero"] * ramp_cost(sparsity)
-        if np.any(sparsity > 0):
-            warnings.append(f"{source.name}: params_nonzero_mean is that of the cubic ramp")
+    if wanted == "nonzero_mean" and "params_nonzero_mean" not in at and np.any(sparsity > 0):
+        warnings.append(f"{source.name}: params_nonzero_mean is that of the cubic ramp")
     columns["flops"] = training(n, at["tokens"])
     columns.setdefault("unique_tokens", at["tokens"])
     columns.setdefault("sparsity", sparsity)

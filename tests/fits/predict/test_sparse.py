@@ -85,6 +85,8 @@ def test_the_mean_of_the_parameters_is_that_of_the_ramp_where_nothing_else_is_sa
     expected = 1.8 + 480 / mean**0.35 + 2100 / 1e10**0.37
     assert made.numbers["loss"].value == pytest.approx(expected)
     assert "mean: params_nonzero_mean is that of the cubic ramp" in made.warnings
+    assert made.laws[0]["params"] == pytest.approx(mean)
+    assert made.laws[0]["params_kind"] == "nonzero_mean"
     dense = recipe([source], at | {"sparsity": 0.0}, "no_embed", extrapolate=True)
     assert not any("ramp" in said for said in dense.warnings)
 
@@ -101,3 +103,13 @@ def test_a_law_that_the_target_is_too_far_from_chooses_nothing():
     assert chosen("frantar-t5", "dense", far, extrapolate=True).at["sparsity"] > 0.1
     near = chosen("frantar-t5", "dense", {"params": 8e9, "tokens": 6e12})
     assert near.at["sparsity"] > 0.1
+
+
+def test_the_n_that_a_law_is_said_to_be_given_is_the_one_it_takes():
+    at = {"params": 1e8, "tokens": 1e10, "sparsity": 0.75}
+    fit = Fit("sparse-weights", params("frantar-t5"), {"name": "log-mse"}, 0, params_kind="total")
+    law = recipe([from_fit(fit, "mine")], at, "no_embed", extrapolate=True).laws[0]
+    assert (law["params"], law["params_kind"]) == (pytest.approx(2.5e7), "nonzero")
+    dense = Fit("chinchilla", params("epoch"), {"name": "log-mse"}, 0, params_kind="no_embed")
+    law = recipe([from_fit(dense, "dense")], at, "no_embed", extrapolate=True).laws[0]
+    assert (law["params"], law["params_kind"]) == (pytest.approx(1e8), "no_embed")
