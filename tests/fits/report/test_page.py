@@ -13,12 +13,15 @@ import pytest
 from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.optimum import sweeps
+from fits.predict import published
+from fits.predict.against import against
 from fits.predict.recipe import recipe
 from fits.predict.sources import from_fit
 from fits.record import Fit, load
 from fits.report import documents, laws, measured, rows, sparse, table, whatif, words
 from fits.report import runs as ran
 from fits.report.page import render
+from fits.report.plots import published as published_plots
 from fits.report.plots import style
 from fits.report.plots.law import law_figure
 from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
@@ -395,6 +398,22 @@ def test_published_sets_stand_beside_a_law_of_their_form() -> None:
     off = {row["name"]: row["off"] for row in rows["published"]}
     assert abs(off["epoch"]) < 0.01 < abs(off["misfitting-all"]) and "<svg" in rows["beside"]
     assert laws.shown(study.law(study.table(), 2), study.table(), None, None, 0)["refit"]
+
+
+def test_the_middle_of_sparse_runs_is_sparse_and_the_figure_has_room_to_say_it() -> None:
+    found = Fit(
+        "sparse-weights", published.get("frantar-t5")[0].params, {"name": "log-mse"}, 9,
+        range={"params_nonzero": [2e5, 8e6], "tokens": [1e7, 4e8], "sparsity": [0.0, 0.875]},
+    )  # fmt: skip
+    rows = against(found)
+    assert rows[0]["at"]["sparsity"] == pytest.approx(1 - (1 / 8) ** 0.5)
+    assert rows[0]["at"]["params_nonzero"] == pytest.approx((2e5 * 8e6) ** 0.5)
+    drawn = published_plots.figure(found, rows)
+    (axes,) = drawn.axes
+    title = axes.get_title(loc="left")
+    assert "params_nonzero 1.26 M, sparsity 0.6464" in title
+    ends = axes._left_title.get_window_extent().x1, drawn.bbox.width
+    assert ends[0] < ends[1]
 
 
 def test_data_for_the_sliders_is_json_and_cannot_end_its_script(runs, law) -> None:
