@@ -481,6 +481,11 @@ def test_sparse_runs_are_told_by_kind() -> None:
     assert [row["active_neurons"] for row in found] == ["40.0% to 50.0%", "", "25.0%"]
     assert [row["dead_neurons"] for row in found] == ["0.0%", "", "12.5%"]
     dense = SPARSE[["loss", "params", "tokens", "activation"]]
+    routers = pd.DataFrame(
+        {"experts": 4, "experts_per_token": 2, "router": ["relu", "hash"], "loss": [2.0, 2.1]}
+    )
+    told = [row["experts"] for row in sparse.kinds(routers)]
+    assert told == ["2 of 4, relu", "2 of 4, hash"]  # kinds of their own
     assert sparse.kinds(dense) == [] and not sparse.sparse(dense.assign(sparsity=0.0, experts=1))
 
 
