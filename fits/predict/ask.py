@@ -17,11 +17,6 @@ from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import training
 
-# what a sparse target has: its value in a dense one, and the inputs of laws that know of it
-SPARSE = {
-    "sparsity": (0.0, {"sparsity", "params_nonzero", "params_nonzero_mean"}),
-    "experts": (1.0, {"experts", "granularity"}),
-}
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
 
@@ -125,12 +120,10 @@ def columns_for(
 
 def _unaware(source: Source, at: Mapping[str, Array]) -> list[str]:
     """What of a sparse target a law of the loss does not take."""
-    if source.fit is None or source.target != "loss":
-        return []
     return [
         f"{source.name}: does not take {name}; its loss is that of runs like its own"
-        for name, (dense, taken) in SPARSE.items()
-        if np.any(at.get(name, dense) > dense) and not taken & {*source.fit.form.inputs}
+        for name, dense in (source.fit.form.unaware() if source.fit else {}).items()
+        if np.any(at.get(name, dense) > dense)
     ]
 
 
