@@ -281,13 +281,11 @@ def _check_type(name: str, value: Any) -> None:
     else:
         ok = isinstance(value, str)
     if not ok:
-        _refuse(
-            name,
-            value,
-            f"must be a finite float, at most {FAR:g}"
-            if kind is float
-            else f"must be {getattr(kind, '__name__', kind)}",
-        )
+        accepted: dict[Any, str] = {
+            float: f"must be a finite float, at most {FAR:g}",
+            str: "must be text (in YAML: in quotes)",  # an unquoted 2:4 is 124 there
+        }
+        _refuse(name, value, accepted.get(kind, f"must be {getattr(kind, '__name__', kind)}"))
 
 
 _CHOICES = {
