@@ -113,3 +113,10 @@ def test_the_n_that_a_law_is_said_to_be_given_is_the_one_it_takes():
     dense = Fit("chinchilla", params("epoch"), {"name": "log-mse"}, 0, params_kind="no_embed")
     law = recipe([from_fit(dense, "dense")], at, "no_embed", extrapolate=True).laws[0]
     assert (law["params"], law["params_kind"]) == (pytest.approx(1e8), "no_embed")
+
+
+def test_no_sparsity_is_none_at_all_and_not_its_rounding():
+    p = {"a_S": 0.1127, "b_S": 5.0, "c_S": 39.86, "b_N": 0.2342, "A_D": 878.4, "b_D": 0.39027}
+    sizes = np.geomspace(1e6, 1e8, 40)
+    found = [optimal_sparsity(p | {"c": 0.655}, n, 100 * n, ramp_cost) for n in sizes]
+    assert set(found) == {0.0}
