@@ -12,6 +12,12 @@ from fits.forms import catalogue
 from fits.forms.law import Law, unit
 from ground import InputError, files, reading
 
+# inputs of laws that take one count of parameters, whatever --params-kind is
+COUNTED = {
+    "params_active": "active",
+    "params_nonzero": "nonzero",
+    "params_nonzero_mean": "nonzero_mean",
+}
 MOST_RUNS = 1000  # of a mixture: each member has a matrix of that many rows and columns
 
 
@@ -88,6 +94,12 @@ class Fit:
     def form(self) -> type[Law]:
         """The form whose numbers `params` are."""
         return catalogue.law(self.mixture.form if self.mixture else self.law)
+
+    @property
+    def counted(self) -> str:
+        """Which N the law takes: what its inputs say, else `params_kind`."""
+        named = (COUNTED[name] for name in self.form.inputs if name in COUNTED)
+        return next(named, self.params_kind)
 
     def document(self) -> dict[str, Any]:
         """The fit as JSON holds it."""

@@ -281,13 +281,11 @@ def _check_type(name: str, value: Any) -> None:
     else:
         ok = isinstance(value, str)
     if not ok:
-        _refuse(
-            name,
-            value,
-            f"must be a finite float, at most {FAR:g}"
-            if kind is float
-            else f"must be {getattr(kind, '__name__', kind)}",
-        )
+        accepted: dict[Any, str] = {
+            float: f"must be a finite float, at most {FAR:g}",
+            str: "must be text (in YAML: in quotes)",  # an unquoted 2:4 is 124 there
+        }
+        _refuse(name, value, accepted.get(kind, f"must be {getattr(kind, '__name__', kind)}"))
 
 
 _CHOICES = {
@@ -334,7 +332,8 @@ def check_trial(trial: Trial) -> None:
         _check_type(name, getattr(trial, name))
     for name, accepted in _CHOICES.items():
         if getattr(trial, name) not in accepted:
-            _refuse(name, getattr(trial, name), f"must be one of {', '.join(accepted)}")
+            listed = ", ".join(one or '""' for one in accepted)
+            _refuse(name, getattr(trial, name), f"must be one of {listed}")
     for name in _AT_LEAST_ONE:
         if getattr(trial, name) < 1:
             _refuse(name, getattr(trial, name), "must be at least 1")
@@ -373,6 +372,9 @@ def check_trial(trial: Trial) -> None:
         )
     if (trial.activation == "topk") != (trial.activation_k > 0):
         _refuse("activation_k", trial.activation_k, "must be above 0 under topk, and 0 else")
+    entries = "expert_ff" if trial.expert_ff else "ff"
+    if trial.activation_k > (most := getattr(trial, entries)):
+        _refuse("activation_k", trial.activation_k, f"must be at most {entries}={most}")
     if trial.tied and trial.vocab < 2:
         _refuse("tied", trial.tied, "needs a vocabulary")
     batches.check(trial)

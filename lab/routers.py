@@ -48,6 +48,8 @@ def check(trial: "Trial") -> None:
         if getattr(trial, name) and trial.router not in routers:
             needed = " or ".join(routers)
             _refuse(name, getattr(trial, name), f"needs router {needed}, not {trial.router}")
+    if trial.router_threshold > 1:
+        _refuse("router_threshold", trial.router_threshold, "a probability, must be at most 1")
     most = 1 if trial.router == "hash" else trial.experts
     if trial.experts_per_token > most:
         accepted = f"must be at most {most} with experts={trial.experts}, router={trial.router!r}"

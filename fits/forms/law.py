@@ -22,6 +22,12 @@ Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
 
 
+# what makes a run sparse: its value in a dense one, and the inputs of laws that know of it
+SPARSE = {
+    "sparsity": (0.0, {"sparsity", "params_nonzero", "params_nonzero_mean"}),
+    "experts": (1.0, {"experts", "granularity"}),
+}
+
 STEP = 1e-30  # of the complex step: no subtraction takes place, so it may be this small
 # central difference of the first derivatives, which are exact: errors near 1e-10
 CURVATURE_STEP = 1e-5
@@ -127,6 +133,13 @@ class Law:
         is closed under rescaling.
         """
         return cls.predict(s, x)
+
+    @classmethod
+    def unaware(cls) -> dict[str, float]:
+        """Of a law of the loss the columns of SPARSE that it does not take: their dense value."""
+        if cls.target != "loss":
+            return {}
+        return {c: dense for c, (dense, knows) in SPARSE.items() if not knows & {*cls.inputs}}
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

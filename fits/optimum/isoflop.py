@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fits.forms.law import SPARSE
 from fits.optimum import basin, cells
 from fits.optimum.vertices import NOISE, SAME_BUDGET, SEED, budgets
 from fits.table.cells import numbers
-from fits.table.rows import Table, require
+from fits.table.rows import Table, names_numbers, require
 from ground import InputError
 from ground.flops import training
 
@@ -23,7 +24,7 @@ LEVEL = 0.9
 def bowls(table: Table) -> list[dict[str, Any]]:
     """One row a budget, cheapest first: `flops`, `params` (the bottom), `rows` (names of the runs)
     and what `cells.row` says. Of runs of one size and budget the best counts. Raises InputError
-    where no two budgets have a bowl.
+    where no two budgets have a bowl, or runs differ in how sparse they are.
     """
     frame = _usable(table.frame)
     label = budgets(frame["flops"].to_numpy(float))
@@ -51,7 +52,18 @@ def _usable(frame: "pd.DataFrame") -> "pd.DataFrame":
         frame = frame.assign(flops=training(n, d))
     frame = frame.assign(**{c: numbers(frame[c], c) for c in ("params", "flops", "loss")})
     good = np.isfinite(frame["loss"]) & (frame["params"] > 0) & (frame["flops"] > 0)
+    _alike(frame[good])
     return frame[good]
+
+
+def _alike(frame: "pd.DataFrame") -> None:
+    """Sizes of one budget are of one kind: as sparse, with as many experts."""
+    for name in (c for c in SPARSE if names_numbers(frame, c)):
+        low, high = frame[name].min(), frame[name].max()
+        if low < high:
+            raise InputError(
+                f"{name}={low:g} to {high:g}: runs of one budget must be alike in it (--where)"
+            )
 
 
 def _is_bowl(part: "pd.DataFrame") -> bool:

@@ -12,6 +12,7 @@ from fits.forms.routed import RoutedSparsity, saturated
 from fits.forms.sparse_weights import SparseDensity, SparseWeights
 from ground.flops import tokens_of
 
+NONE = 1e-7  # a sparsity that is less is rounding of the loss
 DOUBLINGS = 60  # of a search for a factor
 Form = type[SparseWeights] | type[SparseDensity]
 # training cost at sparsity S over that of training the final non-zero weights densely
@@ -78,15 +79,16 @@ def pays_from(p: Mapping[str, float], params_nonzero: float) -> float:
 
 
 def minimise(loss: Callable[[Array], Array], high: float = 1 - 1e-6) -> float:
-    """The sparsity in [0, high] of least `loss`: nested grids, uniform in log density, so that
-    0.999 is found as well as 0.5.
+    """The sparsity in [0, high] of least `loss`, to NONE: nested grids, uniform in log density, so
+    that 0.999 is found as well as 0.5.
     """
     low_u, high_u = 0.0, -np.log1p(-high)
     for _ in range(8):
         u = np.linspace(low_u, high_u, 201)
         best = int(np.argmin(loss(-np.expm1(-u))))
         low_u, high_u = u[max(best - 1, 0)], u[min(best + 1, 200)]
-    return float(-np.expm1(-u[best]))
+    found = float(-np.expm1(-u[best]))
+    return found if found > NONE else 0.0
 
 
 def factor(loss: Callable[[float], Any], goal: float, most: float = 1e10) -> float:

@@ -11,9 +11,9 @@ from fits.record import Fit
 
 def against(fit: Fit, level: float = LEVEL) -> list[dict[str, Any]]:
     """One row a published set: its parameters, which of them lie inside the fit's intervals, and
-    what both say at the geometric middle of the fit's inputs.
+    what both say at the geometric middle of the fit's inputs (of a fraction: of what it leaves).
     """
-    at = {name: float(np.sqrt(np.prod(fit.range[name]))) for name in fit.form.inputs}
+    at = {name: _middle(fit, name) for name in fit.form.inputs}
     x = {name: np.array([value]) for name, value in at.items()}
     ours = evaluate(fit, x, level, noise=False).number(level, fit.law).json()
     return [
@@ -35,3 +35,10 @@ def against(fit: Fit, level: float = LEVEL) -> list[dict[str, Any]]:
         for one in published.all_sets().values()
         if one.law == fit.law and not one.missing
     ]
+
+
+def _middle(fit: Fit, name: str) -> float:
+    ends = np.array(fit.range[name])
+    if name in fit.form.fractions:
+        return float(1 - np.sqrt(np.prod(1 - ends)))
+    return float(np.sqrt(np.prod(ends)))

@@ -59,6 +59,7 @@ def ask(
         found = evaluate(source.fit, {n: columns[n] for n in source.fit.form.inputs}, level)
         if source.fit.unit:
             warnings.append(f"{source.name}: its {source.target} is in {source.fit.unit}")
+        warnings += _unaware(source, at)
     fitted = source.fitted
     for i in _outermost(fitted, columns):
         point = {name: float(values[i]) for name, values in columns.items()}
@@ -79,29 +80,29 @@ def columns_for(
 ) -> tuple[dict[str, Array], list[str]]:
     """The columns the law takes, `params` converted to the N it was made for."""
     assert source.fit is not None
-    wanted, warnings = source.fit.params_kind, []
+    wanted, warnings = source.fit.counted, []
     if wanted == "unstated":
         warnings.append(
             f"{source.name}: its authors do not state which N they count; given the total"
         )
-    wanted = wanted if wanted in ("no_embed", "no_embed_head", "active", "nonzero") else "total"
     sparsity = at.get("sparsity", np.zeros(len(at["params"])))
     counted = {
         "total": at["params_total"],
         **{k: at[f"params_{k}"] for k in ("no_embed", "no_embed_head", "active")},
     }
     counted["nonzero"] = counted["no_embed"] * (1 - sparsity)
-    n = counted[wanted]
+    ramp = counted["nonzero"] * ramp_cost(sparsity)
+    counted["nonzero_mean"] = at.get("params_nonzero_mean", ramp)
+    n = counted.get(wanted, counted["total"])
     columns = {
         **at,
         "params": n,
         "params_active": counted["active"],
         "params_nonzero": counted["nonzero"],
+        "params_nonzero_mean": counted["nonzero_mean"],
     }
-    if "params_nonzero_mean" in source.fit.form.inputs and "params_nonzero_mean" not in at:
-        columns["params_nonzero_mean"] = counted["nonzero"] * ramp_cost(sparsity)
-        if np.any(sparsity > 0):
-            warnings.append(f"{source.name}: params_nonzero_mean is that of the cubic ramp")
+    if wanted == "nonzero_mean" and "params_nonzero_mean" not in at and np.any(sparsity > 0):
+        warnings.append(f"{source.name}: params_nonzero_mean is that of the cubic ramp")
     columns["flops"] = training(n, at["tokens"])
     columns.setdefault("unique_tokens", at["tokens"])
     columns.setdefault("sparsity", sparsity)
@@ -115,6 +116,15 @@ def columns_for(
             f"--{' and --'.join(m.replace('_', '-') for m in missing)}"
         )
     return columns, warnings
+
+
+def _unaware(source: Source, at: Mapping[str, Array]) -> list[str]:
+    """What of a sparse target a law of the loss does not take."""
+    return [
+        f"{source.name}: does not take {name}; its loss is that of runs like its own"
+        for name, dense in (source.fit.form.unaware() if source.fit else {}).items()
+        if np.any(at.get(name, dense) > dense)
+    ]
 
 
 def _outermost(fitted: Mapping[str, Any], columns: Mapping[str, Array]) -> list[int]:

@@ -186,7 +186,7 @@ def _law(name: str, reply: Answers, kind: str, level: float) -> dict[str, Any]:
         "predicts": name,
         **_number((reply.value, reply.low, reply.high, reply.label), level).json(),
         "params": float(reply.params[0]),
-        "params_kind": source.fit.params_kind if source.fit else kind,
+        "params_kind": source.fit.counted if source.fit else kind,
         "ours": source.ours,
         "parametrization": parametrization(source),
         "range": covered(source),

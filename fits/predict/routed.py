@@ -12,6 +12,7 @@ from fits.forms.routed import RoutedJoint
 from fits.optimum.sparsity import factor
 from fits.predict.answers import fill
 from fits.predict.choice import Choice, number, refits
+from fits.predict.published import reach
 from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import PER_PARAM_TOKEN
@@ -32,9 +33,16 @@ def step_cost(experts: Any, share: float, batch_tokens: float) -> Any:
     return (1 + moved * (1 + (np.asarray(experts, float) - 1) * share)) / (1 + moved)
 
 
-def choose(found: Sequence[Source], at: Mapping[str, Any], kind: str, level: float) -> Choice:
+def choose(
+    found: Sequence[Source],
+    at: Mapping[str, Any],
+    kind: str,
+    level: float,
+    extrapolate: bool = False,
+) -> Choice:
     """The experts of least loss for `params` active parameters (of `kind`) and the compute of the
-    dense model on `tokens` tokens. Raises InputError without a joint law or a batch.
+    dense model on `tokens` tokens. Raises InputError without a joint law or a batch, and where what
+    it chooses is further than the law may reach.
     """
     source = _law(found)
     assert source.fit is not None
@@ -59,6 +67,8 @@ def choose(found: Sequence[Source], at: Mapping[str, Any], kind: str, level: flo
         "dense_equivalent": number(worth, draws[1], source, level),
     }
     cost = float(step_cost(experts, share, batch))
+    at_best = {"params_active": size, "tokens": tokens / cost, "experts": experts}
+    reach(source.name, source.fitted, at_best, extrapolate)
     said = [
         f"experts: the best by {source.name} for the budget of the dense model of {size:.4g} "
         f"parameters on {tokens:.4g} tokens; a step costs its active products and {BYTES:g} bytes "

@@ -10,6 +10,7 @@ from fits.forms.sparse_weights import SparseDensity, SparseWeights
 from fits.optimum.sparsity import Cost, Form, dense_cost, optimal_sparsity, ramp_cost
 from fits.predict.answers import fill
 from fits.predict.choice import Choice, number, refits
+from fits.predict.published import reach
 from fits.predict.sources import Source
 from ground import InputError
 
@@ -21,11 +22,16 @@ COSTS: dict[str, tuple[Cost, str]] = {
 
 
 def choose(
-    found: Sequence[Source], at: Mapping[str, Any], kind: str, cost: str, level: float
+    found: Sequence[Source],
+    at: Mapping[str, Any],
+    kind: str,
+    cost: str,
+    level: float,
+    extrapolate: bool = False,
 ) -> Choice:
     """The sparsity of least loss for `params` non-zero weights (of `kind`) and the compute of as
     many dense ones on `tokens` tokens, by the first law of sparse weights. Raises InputError where
-    there is none.
+    there is none, and where what it chooses is further than it may reach.
     """
     source, form = _law(found)
     assert source.fit is not None
@@ -38,6 +44,9 @@ def choose(
         return s, float(form.multiplier(p, s))
 
     s, multiplier = best(source.fit.params)
+    last = tokens / float(by(np.asarray(s)))
+    at_best = {"params_nonzero": size, "tokens": last, "sparsity": s}
+    reach(source.name, source.fitted, at_best, extrapolate)
     draws = np.array([best(p) for p in refits(source.fit.replicates)]).reshape(-1, 2).T
     # of a density none is beyond a share, however far its logs are stretched
     density = number(1 - s, 1 - draws[0], source, level)
@@ -51,7 +60,7 @@ def choose(
         "dense_equivalent": number(multiplier, draws[1], source, level),
     }
     run = {k: v for k, v in at.items() if k not in ("width", "depth")}
-    run |= {"params": size / (1 - s), "tokens": tokens / float(by(np.asarray(s))), "sparsity": s}
+    run |= {"params": size / (1 - s), "tokens": last, "sparsity": s}
     budget = f"the budget of {size:.4g} dense weights (without embeddings) on {tokens:.4g} tokens"
     said = [f"sparsity: the best by {source.name} for {budget}; {told}"]
     if s < LEAST:

@@ -62,7 +62,11 @@ def rate(gpus: int | None, device: str, mfu: float) -> float:
 
 
 def likely(name: str, value: float) -> None:
-    """Refuses a count that lacks its unit: 7 parameters."""
+    """Refuses a count that lacks its unit: 7 parameters, and what is no share."""
+    if name == "sparsity":
+        if not 0 <= value < 1:
+            raise InputError(f"sparsity={value:g}: must be at least 0 and below 1")
+        return
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{name}={value:g}: must be above 0")
     low, high = LIKELY.get(name, (0.0, math.inf))

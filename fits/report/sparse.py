@@ -75,9 +75,10 @@ def _weights(table: "pd.DataFrame") -> list[str]:
 
 def _experts(table: "pd.DataFrame") -> list[str]:
     each = (column(table, name) for name in ("experts", "experts_per_token"))
+    whose = zip(*each, _text(table, "router"), strict=True)
     return [
-        (f"{k:g} of {e:g}" if k > 0 else f"{e:g}") if e > 1 else "one"
-        for e, k in zip(*each, strict=True)
+        (f"{k:g} of {e:g}" if k > 0 else f"{e:g}") + (f", {how}" if how else "") if e > 1 else "one"
+        for e, k, how in whose
     ]
 
 

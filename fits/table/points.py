@@ -95,7 +95,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     _check_neighbours(frame[good], columns)
     _check_enough(columns, y, law, counts(left))
     if law.target == "loss" and "x" not in law.inputs:
-        warnings += _loss_warnings(y, columns, table.unit)
+        warnings += _loss_warnings(y, columns, table.unit) + _mixed(frame[good], law)
     groups = _groups(frame[good])
     if "params" in columns and "tokens" in columns and law.target == "loss":
         warnings += _run_warnings(columns, groups["run"])
@@ -143,6 +143,21 @@ def _check_neighbours(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> No
     if known.any():
         flops = columns["flops"][known] if "flops" in columns else None
         check_neighbours(n[known], d[known], flops)
+
+
+def _mixed(frame: "pd.DataFrame", law: type[Law]) -> list[str]:
+    """Runs that differ in how sparse they are, which the law does not know."""
+    spans = {
+        name: (frame[name].min(), frame[name].max())
+        for name in law.unaware()
+        if names_numbers(frame, name)
+    }
+    return [
+        f"{name}: {low:g} to {high:g} among these runs, and {law.name} does not take it (--where "
+        "keeps some)"
+        for name, (low, high) in spans.items()
+        if low < high
+    ]
 
 
 def _loss_warnings(y: Array, columns: Mapping[str, Array], unit: str) -> list[str]:

@@ -12,6 +12,11 @@ from ground import InputError
 # Units by range: a column most of whose rows lie outside is in another unit than the table's.
 RANGES = {
     "params": (2e4, 1e14, "a count of parameters (not millions or billions)"),
+    **dict.fromkeys(
+        ("params_active", "params_nonzero", "params_nonzero_mean"),
+        (1e2, 1e14, "a count of parameters (not millions or billions)"),  # few are left of a few
+    ),
+    "activation_ratio": (0.0, 1.0, "a share (not percent)"),
     "tokens": (1e5, 1e17, "a count of tokens (not millions or billions)"),
     "unique_tokens": (1e5, 1e17, "a count of tokens (not millions or billions)"),
     "flops": (1e9, 1e32, "FLOP (not PF-days or EFLOP)"),

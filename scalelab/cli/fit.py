@@ -272,9 +272,10 @@ def show(fit: Fit, seconds: float) -> None:
             + ", ".join(f"{name} {weight:.2f}" for name, weight in mixed.weights.items())
             + "; parameters: the heaviest form's"
         )
+        unit = "FLOP" if "tokens" in fit.range else "FLOP a token"
         for row in mixed.holdout:
             console.print(
-                f"left out above {row['flops']:.2g} FLOP: {row['tested']:g} runs, error "
+                f"left out above {row['flops']:.2g} {unit}: {row['tested']:g} runs, error "
                 f"{row['error']:.2%}, bias {row['bias']:+.2%}"
             )
     grid = Grid(box=None, pad_edge=False, header_style="dim")

@@ -79,9 +79,9 @@ class Predict:
     """Fraction of weights that are zero. auto: the best by the first law of sparse weights, where
     --params are those that are not zero, and the budget what trains as many dense ones on --tokens.
     """
-    cost: Literal["dense", "nonzero"] = "dense"
-    """What a step costs in the budget of --sparsity auto: dense: as the dense parent's (masked
-    training saves nothing); nonzero: in proportion to what is not zero, along a cubic ramp.
+    cost: Literal["dense", "nonzero"] | None = None
+    """What a step costs in the budget of --sparsity auto: dense (default): as the dense parent's
+    (masked training saves nothing); nonzero: in proportion to what is not zero, along a cubic ramp.
     """
     loss: float | None = None
     """Loss to be reached, for laws that ask for it (the critical batch's)."""
@@ -137,6 +137,9 @@ def main(args: list[str]) -> int:
 
     found, warnings = sources(options.fit, options.parametrization)
     if options.at is not None:
+        for name in (*GIVEN, "cost"):
+            if (value := getattr(options, name)) is not None:
+                raise InputError(f"{name}={value}: not with --at, whose columns say what a row is")
         from scalelab.cli.predict_rows import rows
 
         return rows(options, found, GIVEN)
@@ -166,13 +169,12 @@ def _recipe(options: Predict, found: "list[Source]", warnings: list[str]) -> "Re
     auto = [name for name in ("experts", "sparsity") if getattr(options, name) == "auto"]
     if len(auto) > 1:
         raise InputError("experts='auto', sparsity='auto': one of them at a time")
+    if options.cost and auto != ["sparsity"]:
+        raise InputError(f"cost={options.cost!r}: goes with --sparsity auto")
     given = [name for name in GIVEN if name not in auto]
     at = {name: value for name in given if (value := getattr(options, name)) is not None}
     for name, value in at.items():
-        if name != "sparsity":
-            likely(name, value)
-        elif not 0 <= value < 1:
-            raise InputError(f"sparsity={value:g}: must be at least 0 and below 1")
+        likely(name, value)
     for name in ("gpus", "micro_batch", "base_width", "base_depth"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise InputError(f"{name}={value}: must be at least 1")
@@ -183,11 +185,12 @@ def _recipe(options: Predict, found: "list[Source]", warnings: list[str]) -> "Re
     if auto:
         from fits.predict import routed, sparse
 
+        limits = options.level, options.extrapolate
         if auto == ["sparsity"]:
-            chosen = sparse.choose(found, at, kind, options.cost, options.level)
+            chosen = sparse.choose(found, at, kind, options.cost or "dense", *limits)
             kind = "no_embed"
         else:
-            chosen = routed.choose(found, at, kind, options.level)
+            chosen = routed.choose(found, at, kind, *limits)
         at, numbers, said = chosen.at, chosen.numbers, [*said, *chosen.said]
     made = recipe(
         found,

@@ -219,8 +219,12 @@ def _row(trial: Trial, result: Result) -> dict[str, Any]:
 def _print(trial: Trial, result: Result) -> None:
     row = _row(trial, result)
     epochs = f"{row['epochs']:.2g}"
+    kinds = {"not zero at the end": "params_nonzero", "active for a token": "params_active"}
+    sparse = "".join(
+        f", {row[name]:,} {kind}" for kind, name in kinds.items() if row[name] < row["params"]
+    )
     print(f"trial {trial.run_id}: {row['params']:,} parameters ({row['params_no_embed']:,} "
-          "without embedding and readout), "
+          f"without embedding and readout{sparse}), "
           f"{trial.tokens:,} tokens, {epochs} epoch{'s' * (epochs != '1')}, {row['flops']:.3g} "
           "FLOPs (6ND)")  # fmt: skip
     if result.status == "diverged":

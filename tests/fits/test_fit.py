@@ -5,6 +5,7 @@ so that a clone alone has them.
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
@@ -332,3 +333,21 @@ def test_bad_arguments() -> None:
         fit(points, "chinchilla", delta=-1)
     with pytest.raises(InputError, match="fixed='delta'"):
         fit(points, "chinchilla", fixed={"delta": 1})
+
+
+def test_a_law_that_takes_no_sparsity_says_so_of_runs_that_differ_in_it():
+    points = surface("chinchilla", EPOCH, n=40)
+    table = pd.DataFrame({**points.x, "loss": points.y})
+    mixed = table.assign(sparsity=[0.0, 0.5] * 20, experts=[1] * 30 + [8] * 10)
+    said = [w for w in select(mixed, catalogue.law("chinchilla")).warnings if "not take" in w]
+    assert [w.split(",")[0] for w in said] == [
+        "sparsity: 0 to 0.5 among these runs",
+        "experts: 1 to 8 among these runs",
+    ]
+    even = table.assign(sparsity=0.5, experts=8)  # all alike: the law is of such runs
+    assert (
+        select(even, catalogue.law("chinchilla")).warnings
+        == select(table, catalogue.law("chinchilla")).warnings
+    )
+    knows = mixed.assign(params_nonzero=mixed.params * (1 - mixed.sparsity), experts=1)
+    assert not select(knows, catalogue.law("sparse-weights")).warnings

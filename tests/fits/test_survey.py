@@ -46,6 +46,14 @@ def test_runs_that_share_no_budget_have_no_bowl() -> None:
     assert not found.bowls and "budgets hold 4 sizes" in found.reasons["isoflop"]
 
 
+@pytest.mark.parametrize(("column", "values"), [("experts", (1, 8)), ("sparsity", (0.0, 0.5))])
+def test_a_bowl_is_of_runs_that_are_as_sparse(column, values) -> None:
+    table = bowls()
+    assert survey(table_of(table.assign(**{column: values[1]}))).bowls
+    found = survey(table_of(table.assign(**{column: np.resize(values, len(table))})))
+    assert not found.bowls and "must be alike in it" in found.reasons["isoflop"]
+
+
 def test_a_table_without_an_answer_says_why_part_by_part() -> None:
     found = survey(table_of(pd.DataFrame({"loss": [2.0, 2.1], "lr": [0.1, 0.2]})))
     assert found.empty and {one["axis"] for one in found.unchecked} == {

@@ -273,6 +273,10 @@ def test_k_is_of_topk_alone():
     for fields in ({"activation": "topk"}, {"activation_k": 3}):
         with pytest.raises(InputError, match="activation_k=.: must be above 0 under topk, and 0"):
             trial("sp", **fields)
+    wide = trial("sp").ff
+    with pytest.raises(InputError, match=f"activation_k={wide + 1}: must be at most ff={wide}"):
+        trial("sp", activation="topk", activation_k=wide + 1)
+    assert trial("sp", activation="topk", activation_k=wide).activation_k == wide
     several = [trial("sp", activation="topk", activation_k=k) for k in (2, 3)]
     assert shape_of(several[0]) == shape_of(several[1])  # one program serves both
     with pytest.raises(InputError, match="alpha_ffn_act=0.5: has no effect"):

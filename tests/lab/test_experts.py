@@ -389,6 +389,11 @@ def test_a_cohort_is_its_trials_alone_and_goes_on_where_it_stopped(tmp_path):
         ({"experts": 4, "router": "hash", "experts_per_token": 2}, "must be at most 1"),
         ({"experts": 4, "router": "relu", "renormalise": True}, "needs router softmax or sigmoid"),
         ({"experts": 4, "router_threshold": 0.5}, "needs router threshold, not softmax"),
+        ({"experts": 4, "router": "threshold", "router_threshold": 1.5}, "=1.5: a probability"),
+        (
+            {"experts": 4, "expert_ff": 5, "activation": "topk", "activation_k": 6},
+            "activation_k=6: must be at most expert_ff=5",
+        ),
         ({"experts": 4, "router": "top"}, "must be one of softmax, sigmoid"),
         ({"experts": 4, "activation_chunk": 1.0}, "of tokens side by side an expert receives some"),
         ({"experts": 4, "diagnostics": "activation_ratio"}, "a token has several experts'"),

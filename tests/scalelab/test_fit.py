@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,7 +141,19 @@ def test_auto_says_how_it_chose(runs: Path, capsys, tmp_path: Path) -> None:
     assert main(["fit", *args, "--bootstrap", "10"]) == 2
     assert "bootstrap=10: does not apply to auto" in capsys.readouterr().err
     assert main(["fit", *args]) == 0
-    assert "weights: chinchilla" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "weights: chinchilla" in text and re.search(r"left out above \S+ FLOP:", text)
+
+
+def test_a_law_without_tokens_has_its_cut_in_flop_a_token(tmp_path: Path, capsys) -> None:
+    rng, sizes = np.random.default_rng(0), np.geomspace(1e6, 2e8, 6)
+    n, e = (a.ravel() for a in np.meshgrid(sizes, [1, 2, 8, 32]))
+    loss = 12 * n**-0.08 * e**-0.03 * np.exp(0.002 * rng.standard_normal(24))
+    table = pd.DataFrame({"params_active": n, "experts": e, "loss": loss})
+    table.to_csv(tmp_path / "routed.csv", index=False)
+    assert main(["fit", str(tmp_path / "routed.csv"), "--law", "auto-routed"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"left out above \S+ FLOP a token:", text)
 
 
 def test_prior_is_given_with_its_source(runs: Path, capsys) -> None:

@@ -194,3 +194,40 @@ def test_the_best_sparsity_of_a_budget(capsys):
     assert worse > answers[0]["loss"]["value"]
     assert main(["predict", "--params", "1e8", "--tokens", "1e10", "--sparsity", "auto"]) == 2
     assert "needs a law of sparse weights" in capsys.readouterr().err
+    assert main([*args, "--sparsity", "0.5", "--cost", "nonzero"]) == 2
+    assert "cost='nonzero': goes with --sparsity auto" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", ["1", "-0.1"])
+def test_a_share_in_a_table_is_held_to_what_the_flag_is(tmp_path, capsys, wrong):
+    at = tmp_path / "at.csv"
+    at.write_text(f"params,tokens,sparsity\n1e9,2e10,0.5\n1e9,2e10,{wrong}\n")
+    args = ["predict", "--fit", "frantar-t5", "--at", str(at), "--out", str(tmp_path / "o.csv")]
+    assert main(args) == 2
+    said = capsys.readouterr().err
+    assert f"sparsity={wrong}: must be at least 0 and below 1" in said and "Warning" not in said
+
+
+@pytest.mark.parametrize(
+    "flag", [("--sparsity", "auto"), ("--cost", "dense"), ("--vocab", "8192"), ("--params", "1e9")]
+)
+def test_what_describes_one_run_is_refused_beside_a_table_of_them(tmp_path, capsys, flag):
+    at = tmp_path / "at.csv"
+    at.write_text("params,tokens\n1e9,2e10\n1e8,2e9\n")
+    assert main(["predict", "--at", str(at), "--out", str(tmp_path / "o.csv"), *flag]) == 2
+    assert f"{flag[0][2:]}=" in capsys.readouterr().err
+
+
+def test_a_law_of_dense_models_says_that_it_is_asked_of_a_sparse_one(capsys):
+    args = ["predict", "--params", "1e9", "--tokens", "2e10", "--json", "--fit"]
+
+    def said(*more):
+        assert main([*args, *more]) == 0
+        return [w for w in json.loads(capsys.readouterr().out)["warnings"] if "does not take" in w]
+
+    told = "epoch: does not take {}; its loss is that of runs like its own"
+    assert said("epoch", "--sparsity", "0.9") == [told.format("sparsity")]
+    assert said("epoch", "--experts", "64") == [told.format("experts")]
+    assert not said("epoch", "--sparsity", "0") and not said("epoch", "--experts", "1")
+    assert not said("frantar-t5", "--sparsity", "0.75")
+    assert not said("joint-moe", "--experts", "8", "--batch-tokens", "3e5")

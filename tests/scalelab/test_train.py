@@ -12,11 +12,11 @@ import pytest
 from ground import InputError
 from lab.parametrization import TABLES
 from lab.parametrization.table import from_data
-from lab.records import OPTIMIZERS, PRECISIONS, SCHEDULES, Trial
+from lab.records import OPTIMIZERS, PRECISIONS, SCHEDULES, Result, Trial, run_id
 from lab.shape import ACTIVATIONS
 from scalelab.__main__ import main
-from scalelab.cli.train import Train, trial_of
-from tests.lab.toy import CORPUS
+from scalelab.cli.train import Train, _print, trial_of
+from tests.lab.toy import CORPUS, trial
 from tests.results import HOW
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -264,3 +264,18 @@ def test_a_decay_that_is_never_meant_is_said(train, capsys, decay, said):
     """0.1 is AdamW's coefficient; as a decay a step it halves a weight in 6.6 steps."""
     assert train("--weight-decay", decay, "--explain") == 0
     assert ("halves in 6.6 steps" in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        # half of 2,560 of 3,584; one expert of four, and the router of 16 x 4
+        ({"pruning": "static", "sparsity": 0.5}, ", 2,304 not zero at the end)"),
+        ({"experts": 4}, ", 3,648 active for a token)"),
+        ({}, "without embedding and readout)"),
+    ],
+)
+def test_a_sparse_trial_says_how_many_parameters_are_at_work(capsys, fields, told):
+    t = dataclasses.replace(trial(), **fields)
+    _print(t, Result(run_id=run_id(t), status="diverged", diverged_step=1, unique_tokens=100))
+    assert told in capsys.readouterr().out

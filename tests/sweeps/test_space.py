@@ -262,6 +262,12 @@ def test_a_table_is_the_file_beside_the_study(tmp_path: Path) -> None:
         ("space: {product: {lr: {powers: [1]}}}", "not of the form"),
         ("space: {sobol: {count: 4}}", "'ranges' is missing"),
         ("space: [{lr: 1}]\ncommon: [1]", "not of the form"),
+        (  # YAML takes it for 124 minutes
+            "space: [{pruning: nm, prune_pattern: 2:4}]\n"
+            "common: {sequence: 8, batch: 2, steps: 4, width: 8, depth: 1, head_dim: 4, ff: 8, "
+            "lr: 1}",
+            r"prune_pattern=124: must be text \(in YAML: in quotes\)",
+        ),
     ],
 )
 def test_bad_plain_data_is_one_clear_line_and_runs_nothing(

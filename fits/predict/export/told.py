@@ -48,10 +48,16 @@ class Told:
 
 def told(recipe: Recipe, trainer: str, takes: Sequence[str] = (), why: str = "") -> Told:
     """What `trainer` is told, which `takes` these parametrizations beside the plain ones. Errors:
-    InputError for another one, with the reason.
+    InputError for another one, with the reason, and for a sparse run, whose files are dense.
     """
     if recipe.plan is None:
         raise InputError(f"export={trainer!r}: a recipe of an older version, without a plan")
+    for name, dense in (("sparsity", 0), ("experts", 1)):
+        if (own := recipe.target.get(name, dense)) > dense:
+            raise InputError(
+                f"export={trainer!r}: the run has {name} {own:.4g}, and the file would train a "
+                "dense one; --export json has all"
+            )
     if recipe.parametrization not in (*PLAIN, *takes):
         raise InputError(
             f"export={trainer!r}: the LR is that of {recipe.parametrization}, whose tensors have "

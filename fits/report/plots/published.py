@@ -39,4 +39,5 @@ def _draw(fit: Fit, rows: Sequence[dict[str, Any]], ax: "Axes") -> None:
     ax.set(xscale="log", xlabel=along, ylabel=fit.form.target)
     count_ticks(ax.xaxis, short_power if along == "flops" else short_count)
     held = ", ".join(f"{n} {words.count(v)}" for n, v in rows[0]["at"].items() if n != along)
-    ax.set_title(f"Published laws{f' at {held}' if held else ''}", loc="left", fontweight="bold")
+    at_which = f"\nat {held}" if held else ""
+    ax.set_title(f"Published laws{at_which}", loc="left", fontweight="bold")

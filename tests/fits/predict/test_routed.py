@@ -75,3 +75,19 @@ def test_what_it_needs_is_said():
         routed.choose(joint(), {"params": 1e9, "tokens": 2e10}, "active", 0.9)
     with pytest.raises(InputError, match="routed-joint"):
         routed.choose(sources(("epoch",))[0], AT, "active", 0.9)
+
+
+def test_a_law_that_the_target_is_too_far_from_chooses_nothing():
+    source = joint()[0]
+    near, far = (
+        [
+            dataclasses.replace(
+                source, fit=dataclasses.replace(source.fit, range={"params_active": ends})
+            )
+        ]
+        for ends in ([1e5, 1.1e7], [1e5, 9e6])
+    )
+    assert chosen(near).at["experts"] > 1
+    with pytest.raises(InputError, match="params_active=1e.09 is 111x beyond the fitted maximum"):
+        chosen(far)
+    assert routed.choose(far, AT, "active", 0.9, True).at == chosen(near).at

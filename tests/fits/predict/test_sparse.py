@@ -18,9 +18,9 @@ from tests.fits.forms.test_sparsity import params
 AT = {"params": 1e8, "tokens": 1e11}
 
 
-def chosen(name, cost, at=AT, level=0.9):
+def chosen(name, cost, at=AT, level=0.9, extrapolate=False):
     found, _ = sources((name,))
-    return choose(found, at, "no_embed", cost, level)
+    return choose(found, at, "no_embed", cost, level, extrapolate)
 
 
 def test_the_sparsity_is_the_sheets_and_the_budget_is_kept():
@@ -85,6 +85,8 @@ def test_the_mean_of_the_parameters_is_that_of_the_ramp_where_nothing_else_is_sa
     expected = 1.8 + 480 / mean**0.35 + 2100 / 1e10**0.37
     assert made.numbers["loss"].value == pytest.approx(expected)
     assert "mean: params_nonzero_mean is that of the cubic ramp" in made.warnings
+    assert made.laws[0]["params"] == pytest.approx(mean)
+    assert made.laws[0]["params_kind"] == "nonzero_mean"
     dense = recipe([source], at | {"sparsity": 0.0}, "no_embed", extrapolate=True)
     assert not any("ramp" in said for said in dense.warnings)
 
@@ -92,3 +94,29 @@ def test_the_mean_of_the_parameters_is_that_of_the_ramp_where_nothing_else_is_sa
 def test_without_a_law_of_sparse_weights_there_is_no_answer():
     with pytest.raises(InputError, match="sparsity='auto': needs a law of sparse weights"):
         chosen("epoch", "dense")
+
+
+def test_a_law_that_the_target_is_too_far_from_chooses_nothing():
+    far = {"params": 1e10, "tokens": 6e12}
+    with pytest.raises(InputError, match="params_nonzero=1e.10 is 118x beyond .*--extrapolate"):
+        chosen("frantar-t5", "dense", far)
+    assert chosen("frantar-t5", "dense", far, extrapolate=True).at["sparsity"] > 0.1
+    near = chosen("frantar-t5", "dense", {"params": 8e9, "tokens": 6e12})
+    assert near.at["sparsity"] > 0.1
+
+
+def test_the_n_that_a_law_is_said_to_be_given_is_the_one_it_takes():
+    at = {"params": 1e8, "tokens": 1e10, "sparsity": 0.75}
+    fit = Fit("sparse-weights", params("frantar-t5"), {"name": "log-mse"}, 0, params_kind="total")
+    law = recipe([from_fit(fit, "mine")], at, "no_embed", extrapolate=True).laws[0]
+    assert (law["params"], law["params_kind"]) == (pytest.approx(2.5e7), "nonzero")
+    dense = Fit("chinchilla", params("epoch"), {"name": "log-mse"}, 0, params_kind="no_embed")
+    law = recipe([from_fit(dense, "dense")], at, "no_embed", extrapolate=True).laws[0]
+    assert (law["params"], law["params_kind"]) == (pytest.approx(1e8), "no_embed")
+
+
+def test_no_sparsity_is_none_at_all_and_not_its_rounding():
+    p = {"a_S": 0.1127, "b_S": 5.0, "c_S": 39.86, "b_N": 0.2342, "A_D": 878.4, "b_D": 0.39027}
+    sizes = np.geomspace(1e6, 1e8, 40)
+    found = [optimal_sparsity(p | {"c": 0.655}, n, 100 * n, ramp_cost) for n in sizes]
+    assert set(found) == {0.0}

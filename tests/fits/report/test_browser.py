@@ -39,6 +39,16 @@ def test_it_fetches_nothing_and_fits_the_screen(visit, page, width) -> None:
     assert len(sizes) > 40 and min(sizes) >= 8  # px: readable on a phone too
 
 
+def test_where_published_sets_come_from_takes_few_lines_on_a_phone(visit) -> None:
+    points = surface("chinchilla", EPOCH, n=40)
+    table = pd.DataFrame({**points.x, "loss": points.y})
+    opened, *_ = visit(render("x", table, [], fit(points, "chinchilla")), 390)
+    heights = opened.eval_on_selector_all(
+        "td.said", "all => all.map((t) => t.getBoundingClientRect().height)"
+    )
+    assert len(heights) > 3 and max(heights) < 120  # px; five lines
+
+
 def slide(page, name: str, log2: float) -> None:
     page.eval_on_selector(
         f"#{name}", "(s, v) => { s.value = v; s.dispatchEvent(new Event('input')); }", log2

@@ -13,12 +13,15 @@ import pytest
 from fits.evaluate import evaluate
 from fits.fit import fit
 from fits.optimum import sweeps
+from fits.predict import published
+from fits.predict.against import against
 from fits.predict.recipe import recipe
 from fits.predict.sources import from_fit
 from fits.record import Fit, load
 from fits.report import documents, laws, measured, rows, sparse, table, whatif, words
 from fits.report import runs as ran
 from fits.report.page import render
+from fits.report.plots import published as published_plots
 from fits.report.plots import style
 from fits.report.plots.law import law_figure
 from fits.report.plots.sweeps import drawable, shared_range, transfer_figure
@@ -397,6 +400,22 @@ def test_published_sets_stand_beside_a_law_of_their_form() -> None:
     assert laws.shown(study.law(study.table(), 2), study.table(), None, None, 0)["refit"]
 
 
+def test_the_middle_of_sparse_runs_is_sparse_and_the_figure_has_room_to_say_it() -> None:
+    found = Fit(
+        "sparse-weights", published.get("frantar-t5")[0].params, {"name": "log-mse"}, 9,
+        range={"params_nonzero": [2e5, 8e6], "tokens": [1e7, 4e8], "sparsity": [0.0, 0.875]},
+    )  # fmt: skip
+    rows = against(found)
+    assert rows[0]["at"]["sparsity"] == pytest.approx(1 - (1 / 8) ** 0.5)
+    assert rows[0]["at"]["params_nonzero"] == pytest.approx((2e5 * 8e6) ** 0.5)
+    drawn = published_plots.figure(found, rows)
+    (axes,) = drawn.axes
+    title = axes.get_title(loc="left")
+    assert "params_nonzero 1.26 M, sparsity 0.6464" in title
+    ends = axes._left_title.get_window_extent().x1, drawn.bbox.width
+    assert ends[0] < ends[1]
+
+
 def test_data_for_the_sliders_is_json_and_cannot_end_its_script(runs, law) -> None:
     from dataclasses import replace
 
@@ -462,6 +481,11 @@ def test_sparse_runs_are_told_by_kind() -> None:
     assert [row["active_neurons"] for row in found] == ["40.0% to 50.0%", "", "25.0%"]
     assert [row["dead_neurons"] for row in found] == ["0.0%", "", "12.5%"]
     dense = SPARSE[["loss", "params", "tokens", "activation"]]
+    routers = pd.DataFrame(
+        {"experts": 4, "experts_per_token": 2, "router": ["relu", "hash"], "loss": [2.0, 2.1]}
+    )
+    told = [row["experts"] for row in sparse.kinds(routers)]
+    assert told == ["2 of 4, relu", "2 of 4, hash"]  # kinds of their own
     assert sparse.kinds(dense) == [] and not sparse.sparse(dense.assign(sparsity=0.0, experts=1))
 
 

@@ -68,6 +68,22 @@ def test_percent_for_a_fraction_is_named():
         select(runs.assign(sparsity=[0, 25, 50, 75, 90] * 6), law)
 
 
+def test_counts_and_shares_of_sparse_models_are_held_to_their_units():
+    tokens, loss = np.geomspace(1e9, 1e11, 12), np.linspace(3, 2, 12)
+    runs = pd.DataFrame({"tokens": tokens, "loss": loss, "activation_ratio": loss / 10})
+    runs = runs.assign(params_nonzero=tokens / 1e3, params_active=tokens / 1e3)
+    runs = runs.assign(sparsity=[0.0, 0.5] * 6, experts=[1, 8] * 6)
+    for law, column, off in (
+        ("sparse-weights", "params_nonzero", 1e-6),
+        ("routed-joint", "params_active", 1e-9),
+        ("sparse-activations", "activation_ratio", 100),
+    ):
+        form = catalogue.law(law)
+        assert len(select(runs, form).y) == 12
+        with pytest.raises(InputError, match=f"{column}=.*: must be a (count|share)"):
+            select(runs.assign(**{column: runs[column] * off}), form)
+
+
 def test_tokens_from_what_they_follow_from_and_said():
     runs = made.runs()
     exact = select(runs, CHINCHILLA).x["tokens"]

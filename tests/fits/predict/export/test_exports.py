@@ -204,6 +204,16 @@ def test_an_lr_of_another_optimizer_or_schedule_is_refused(trainer, name, value)
     assert export(of_check("sp", **{name: usual}), trainer)
 
 
+@pytest.mark.parametrize("trainer", ALL)
+@pytest.mark.parametrize(("name", "dense", "sparse"), [("sparsity", 0, 0.5), ("experts", 1, 8)])
+def test_a_sparse_run_is_not_told_as_a_dense_one(trainer, name, dense, sparse):
+    assert export(made(TARGET | {name: sparse}), "json")
+    with pytest.raises(InputError, match=f"{name} {sparse}, and the file would train a dense one"):
+        export(made(TARGET | {name: sparse}), trainer)
+    if trainer != "nanogpt-mup":  # of an LR of muP alone
+        assert export(made(TARGET | {name: dense}), trainer)
+
+
 def test_mup_is_told_as_the_fork_has_it():
     """Its hidden LR and decay are then ours: lr / m, and one decay per step in all matrices."""
     one = of_check("mup", base_width=64, semantics=1)
