@@ -41,6 +41,7 @@ def prepare():
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "2",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "NPROC": "8",
+        "OPENBLAS_NUM_THREADS": "1",  # more wait for each other on matrices as small as a fit's
         "JAX_NUMPY_RANK_PROMOTION": "raise",  # a shape that is wrong does not broadcast in silence
     }
     return cache
