@@ -9,7 +9,7 @@ import numpy as np
 
 from fits.forms.law import Array, Columns, Law, Parameter
 
-# over sixteen decades of steps and batch it converges in at most 8; it ends where a step is rounding
+# over sixteen decades of steps and batch it converges in at most 8; a step of rounding ends it
 NEWTON_STEPS, ROUNDING = 12, 1e-14
 NOISE = (0.3, 0.6)  # exponents that a fit starts from
 
