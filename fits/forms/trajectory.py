@@ -9,8 +9,8 @@ import numpy as np
 
 from fits.forms.law import Array, Columns, Law, Parameter
 
-# a fixed number: over sixteen decades of steps and batch it converges in at most 8
-NEWTON_STEPS = 12
+# over sixteen decades of steps and batch it converges in at most 8; a step of rounding ends it
+NEWTON_STEPS, ROUNDING = 12, 1e-14
 NOISE = (0.3, 0.6)  # exponents that a fit starts from
 
 
@@ -57,7 +57,10 @@ class Trajectory(Law):
             log_excess = p["alpha_S"] * inverse_steps
             share = 1 / (1 + np.exp(log_floor - log_excess))
             slope = -p["alpha_S"] / p["alpha_B"] * ratio / (1 + ratio) * share - 1
-            u = u - (log_excess - np.log(share) - u) / slope
+            move = (log_excess - np.log(share) - u) / slope
+            u = u - move
+            if not np.any(np.abs(move) > ROUNDING):
+                break
         return u, share, ratio, inverse_steps, slope
 
     @classmethod

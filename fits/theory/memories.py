@@ -47,8 +47,9 @@ def simulate(p: Array, d: int, stored: NDArray[Any], rng: np.random.Generator) -
     """Error of a memory of d dimensions that stores the inputs `stored`, by number."""
     label = rng.integers(0, LABELS, len(stored))
     inputs, outputs = rng.standard_normal((len(stored), d)), rng.standard_normal((LABELS, d))
-    # the memory is outputs[label]' inputs; read out without making it, which has d^2 entries
-    right = np.argmax((inputs @ inputs.T) @ (outputs[label] @ outputs.T), axis=1) == label
+    # the memory is outputs[label]' inputs; read out in the order that makes the least of matrices
+    read = np.linalg.multi_dot((inputs, inputs.T, outputs[label], outputs.T))
+    right = np.argmax(read, axis=1) == label
     return float(1 - p[stored[right]].sum())
 
 

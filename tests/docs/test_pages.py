@@ -44,6 +44,7 @@ def follow(page, folder):
         (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
         (folder / "bin" / name).chmod(0o755)
     env = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"  # as readers have it: their runs are long enough
     done = 0
     for kind, what, said in steps((DOCS / page).read_text()):
         if kind == "file":

@@ -68,7 +68,6 @@ def differences(a: dict, b: dict, i: int | None = None) -> tuple[float, float]:
     )
 
 
-@pytest.mark.proof
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_changes_rounding_only(found, layout):
     pairs = [(0, "one"), (7, "last")] if "trial" in LAYOUTS[layout] else [(None, "one")]
