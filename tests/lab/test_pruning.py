@@ -101,7 +101,7 @@ def test_a_dense_trial_is_what_it_was():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"pruning": "magnitude"}, "must be one of , gradual, nm, static, set"),
+        ({"pruning": "magnitude"}, 'must be one of "", gradual, nm, static, set'),
         ({"sparsity": 0.5}, "sparsity=0.5: has no effect with pruning=''"),
         ({"pruning": "gradual", "sparsity": 1.0}, r"must be in \[0, 1\)"),
         ({"pruning": "gradual", "prune_start": 0.8}, "must be 0 <= start <= end <= 1"),
