@@ -14,7 +14,8 @@ demo: $(VENV)/.demo-ready
 demo-publish: $(VENV)/.demo-ready
 	$(BIN)/scalelab demo --out runs/demo --publish results/demo
 
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# one worker more than most machines have cores to spare: some tests wait
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.test-ready
 	$(PYTEST) -m "not proof"
