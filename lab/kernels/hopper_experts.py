@@ -88,15 +88,9 @@ def mlp(
 
 
 @jax.custom_vjp
-def _mlp(
-    x_JRD: jax.Array,
-    up_gate_EDnF: jax.Array,
-    down_EFD: jax.Array,
-    back_EDnF: jax.Array,
-    back_EFD: jax.Array,
-    expert_J: jax.Array,
-) -> jax.Array:
-    return _mlp_forward(x_JRD, up_gate_EDnF, down_EFD, back_EDnF, back_EFD, expert_J)[0]
+def _mlp(*args: jax.Array) -> jax.Array:
+    out_JRD: jax.Array = _mlp_forward(*args)[0]
+    return out_JRD
 
 
 def _mlp_forward(
