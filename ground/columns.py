@@ -67,7 +67,7 @@ TABLE = (
     Column("status", str, "", "done, diverged or failed"),
     Column("diverged_step", int, "steps", "the first step whose loss was not finite"),
     Column("seconds", float, "s", "of training, this run's share of its cohort"),
-    Column("step_seconds", float, "s", "of one of its steps, the median, by the cohort"),
+    Column("step_seconds", float, "s", "of one step, this run's share of its cohort, the median"),
     Column("cohort", int, "runs", "that step together on a device"),
     Column("device", str, "", "that trained it"),
     Column("code", str, "", "git revision"),

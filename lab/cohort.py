@@ -90,14 +90,14 @@ class Cohort:
 
     @property
     def step_seconds(self) -> float | None:
-        """A trial's share of a step of its device: the median over the steps of this process, so
-        that dispatches which something else held up do not count.
+        """A trial's share of a step, as `share` has it of all: the median over the steps of this
+        process, so that dispatches which something else held up do not count.
         """
         if not self.times:
             return None
         seconds, steps = np.array(sorted(self.times)).T
         median = np.searchsorted(np.cumsum(steps), steps.sum() / 2)
-        return float(seconds[median]) / self.lanes
+        return float(seconds[median]) / int(self.state.step.size)
 
     @property
     def left(self) -> int:

@@ -474,7 +474,7 @@ class Result:
     diverged_step: int | None = None
     # this trial's share of the wall time of its cohort's steps; compiling and events are not in it
     seconds: float = 0.0
-    # the median of those steps, by the trials that step together on a device; how many they are
+    # its share of one of those steps, the median; how many trials step together on a device
     step_seconds: float | None = None
     cohort: int | None = None
     # `loss`: training loss before a step's update; so is what per-step diagnostics add. `val_loss`

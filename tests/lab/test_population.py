@@ -58,8 +58,9 @@ def test_of_each_step_the_time_and_with_how_many():
     alone, _ = train(both, "turn")
     assert alone.cohort == 1 and 0 < alone.step_seconds <= alone.seconds
     median = cohort.Cohort.step_seconds.fget
-    assert median(SimpleNamespace(times=[(9.0, 8), (2.0, 20), (4.0, 30)], lanes=2)) == 2.0
-    assert median(SimpleNamespace(times=[], lanes=2)) is None
+    two = SimpleNamespace(step=np.zeros(2))
+    assert median(SimpleNamespace(times=[(9.0, 8), (2.0, 20), (4.0, 30)], state=two)) == 2.0
+    assert median(SimpleNamespace(times=[], state=two)) is None
 
 
 def test_validation_is_over_every_window_and_never_trained_on():
