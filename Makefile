@@ -14,7 +14,7 @@ demo: $(VENV)/.demo-ready
 demo-publish: $(VENV)/.demo-ready
 	$(BIN)/scalelab demo --out runs/demo --publish results/demo
 
-# one worker more than most machines have cores to spare: some tests wait
+# three workers, on two cores too: while the tests of one wait, the others go on
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.test-ready

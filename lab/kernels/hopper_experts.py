@@ -93,14 +93,8 @@ def _mlp(*args: jax.Array) -> jax.Array:
     return out_JRD
 
 
-def _mlp_forward(
-    x_JRD: jax.Array,
-    up_gate_EDnF: jax.Array,
-    down_EFD: jax.Array,
-    back_EDnF: jax.Array,
-    back_EFD: jax.Array,
-    expert_J: jax.Array,
-) -> Any:
+def _mlp_forward(*args: jax.Array) -> Any:
+    x_JRD, up_gate_EDnF, down_EFD, back_EDnF, back_EFD, expert_J = args
     both_JRX, hidden_JRF = product_glu(x_JRD, up_gate_EDnF, expert_J)
     out_JRD = product(hidden_JRF, down_EFD, expert_J)
     return out_JRD, (x_JRD, both_JRX, hidden_JRF, back_EDnF, back_EFD, expert_J)

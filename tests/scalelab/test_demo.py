@@ -39,7 +39,6 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from scalelab import chain, findings
 from scalelab.__main__ import main
 from sweeps.studies import demo
-from tests.results import HOW
 demo.SIZES["small"] = dataclasses.replace(demo.SMALL, **SHORT)
 demo.SEQUENCE = 16
 findings.REPLICATES, chain.audited = 40, lambda table, found: (None, [])

@@ -12,27 +12,19 @@ from scripts import bench_sparse
 from scripts.bench_step import cohort_of, shape
 
 ROOT = Path(__file__).resolve().parents[2]
+BIASED = "experts 16, sigmoid and bias"
 
 
 def test_rows_are_held_against_the_dense_one(tmp_path):
     out = tmp_path / "sparse.json"
     command = [sys.executable, "-m", "scripts.bench_sparse", "--shapes", "64,32,1,64,4x16"]
-    command += [
-        "--only",
-        "experts 16, sigmoid and bias",
-        "--trials",
-        "2",
-        "--repeats",
-        "1",
-        "--repeat-seconds",
-        "0.02",
-    ]
+    command += ["--only", BIASED, "--trials", "2", "--repeats", "1", "--repeat-seconds", "0.02"]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command += ["--out", str(out), "--cache", str(tmp_path / "cache")]
     subprocess.run(command, cwd=ROOT, env=env, check=True, timeout=240)
     rows = json.loads(out.read_text())
-    assert [row["case"] for row in rows] == [bench_sparse.DENSE, "experts 16, sigmoid and bias"]
+    assert [row["case"] for row in rows] == [bench_sparse.DENSE, BIASED]
     assert rows[0]["slower"] == 1 and all(row["slower"] > 0 and row["finite"] for row in rows)
     assert rows[1]["slower"] == pytest.approx(
         rows[0]["ours_tokens_per_second"] / rows[1]["ours_tokens_per_second"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fits.forms.law import SPARSE
 from fits.predict.answers import PLAIN
 from fits.predict.plan import Plan
 from fits.predict.recipe import Recipe
@@ -52,7 +53,7 @@ def told(recipe: Recipe, trainer: str, takes: Sequence[str] = (), why: str = "")
     """
     if recipe.plan is None:
         raise InputError(f"export={trainer!r}: a recipe of an older version, without a plan")
-    for name, dense in (("sparsity", 0), ("experts", 1)):
+    for name, (dense, _) in SPARSE.items():
         if (own := recipe.target.get(name, dense)) > dense:
             raise InputError(
                 f"export={trainer!r}: the run has {name} {own:.4g}, and the file would train a "
