@@ -12,7 +12,8 @@ from fits.forms import catalogue
 from fits.forms.law import Law, unit
 from ground import InputError, files, reading
 
-# inputs of laws that take one count of parameters, whatever --params-kind is
+# inputs of laws that take one count of parameters, whatever --params-kind is, but that active ones
+# are without embedding and readout too
 COUNTED = {
     "params_active": "active",
     "params_nonzero": "nonzero",
@@ -72,7 +73,7 @@ class Fit:
     # parameter -> mean, sd (of its log where scale is log), source
     priors: dict[str, dict[str, Any]] = field(default_factory=dict)
     residual_sd: float | None = None  # of log loss
-    params_kind: str = "total"  # which N the law was given: total | no_embed | active
+    params_kind: str = "total"  # which N the law was given: `fits.table.points.PARAMS_KINDS`
     source: str = ""  # data file and its sha256
     unit: str = ""  # of the target, where it is not the law's own
     warnings: list[str] = field(default_factory=list)
@@ -98,8 +99,9 @@ class Fit:
     @property
     def counted(self) -> str:
         """Which N the law takes: what its inputs say, else `params_kind`."""
-        named = (COUNTED[name] for name in self.form.inputs if name in COUNTED)
-        return next(named, self.params_kind)
+        named = next((COUNTED[n] for n in self.form.inputs if n in COUNTED), self.params_kind)
+        body = f"{named}_no_embed"
+        return body if self.params_kind == body else named
 
     def document(self) -> dict[str, Any]:
         """The fit as JSON holds it."""

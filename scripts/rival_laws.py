@@ -21,7 +21,7 @@ from fits.forms.law import Array
 from fits.optimum import cells
 from fits.predict.choice import refits
 from fits.record import Fit, fit_of
-from fits.table.points import PARAMS_KINDS, select
+from fits.table.points import select, sources
 from fits.table.rows import table_of
 from ground import InputError
 from lab.counts import row
@@ -60,9 +60,8 @@ class Rival:
 
     def inputs(self, frame: pd.DataFrame) -> dict[str, Array]:
         """The law's columns [n] of these rows."""
-        named = {"params": PARAMS_KINDS[self.kind], **self.columns}
-        inputs = catalogue.law(self.law).inputs
-        return {c: frame[named.get(c, c)].to_numpy(float) for c in inputs}
+        named = {**sources(catalogue.law(self.law), self.kind), **self.columns}
+        return {c: frame[column].to_numpy(float) for c, column in named.items()}
 
 
 def fitted(rival: Rival, frame: pd.DataFrame) -> Fit:

@@ -50,6 +50,7 @@ def bought(
 
     size_times = spread(fit, lambda p: by(p, lambda k: (size * k, tokens)))
     token_times = spread(fit, lambda p: by(p, lambda k: (size, tokens * k)))
+    token_times = min(token_times[0], MOST), token_times[1], min(token_times[2], MOST)
     over = {"a FLOP of training": train, "a FLOP of inference": infer, "a byte": stored}
     return {
         "weights": size,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fits.record import Fit
+from fits.table.points import BODY
 from ground import InputError
 from ground.files import replace
 from lab.records import Trial
@@ -117,7 +118,7 @@ def _laws(
         figures["worth"] = plots.worth_figure(sparsity_weights.multipliers(fits))
     else:
         plain = kind.whole(rows)
-        body = plain.assign(**{c: plain[other] for c, other in kind.BODY.items()})
+        body = plain.assign(params_active=plain[BODY])
         if body.groupby(["width", "depth"])["experts"].nunique().max() > 1:
             figures["experts"] = plots.experts_figure(body, fits.get(kind.JOINT_BODY))
     return tables, figures

@@ -11,7 +11,7 @@ from fits.forms.law import Array, Law
 from fits.optimum import basin, cells
 from fits.optimum.cells import HELD, Cell
 from fits.table.cells import numbers
-from fits.table.points import PARAMS_KINDS, Points
+from fits.table.points import Points, sources
 from fits.table.rows import Table, require, told
 from fits.table.setting import whose
 from ground import InputError
@@ -36,7 +36,7 @@ def vertices(
     the best at each of its values counts. Diverged rows are walls. Raises InputError where fewer
     optima lie inside their grids than the law needs.
     """
-    source = {c: PARAMS_KINDS[params_kind] if c == "params" else c for c in law.inputs}
+    source = sources(law, params_kind)
     frame, notes = _complete(table.frame, source, law.target)
     left = {reason: list(rows) for reason, rows in table.left.items()}
     rows, unusable = cells.usable(frame, law.inputs[0], law.target)

@@ -90,6 +90,7 @@ def columns_for(
         "total": at["params_total"],
         **{k: at[f"params_{k}"] for k in ("no_embed", "no_embed_head", "active")},
     }
+    counted["active_no_embed"] = counted["no_embed"]  # the shape is that of the active model
     counted["nonzero"] = counted["no_embed"] * (1 - sparsity)
     ramp = counted["nonzero"] * ramp_cost(sparsity)
     counted["nonzero_mean"] = at.get("params_nonzero_mean", ramp)
@@ -97,7 +98,7 @@ def columns_for(
     columns = {
         **at,
         "params": n,
-        "params_active": counted["active"],
+        "params_active": n if wanted == "active_no_embed" else counted["active"],
         "params_nonzero": counted["nonzero"],
         "params_nonzero_mean": counted["nonzero_mean"],
     }

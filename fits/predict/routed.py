@@ -11,6 +11,7 @@ from fits.forms.law import Array
 from fits.forms.routed import RoutedJoint
 from fits.optimum.sparsity import factor
 from fits.predict.answers import fill
+from fits.predict.ask import columns_for
 from fits.predict.choice import Choice, number, refits
 from fits.predict.published import reach
 from fits.predict.sources import Source
@@ -49,10 +50,11 @@ def choose(
     if "batch_tokens" not in at:
         raise InputError("experts='auto': needs --batch-tokens: a step reads all experts' weights")
     columns, _ = fill(at, kind)
+    law, _ = columns_for(source, {**columns, "experts": np.ones(1)}, kind)
     size, tokens, batch = (
-        float(columns[name][0]) for name in ("params_active", "tokens", "batch_tokens")
+        float(law[name][0]) for name in ("params_active", "tokens", "batch_tokens")
     )
-    share = MLP_SHARE * float(columns["params_no_embed"][0]) / size
+    share = MLP_SHARE * float(columns["params_no_embed"][0] / columns["params_active"][0])
     costs = step_cost(EXPERTS, share, batch)
 
     def best(p: Mapping[str, float]) -> tuple[float, float]:

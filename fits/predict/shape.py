@@ -155,10 +155,14 @@ def _widths(near: float, head: int) -> list[int]:
 
 
 def _head_of(width: float) -> int:
-    """128 entries from a width of 1024 on, 64 from 256 on, a quarter of the width below."""
-    return 128 if width >= 1024 else 64 if width >= 256 else max(2, 2 * round(width / 8))
+    """128 entries from a width of 1024 on, 64 from 256 on; below, the usual head that a quarter of
+    the width has room for.
+    """
+    if width >= 256:
+        return 128 if width >= 1024 else 64
+    return next((h for h in HEADS if 4 * h <= width), HEADS[-1])
 
 
 def _head(width: int) -> int:
     """The largest usual head that divides the width and is not above what suits it."""
-    return next((h for h in HEADS if width % h == 0 and h <= max(2, _head_of(width))), 0)
+    return next((h for h in HEADS if width % h == 0 and h <= _head_of(width)), 0)

@@ -13,7 +13,7 @@ from fits.forms.law import Law, Parameter
 from fits.forms.powers import PowerSum
 from fits.record import Fit
 from fits.report.rows import LawPoints
-from fits.table.points import PARAMS_KINDS
+from fits.table.points import sources
 from ground.flops import PER_PARAM_TOKEN
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def _columns(
 ) -> dict[str, list[str]] | None:
     """The table's columns that each input is, or is the product of (compute, 6 N D)."""
     out = {}
-    for name in form.inputs:
-        own = PARAMS_KINDS[params_kind] if name == "params" else name
+    for name, own in sources(form, params_kind).items():
         out[name] = ["params", "tokens"] if name == "flops" and name not in table else [own]
     return out if all(c in table for all_of in out.values() for c in all_of) else None
 

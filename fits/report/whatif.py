@@ -18,6 +18,7 @@ from fits.predict.published import REFUSED, SILENT, TIED
 from fits.predict.target import DEVICES
 from fits.record import Fit
 from fits.report.documents import target_of
+from fits.table.points import PARAMS_KINDS
 from ground.flops import PER_PARAM_TOKEN, training
 
 DRAWS = 200  # refits that go into the page: enough for a 90 % interval, 10 kB
@@ -195,9 +196,7 @@ def _start(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
     """Where the sliders start: the predicted run, else the corner of the fitted range."""
     target = target_of(prediction)
     if target:
-        kind = {"no_embed": "params_no_embed", "active": "params_active"}.get(
-            fit.params_kind, "params"
-        )
+        kind = PARAMS_KINDS.get(fit.params_kind, "params")
         at = {"params": target.get(kind, target["params"]), "tokens": target["tokens"]}
         return {**at, "batch": _batch(at["tokens"], prediction)}
     flops = fit.range.get("flops", [0.0, 6e18])[1]

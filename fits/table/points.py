@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Labels = NDArray[np.intp]
-PARAMS_KINDS = {"total": "params", "no_embed": "params_no_embed", "active": "params_active"}
+BODY = "params_active_no_embed"  # what one token passes through, embedding and readout taken off
+PARAMS_KINDS = {
+    "total": "params",
+    "no_embed": "params_no_embed",
+    "active": "params_active",
+    "active_no_embed": BODY,
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,14 @@ class Points:
         return counts(self.left)
 
 
+def sources(law: type[Law], params_kind: str) -> dict[str, str]:
+    """The table's column of each of the law's inputs, for this N."""
+    named = {"params": PARAMS_KINDS[params_kind]}
+    if PARAMS_KINDS[params_kind] == BODY:
+        named["params_active"] = BODY
+    return {name: named.get(name, name) for name in law.inputs}
+
+
 def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "total") -> Points:
     """The law's columns and target as float64, rows that cannot be used left out by reason; refuses
     what no law can be fitted to.
@@ -71,7 +85,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     table = table if isinstance(table, Table) else table_of(table)
     frame, left = table.frame, {reason: list(rows) for reason, rows in table.left.items()}
     names = np.array(table.names, object)
-    source = {c: PARAMS_KINDS[params_kind] if c == "params" else c for c in law.inputs}
+    source = sources(law, params_kind)
     warnings = [note for note in table.notes if note.split(":")[0] in source]
     if "flops" in source and "flops" not in frame and {"params", "tokens"} <= set(frame.columns):
         n, d = (numbers(frame[name], name) for name in ("params", "tokens"))
@@ -79,6 +93,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
         warnings.append("flops: not in the table, taken as 6 params tokens")
     frame, said = _without_embeddings(frame, source)
     warnings += said
+    frame = _active_body(frame, source)
     absent = {c: v for c, v in law.assumed.items() if c not in frame}
     require(frame, [*(c for c in source.values() if c not in absent), law.target])
     frame = frame.assign(**absent)
@@ -120,6 +135,16 @@ def _without_embeddings(
     )
     less = {c: numbers(frame[c], c) - tables for c in found}
     return frame.assign(**less), [f"{c}: embedding and readout are taken off" for c in found]
+
+
+def _active_body(frame: "pd.DataFrame", source: Mapping[str, str]) -> "pd.DataFrame":
+    if BODY not in source.values() or BODY in frame:
+        return frame
+    require(frame, ["params", "params_no_embed", "params_active"])
+    total, body, active = (
+        numbers(frame[name], name) for name in ("params", "params_no_embed", "params_active")
+    )
+    return frame.assign(**{BODY: active - (total - body)})
 
 
 def _counted(frame: "pd.DataFrame") -> bool:

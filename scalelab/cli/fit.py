@@ -47,7 +47,7 @@ class Options(Runs):
     """
     checkpoints: Literal["last", "all"] = "last"
     """Of a run's rows (one run_id) the last with a loss, or all; the bootstrap then draws runs."""
-    params_kind: Literal["total", "no_embed", "active"] = "total"
+    params_kind: Literal["total", "no_embed", "active", "active_no_embed"] = "total"
     """Which count of parameters the law is given."""
     prior: tuple[str, ...] = ()
     """PARAMETER=MEAN:SD:SOURCE, of the parameter's logarithm where it is a coefficient

@@ -120,7 +120,7 @@ def _laws(made: "Recipe") -> None:
     for one in made.laws if len(made.laws) > 1 else []:
         print(
             f"  {one['name']:<28}N {one['params']:<10.4g} "
-            f"{one['params_kind']:<14}{one['predicts']} {_spell(one['value'])}"
+            f"{one['params_kind']:<16}{one['predicts']} {_spell(one['value'])}"
         )
     for name, spread in made.disagreement.items():
         print(

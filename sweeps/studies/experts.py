@@ -23,14 +23,17 @@ COMMON: dict[str, Any] = {
 # four times a whole number, for finer experts
 SIZES = {"0.2M": (64, 4, 168), "0.8M": (128, 4, 384)}
 HELD_OUT_SIZE = (256, 6, 680)  # 4.7M
+BEYOND = (384, 5, 1024)  # 8.8M
 DENSE_SIZES = ((96, 4, 256), (192, 4, 512))  # 0.4M and 1.8M: what size a routed model is worth
 EXPERTS = (1, 4, 8, 16, 32, 64)
 TOKENS = (2**24, 2**26, 2**28)
+SECOND_TOKENS = 2**27
 LR = batch.rule(2**15)
 # Switch's balance loss (2101.03961) and ST-MoE's z-loss (2202.08906) at their weights
 ROUTING: Point = {"balance_loss": 1e-2, "router_z_loss": 1e-3}
 GRANULARITY = (2, 4)
-PARTS = ("ladder", "granularity", "routers", "lr", "dense", "held_out")
+PARTS = ("ladder", "granularity", "routers", "lr", "dense", "second", "held_out", "beyond")
+HELD = PARTS[-2:]
 
 
 def shape(width: int, depth: int, ff: int) -> Point:
@@ -54,8 +57,11 @@ def finer(ff: int, granularity: int) -> Point:
 
 def points(part: str) -> list[Point]:
     """ladder: experts by size and tokens, but for those held out. granularity: finer experts of 16.
-    routers: two others at one cell. lr: a step either way. dense: larger dense models. held_out: 64
-    experts on most tokens, and a size apart.
+    routers: two others at one cell. lr: a step either way at two lengths, and two steps up at the
+    shortest, where one was the edge. dense: larger dense models. held_out: 64 experts on most
+    tokens, and a size apart. second, for a second fit, from which beyond is held out, twice the
+    largest size: a third routed size and another length, as the shortest runs are still in the
+    early drop (results/LOG.md).
     """
     sizes = [shape(*one) for one in SIZES.values()]
     lengths = [run(d) for d in TOKENS]
@@ -77,17 +83,24 @@ def points(part: str) -> list[Point]:
         ]
         return cross([shape(*SIZES["0.8M"])], others, [run(TOKENS[1])])
     if part == "lr":
-        sides = [run(TOKENS[0], LR * side) for side in (0.5, 2.0)]
+        sides = [run(TOKENS[0], LR * side) for side in (0.5, 2.0, 4.0)]
+        sides += [run(TOKENS[1], LR * side) for side in (0.5, 2.0)]
         return cross(sizes, [routed(e) for e in (1, 8, 64)], sides)
     if part == "dense":
         return cross([shape(*one) for one in DENSE_SIZES], lengths)
     if part == "held_out":
         large = cross([shape(*HELD_OUT_SIZE)], [routed(e) for e in (1, 8, 64)], lengths[1:])
         return [*cross(sizes, [routed(64)], lengths[-1:]), *large]
+    if part == "second":
+        middle = cross([shape(*DENSE_SIZES[-1])], [routed(e) for e in (8, 64)], lengths[1:])
+        some = [routed(e) for e in (1, 8, 64)]
+        return middle + cross([*sizes, shape(*HELD_OUT_SIZE)], some, [run(SECOND_TOKENS)])
+    if part == "beyond":
+        return cross([shape(*BEYOND)], [routed(e) for e in (1, 8, 64)], lengths[1:])
     raise InputError(f"part={part!r}: must be one of {', '.join(PARTS)}")
 
 
-def study(corpus: str, vocab: int, parts: Sequence[str] = PARTS[:-1]) -> Study:
+def study(corpus: str, vocab: int, parts: Sequence[str] = PARTS[: -len(HELD)]) -> Study:
     space = [point for part in parts for point in points(part)]
     return Study(
         name="experts",

@@ -25,6 +25,7 @@ from fits.report.plots.style import (
     short_count,
     short_power,
 )
+from fits.table.points import PARAMS_KINDS
 from ground.flops import training
 
 if TYPE_CHECKING:
@@ -217,8 +218,7 @@ def _target(fit: Fit, prediction: Mapping[str, Any] | None) -> dict[str, float]:
     target = target_of(prediction)
     if not target or not (prediction or {}).get("predicted", {}).get("loss"):
         return {}
-    kind = {"no_embed": "params_no_embed", "active": "params_active"}.get(fit.params_kind, "params")
-    params = target.get(kind, target["params"])
+    params = target.get(PARAMS_KINDS.get(fit.params_kind, "params"), target["params"])
     return {
         "params": params,
         "tokens": target["tokens"],

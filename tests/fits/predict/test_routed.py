@@ -7,6 +7,8 @@ import pytest
 
 from fits.forms.routed import RoutedJoint
 from fits.predict import published, routed
+from fits.predict.answers import fill
+from fits.predict.ask import columns_for
 from fits.predict.sources import sources
 from ground import InputError
 
@@ -91,3 +93,22 @@ def test_a_law_that_the_target_is_too_far_from_chooses_nothing():
     with pytest.raises(InputError, match="params_active=1e.09 is 111x beyond the fitted maximum"):
         chosen(far)
     assert routed.choose(far, AT, "active", 0.9, True).at == chosen(near).at
+
+
+def test_a_law_of_active_parameters_without_embeddings_is_given_those():
+    """Its choice and its loss at a body of 1e9 are those of the law of all that is active at an
+    active size of 1e9; given that size, embedding and readout are taken off first.
+    """
+    source = joint()[0]
+    assert source.fit is not None and source.fit.counted == "active"
+    fit = dataclasses.replace(source.fit, params_kind="active_no_embed")
+    assert fit.counted == "active_no_embed"
+    body = dataclasses.replace(source, fit=fit)
+    shape = {"vocab": 50304.0, "width": 2048.0}
+    at = fill({"params": 1e9, "tokens": 2e10, "experts": 8.0, **shape}, "no_embed")[0]
+    assert columns_for(body, at, "no_embed")[0]["params_active"] == pytest.approx(1e9)
+    tables = 2 * 50304 * 2048
+    assert columns_for(source, at, "no_embed")[0]["params_active"] == pytest.approx(1e9 + tables)
+    large = {**AT, **shape, "params": 1e9 + tables}
+    said = [routed.choose([s], large, "active", 0.9).said[0] for s in (body, source)]
+    assert "model of 1e+09 parameters" in said[0] and "of 1.206e+09 parameters" in said[1]

@@ -336,3 +336,17 @@ def test_runs_whose_batch_changes_are_left_out_of_laws_of_it():
     kept = of_one_batch(table_of(frame.assign(batch_schedule=[None, "", "2@0,4@0.5"])))
     assert kept.frame["run_id"].tolist() == ["a", "b"] and len(kept.names) == 2
     assert kept.left_out == {"its batch changes": 1}
+
+
+def test_active_parameters_without_embeddings_come_from_three_counts() -> None:
+    body = np.geomspace(1e8, 8e8, 12)
+    counts = {"params": 9 * body + 3e7, "params_no_embed": 9 * body, "params_active": body + 3e7}
+    rows = pd.DataFrame({**counts, "experts": [1, 8, 64] * 4, "loss": np.linspace(3.0, 2.6, 12)})
+    rows = rows.assign(tokens=np.geomspace(1e10, 5e10, 12))
+    law = catalogue.law("routed-joint")
+    assert select(rows, law, "active").x["params_active"] == pytest.approx(body + 3e7)
+    points = select(rows, law, "active_no_embed")
+    assert points.x["params_active"] == pytest.approx(body)
+    assert points.params_kind == "active_no_embed"
+    with pytest.raises(InputError, match="params_no_embed missing"):
+        select(rows.drop(columns="params_no_embed"), law, "active_no_embed")
