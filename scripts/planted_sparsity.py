@@ -29,7 +29,7 @@ TEXT = ("0" * 64, 8192)
 DENSE = {"E": 0.9, "alpha": 0.28, "beta": 0.38, "A": 30.0, "B": 500.0}  # near results/batch
 FITTED = {  # parts of each study that its laws are fitted to
     "sparse_weights": ("grid", "seeds"),
-    "experts": ("ladder", "dense", "granularity"),
+    "experts": ("ladder", "dense", "granularity", "second"),
 }
 SHARED = 0.33  # 2606.01155: N and D have one exponent
 PLANTED: dict[str, dict[str, float]] = {

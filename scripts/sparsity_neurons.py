@@ -1,6 +1,6 @@
-"""What the runs of the study `neurons` say: two published forms along training, how far they are
-right in the last fifth of the tokens and at the size held out, and whether the share of neurons
-that a model needs depends on its size.
+"""What the runs of the study `neurons` say: two published forms along training and a plain plane
+in log N and log D, how far they are right in the last fifth of the tokens and at the size held out,
+and whether the share of neurons that a model needs depends on its size.
 """
 
 import dataclasses
@@ -34,6 +34,9 @@ from scripts.tables import groups, markdown
 STUDY, HELD = "neurons", "target"
 FORMS = ("sparse-activations", "sparse-activations-silu")
 ONE, LINE = "one curve", "line in log N"  # for all sizes, or at each D over the sizes
+# a rival made after the grid was seen, where neither form suits a share that falls, then rises
+PLANE, ALL = "plane", "log N and log D"
+RECENT = 4.0  # that it is fitted to: the last two doublings of what is fitted
 LEAST_TOKENS = 2**24  # before, dropping every neuron costs next to nothing (results/LOG.md)
 FITTED = 0.8  # of a trunk's tokens
 MODEL = ["activation", "width", "depth"]
@@ -93,6 +96,33 @@ def of_models(rows: pd.DataFrame) -> dict[tuple[str, float, str], Fit]:
     return found
 
 
+def recent(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["tokens"] >= rows["tokens"].max() / RECENT]
+
+
+def plane(rows: pd.DataFrame, size: Array, tokens: Array) -> dict[str, Array]:
+    """The ratio at `size` and `tokens`, [m] each, by least squares over log N (where the rows have
+    several) and log D, with the interval of a measurement there.
+    """
+    from scipy.special import stdtrit  # here: few commands need it
+
+    def design(n: Array, d: Array) -> Array:
+        columns = [np.ones_like(d), np.log(d)]
+        return np.column_stack(columns + ([np.log(n)] if several else []))
+
+    rows = recent(rows)
+    several = rows["params_no_embed"].nunique() > 1
+    x = design(rows["params_no_embed"].to_numpy(float), rows["tokens"].to_numpy(float))
+    y, free = rows[RATIO].to_numpy(float), len(rows) - x.shape[1]
+    if free < 1:
+        raise InputError(f"trials: {len(rows)} measurements are too few for a plane")
+    at, inverse = design(np.broadcast_to(size, tokens.shape), tokens), np.linalg.pinv(x)
+    value, left = at @ inverse @ y, y - x @ inverse @ y
+    spread = np.sqrt(left @ left / free * (1 + np.sum((at @ inverse) ** 2, 1)))
+    wide = stdtrit(free, (1 + LEVEL) / 2) * spread
+    return {"value": value, "low": value - wide, "high": value + wide}
+
+
 # 1. before ---------------------------------------------------------------------------------------
 
 
@@ -140,6 +170,7 @@ def prediction(rows: pd.DataFrame, held: Sequence[Trial]) -> dict[str, Any]:
             }
             if len(own) > 1:
                 said[f"{law}, {LINE}"] = along(own, size, tokens)
+        said[f"{PLANE}, {ALL}"] = plane(part, np.array(size), tokens)
         listed = {k: {end: v.tolist() for end, v in one.items()} for k, one in said.items()}
         out.append(
             {"activation": activation, "run_id": trial.run_id, "params_no_embed": size}
@@ -174,15 +205,20 @@ def judged(said: Mapping[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:
 def last_fifth(
     rows: pd.DataFrame, fits: Mapping[tuple[str, float, str], Fit]
 ) -> list[dict[str, Any]]:
-    """Of every model the last fifth of its trunk, by the forms of the rest: errors in points."""
+    """Of every model the last fifth of its trunk, by the forms and a line in log D of the rest:
+    errors in points.
+    """
     whole, out = trunks(rows), []
     for (activation, size), part in groups(whole, ["activation", "params_no_embed"]):
         late = part[part["tokens"] > FITTED * part["tokens"].max()]
-        for law in FORMS:
-            fit = fits.get((str(activation), float(size), law))
-            if fit is None:
-                continue
-            value = evaluate(fit, {"tokens": late["tokens"].to_numpy(float)}).value
+        tokens = late["tokens"].to_numpy(float)
+        values = {
+            law: evaluate(fit, {"tokens": tokens}).value
+            for law in FORMS
+            if (fit := fits.get((str(activation), float(size), law))) is not None
+        }
+        values["line in log D"] = plane(early(part), np.array(size), tokens)["value"]
+        for law, value in values.items():
             off = 100 * (value - late[RATIO].to_numpy(float))
             out.append(
                 {"activation": activation, "N": size, "law": law, "rows": len(late)}
@@ -193,19 +229,20 @@ def last_fifth(
 
 
 def by_size(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The ratio at the last measurement that all sizes have, and its slope in points a doubling of
-    N: 0 where size does not matter.
+    """The mean ratio over the last two doublings of tokens that all sizes have (one measurement
+    scatters by 0.3 to 2 points), and its slope in points a doubling of N: 0 where size does not
+    matter.
     """
     out, whole = [], trunks(rows)
     for activation, part in whole.groupby("activation"):
         common = set.intersection(*(set(p["steps"]) for _, p in part.groupby("params_no_embed")))
         if not common:
             continue
-        at = part[part["steps"] == max(common)].sort_values("params_no_embed")
-        ratios = dict(zip(at["params_no_embed"], 100 * at[RATIO], strict=True))
+        at = recent(part[part["steps"].isin(common)])
+        ratios = dict(100 * at.groupby("params_no_embed")[RATIO].mean())
         shown = {f"{n / 1e6:.2f}M": float(v) for n, v in ratios.items()}
         out.append(
-            {"activation": activation, "tokens": float(at["tokens"].iloc[0])}
+            {"activation": activation, "to tokens": float(at["tokens"].max())}
             | shown
             | {"points a doubling": slope(np.log2(list(ratios)), np.array(list(ratios.values())))}
         )
