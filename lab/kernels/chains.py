@@ -38,16 +38,16 @@ LEAST = 16  # columns of the narrowest block that is worth a kernel
 _f32 = jnp.float32
 
 
-def fits(width: int, ff: int, head_dim: int, tokens: int) -> bool:
-    """Whether kernels exist for a model of these sizes: blocks are powers of two (a head is not
-    divided), and a grid has an end.
+def fits(columns: int, tokens: int) -> bool:
+    """Whether kernels exist for so many rows of so many columns: blocks are powers of two, and a
+    grid has an end.
     """
-    return (
-        triton is not None
-        and min(map(divisor, (width, ff, tokens))) >= LEAST
-        and divisor(head_dim) == head_dim >= 2 * LEAST
-        and tokens < 1 << 20
-    )
+    return triton is not None and min(map(divisor, (columns, tokens))) >= LEAST and tokens < 1 << 20
+
+
+def turns(head_dim: int) -> bool:
+    """Whether the position embedding's kernel exists for heads of this size: none is divided."""
+    return divisor(head_dim) == head_dim >= 2 * LEAST
 
 
 def divisor(n: int, most: int = 1 << 30) -> int:

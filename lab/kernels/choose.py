@@ -49,7 +49,7 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
     if fp8 and not shape.qk_norm:
         names["attention"] = "chains_fp8"
         attends = partial(attention, heads=_heads_fp8, attend=attend)
-    elif shape.qk_norm:
+    elif shape.qk_norm or not chains.turns(shape.head_dim):
         names["attention"] = "plain"
         attends = partial(attention, heads=heads, attend=attend)
     elif hopper_attends:
@@ -64,10 +64,12 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
         mlp, names["mlp"] = PLAIN.mlp, "plain"
     elif fp8:
         mlp, names["mlp"] = _mlp_fp8, "chains_fp8"
-    elif hopper_mlp.fits(shape.width, shape.ff // mesh.parts("tensor"), rows):
+    elif hopper_mlp.fits(shape.width, ff := shape.ff // mesh.parts("tensor"), rows):
         mlp, names["mlp"] = _mlp_in_products, "hopper_mlp"
-    else:
+    elif chains.fits(ff, rows):
         mlp, names["mlp"] = _mlp, "chains"
+    else:
+        mlp, names["mlp"] = PLAIN.mlp, "plain"
 
     one = mesh.parts(*mesh.BATCH, "tensor") == 1  # device a trial
     if one and low and hopper_loss.fits(shape.width, shape.vocab, sequences * tokens):
@@ -84,8 +86,8 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
 
 
 def _fits(shape: Shape, sequences: int, tokens: int) -> bool:
-    """Whether there are kernels for these sizes. Never in float64: theirs is float32. In FP8 each
-    relies on the one before it, the gated MLP's among them (see `_owed`).
+    """Whether there are kernels for the residual stream of these sizes. Never in float64: theirs is
+    float32. In FP8 each relies on the one before it, so that all are needed (see `_owed`).
     """
     if shape.precision == "float32" and jax.dtypes.canonicalize_dtype(float) == jnp.float64:
         return False
@@ -93,10 +95,11 @@ def _fits(shape: Shape, sequences: int, tokens: int) -> bool:
     if sequences % batch or shape.heads % tensor or shape.ff % tensor or shape.width % fsdp:
         return False
     rows = sequences // batch * tokens
-    if shape.precision == "float8" and not _has_mlp(shape):
+    if shape.precision == "float8" and not (
+        _has_mlp(shape) and chains.fits(shape.ff // tensor, rows) and chains.turns(shape.head_dim)
+    ):
         return False
-    ff = shape.width if shape.experts else shape.ff // tensor  # no chain for experts
-    return chains.fits(shape.width, ff, shape.head_dim, rows)
+    return chains.fits(shape.width, rows)
 
 
 def _has_mlp(shape: Shape) -> bool:
@@ -182,7 +185,9 @@ def _down(m: Context, block: Block, hidden_NF: jax.Array, x_BTD: jax.Array, fact
 def _mlp_in_products(m: Context, block: Block, x_BTD: jax.Array, layer: int, factor: Number) -> MLP:
     """The activation by the products beside it."""
     x_ND = x_BTD.reshape(-1, m.shape.width)
-    (up_gate, back), (down, down_back) = _matrices(m, block, "", factor, len(x_ND), x_ND.dtype)
+    pairs = _matrices(m, block, "", factor, len(x_ND), x_ND.dtype)
+    up_gate, back = (hopper_mlp.whole(w, -1) for w in pairs[0])
+    down, down_back = (hopper_mlp.whole(w, -2) for w in pairs[1])
     out_ND = hopper_mlp.mlp(x_ND, up_gate, down, back, hopper.transposed(down_back))
     return out_ND.reshape(x_BTD.shape), Found()
 

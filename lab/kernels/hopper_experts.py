@@ -78,12 +78,8 @@ def mlp(
     none: what they give is of no meaning, and they add to no gradient by matrices. F becomes a
     number of whole tiles, at least two, by entries that are 0.
     """
-    F = down_EFD.shape[1]
-    more = (0, max(-(-F // C), 2) * C - F)
-    up_gate_EDnF, back_EDnF = (
-        jnp.pad(w, ((0, 0), (0, 0), (0, 0), more)) for w in (up_gate_EDnF, back_EDnF)
-    )
-    down_EFD, back_EFD = (jnp.pad(w, ((0, 0), more, (0, 0))) for w in (down_EFD, back_EFD))
+    up_gate_EDnF, back_EDnF = (hopper_mlp.whole(w, -1) for w in (up_gate_EDnF, back_EDnF))
+    down_EFD, back_EFD = (hopper_mlp.whole(w, -2) for w in (down_EFD, back_EFD))
     return _mlp(x_JRD, up_gate_EDnF, down_EFD, back_EDnF, back_EFD, expert_J)
 
 

@@ -35,13 +35,28 @@ Matrix = Callable[[Any], Any]  # the number of rows -> the matrix in memory that
 
 
 def fits(width: int, ff: int, tokens: int) -> bool:
-    """Whether the kernels exist for these sizes, on this device."""
+    """Whether the kernels exist for these sizes, on this device, and multiply at most a quarter
+    more entries than there are (none where a mesh has shared them out).
+    """
+    most = ff if mesh.parts("tensor") > 1 else 1.25 * ff
     return (
-        here()
-        and not (width % K or ff % C or tokens % (GROUPS * R))
-        and width >= 2 * K
-        and ff >= 2 * C
+        here() and not (width % K or tokens % (GROUPS * R)) and width >= 2 * K and tiled(ff) <= most
     )
+
+
+def tiled(ff: int) -> int:
+    """Entries of whole tiles that hold so many: two at least."""
+    return max(-(-ff // C), 2) * C
+
+
+def whole(w: jax.Array, axis: int) -> jax.Array:
+    """A matrix with entries of 0 behind the others along F, up to whole tiles."""
+    F = w.shape[axis]
+    if F == tiled(F):
+        return w
+    widths = [(0, 0)] * w.ndim
+    widths[axis] = (0, tiled(F) - F)
+    return jnp.pad(w, widths)
 
 
 @jax.custom_vjp

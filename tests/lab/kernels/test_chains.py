@@ -144,6 +144,7 @@ def trial(parametrization, **fields):
         ("u-mup", {}),
         ("completep", {"base_width": 16, "base_depth": 4, "activation": "relu"}),
         ("u-mup", {"activation": "drelu"}),
+        ("u-mup", {"head_dim": 16, "ff": 40}),
     ],
 )
 def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrization, fields):
@@ -162,7 +163,8 @@ def test_a_model_of_fused_kernels_is_the_plain_one_alone_and_mapped(parametrizat
         kernels = choose(shape, 1, 16, use)
         return jax.value_and_grad(lambda p, n: model.loss(shape, p, tokens, n, kernels=kernels)[0])
 
-    assert chains.fits(shape.width, shape.ff, shape.head_dim, 16)
+    names = choose(shape, 1, 16, True).names
+    assert names[2:] == ("chains", "chains") and (names[0] == "plain") == (shape.head_dim < 32)
     mapped, plain = jax.jit(jax.vmap(gradients(True)))(params, stacked), jax.jit(gradients(False))
     for i in range(2):
         one_of = functools.partial(jax.tree.map, lambda x, i=i: x[i])
@@ -227,17 +229,17 @@ def test_a_tap_sees_the_kernels_at_work_and_what_the_plain_code_computes(paramet
 
 
 def test_what_has_no_kernel_takes_the_plain_path():
-    assert chains.fits(width=192, ff=192, head_dim=64, tokens=32)
-    for odd_size in (
-        {"width": 200},
-        {"ff": 200},
-        {"tokens": 24},
-        {"head_dim": 16},
-        {"head_dim": 96},
+    """And what has one keeps it: heads or an MLP of odd sizes cost their own kernels alone."""
+    assert chains.fits(192, 32) and not (chains.fits(200, 32) or chains.fits(192, 24))
+    assert chains.turns(64) and not (chains.turns(16) or chains.turns(96))
+    for sizes, names in (
+        ({}, ("chains", "chains", "chains", "chains")),
+        ({"ff": 40}, ("chains", "plain", "chains", "chains")),
+        ({"head_dim": 16}, ("plain", "chains", "chains", "chains")),
     ):
-        assert not chains.fits(
-            **({"width": 192, "ff": 192, "head_dim": 64, "tokens": 32} | odd_size)
-        ), odd_size
+        assert choose(shape_of(trial("sp", **sizes)), 1, 16, True).names == names, sizes
+        low = shape_of(trial("u-mup", precision="float8", **sizes))
+        assert (choose(low, 1, 16, True) is model.PLAIN) == bool(sizes), sizes
     odd = trial("sp", width=24, head_dim=24, ff=72)
     shape = shape_of(odd)
     n = numbers(odd)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from lab import mesh
 from lab.kernels import hopper_mlp
 from tests.lab.kernels.test_chains import draw, wide, with_gradients, worst
 
@@ -51,8 +52,15 @@ def test_mlp(tokens, lead):
 def test_for_hopper_and_whole_tiles(monkeypatch):
     sizes = {"width": 128, "ff": 256, "tokens": 128}
     assert hopper_mlp.fits(**sizes)
-    for odd in ({"width": 160}, {"ff": 320}, {"tokens": 192}, {"width": 64}, {"ff": 128}):
+    assert hopper_mlp.fits(**(sizes | {"ff": 680})), "768 entries in six tiles"
+    for odd in ({"width": 160}, {"ff": 300}, {"tokens": 192}, {"width": 64}, {"ff": 128}):
         assert not hopper_mlp.fits(**(sizes | odd)), odd
+    shared = jax.sharding.AbstractMesh((1, 1, 1, 2), mesh.AXES)
+    with jax.sharding.use_abstract_mesh(shared):
+        assert hopper_mlp.fits(**sizes) and not hopper_mlp.fits(**(sizes | {"ff": 680}))
+    w = jnp.ones((3, 2, 300))
+    assert hopper_mlp.whole(w, -1).shape == (3, 2, 384) and hopper_mlp.whole(w, -1).sum() == w.sum()
+    assert hopper_mlp.whole(jnp.ones((256, 3)), -2).shape == (256, 3)
     cards = [
         (SimpleNamespace(platform="gpu", compute_capability=at), at == "9.0")
         for at in ("8.0", "9.0", "10.0")

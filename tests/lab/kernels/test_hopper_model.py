@@ -31,7 +31,7 @@ NARROW = {"attention": (1, 256, 3, 1, 64), "mean_cross_entropy": (256, 64)}
     ("called", "parametrization", "fields"),
     [
         (WIDE, "sp", {"tied": True}),
-        (WIDE, "u-mup", {"alpha_ffn_act": 0.7, "alpha_loss": 0.7}),
+        (WIDE, "u-mup", {"alpha_ffn_act": 0.7, "alpha_loss": 0.7, "ff": 210}),
         (
             NARROW,
             "u-mup",
