@@ -310,6 +310,7 @@ def row(trial: Trial, result: Result, study: str) -> dict[str, Any]:
         "warmup_tokens": batches.sequences(trial, trial.warmup_steps) * trial.sequence,
         "pruning": trial.pruning or None,
         "sparsity": sparsity.level(trial),
+        **sparsity.columns(trial),
         "experts": max(trial.experts, 1),
         "granularity": trial.ff / expert_ff(trial),
         **neurons(result),

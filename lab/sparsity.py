@@ -23,6 +23,16 @@ PRUNING = ("", "gradual", "nm", "static", "set")
 RAMPED = ("gradual", "nm")
 SCOPES = ("uniform", "global")
 PATTERNS = ("2:4", "4:8")  # those of 2309.08520
+# the ways that have a use for a field
+USERS = {
+    "sparsity": ("gradual", "static", "set"),
+    "prune_start": RAMPED,
+    "prune_end": (*RAMPED, "set"),
+    "prune_steps": (*RAMPED, "set"),
+    "prune_scope": ("gradual",),
+    "prune_pattern": ("nm",),
+}
+COLUMNS = ("prune_start", "prune_end", "prune_pattern")  # of the table, beside the share
 # of the weights that a refresh of `set` drops: zeta of 1707.04780
 DROPPED = 0.3
 
@@ -51,6 +61,13 @@ def level(trial: "Trial") -> float:
         n, m = method.pattern
         return 1 - n / m
     return float(trial.sparsity)
+
+
+def columns(trial: "Trial") -> dict[str, Any]:
+    """What the table says of the ramp and the pattern; None of what the trial's way does not
+    use.
+    """
+    return {n: getattr(trial, n) if trial.pruning in USERS[n] else None for n in COLUMNS}
 
 
 def window(trial: "Trial") -> tuple[int, int]:
@@ -135,15 +152,7 @@ def check(trial: "Trial") -> None:
             f"prune_start={trial.prune_start!r}, prune_end={trial.prune_end!r}: shares of the run, "
             "must be 0 <= start <= end <= 1"
         )
-    users = {
-        "sparsity": ("gradual", "static", "set"),
-        "prune_start": RAMPED,
-        "prune_end": (*RAMPED, "set"),
-        "prune_steps": (*RAMPED, "set"),
-        "prune_scope": ("gradual",),
-        "prune_pattern": ("nm",),
-    }
-    for name, accepted in users.items():
+    for name, accepted in USERS.items():
         value, field = getattr(trial, name), type(trial).__dataclass_fields__[name]
         if value != field.default and how not in accepted:
             why = f"has no effect with pruning={how!r}; it goes with {', '.join(accepted)}"

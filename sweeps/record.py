@@ -10,6 +10,7 @@ from typing import Any, Required, TypedDict
 
 from ground import InputError, reading, text
 from ground.columns import COLUMNS, TABLE, TEXT, WHOLE
+from lab import sparsity
 from lab.counts import row as row_of
 from lab.records import (
     Result,
@@ -148,6 +149,15 @@ def checked_row(data: Any) -> dict[str, Any]:
     return found
 
 
+def with_pruning(row: dict[str, Any], trial: Any) -> dict[str, Any]:
+    """The row of an earlier version, which did not say when and by what pattern its trial (as JSON)
+    was pruned. Raises InputError.
+    """
+    if "prune_start" in row or not (isinstance(trial, dict) and trial.get("pruning")):
+        return row
+    return {**row, **sparsity.columns(trial_from_json(trial))}
+
+
 class _Head(TypedDict):
     study: str
     trial: dict[str, Any]
@@ -163,7 +173,7 @@ def _read(body: bytes, schema: int) -> dict[str, Any]:
             document = MIGRATIONS[version](document)
         found: dict[str, Any] = reading.read(_Head, document, "it")
         text.name("study", found["study"])
-        return {**found, "row": checked_row(found["row"])}
+        return {**found, "row": checked_row(with_pruning(found["row"], found["trial"]))}
     except (InputError, LookupError, TypeError, AttributeError, ValueError) as error:
         raise Damaged(str(error) if isinstance(error, InputError) else repr(error)) from None
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from ground import InputError, reading, text
 from ground.columns import COLUMNS, TEXT, WHOLE
 from ground.files import regular, replace, replacing
+from lab import sparsity
 from lab.records import result_from_json, trial_from_json
-from sweeps.record import Record, checked_row, document, dump, head
+from sweeps.record import Record, checked_row, document, dump, head, with_pruning
 from sweeps.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -108,8 +109,18 @@ def _record(r: dict[str, Any]) -> Record:
     result = result_from_json({**found, "curves": _curves(r)})
     if trial.run_id != result.run_id:
         raise InputError(f"result.run_id={result.run_id!r}: its trial is {trial.run_id}")
-    row = checked_row({c: r.get(c) for c in COLUMNS})
-    return Record(text.name("study", r["study"]), trial, result, row)
+    row = checked_row({**sparsity.columns(trial), **{c: r[c] for c in COLUMNS if c in r}})
+    return Record(text.name("study", r["study"]), trial, result, {c: row.get(c) for c in COLUMNS})
+
+
+def with_pruning_of(table: "pd.DataFrame") -> "pd.DataFrame":
+    """A Parquet of an earlier version, with what its trials say of their pruning."""
+    import pandas as pd
+
+    if not {*LOSSLESS, "pruning"} <= {*table} or "prune_start" in table:
+        return table
+    said = [with_pruning({}, reading.parse(trial, "trial")) for trial in table["trial"]]
+    return table.join(pd.DataFrame(said, table.index, sparsity.COLUMNS))
 
 
 def expand(parquet: Path, store: Store) -> int:

@@ -25,8 +25,10 @@ Columns = Mapping[str, Array]
 # what makes a run sparse: its value in a dense one, and the inputs of laws that know of it
 SPARSE = {
     "sparsity": (0.0, {"sparsity", "params_nonzero", "params_nonzero_mean"}),
-    "experts": (1.0, {"experts", "granularity"}),
+    "experts": (1.0, {"experts", "granularity", "idle_experts"}),
 }
+# in [0, 1), compared by what they leave: 1 - share
+SHARES = ("sparsity", "idle_experts")
 
 STEP = 1e-30  # of the complex step: no subtraction takes place, so it may be this small
 # central difference of the first derivatives, which are exact: errors near 1e-10

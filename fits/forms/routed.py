@@ -21,6 +21,14 @@ def saturated(experts: Any, e_start: Any, e_max: Any) -> Any:
     return 1 / (1 / (experts - 1 + 1 / (1 / e_start - 1 / e_max)) + 1 / e_max)
 
 
+def idle(experts: Any, experts_per_token: Any) -> Any:
+    """S = (E - K) / E of 2501.12370, the share of experts that a token does not go to; 0 of a dense
+    layer, which has 1 expert or 0.
+    """
+    e, k = np.asarray(experts, float), np.asarray(experts_per_token, float)
+    return np.where(e <= 1, 0.0, 1 - k / np.maximum(e, 1))
+
+
 class Routed(Law):
     """A law in active size and experts only: tokens, routing frequency and experts per token are
     those of the fitted runs.
@@ -145,7 +153,7 @@ class RoutedFine(Law):
 
 
 class RoutedSparsity(Law):
-    """S is the fraction of experts idle for a token; N counts all experts. Known to fail beyond the
+    """S is the share of experts `idle` for a token; N counts all experts. Known to fail beyond the
     fitted S.
     """
 
@@ -153,7 +161,7 @@ class RoutedSparsity(Law):
     formula = (
         "L = a N^-alpha + b D^-beta + c (1-S)^-lambda + d (1-S)^-delta N^-gamma + e,  S = (E-K)/E"
     )
-    inputs = ("params", "tokens", "sparsity")
+    inputs = ("params", "tokens", "idle_experts")
     parameters = (
         Parameter("a", 0.0, scale="log", linear=True, powers=(("params", "alpha", 1.0),)),
         Parameter("alpha", 0.02, 2.0, grid=(0.3, 0.6)),
@@ -166,12 +174,16 @@ class RoutedSparsity(Law):
         Parameter("gamma", 0.02, 2.0, grid=(0.15, 0.4)),
         Parameter("e", 0.0, linear=True),
     )
-    citation, fractions = "2501.12370 Table 3", ("sparsity",)
-    units = {"params": "parameters, all experts", "sparsity": "fraction of experts idle, (E-K)/E"}
+    citation, fractions = "2501.12370 Table 3", ("idle_experts",)
+    units = {
+        "params": "parameters, all experts",
+        "idle_experts": "share of experts idle for a token, (E-K)/E",
+    }
 
     @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
-        size, data, density = x["params"], x["tokens"], 1 - np.asarray(x["sparsity"], float)
+        size, data = x["params"], x["tokens"]
+        density = 1 - np.asarray(x["idle_experts"], float)
         mixed = p["d"] * _power(density, p["delta"]) * _power(size, p["gamma"])
         return (
             p["a"] * _power(size, p["alpha"])

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 # One value each within a size: what else would pass for seeds.
 HELD = (
-    "width", "depth", "params", "params_no_embed", "vocab", "sparsity", "experts", "batch_tokens",
-    "steps", "sequence", "lr", "weight_decay", "step", "iteration",
+    "width", "depth", "params", "params_no_embed", "vocab", "pruning", "sparsity", "prune_start",
+    "prune_end", "prune_pattern", "experts", "batch_tokens", "steps", "sequence", "lr",
+    "weight_decay", "step", "iteration",
 )  # fmt: skip
 # repeated seeds give the noise from this many degrees of freedom on; below it residuals do
 SEED_DOF = 3

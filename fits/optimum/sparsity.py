@@ -124,7 +124,7 @@ def optimal_idle(p: Mapping[str, float], params: float, flops: float) -> tuple[f
             {
                 "params": np.asarray(params),
                 "tokens": tokens_of(flops, params) / (1 - s),
-                "sparsity": s,
+                "idle_experts": s,
             },
         )
 

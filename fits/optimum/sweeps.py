@@ -26,7 +26,7 @@ class Sweep(NamedTuple):
     """
 
     runs: "pd.DataFrame"
-    at: dict[str, float]
+    at: dict[str, float | str]
 
 
 def sweeps(
@@ -49,9 +49,14 @@ def sweeps(
         varying = _varying(part, column, hyperparameter)
         for p in split(part, varying):
             if (p.groupby(column)[hyperparameter].nunique() >= basin.MIN_POINTS).sum() > 1:
-                at = {c: float(p[c].iloc[0]) for c in varying if p[c].notna().any()}
-                found.append(Sweep(_swept(p, column, hyperparameter), at))
+                found.append(Sweep(_swept(p, column, hyperparameter), _first(p, varying)))
     return sorted(found, key=lambda one: len(one.runs), reverse=True)
+
+
+def _first(part: "pd.DataFrame", names: list[str]) -> dict[str, float | str]:
+    """What the first row says of them."""
+    said = {name: part[name].iloc[0] for name in names if part[name].notna().any()}
+    return {n: value if isinstance(value, str) else float(value) for n, value in said.items()}
 
 
 def _varying(part: "pd.DataFrame", column: str, hyperparameter: str) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from fits.evaluate import LEVEL
 from fits.forms import hyper
 from fits.forms.law import Array
+from fits.forms.routed import idle
 from fits.predict import regime
 from fits.predict.ask import Answers, ask
 from fits.predict.peers import widened
@@ -62,7 +63,19 @@ def fill(at: Mapping[str, Any], kind: str = "total") -> tuple[dict[str, Array], 
         "params_total": made.counts["total"],
         **{f"params_{k}": made.counts[k] for k in ("active", "no_embed", "no_embed_head")},
     }
-    return {"width": made.width, "depth": made.depth, **counts, **columns}, made
+    return {"width": made.width, "depth": made.depth, **counts, **_idle(columns), **columns}, made
+
+
+def _idle(columns: Mapping[str, Array]) -> dict[str, Array]:
+    """The share of idle experts, where their numbers say it."""
+    if not {"experts", "experts_per_token"} <= columns.keys():
+        return {}
+    experts, each = np.broadcast_arrays(columns["experts"], columns["experts_per_token"])
+    if (over := (each > experts) & (experts > 1)).any():
+        raise InputError(
+            f"experts_per_token={each[over][0]:g}: must be at most experts={experts[over][0]:g}"
+        )
+    return {"idle_experts": idle(experts, each)}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import training
 
+# inputs that no option gives, and what does
+GIVEN_AS = {"steps": ("batch_tokens",), "idle_experts": ("experts", "experts_per_token")}
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
 
@@ -110,8 +112,8 @@ def columns_for(
     missing = [name for name in source.fit.form.inputs if name not in columns]
     if "schedule" in missing:
         raise InputError(f"fit={source.name!r}: needs an LR schedule; give --at CSV with step, lr")
-    missing = [*dict.fromkeys("batch_tokens" if n == "steps" else n for n in missing)]
-    if missing:
+    given = [n for name in missing for n in GIVEN_AS.get(name, (name,))]
+    if missing := [*dict.fromkeys(given)]:
         raise InputError(
             f"fit={source.name!r}: needs {', '.join(missing)}; give "
             f"--{' and --'.join(m.replace('_', '-') for m in missing)}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fits.evaluate import evaluate
-from fits.forms.law import Array
+from fits.forms.law import Array, Law
 from fits.predict.answers import fill
 from fits.predict.ask import columns_for
 from fits.predict.published import TooFar, reach
@@ -52,12 +52,12 @@ def _tokens(flops: float, params: Array, kind: str, given: Mapping[str, float]) 
 
 
 def law_of_loss(found: Sequence[Source], asked: str, flops: float | None = None) -> Source:
-    """The first law of the loss in params and tokens, of those that reach `flops`. Raises
-    InputError where there is none.
+    """The first law of the loss of dense runs in params and tokens, of those that reach `flops`.
+    Raises InputError where there is none.
     """
-    wanted, far = {"params", "tokens"}, None
+    far = None
     for source in found:
-        if source.target == "loss" and source.fit and wanted <= {*source.fit.form.inputs}:
+        if source.fit and _of_dense_runs(source.fit.form):
             fitted = {k: v for k, v in source.fit.range.items() if k == "flops"}
             try:
                 reach(source.name, fitted, {} if flops is None else {"flops": flops})
@@ -65,7 +65,14 @@ def law_of_loss(found: Sequence[Source], asked: str, flops: float | None = None)
                 far = far or error
                 continue
             return source
-    raise far or InputError(f"{asked}: needs a law of the loss in params and tokens (--fit)")
+    raise far or InputError(
+        f"{asked}: needs a law of the loss of dense runs in params and tokens (--fit)"
+    )
+
+
+def _of_dense_runs(form: type[Law]) -> bool:
+    """Not of experts: idle ones cost no FLOP, and 6 N D counts them."""
+    return {"params", "tokens"} <= {*form.inputs} and "experts" in form.unaware()
 
 
 def losses(

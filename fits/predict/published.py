@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fits.forms.catalogue import law
-from fits.forms.law import Array, Columns
+from fits.forms.law import SHARES, Array, Columns
 from fits.record import Fit
 from ground import InputError
 from ground.flops import training
@@ -150,9 +150,9 @@ def reach(
     warnings to show.
 
     Up to 10x above an input's (or flops') fitted maximum: silent; up to 100x: a warning; beyond:
-    TooFar naming the factor, unless `extrapolate`, which makes it a warning. More than 10x
-    below the fitted minimum is a warning at any distance. Sparsity is compared by its density, 1 -
-    sparsity. Runs at one ratio of tokens to parameters, as when N and D are tied, say nothing at
+    TooFar naming the factor, unless `extrapolate`, which makes it a warning. More than 10x below
+    the fitted minimum is a warning at any distance. SHARES are compared by what they leave, 1 -
+    share. Runs at one ratio of tokens to parameters, as when N and D are tied, say nothing at
     another: beyond TIED times it on either side is refused. A law without a known range always
     warns.
     """
@@ -187,6 +187,6 @@ def _factors(key: str, value: float, low: float, high: float) -> tuple[float, fl
     """(value over the fitted maximum, fitted minimum over value); infinite for a density of
     zero.
     """
-    if key == "sparsity":
+    if key in SHARES:
         return ((1 - high) / (1 - value) if value < 1 else float("inf")), 1.0
     return value / high, (low / value if value > 0 else float("inf"))

@@ -26,6 +26,11 @@ from ground.files import replace
 from ground.flops import training
 from ground.number import Number
 
+# of what is given, what the target says of itself
+TOLD = (
+    "sequence", "batch_tokens", "unique_tokens", "experts", "experts_per_token", "sparsity",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -129,11 +134,7 @@ def _target(said: Asked, at: Mapping[str, Any], kind: str) -> dict[str, Any]:
         "vocab": float(made.vocab[0]),
         "counts": {name: float(values[0]) for name, values in made.counts.items()},
         "shape_rule": made.rule,
-    } | {
-        name: float(at[name])
-        for name in ("sequence", "batch_tokens", "unique_tokens", "experts", "sparsity")
-        if name in at
-    }
+    } | {name: float(at[name]) for name in TOLD if name in at}
 
 
 def _planned(said: Asked, at: Mapping[str, Any], devices: int, micro_batch: int | None) -> Plan:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fits.forms.law import SHARES
 from fits.predict.answers import fill
 from fits.predict.budget import compute_optimal
 from fits.predict.published import TooFar
@@ -63,9 +64,9 @@ def rate(gpus: int | None, device: str, mfu: float) -> float:
 
 def likely(name: str, value: float) -> None:
     """Refuses a count that lacks its unit: 7 parameters, and what is no share."""
-    if name == "sparsity":
+    if name in SHARES:
         if not 0 <= value < 1:
-            raise InputError(f"sparsity={value:g}: must be at least 0 and below 1")
+            raise InputError(f"{name}={value:g}: must be at least 0 and below 1")
         return
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{name}={value:g}: must be above 0")

@@ -5,7 +5,7 @@
   const { element, runs, columns, cell } = page;
   if (!runs) return;
   const NEAR = 14; // pixels
-  const SAID = ["study", "parametrization", "params", "tokens", "width", "depth", "batch_tokens", "steps", "lr", "weight_decay", "sparsity", "experts", "loss", "status"];
+  const SAID = ["study", "parametrization", "params", "tokens", "width", "depth", "batch_tokens", "steps", "lr", "weight_decay", "pruning", "prune_pattern", "sparsity", "prune_start", "prune_end", "experts", "loss", "status"];
   const known = new Map(columns.map((column) => [column.name, column]));
 
   function name(i) {

@@ -126,12 +126,14 @@ def _of_setting(table: "pd.DataFrame", check: Mapping[str, Any]) -> NDArray[np.b
     mine = np.ones(len(table), bool)
     if "status" in table:
         mine &= (table["status"] != "failed").to_numpy()
-    for label in ("study", "parametrization", "optimizer"):
-        if label in table and check.get(label):
-            mine &= (table[label].astype(str) == check[label]).to_numpy()
-    for held, value in {**check.get("held", {}), **check.get("at", {})}.items():
-        if held in table:
-            mine &= np.isclose(numbers(table[held], held), value, rtol=SETTING, atol=0)
+    labels = {name: check.get(name) for name in ("study", "parametrization", "optimizer")}
+    for name, value in {**labels, **check.get("held", {}), **check.get("at", {})}.items():
+        if name not in table or value in (None, ""):
+            continue
+        if isinstance(value, str):
+            mine &= (table[name].astype(str) == value).to_numpy()
+        else:
+            mine &= np.isclose(numbers(table[name], name), value, rtol=SETTING, atol=0)
     return mine
 
 

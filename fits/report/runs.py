@@ -75,7 +75,8 @@ def _sparse(table: "pd.DataFrame") -> list[tuple[str, str]]:
     """Of runs with pruned weights: how many are zero, and what is left; nothing of dense runs."""
     if "sparsity" not in table or not (numbers(table["sparsity"], "sparsity") > 0).any():
         return []
-    found = [(name, _values(table, name, 8)) for name in ("pruning", "sparsity") if name in table]
+    how = ("pruning", "prune_pattern", "sparsity", "prune_start", "prune_end")
+    found = [(n.replace("_", " "), s) for n in how if (s := _values(table, n, 8))]
     names = ("params_nonzero", "params_nonzero_mean")
     return found + [(n.replace("_", " "), s) for n in names if (s := _span(table, n))]
 

@@ -25,8 +25,9 @@ NAMES = {
 
 
 def kinds(table: "pd.DataFrame") -> list[dict[str, Any]]:
-    """Runs of one activation, pruning, experts, size and length in one row, the longest first, then
-    the best loss; names as in NAMES. Empty where no run is sparse and no neurons were measured.
+    """Runs of one activation, pruning (ramp and pattern too), experts, size and length in one row,
+    the longest first, then the best loss; names as in NAMES. Empty where no run is sparse and no
+    neurons were measured.
     """
     import pandas as pd
 
@@ -69,8 +70,16 @@ def _text(table: "pd.DataFrame", name: str) -> list[str]:
 
 
 def _weights(table: "pd.DataFrame") -> list[str]:
-    pairs = zip(_text(table, "pruning"), column(table, "sparsity"), strict=True)
-    return [f"{share:.3g}, {how}".strip(", ") if share > 0 else "none" for how, share in pairs]
+    how = zip(*(_text(table, name) for name in ("pruning", "prune_pattern")), strict=True)
+    when = zip(*(column(table, f"prune_{end}") for end in ("start", "end")), strict=True)
+    each = zip(column(table, "sparsity"), how, when, strict=True)
+    return [_pruned(share, *names, *ends) if share > 0 else "none" for share, names, ends in each]
+
+
+def _pruned(share: float, how: str, pattern: str, start: float, end: float) -> str:
+    """0.75, gradual from 0.25 to 0.75 (of the run)."""
+    ends = [f"{word} {at:g}" for word, at in (("from", start), ("to", end)) if np.isfinite(at)]
+    return f"{share:.3g}, {' '.join(filter(None, (how, pattern, *ends)))}".strip(", ")
 
 
 def _experts(table: "pd.DataFrame") -> list[str]:

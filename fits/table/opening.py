@@ -61,7 +61,9 @@ def _frame(file: Path, content: bytes) -> "pd.DataFrame":
     import pandas as pd
 
     if file.suffix == ".parquet":
-        return pd.read_parquet(file)
+        from sweeps.table import with_pruning_of
+
+        return with_pruning_of(pd.read_parquet(file))
     return (json_table if file.suffix.lower() in JSON else text_table)(content)
 
 

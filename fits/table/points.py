@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fits.forms.law import Array, Law
+from fits.forms.routed import idle
 from fits.record import Setting
 from fits.table.cells import numbers
 from fits.table.rows import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Labels = NDArray[np.intp]
+EXPERTS = ("experts", "experts_per_token")
 BODY = "params_active_no_embed"  # what one token passes through, embedding and readout taken off
 PARAMS_KINDS = {
     "total": "params",
@@ -93,7 +95,7 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
         warnings.append("flops: not in the table, taken as 6 params tokens")
     frame, said = _without_embeddings(frame, source)
     warnings += said
-    frame = _active_body(frame, source)
+    frame = _idle(_active_body(frame, source), source)
     absent = {c: v for c, v in law.assumed.items() if c not in frame}
     require(frame, [*(c for c in source.values() if c not in absent), law.target])
     frame = frame.assign(**absent)
@@ -145,6 +147,13 @@ def _active_body(frame: "pd.DataFrame", source: Mapping[str, str]) -> "pd.DataFr
         numbers(frame[name], name) for name in ("params", "params_no_embed", "params_active")
     )
     return frame.assign(**{BODY: active - (total - body)})
+
+
+def _idle(frame: "pd.DataFrame", source: Mapping[str, str]) -> "pd.DataFrame":
+    if "idle_experts" not in source or "idle_experts" in frame:
+        return frame
+    require(frame, EXPERTS, "idle_experts")
+    return frame.assign(idle_experts=idle(*(numbers(frame[name], name) for name in EXPERTS)))
 
 
 def _counted(frame: "pd.DataFrame") -> bool:

@@ -309,10 +309,12 @@ def _best(
     )
 
 
-def require(frame: "pd.DataFrame", columns: Sequence[str]) -> None:
-    missing = [c for c in columns if c not in frame]
+def require(frame: "pd.DataFrame", columns: Sequence[str], made: str = "") -> None:
+    """Refuses a table without these columns, of which `made`, if any, would be made."""
+    missing = ", ".join(c for c in columns if c not in frame)
     if missing:
+        also = f"{made} missing, and {missing} that it is made of" if made else f"{missing} missing"
         raise InputError(
-            f"columns: {', '.join(missing)} missing; the table has "
+            f"columns: {also}; the table has "
             f"{', '.join(map(str, frame.columns))} (rename with --map)"
         )

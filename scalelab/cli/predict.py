@@ -75,6 +75,8 @@ class Predict:
     """Experts a routed layer. auto: the best by the first joint law of routed models, where
     --params are active, and the budget what trains the dense model of that size on --tokens.
     """
+    experts_per_token: float | None = None
+    """Of the experts of a routed layer those that a token goes to, for laws that ask for it."""
     sparsity: float | Literal["auto"] | None = None
     """Fraction of weights that are zero. auto: the best by the first law of sparse weights, where
     --params are those that are not zero, and the budget what trains as many dense ones on --tokens.
@@ -122,6 +124,7 @@ GIVEN = (
     "batch_tokens",
     "unique_tokens",
     "experts",
+    "experts_per_token",
     "sparsity",
     "loss",
 )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def rows(options: "Predict", found: "list[Source]", given: Sequence[str]) -> int:
     """A prediction for every row of --at, written to --out."""
+    from fits.forms.law import SHARES
     from fits.forms.schedules import ScheduleLaw
     from fits.predict import recipe
     from fits.predict.sources import fallbacks
@@ -40,10 +41,10 @@ def rows(options: "Predict", found: "list[Source]", given: Sequence[str]) -> int
         return _write(options, table, {"loss": along(curves[0], table)}, [])
     at = {
         name: _given(numbers(table[name], name), name)
-        for name in (*given, "params_no_embed", "params_active", "steps")
+        for name in (*given, "params_no_embed", "params_active", "steps", "idle_experts")
         if name in table and name != "loss"
     }
-    for name in at.keys() & {*LIKELY, "sparsity"}:
+    for name in at.keys() & {*LIKELY, *SHARES}:
         for value in (at[name].min(), at[name].max()):
             likely(name, float(value))
     predicted, warnings = recipe.rows(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from fits.predict.recipe import Recipe
     from ground.number import Number
 
+SPARSE = ("experts", "experts_per_token", "sparsity")
+
 
 def show(made: "Recipe") -> None:
     t, plan = made.target, made.plan
@@ -28,7 +30,7 @@ def show(made: "Recipe") -> None:
     print(
         f"shape: width {plan.width}, depth {plan.depth}, {plan.heads} heads of {plan.head_dim}, "
         f"feed-forward {plan.ff}, vocabulary {plan.vocab}: {_count(plan.params)} parameters"
-        + "".join(f"; {name} {t[name]:g}" for name in ("experts", "sparsity") if name in t)
+        + "".join(f"; {name.replace('_', ' ')} {t[name]:g}" for name in SPARSE if name in t)
     )
     if plan.steps is not None:
         print(_run(made, plan))

@@ -101,6 +101,20 @@ def test_a_row_has_the_tables_columns():
     assert row["params"] == row["params_active"] == row["params_nonzero"] == counts.params(trial())
 
 
+def test_a_row_says_the_ramp_and_the_pattern_where_the_way_of_pruning_has_them():
+    ends = {"prune_start": 0.1, "prune_end": 0.6}
+    for fields, said in (
+        ({}, (None, None, None)),
+        ({"pruning": "static", "sparsity": 0.5}, (None, None, None)),
+        ({"pruning": "set", "sparsity": 0.5, "prune_end": 0.6}, (None, 0.6, None)),
+        ({"pruning": "gradual", "sparsity": 0.5, **ends}, (0.1, 0.6, None)),
+        ({"pruning": "nm", "prune_pattern": "2:4", **ends}, (0.1, 0.6, "2:4")),
+    ):
+        sparse = trial(**fields)
+        row = counts.row(sparse, dataclasses.replace(RESULT, run_id=sparse.run_id), "s")
+        assert tuple(row[f"prune_{name}"] for name in ("start", "end", "pattern")) == said
+
+
 def test_pruned_weights_are_counted_out_and_embeddings_are_not():
     dense = trial(steps=1000)
     hidden = counts.params_no_embed(dense)

@@ -231,3 +231,43 @@ def test_a_law_of_dense_models_says_that_it_is_asked_of_a_sparse_one(capsys):
     assert not said("epoch", "--sparsity", "0") and not said("epoch", "--experts", "1")
     assert not said("frantar-t5", "--sparsity", "0.75")
     assert not said("joint-moe", "--experts", "8", "--batch-tokens", "3e5")
+
+
+def test_a_law_of_idle_experts_is_given_them_by_their_numbers(tmp_path, capsys):
+    """Published values of 2501.12370; a share of pruned weights is none of idle experts."""
+    args = ["predict", "--params", "1e9", "--tokens", "2e10", "--fit", "abnar", "--json"]
+
+    def loss(*more):
+        assert main([*args, *more]) == 0
+        return json.loads(capsys.readouterr().out)["loss"]["value"]
+
+    each = {("1", "1"): 2.5657, ("8", "4"): 2.5899, ("10", "1"): 2.7019}
+    for (e, k), value in each.items():
+        told = ("--experts", e, "--experts-per-token", k)
+        assert loss(*told) == loss(*told, "--sparsity", "0.5") == pytest.approx(value, abs=1e-4)
+    for more, said in (
+        ((), "give --experts and --experts-per-token"),
+        (("--experts", "8", "--sparsity", "0.9"), "give --experts and --experts-per-token"),
+        (("--experts", "8", "--experts-per-token", "16"), "must be at most experts=8"),
+    ):
+        assert main([*args, *more]) == 2 and said in capsys.readouterr().err
+
+    at, out = tmp_path / "at.csv", tmp_path / "out.csv"
+    at.write_text("params,tokens,idle_experts\n1e9,2e10,0.5\n1e9,2e10,0.9\n")
+    table = ["predict", "--fit", "abnar", "--at", str(at), "--out", str(out)]
+    assert main(table) == 0
+    with out.open() as file:
+        found = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert found == pytest.approx([2.5899, 2.7019], abs=1e-4)
+    at.write_text("params,tokens,idle_experts\n1e9,2e10,1\n")
+    assert main(table) == 2 and "idle_experts=1: must be" in capsys.readouterr().err
+
+
+def test_the_best_size_of_a_budget_is_that_of_no_law_of_idle_experts(capsys):
+    """6 N D counts every parameter, and idle ones cost nothing."""
+    routed = ("--experts", "8", "--experts-per-token", "1")
+    args = ["predict", "--flops", "1e21", *routed, "--json", "--fit", "abnar"]
+    assert main(args) == 2 and "needs a law of the loss of dense runs" in capsys.readouterr().err
+    assert main([*args, "--fit", "epoch"]) == 0
+    said = json.loads(capsys.readouterr().out)["warnings"]
+    assert any(w.endswith("the best for its FLOPs by epoch") for w in said)

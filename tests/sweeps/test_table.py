@@ -15,6 +15,7 @@ from fits.table.opening import opened
 from fits.table.rows import read
 from ground import InputError
 from ground.columns import COLUMNS
+from lab import sparsity
 from lab.records import Curve
 from sweeps import table
 from sweeps.record import document, encode, head, make_record
@@ -66,6 +67,44 @@ def test_curves_of_any_name_and_value_pass_and_others_can_read_them(tmp_path: Pa
     assert list(found["val_loss"]["steps"]) == [10, 20]
     assert list(found["val_loss"]["values"]) == [2.5, float("inf")]
     assert len(read(tmp_path / "t.parquet", every_status=True).frame) == 2
+
+
+def test_rows_of_an_earlier_version_are_told_apart_by_what_their_trials_say(tmp_path: Path) -> None:
+    """It had no columns for the ramp and the pattern: they follow from the trial, wherever a row is
+    read; a row that has its own keeps it.
+    """
+    from pyarrow import parquet
+
+    ways: list[dict[str, Any]] = [
+        {},
+        {"pruning": "gradual", "sparsity": 0.5},
+        {"pruning": "gradual", "sparsity": 0.5, "prune_start": 0.0, "prune_end": 0.5},
+        {"pruning": "nm", "prune_pattern": "4:8"},
+    ]
+    said = [(None, None, None), (0.25, 0.75, None), (0.0, 0.5, None), (0.25, 0.75, "4:8")]
+    trials = [dataclasses.replace(t, **w) for t, w in zip(TRIALS[:4], ways, strict=True)]
+    now, before = create(tmp_path / "now"), create(tmp_path / "before")
+    for trial in trials:
+        record = make_record("toy", trial, toy.descend(trial))
+        now.publish(record)
+        old = {c: v for c, v in record.row.items() if c not in sparsity.COLUMNS}
+        before.publish(dataclasses.replace(record, row=old))
+    table.compact(now, tmp_path / "now.parquet")
+    whole = parquet.read_table(tmp_path / "now.parquet")
+    parquet.write_table(whole.drop_columns([*sparsity.COLUMNS]), tmp_path / "before.parquet")
+
+    def told(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+        found = rows.set_index("run_id")[[*sparsity.COLUMNS]].loc[[t.run_id for t in trials]]
+        return [tuple(None if pd.isna(v) else v for v in row) for row in found.to_numpy(object)]
+
+    for source in (now.path, before.path, tmp_path / "now.parquet", tmp_path / "before.parquet"):
+        assert told(opened(source)[0]) == said
+    again = create(tmp_path / "again")
+    assert table.expand(tmp_path / "before.parquet", again) == len(trials)
+    assert files_of(again) == files_of(now) != files_of(before)
+    theirs = whole.to_pandas().assign(prune_start=0.125)
+    theirs.to_parquet(tmp_path / "theirs.parquet")
+    assert set(opened(tmp_path / "theirs.parquet")[0]["prune_start"]) == {0.125}
 
 
 def test_an_export_that_is_interrupted_leaves_the_old_table_whole(

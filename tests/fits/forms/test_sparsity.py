@@ -14,6 +14,7 @@ from fits.optimum import sparsity
 from fits.predict import published
 from fits.table.points import Points, select
 from fits.table.rows import read
+from ground import InputError
 from tests.fits import runs
 
 T5_STEP = 65536  # tokens
@@ -359,12 +360,45 @@ def test_idle_experts_pay_only_through_tokens():
     x = {
         "params": np.array([1e9]),
         "tokens": np.array([2e10]),
-        "sparsity": np.array([0.0, 0.5, 0.9]),
+        "idle_experts": np.array([0.0, 0.5, 0.9]),
     }
     assert routed.RoutedSparsity.predict(p, x) == pytest.approx([2.5657, 2.5899, 2.7019], abs=1e-4)
     best, loss = sparsity.optimal_idle(p, 1e10, 1e21)
     assert best == pytest.approx(0.942, abs=5e-4) and loss == pytest.approx(2.0973, abs=1e-4)
     assert sparsity.optimal_idle(p, 1e11, 1e21)[0] > best > sparsity.optimal_idle(p, 1e10, 1e22)[0]
+
+
+def test_idle_experts_follow_from_a_tables_numbers_of_experts_and_never_from_pruning(tmp_path):
+    """As a lab's own sweep has them: dense runs have 1 expert (elsewhere 0), and `sparsity` is that
+    of pruned weights, 0 here.
+    """
+    import pandas as pd
+
+    law = routed.RoutedSparsity
+    experts, each = [1, 0, 8, 8, 64, 64] * 2, [1, 0, 1, 2, 1, 16] * 2
+    idle = np.array([0, 0, 7 / 8, 3 / 4, 63 / 64, 3 / 4] * 2)
+    x = {"params": np.geomspace(1e8, 1e9, 12), "tokens": np.geomspace(2e10, 5e9, 12)}
+    loss = law.predict(params("abnar"), {**x, "idle_experts": idle})
+    runs = pd.DataFrame({**x, "experts": experts, "experts_per_token": each, "loss": loss})
+    points = select(runs.assign(sparsity=0.0), law)
+    assert points.x["idle_experts"] == pytest.approx(idle) and points.warnings == []
+
+    (pruned,) = select(runs.assign(sparsity=[0.0, 0.5] * 6), law).warnings
+    assert pruned.startswith("sparsity: 0 to 0.5 among these runs, and routed-sparsity does not")
+    some = runs.assign(experts=runs["experts"].where(runs["experts"] != 8))
+    assert select(some.iloc[[*range(12), *range(12)]], law).left_out == {
+        "idle_experts missing or not finite": 8
+    }
+
+    theirs = tmp_path / "theirs.csv"
+    paper = pd.DataFrame({**x, "sparsity": idle, "loss": loss})
+    paper.to_csv(theirs, index=False)
+    named = select(read(theirs, map={"idle_experts": "sparsity"}), law)
+    assert named.x["idle_experts"] == pytest.approx(idle) and named.warnings == []
+    lacking = "idle_experts missing, and experts, experts_per_token that it is made of"
+    for table, said in ((paper, lacking), (runs.drop(columns="experts"), "and experts that it is")):
+        with pytest.raises(InputError, match=said):
+            select(table, law)
 
 
 def test_joint_law_falls_with_experts_under_the_reconstructed_signs_only():

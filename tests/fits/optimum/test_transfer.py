@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from fits.optimum import cells, sweeps, transfer
+from fits.report.checks import at
+from fits.report.rows import of_check
 from fits.table.rows import read
 from ground import InputError
 from tests.fits import runs
@@ -213,6 +215,24 @@ def test_sizes_that_differ_in_two_ways_are_still_swept():
     found = sweeps.sweeps(both, "width")
     assert [f.at for f in found] == [{"depth": 2.0}, {"depth": 4.0}]
     assert [len(f.runs) for f in found] == [len(one)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("prune_start", (0.125, 0.25)), ("prune_pattern", ("2:4", "4:8")), ("pruning", ("nm", "set"))],
+)
+def test_ways_of_pruning_are_no_seeds(name, values):
+    """One sweep each, which says the way it is of; the points of each are its own runs."""
+    one = sweep([-10, -10, -10], np.random.default_rng(8))
+    both = pd.concat([one.assign(**{name: value}) for value in values], ignore_index=True)
+    with pytest.raises(InputError, match=rf"{name}=.*: must take one value at width=64"):
+        transfer.check(both, noise=NOISE)
+    found, _ = sweeps.checks(both, ("width",))
+    assert [check["at"] for check in found] == [{name: value} for value in values]
+    assert [at(check) for check in found] == [f"{name.replace('_', ' ')} {v}" for v in values]
+    for i, check in enumerate(found):
+        mine = {row for size in of_check(both, check) or () for point in size for row in point}
+        assert mine == set(range(i * len(one), (i + 1) * len(one)))
 
 
 def test_checkpoints_of_a_run_are_no_seeds():

@@ -95,5 +95,5 @@ def test_a_budget_is_spent_as_the_law_says(name):
     closed = optimum(published.get(name)[0].params, 5.76e23)
     assert law == name and params == pytest.approx(float(closed["params"]), rel=1e-3)
     assert 6 * params * tokens == pytest.approx(5.76e23)
-    with pytest.raises(InputError, match="needs a law of the loss in params and tokens"):
+    with pytest.raises(InputError, match="needs a law of the loss of dense runs"):
         compute_optimal(sources(["steplaw"])[0], 1e21)

@@ -480,6 +480,16 @@ def test_sparse_runs_are_told_by_kind() -> None:
     assert [row["loss"] for row in found[:2]] == [1.9, 2.2] and np.isnan(found[2]["loss"])
     assert [row["active_neurons"] for row in found] == ["40.0% to 50.0%", "", "25.0%"]
     assert [row["dead_neurons"] for row in found] == ["0.0%", "", "12.5%"]
+    ramps = SPARSE.assign(pruning="gradual", sparsity=0.75, prune_start=0.25, experts=1)
+    ramps = ramps.assign(prune_end=[0.75, 0.75, 0.5, 0.75], params=1000.0, activation="relu")
+    told = {row["weights"]: row["runs"] for row in sparse.kinds(ramps)}
+    assert told == {"0.75, gradual from 0.25 to 0.75": 3, "0.75, gradual from 0.25 to 0.5": 1}
+    nm = ramps.assign(pruning="nm", prune_pattern=["2:4", "4:8"] * 2, prune_end=0.75)
+    assert {row["weights"] for row in sparse.kinds(nm)} == {
+        f"0.75, nm {pattern} from 0.25 to 0.75" for pattern in ("2:4", "4:8")
+    }
+    said = dict(facts(nm)[0])
+    assert (said["prune pattern"], said["prune start"]) == ("2:4, 4:8", "0.25")
     dense = SPARSE[["loss", "params", "tokens", "activation"]]
     routers = pd.DataFrame(
         {"experts": 4, "experts_per_token": 2, "router": ["relu", "hash"], "loss": [2.0, 2.1]}
