@@ -91,13 +91,13 @@ def recipe(
     (batch_tokens, width, vocab, ...).
     """
     said = ask_all(found, at, kind, extrapolate, level)
-    run = _planned(said, at, devices, micro_batch)
+    run = _planned(said, at, kind, devices, micro_batch)
     given, remarks = dict.fromkeys(at, "given"), _off(run, said.columns)
     if remarks and "batch_tokens" not in at:  # the LR of the batch that is run
         wanted = said.answers["batch_tokens"]
         said = ask_all(found, {**at, "batch_tokens": run.batch_tokens}, kind, extrapolate, level)
         said = copied(said, answers={"batch_tokens": wanted, **said.answers})
-        run, near = _planned(said, at, devices, micro_batch), wanted[0].source.name
+        run, near = _planned(said, at, kind, devices, micro_batch), wanted[0].source.name
         shared_by = f"{run.devices} device{'s' * (run.devices > 1)}"
         given["batch_tokens"] = f"what {shared_by} can share, nearest to {near}"
     lr = first(said.answers, "lr")
@@ -136,10 +136,12 @@ def _target(said: Asked, at: Mapping[str, Any], kind: str) -> dict[str, Any]:
     }
 
 
-def _planned(said: Asked, at: Mapping[str, Any], devices: int, micro_batch: int | None) -> Plan:
+def _planned(
+    said: Asked, at: Mapping[str, Any], kind: str, devices: int, micro_batch: int | None
+) -> Plan:
     columns, made, lr = said.columns, said.shape, first(said.answers, "lr")
     return plan(
-        whole(float(made.counts["total"][0]), made, {**_like(lr, at), **at}),
+        whole(made, kind, {**_like(lr, at), **at}),
         float(columns["tokens"][0]),
         float(columns["batch_tokens"][0]) if "batch_tokens" in columns else None,
         float(regime.warmup(lr, columns)[0][0]),
