@@ -39,6 +39,11 @@ PARAMS_KINDS = {
     "active": "params_active",
     "active_no_embed": BODY,
 }
+# what runs of one size and length are swept over
+TRIED = (
+    "lr", "weight_decay", "batch_tokens", "parametrization", "optimizer", "schedule", "pruning",
+    "router",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,8 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     _check_neighbours(frame[good], columns)
     _check_enough(columns, y, law, counts(left))
     if law.target == "loss" and "x" not in law.inputs:
-        warnings += _loss_warnings(y, columns, table.unit) + _mixed(frame[good], law)
+        warnings += _loss_warnings(y, columns, table.unit)
+        warnings += _mixed(frame[good], law) + _untuned(frame[good], columns)
     groups = _groups(frame[good])
     if "params" in columns and "tokens" in columns and law.target == "loss":
         warnings += _run_warnings(columns, groups["run"])
@@ -159,6 +165,9 @@ def _check_neighbours(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> No
     """Sizes, tokens and compute against each other, where the law takes two of them or the table
     has all.
     """
+    for size in ("params_active", "params_nonzero"):
+        if {size, "tokens"} <= columns.keys():
+            check_neighbours(columns[size], columns["tokens"], name=size)
     if not ({"params", "tokens"} <= columns.keys() or "flops" in columns):
         return
     if not names_numbers(frame, "params", "tokens"):
@@ -171,10 +180,13 @@ def _check_neighbours(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> No
 
 
 def _mixed(frame: "pd.DataFrame", law: type[Law]) -> list[str]:
-    """Runs that differ in how sparse they are, which the law does not know."""
+    """Runs that differ in how sparse they are, or in how long they are where the law is of routed
+    ones, which it does not know.
+    """
+    long = ["tokens"] if {*law.inputs} == {"params_active", "experts"} else []
     spans = {
         name: (frame[name].min(), frame[name].max())
-        for name in law.unaware()
+        for name in [*law.unaware(), *long]
         if names_numbers(frame, name)
     }
     return [
@@ -182,6 +194,26 @@ def _mixed(frame: "pd.DataFrame", law: type[Law]) -> list[str]:
         "keeps some)"
         for name, (low, high) in spans.items()
         if low < high
+    ]
+
+
+def _untuned(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> list[str]:
+    """Runs that are one to the law and were trained otherwise: a sweep's, of which the law is given
+    the good and the bad.
+    """
+    tried = [name for name in TRIED if name in frame and name not in columns]
+    alike = frame[tried].groupby([columns[name] for name in columns])
+    differ = alike.transform("nunique") > 1
+    names = [name for name in tried if differ[name].any()] if tried else []
+    if not names:
+        return []
+    best = ",".join(name for name in names if names_numbers(frame, name))
+    rows = int(differ.any(axis=1).sum())
+    return [
+        f"rows: {rows} of {len(frame)} are alike in what the law takes and "
+        f"differ in {', '.join(names)}; it is given them all ("
+        + (f"--best-over {best} keeps the best, " if best else "")
+        + "--where keeps some)"
     ]
 
 
