@@ -17,8 +17,10 @@ from ground.number import Number
 if TYPE_CHECKING:
     import pandas as pd
 
+KINDS = ("activation", "pruning", "router")  # of networks
 # One value each within a size: what else would pass for seeds.
 HELD = (
+    *KINDS,
     "width", "depth", "params", "params_no_embed", "vocab", "sparsity", "experts", "batch_tokens",
     "steps", "sequence", "lr", "weight_decay", "step", "iteration",
 )  # fmt: skip

@@ -26,7 +26,7 @@ class Sweep(NamedTuple):
     """
 
     runs: "pd.DataFrame"
-    at: dict[str, float]
+    at: dict[str, float | str]
 
 
 def sweeps(
@@ -34,8 +34,8 @@ def sweeps(
 ) -> list[Sweep]:
     """The sweeps of `hyperparameter` over `axis` that a table holds; largest first.
 
-    Each has one parametrization and optimizer (and study); within those the runs are cut by
-    whatever else varies within a size.
+    Each has one parametrization and optimizer (and study); within those the runs are cut by the
+    kind of network, and by whatever else varies within a size.
     """
     column = setting.AXES[axis]
     if not {column, hyperparameter, "loss"} <= set(table.columns):
@@ -49,15 +49,18 @@ def sweeps(
         varying = _varying(part, column, hyperparameter)
         for p in split(part, varying):
             if (p.groupby(column)[hyperparameter].nunique() >= basin.MIN_POINTS).sum() > 1:
-                at = {c: float(p[c].iloc[0]) for c in varying if p[c].notna().any()}
+                first = {c: p[c].iloc[0] for c in varying if p[c].notna().any()}
+                at = {c: str(v) if c in cells.KINDS else float(v) for c, v in first.items()}
                 found.append(Sweep(_swept(p, column, hyperparameter), at))
     return sorted(found, key=lambda one: len(one.runs), reverse=True)
 
 
 def _varying(part: "pd.DataFrame", column: str, hyperparameter: str) -> list[str]:
-    """What takes several values within a size, beyond what follows from those named before it."""
-    found: list[str] = []
-    for name in (c for c in HELD if c in part and c not in (column, hyperparameter)):
+    """The kinds of which there are several, and what takes several values within a size, beyond
+    what follows from those named before it.
+    """
+    found = [c for c in cells.KINDS if c in part and part[c].nunique(dropna=False) > 1]
+    for name in (c for c in HELD if c in part and c not in (column, hyperparameter, *found)):
         values = part[name]
         if (name, hyperparameter) == ("weight_decay", "lr"):  # coupled decay follows the LR
             ratio = (values / part["lr"]).round(12)

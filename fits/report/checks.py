@@ -42,6 +42,7 @@ def told(group: Mapping[str, Any]) -> str:
 def at(check: Check) -> str:
     """The setting of one of several sweeps, in words."""
     return ", ".join(
-        f"{words.AXIS_WORDS.get(name, name.replace('_', ' '))} {words.count(value)}"
+        f"{words.AXIS_WORDS.get(name, name.replace('_', ' '))} "
+        f"{value if isinstance(value, str) else words.count(value)}"
         for name, value in check.get("at", {}).items()
     )

@@ -130,7 +130,9 @@ def _of_setting(table: "pd.DataFrame", check: Mapping[str, Any]) -> NDArray[np.b
         if label in table and check.get(label):
             mine &= (table[label].astype(str) == check[label]).to_numpy()
     for held, value in {**check.get("held", {}), **check.get("at", {})}.items():
-        if held in table:
+        if held in table and isinstance(value, str):
+            mine &= (table[held].astype(str) == value).to_numpy()
+        elif held in table:
             mine &= np.isclose(numbers(table[held], held), value, rtol=SETTING, atol=0)
     return mine
 
