@@ -114,9 +114,10 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     warnings += check_units({**columns, law.target: y}, source, _counted(frame[good]))
     _check_neighbours(frame[good], columns)
     _check_enough(columns, y, law, counts(left))
-    if law.target == "loss" and "x" not in law.inputs:
-        warnings += _loss_warnings(y, columns, table.unit)
-        warnings += _mixed(frame[good], law) + _untuned(frame[good], columns)
+    if "x" not in law.inputs:
+        warnings += _mixed(frame[good], law)
+        if law.target == "loss":
+            warnings += _loss_warnings(y, columns, table.unit) + _untuned(frame[good], columns)
     groups = _groups(frame[good])
     if "params" in columns and "tokens" in columns and law.target == "loss":
         warnings += _run_warnings(columns, groups["run"])

@@ -352,6 +352,7 @@ def test_a_law_that_takes_no_sparsity_says_so_of_runs_that_differ_in_it():
     routed = even.assign(params_active=even.params).iloc[:, 1:].assign(experts=[1, 8] * 20)
     (long,) = [w for w in select(routed, catalogue.law("routed")).warnings if "not take" in w]
     assert long.startswith("tokens: ") and "routed does not take it" in long
+    assert catalogue.law("step-time").unaware() == {"experts": 1.0}  # none of which is its params
     knows = mixed.assign(params_nonzero=mixed.params * (1 - mixed.sparsity), experts=1)
     assert not select(knows, catalogue.law("sparse-weights")).warnings
 
