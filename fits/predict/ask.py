@@ -90,7 +90,8 @@ def columns_for(
         "total": at["params_total"],
         **{k: at[f"params_{k}"] for k in ("no_embed", "no_embed_head", "active")},
     }
-    counted["active_no_embed"] = counted["no_embed"]  # the shape is that of the active model
+    tables = counted["total"] - counted["no_embed"]  # a table's no_embed holds all experts
+    counted["active_no_embed"] = counted["active"] - tables
     counted["nonzero"] = counted["no_embed"] * (1 - sparsity)
     ramp = counted["nonzero"] * ramp_cost(sparsity)
     counted["nonzero_mean"] = at.get("params_nonzero_mean", ramp)
@@ -110,6 +111,8 @@ def columns_for(
     missing = [name for name in source.fit.form.inputs if name not in columns]
     if "schedule" in missing:
         raise InputError(f"fit={source.name!r}: needs an LR schedule; give --at CSV with step, lr")
+    if "granularity" in missing:
+        raise InputError(f"fit={source.name!r}: needs granularity; give --at CSV with that column")
     missing = [*dict.fromkeys("batch_tokens" if n == "steps" else n for n in missing)]
     if missing:
         raise InputError(

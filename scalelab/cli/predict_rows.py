@@ -40,7 +40,7 @@ def rows(options: "Predict", found: "list[Source]", given: Sequence[str]) -> int
         return _write(options, table, {"loss": along(curves[0], table)}, [])
     at = {
         name: _given(numbers(table[name], name), name)
-        for name in (*given, "params_no_embed", "params_active", "steps")
+        for name in (*given, "params_no_embed", "params_active", "granularity", "steps")
         if name in table and name != "loss"
     }
     for name in at.keys() & {*LIKELY, "sparsity"}:

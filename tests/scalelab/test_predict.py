@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from scalelab.__main__ import main
@@ -146,6 +147,18 @@ def test_a_measured_column_stays_and_the_prediction_stands_beside_it(tmp_path):
     assert {"loss_predicted_low", "loss_predicted_high"} <= row.keys()
     assert blank["lr"] == blank["lr_residual"] == "" and blank["lr_predicted"]
     assert "batch_tokens" in row and "batch_tokens_predicted" not in row
+
+
+def test_routed_runs_of_a_table_are_asked_at_what_is_active_of_them(tmp_path):
+    """Their own law once got all experts of a table that has both counts, and was 14 % off."""
+    experts = ROOT / "results" / "sparsity" / "experts"
+    runs = pd.read_parquet(experts / "trials.parquet").query("tokens > 6e7 and granularity == 1")
+    columns = ["params", "params_no_embed", "params_active", "experts", "width", "depth", "vocab"]
+    at, out = tmp_path / "at.csv", tmp_path / "out.csv"
+    runs[[*columns, "tokens", "batch_tokens", "loss"]].to_csv(at, index=False)
+    fit = str(experts / "fits" / "routed-joint-no-embed.json")
+    assert main(["predict", "--fit", fit, "--at", str(at), "--out", str(out)]) == 0
+    assert pd.read_csv(out)["loss_residual"].abs().mean() < 0.006
 
 
 def test_a_slip_of_unit_in_a_table_of_targets(tmp_path, capsys):
