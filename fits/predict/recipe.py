@@ -109,7 +109,11 @@ def recipe(
         [_law(name, r, kind, level) for name, rs in said.answers.items() for r in rs],
         {n: _disagreement(rs) for n, rs in said.answers.items() if len(rs) > 1},
         list(dict.fromkeys([*warnings, *said.warnings, *remarks])),
-        {n: covered(rs[0].source) for n, rs in said.answers.items() if n in numbers},
+        {
+            name: covered(rs[0].source)
+            for name, rs in said.answers.items()
+            if name in numbers and given.get(name) != "given"
+        },
         regime.settings(lr, numbers["lr"].value if lr is not None else None),
         run,
         parametrization(lr) if lr is not None else "",

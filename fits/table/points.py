@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fits.forms.law import Array, Law
+from fits.forms.law import Array, Law, of_dense
 from fits.record import Setting
 from fits.table.cells import numbers
 from fits.table.rows import (
@@ -262,9 +262,10 @@ def _usable(
             outside = (
                 (f"{name} not in [0, 1)", (values < 0) | (values >= 1))
                 if name in fractions
-                else (f"{name} not positive", values <= 0)
+                else (f"{name} not positive{of_dense(name)}", values <= 0)
             )
-            for reason, bad in ((f"{name} missing or not finite", ~np.isfinite(values)), outside):
+            missing = f"{name} missing or not finite{of_dense(name)}", ~np.isfinite(values)
+            for reason, bad in (missing, outside):
                 if (good & bad).any():
                     left.setdefault(reason, []).extend(names[good & bad].tolist())
                 good &= ~bad

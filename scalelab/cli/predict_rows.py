@@ -85,8 +85,11 @@ def _write(
 def _given(values: "Array", name: str) -> "Array":
     import numpy as np
 
+    from fits.forms.law import of_dense
+
     if np.isnan(values).any():
-        raise InputError(f"{name}: missing in row {int(np.argmax(np.isnan(values))) + 1}")
+        row = int(np.argmax(np.isnan(values))) + 1
+        raise InputError(f"{name}: missing in row {row}{of_dense(name)}")
     return values
 
 

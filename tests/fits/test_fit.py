@@ -357,6 +357,14 @@ def test_a_law_that_takes_no_sparsity_says_so_of_runs_that_differ_in_it():
     assert not select(knows, catalogue.law("sparse-weights")).warnings
 
 
+def test_what_an_empty_cell_of_a_dense_run_should_say_is_said():
+    points = surface("chinchilla", EPOCH, n=40)
+    table = pd.DataFrame({"params_active": points.x["params"], "loss": points.y})
+    empty = table.assign(experts=[np.nan, 8, 4, 2] * 10)
+    left = select(empty, catalogue.law("routed")).left_out
+    assert left == {"experts missing or not finite (a dense run has 1)": 10}
+
+
 def test_runs_that_only_their_tuning_tells_apart_are_said():
     """A sweep's good and bad runs were once all fitted, without a word."""
     points = surface("chinchilla", EPOCH, n=20)

@@ -116,6 +116,8 @@ def test_weight_decay_steps_and_warmup_follow():
     decided = published("powerlines", at={**TARGET, "batch_tokens": 4e6}).numbers
     assert decided["batch_tokens"].source == "given" and decided["steps"].value == 350000
     assert any("powerlines-batch" in w for w in sources(["powerlines"])[1])
+    given = published("steplaw", at={**TARGET, "batch_tokens": 4e6})
+    assert "lr" in given.ranges and "batch_tokens" not in given.ranges  # it is no law's
 
 
 def test_how_far_published_laws_reach():
