@@ -17,6 +17,7 @@ from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import training
 
+MANY = 0.1  # of a bootstrap's refits: a share that is said
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
 
@@ -59,7 +60,7 @@ def ask(
         found = evaluate(source.fit, {n: columns[n] for n in source.fit.form.inputs}, level)
         if source.fit.unit:
             warnings.append(f"{source.name}: its {source.target} is in {source.fit.unit}")
-        warnings += _unaware(source, at)
+        warnings += _unaware(source, at) + _unconverged(source)
     fitted = source.fitted
     for i in _outermost(fitted, columns):
         point = {name: float(values[i]) for name, values in columns.items()}
@@ -129,6 +130,15 @@ def _unaware(source: Source, at: Mapping[str, Array]) -> list[str]:
         for name, dense in (source.fit.form.unaware() if source.fit else {}).items()
         if np.any(at.get(name, dense) > dense)
     ]
+
+
+def _unconverged(source: Source) -> list[str]:
+    """Of refits that its intervals had to leave out, where they are many."""
+    done = source.fit.bootstrap if source.fit else {}
+    tried, failed = done.get("tried", 0), done.get("failed", 0)
+    if failed <= MANY * tried:
+        return []
+    return [f"{source.name}: {failed} of {tried} refits failed; its intervals are of the others"]
 
 
 def _outermost(fitted: Mapping[str, Any], columns: Mapping[str, Array]) -> list[int]:

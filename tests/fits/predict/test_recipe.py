@@ -161,6 +161,14 @@ def test_loss_has_its_interval_and_no_replicates_means_none():
     assert recipe([from_fit(ours(replicates=False), "loss.json")], at).numbers["loss"].low is None
 
 
+def test_refits_that_an_interval_leaves_out_are_said_where_they_are_many():
+    at = {"params": 2e8, "tokens": 2e10, "vocab": 256}
+    for failed, said in ((52, ["loss.json: 52 of 200 refits failed"]), (3, [])):
+        fitted = replace(ours(), bootstrap={"tried": 200, "failed": failed})
+        warnings = recipe([from_fit(fitted, "loss.json")], at).warnings
+        assert [w.split(";")[0] for w in warnings if "refits" in w] == said
+
+
 def test_our_transfer_gives_the_lr_and_its_interval_widens_with_distance():
     source = [from_check(check(), "u-mup")]
     at = {"params": 1e8, "tokens": 1e9, "vocab": 256, "width": 512}
