@@ -88,7 +88,7 @@ FF = 8 / 3  # feed-forward over width: three matrices of it are the 8 width^2 of
 DEEPEST = 1024  # layers: more have been trained once (2203.00555), to show that it can be done
 NEAR = 0.1  # of the parameters asked for: a whole shape that is further off is none
 AROUND = 1.33, 4.0  # factors about the width that are tried: the second where the first has none
-ASIDE = 0.05  # what leaving the width by a factor e is worth, in log parameters
+ASIDE = 0.1  # what leaving the width by a factor e is worth, in log parameters
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _nearest(
         one = Whole(width, int(given.get("depth", max(1, round(layers)))), dim, ff, vocab)
         off = abs(float(np.log(one.count(kind) / params)))
         found.append((off + ASIDE * abs(float(np.log(width / near))), off, one))
-    return min(found, key=lambda one: one[0])[1:]
+    return min(found, key=lambda one: (one[1] > np.log1p(NEAR), one[0]))[1:]
 
 
 def _widths(near: float, head: int, around: float) -> list[int]:
