@@ -147,6 +147,11 @@ class Law:
         return {c: dense for c, (dense, knows) in SPARSE.items() if not knows & {*cls.inputs}}
 
     @classmethod
+    def of_one_length(cls) -> bool:
+        """Whether it is a law of routed runs that does not take how long they are."""
+        return {*cls.inputs} == {"params_active", "experts"}
+
+    @classmethod
     def names(cls) -> tuple[str, ...]:
         return tuple(q.name for q in cls.parameters)
 

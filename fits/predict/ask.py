@@ -125,10 +125,12 @@ def columns_for(
 
 def _unaware(source: Source, at: Mapping[str, Array]) -> list[str]:
     """What of a sparse target a law of the loss does not take."""
+    assert source.fit is not None
+    form = source.fit.form
+    names = [n for n, dense in form.unaware().items() if np.any(at.get(n, dense) > dense)]
     return [
         f"{source.name}: does not take {name}; its loss is that of runs like its own"
-        for name, dense in (source.fit.form.unaware() if source.fit else {}).items()
-        if np.any(at.get(name, dense) > dense)
+        for name in [*names, *(["tokens"] if form.of_one_length() else [])]
     ]
 
 

@@ -184,7 +184,7 @@ def _mixed(frame: "pd.DataFrame", law: type[Law]) -> list[str]:
     """Runs that differ in how sparse they are, or in how long they are where the law is of routed
     ones, which it does not know.
     """
-    long = ["tokens"] if {*law.inputs} == {"params_active", "experts"} else []
+    long = ["tokens"] if law.of_one_length() else []
     spans = {
         name: (frame[name].min(), frame[name].max())
         for name in [*law.unaware(), *long]

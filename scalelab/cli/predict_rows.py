@@ -43,7 +43,7 @@ def rows(options: "Predict", found: "list[Source]", given: Sequence[str]) -> int
         for name in (*given, "params_no_embed", "params_active", "granularity", "steps")
         if name in table and name != "loss"
     }
-    for name in at.keys() & {*LIKELY, "sparsity"}:
+    for name in at.keys() & {*LIKELY, "sparsity", "experts"}:
         for value in (at[name].min(), at[name].max()):
             likely(name, float(value))
     predicted, warnings = recipe.rows(

@@ -242,5 +242,10 @@ def test_a_law_of_dense_models_says_that_it_is_asked_of_a_sparse_one(capsys):
     assert said("epoch", "--sparsity", "0.9") == [told.format("sparsity")]
     assert said("epoch", "--experts", "64") == [told.format("experts")]
     assert not said("epoch", "--sparsity", "0") and not said("epoch", "--experts", "1")
+    fit = str(ROOT / "results" / "sparsity" / "experts" / "fits" / "routed-floor-256M.json")
+    (one_length,) = said(fit, "--experts", "8", "--extrapolate")
+    assert "does not take tokens" in one_length
+    assert main([*args, "epoch", "--experts", "16.5"]) == 2
+    assert "experts=16.5: must be a whole number" in capsys.readouterr().err
     assert not said("frantar-t5", "--sparsity", "0.75")
     assert not said("joint-moe", "--experts", "8", "--batch-tokens", "3e5")
