@@ -62,7 +62,8 @@ def pooled(fits: Sequence[Fit], x: Columns, level: float = LEVEL, noise: bool = 
 
 def draws(fit: Fit, x: Columns, noise: bool = True, seed: int = 0) -> Array:
     """What each replicate predicts at columns x, [R, n], calibrated about the fit, each with the
-    noise of a run of its own if `noise`.
+    noise of a run if `noise`, the same at every point: what is said of one does not hang on which
+    others are asked for.
     """
     if not fit.replicates:
         raise InputError(
@@ -74,9 +75,8 @@ def draws(fit: Fit, x: Columns, noise: bool = True, seed: int = 0) -> Array:
         fit.form.predict(stacked, x), fit.form.predict(fit.params, x), fit.calibration
     )
     if noise and fit.residual_sd:
-        found = found * np.exp(
-            fit.residual_sd * np.random.default_rng(seed).standard_normal(found.shape)
-        )
+        own = np.random.default_rng(seed).standard_normal((len(found), 1))
+        found = found * np.exp(fit.residual_sd * own)
     return np.asarray(found, float)
 
 

@@ -43,6 +43,11 @@ class Survey:
     critical: "dict[float, list[Critical]]" = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
+    def beside(self, given: Sequence[Fit]) -> list[Fit]:
+        """The given fits, then its own of laws that none of them is of."""
+        known = {(fit.law, fit.parametrization) for fit in given}
+        return [*given, *(f for f in self.fits if (f.law, f.parametrization) not in known)]
+
     @property
     def empty(self) -> bool:
         return not (self.checks or self.fits or self.bowls or self.critical)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lab.counts import flops_exact, flops_nonzero
+from lab.counts import flops, flops_exact, flops_nonzero
 from lab.measure import kernels
 from lab.prefix import begins
 from lab.program import signature
@@ -30,7 +30,7 @@ class Row:
     experts: str  # "4 of 64": of a token, of a layer; "": dense
     tokens: int  # trained: those that runs have in common once
     flops: float  # of these, exact count (lab.counts.flops_exact)
-    flops_nonzero: float  # of these, 6 N D of what is not pruned (lab.counts.flops_nonzero)
+    flops_nonzero: float  # of these, without the products of what is pruned
     seconds: float | None  # None: not known
     peak_bytes: float  # of each device
     collectives: dict[str, int]  # what its devices send each other in a step
@@ -59,7 +59,9 @@ def row(cohort: Sequence[Trial], axis: str, cost: Cost) -> Row:
         experts=f"{first.experts_per_token} of {first.experts}" if first.experts else "",
         tokens=sum(n * t.tokens // t.steps for t, n in trained),
         flops=sum(flops_exact(t) * n / t.steps for t, n in trained),
-        flops_nonzero=sum(flops_nonzero(t) * n / t.steps for t, n in trained),
+        flops_nonzero=sum(
+            (flops_exact(t) - flops(t) + flops_nonzero(t)) * n / t.steps for t, n in trained
+        ),
         seconds=None if cost.step_seconds is None else steps * cost.step_seconds,
         peak_bytes=cost.peak_bytes,
         collectives=cost.collectives,

@@ -35,6 +35,11 @@ STEP = 1e-30  # of the complex step: no subtraction takes place, so it may be th
 CURVATURE_STEP = 1e-5
 
 
+def of_dense(name: str) -> str:
+    """To be said where a cell of that column is empty."""
+    return f" (a dense run has {SPARSE[name][0]:g})" if name in SPARSE else ""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a law, the closed interval it may take, and how it is searched.
@@ -142,6 +147,11 @@ class Law:
         if cls.target != "loss":
             return {}
         return {c: dense for c, (dense, knows) in SPARSE.items() if not knows & {*cls.inputs}}
+
+    @classmethod
+    def of_one_length(cls) -> bool:
+        """Whether it is a law of routed runs that does not take how long they are."""
+        return {*cls.inputs} == {"params_active", "experts"}
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -47,6 +47,11 @@ class StepTime(Law):
     units = {"step_seconds": "seconds", "cohort": "models that step together"}
 
     @classmethod
+    def unaware(cls) -> dict[str, float]:
+        """Experts: all are read, and few compute."""
+        return {"experts": 1.0}
+
+    @classmethod
     def predict(cls, p: Mapping[str, Any], x: Columns) -> Array:
         launches = (p["c0"] + p["c3"] * np.asarray(x["depth"], float)) / x["cohort"]
         return launches + p["c1"] * flops_per_step(x) + p["c2"] * bytes_per_step(x)

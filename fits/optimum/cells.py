@@ -17,11 +17,13 @@ from ground.number import Number
 if TYPE_CHECKING:
     import pandas as pd
 
+KINDS = ("activation", "pruning", "router")  # of networks
 # One value each within a size: what else would pass for seeds.
 HELD = (
-    "width", "depth", "params", "params_no_embed", "vocab", "pruning", "sparsity", "prune_start",
-    "prune_end", "prune_pattern", "experts", "batch_tokens", "steps", "sequence", "lr",
-    "weight_decay", "step", "iteration",
+    *KINDS,
+    "width", "depth", "params", "params_no_embed", "vocab", "sparsity", "prune_start", "prune_end",
+    "prune_pattern", "experts", "batch_tokens", "steps", "sequence", "lr", "weight_decay", "step",
+    "iteration",
 )  # fmt: skip
 # repeated seeds give the noise from this many degrees of freedom on; below it residuals do
 SEED_DOF = 3

@@ -34,8 +34,8 @@ def sweeps(
 ) -> list[Sweep]:
     """The sweeps of `hyperparameter` over `axis` that a table holds; largest first.
 
-    Each has one parametrization and optimizer (and study); within those the runs are cut by
-    whatever else varies within a size.
+    Each has one parametrization and optimizer (and study); within those the runs are cut by the
+    kind of network, and by whatever else varies within a size.
     """
     column = setting.AXES[axis]
     if not {column, hyperparameter, "loss"} <= set(table.columns):
@@ -60,9 +60,11 @@ def _first(part: "pd.DataFrame", names: list[str]) -> dict[str, float | str]:
 
 
 def _varying(part: "pd.DataFrame", column: str, hyperparameter: str) -> list[str]:
-    """What takes several values within a size, beyond what follows from those named before it."""
-    found: list[str] = []
-    for name in (c for c in HELD if c in part and c not in (column, hyperparameter)):
+    """The kinds of which there are several, and what takes several values within a size, beyond
+    what follows from those named before it.
+    """
+    found = [c for c in cells.KINDS if c in part and part[c].nunique(dropna=False) > 1]
+    for name in (c for c in HELD if c in part and c not in (column, hyperparameter, *found)):
         values = part[name]
         if (name, hyperparameter) == ("weight_decay", "lr"):  # coupled decay follows the LR
             ratio = (values / part["lr"]).round(12)

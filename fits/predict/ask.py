@@ -19,6 +19,7 @@ from ground.flops import training
 
 # inputs that no option gives, and what does
 GIVEN_AS = {"steps": ("batch_tokens",), "idle_experts": ("experts", "experts_per_token")}
+MANY = 0.1  # of a bootstrap's refits: a share that is said
 OPEN_E = "its irreducible loss E is not identified (open profile)"
 
 
@@ -61,7 +62,7 @@ def ask(
         found = evaluate(source.fit, {n: columns[n] for n in source.fit.form.inputs}, level)
         if source.fit.unit:
             warnings.append(f"{source.name}: its {source.target} is in {source.fit.unit}")
-        warnings += _unaware(source, at)
+        warnings += _unaware(source, at) + _unconverged(source)
     fitted = source.fitted
     for i in _outermost(fitted, columns):
         point = {name: float(values[i]) for name, values in columns.items()}
@@ -92,7 +93,8 @@ def columns_for(
         "total": at["params_total"],
         **{k: at[f"params_{k}"] for k in ("no_embed", "no_embed_head", "active")},
     }
-    counted["active_no_embed"] = counted["no_embed"]  # the shape is that of the active model
+    tables = counted["total"] - counted["no_embed"]  # a table's no_embed holds all experts
+    counted["active_no_embed"] = counted["active"] - tables
     counted["nonzero"] = counted["no_embed"] * (1 - sparsity)
     ramp = counted["nonzero"] * ramp_cost(sparsity)
     counted["nonzero_mean"] = at.get("params_nonzero_mean", ramp)
@@ -112,6 +114,8 @@ def columns_for(
     missing = [name for name in source.fit.form.inputs if name not in columns]
     if "schedule" in missing:
         raise InputError(f"fit={source.name!r}: needs an LR schedule; give --at CSV with step, lr")
+    if "granularity" in missing:
+        raise InputError(f"fit={source.name!r}: needs granularity; give --at CSV with that column")
     given = [n for name in missing for n in GIVEN_AS.get(name, (name,))]
     if missing := [*dict.fromkeys(given)]:
         raise InputError(
@@ -123,11 +127,22 @@ def columns_for(
 
 def _unaware(source: Source, at: Mapping[str, Array]) -> list[str]:
     """What of a sparse target a law of the loss does not take."""
+    assert source.fit is not None
+    form = source.fit.form
+    names = [n for n, dense in form.unaware().items() if np.any(at.get(n, dense) > dense)]
     return [
         f"{source.name}: does not take {name}; its loss is that of runs like its own"
-        for name, dense in (source.fit.form.unaware() if source.fit else {}).items()
-        if np.any(at.get(name, dense) > dense)
+        for name in [*names, *(["tokens"] if form.of_one_length() else [])]
     ]
+
+
+def _unconverged(source: Source) -> list[str]:
+    """Of refits that its intervals had to leave out, where they are many."""
+    done = source.fit.bootstrap if source.fit else {}
+    tried, failed = done.get("tried", 0), done.get("failed", 0)
+    if failed <= MANY * tried:
+        return []
+    return [f"{source.name}: {failed} of {tried} refits failed; its intervals are of the others"]
 
 
 def _outermost(fitted: Mapping[str, Any], columns: Mapping[str, Array]) -> list[int]:

@@ -96,13 +96,13 @@ def recipe(
     (batch_tokens, width, vocab, ...).
     """
     said = ask_all(found, at, kind, extrapolate, level)
-    run = _planned(said, at, devices, micro_batch)
+    run = _planned(said, at, kind, devices, micro_batch)
     given, remarks = dict.fromkeys(at, "given"), _off(run, said.columns)
     if remarks and "batch_tokens" not in at:  # the LR of the batch that is run
         wanted = said.answers["batch_tokens"]
         said = ask_all(found, {**at, "batch_tokens": run.batch_tokens}, kind, extrapolate, level)
         said = copied(said, answers={"batch_tokens": wanted, **said.answers})
-        run, near = _planned(said, at, devices, micro_batch), wanted[0].source.name
+        run, near = _planned(said, at, kind, devices, micro_batch), wanted[0].source.name
         shared_by = f"{run.devices} device{'s' * (run.devices > 1)}"
         given["batch_tokens"] = f"what {shared_by} can share, nearest to {near}"
     lr = first(said.answers, "lr")
@@ -114,7 +114,11 @@ def recipe(
         [_law(name, r, kind, level) for name, rs in said.answers.items() for r in rs],
         {n: _disagreement(rs) for n, rs in said.answers.items() if len(rs) > 1},
         list(dict.fromkeys([*warnings, *said.warnings, *remarks])),
-        {n: covered(rs[0].source) for n, rs in said.answers.items() if n in numbers},
+        {
+            name: covered(rs[0].source)
+            for name, rs in said.answers.items()
+            if name in numbers and given.get(name) != "given"
+        },
         regime.settings(lr, numbers["lr"].value if lr is not None else None),
         run,
         parametrization(lr) if lr is not None else "",
@@ -137,10 +141,12 @@ def _target(said: Asked, at: Mapping[str, Any], kind: str) -> dict[str, Any]:
     } | {name: float(at[name]) for name in TOLD if name in at}
 
 
-def _planned(said: Asked, at: Mapping[str, Any], devices: int, micro_batch: int | None) -> Plan:
+def _planned(
+    said: Asked, at: Mapping[str, Any], kind: str, devices: int, micro_batch: int | None
+) -> Plan:
     columns, made, lr = said.columns, said.shape, first(said.answers, "lr")
     return plan(
-        whole(float(made.counts["total"][0]), made, {**_like(lr, at), **at}),
+        whole(made, kind, {**_like(lr, at), **at}),
         float(columns["tokens"][0]),
         float(columns["batch_tokens"][0]) if "batch_tokens" in columns else None,
         float(regime.warmup(lr, columns)[0][0]),

@@ -87,7 +87,8 @@ HEADS = (128, 64, 32, 16, 8, 4, 2)  # entries of a head, the largest that suits 
 FF = 8 / 3  # feed-forward over width: three matrices of it are the 8 width^2 of LAYER
 DEEPEST = 1024  # layers: more have been trained once (2203.00555), to show that it can be done
 NEAR = 0.1  # of the parameters asked for: a whole shape that is further off is none
-ASIDE = 0.05  # what leaving the width by a factor e is worth, in log parameters
+AROUND = 1.33, 4.0  # factors about the width that are tried: the second where the first has none
+ASIDE = 0.1  # what leaving the width by a factor e is worth, in log parameters
 
 
 @dataclass(frozen=True)
@@ -108,31 +109,25 @@ class Whole:
 
     @property
     def params(self) -> int:
+        return self.count("total")
+
+    def count(self, kind: str) -> int:
         layer = 4 * self.width**2 + 3 * self.width * self.ff
-        return self.depth * layer + 2 * self.vocab * self.width
+        return self.depth * layer + TABLES[kind] * self.vocab * self.width
 
 
-def whole(params: float, made: Shape, given: Mapping[str, float] = {}) -> Whole:
-    """The trainable shape nearest to `params` (all of them) and to the width of `made`; `given`:
-    width, depth, head_dim and ff_ratio that are decided. Errors: InputError where none is near.
+def whole(made: Shape, kind: str = "total", given: Mapping[str, float] = {}) -> Whole:
+    """The trainable shape nearest to the width of `made` and to its parameters of that kind;
+    `given`: width, depth, head_dim and ff_ratio that are decided. Errors: InputError where none is
+    near.
     """
-    near, vocab = float(made.width.flat[0]), int(made.vocab.flat[0])
-    head = int(given.get("head_dim", 0))
+    head, params = int(given.get("head_dim", 0)), float(made.counts[kind].flat[0])
     if head and "width" in given and given["width"] % head:
         raise InputError(f"head_dim={head}: must divide width={given['width']:g}")
-    found = []
-    for width in [int(given["width"])] if "width" in given else _widths(near, head):
-        dim = head or _head(width)
-        if not dim:
-            raise InputError(f"width={width}: must be even, for its heads")
-        grain = 128 if width >= 1024 else 8
-        ff = max(grain, round(given.get("ff_ratio", FF) * width / grain) * grain)
-        layer = 4 * width**2 + 3 * width * ff
-        depth = int(given.get("depth", max(1, round((params - 2 * vocab * width) / layer))))
-        one = Whole(width, depth, dim, ff, vocab)
-        off = abs(float(np.log(one.params / params)))
-        found.append((off + ASIDE * abs(float(np.log(width / near))), off, one))
-    _, off, best = min(found, key=lambda one: one[0])
+    for around in AROUND:
+        off, best = _nearest(made, kind, given, around)
+        if off <= np.log1p(NEAR):
+            break
     if best.depth > DEEPEST:
         raise InputError(
             f"width={best.width}: would take depth {best.depth} for {params:.4g} parameters; at "
@@ -140,17 +135,38 @@ def whole(params: float, made: Shape, given: Mapping[str, float] = {}) -> Whole:
         )
     if off > np.log1p(NEAR):
         raise InputError(
-            f"params={params:.4g}: the nearest shape of vocabulary {vocab} (width {best.width}, "
-            f"depth {best.depth}) has {best.params:.4g}; change --params, --vocab, --width or "
-            "--depth"
+            f"params={params:.4g} ({kind}): the nearest shape of vocabulary {best.vocab} (width "
+            f"{best.width}, depth {best.depth}) has {best.count(kind):.4g}; change --params, "
+            "--vocab, --width or --depth"
         )
     return best
 
 
-def _widths(near: float, head: int) -> list[int]:
-    """Multiples of the head, within a third of `near`."""
+def _nearest(
+    made: Shape, kind: str, given: Mapping[str, float], around: float
+) -> tuple[float, Whole]:
+    """How far it is off in log parameters, and the shape: of widths within that factor."""
+    near, vocab = float(made.width.flat[0]), int(made.vocab.flat[0])
+    head, params = int(given.get("head_dim", 0)), float(made.counts[kind].flat[0])
+    found = []
+    for width in [int(given["width"])] if "width" in given else _widths(near, head, around):
+        dim = head or _head(width)
+        if not dim:
+            raise InputError(f"width={width}: must be even, for its heads")
+        grain = 128 if width >= 1024 else 8
+        ff = max(grain, round(given.get("ff_ratio", FF) * width / grain) * grain)
+        layer = 4 * width**2 + 3 * width * ff
+        layers = (params - TABLES[kind] * vocab * width) / layer
+        one = Whole(width, int(given.get("depth", max(1, round(layers)))), dim, ff, vocab)
+        off = abs(float(np.log(one.count(kind) / params)))
+        found.append((off + ASIDE * abs(float(np.log(width / near))), off, one))
+    return min(found, key=lambda one: (one[1] > np.log1p(NEAR), one[0]))[1:]
+
+
+def _widths(near: float, head: int, around: float) -> list[int]:
+    """Multiples of the head, within that factor of `near`."""
     grain = head or _head_of(near) * (2 if near >= 512 else 1)  # heads that two devices can share
-    low, high = int(near / 1.33 / grain), int(near * 1.33 / grain) + 1
+    low, high = int(near / around / grain), int(near * around / grain) + 1
     return [grain * k for k in range(max(1, low), high + 1)]
 
 

@@ -70,6 +70,8 @@ def likely(name: str, value: float) -> None:
         return
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{name}={value:g}: must be above 0")
+    if name == "experts" and value != round(value):
+        raise InputError(f"experts={value:g}: must be a whole number, 1 of a dense model")
     low, high = LIKELY.get(name, (0.0, math.inf))
     if value < low:
         billions = name in ("params", "tokens") and value < low

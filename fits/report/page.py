@@ -65,7 +65,7 @@ def render(
     written again and again is loaded anew; 0: never.
     """
     found = survey or Survey([], [], [])
-    fits = [*([fit] if isinstance(fit, Fit) else list(fit or ())), *found.fits]
+    fits = found.beside([fit] if isinstance(fit, Fit) else list(fit or ()))
     if prediction is not None:
         prediction = measured.beside(documents.prediction(prediction), table, fits)
     recipe = None if recipe is None else documents.recipe(recipe)

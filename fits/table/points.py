@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fits.forms.law import Array, Law
+from fits.forms.law import Array, Law, of_dense
 from fits.forms.routed import idle
 from fits.record import Setting
 from fits.table.cells import numbers
@@ -41,6 +41,11 @@ PARAMS_KINDS = {
     "active": "params_active",
     "active_no_embed": BODY,
 }
+# what runs of one size and length are swept over
+TRIED = (
+    "lr", "weight_decay", "batch_tokens", "parametrization", "optimizer", "schedule", "pruning",
+    "router",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,10 @@ def select(table: "pd.DataFrame | Table", law: type[Law], params_kind: str = "to
     warnings += check_units({**columns, law.target: y}, source, _counted(frame[good]))
     _check_neighbours(frame[good], columns)
     _check_enough(columns, y, law, counts(left))
-    if law.target == "loss" and "x" not in law.inputs:
-        warnings += _loss_warnings(y, columns, table.unit) + _mixed(frame[good], law)
+    if "x" not in law.inputs:
+        warnings += _mixed(frame[good], law)
+        if law.target == "loss":
+            warnings += _loss_warnings(y, columns, table.unit) + _untuned(frame[good], columns)
     groups = _groups(frame[good])
     if "params" in columns and "tokens" in columns and law.target == "loss":
         warnings += _run_warnings(columns, groups["run"])
@@ -168,6 +175,9 @@ def _check_neighbours(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> No
     """Sizes, tokens and compute against each other, where the law takes two of them or the table
     has all.
     """
+    for size in ("params_active", "params_nonzero"):
+        if {size, "tokens"} <= columns.keys():
+            check_neighbours(columns[size], columns["tokens"], name=size)
     if not ({"params", "tokens"} <= columns.keys() or "flops" in columns):
         return
     if not names_numbers(frame, "params", "tokens"):
@@ -180,10 +190,13 @@ def _check_neighbours(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> No
 
 
 def _mixed(frame: "pd.DataFrame", law: type[Law]) -> list[str]:
-    """Runs that differ in how sparse they are, which the law does not know."""
+    """Runs that differ in how sparse they are, or in how long they are where the law is of routed
+    ones, which it does not know.
+    """
+    long = ["tokens"] if law.of_one_length() else []
     spans = {
         name: (frame[name].min(), frame[name].max())
-        for name in law.unaware()
+        for name in [*law.unaware(), *long]
         if names_numbers(frame, name)
     }
     return [
@@ -191,6 +204,26 @@ def _mixed(frame: "pd.DataFrame", law: type[Law]) -> list[str]:
         "keeps some)"
         for name, (low, high) in spans.items()
         if low < high
+    ]
+
+
+def _untuned(frame: "pd.DataFrame", columns: Mapping[str, Array]) -> list[str]:
+    """Runs that are one to the law and were trained otherwise: a sweep's, of which the law is given
+    the good and the bad.
+    """
+    tried = [name for name in TRIED if name in frame and name not in columns]
+    alike = frame[tried].groupby([columns[name] for name in columns])
+    differ = alike.transform("nunique") > 1
+    names = [name for name in tried if differ[name].any()] if tried else []
+    if not names:
+        return []
+    best = ",".join(name for name in names if names_numbers(frame, name))
+    rows = int(differ.any(axis=1).sum())
+    return [
+        f"rows: {rows} of {len(frame)} are alike in what the law takes and "
+        f"differ in {', '.join(names)}; it is given them all ("
+        + (f"--best-over {best} keeps the best, " if best else "")
+        + "--where keeps some)"
     ]
 
 
@@ -238,9 +271,10 @@ def _usable(
             outside = (
                 (f"{name} not in [0, 1)", (values < 0) | (values >= 1))
                 if name in fractions
-                else (f"{name} not positive", values <= 0)
+                else (f"{name} not positive{of_dense(name)}", values <= 0)
             )
-            for reason, bad in ((f"{name} missing or not finite", ~np.isfinite(values)), outside):
+            missing = f"{name} missing or not finite{of_dense(name)}", ~np.isfinite(values)
+            for reason, bad in (missing, outside):
                 if (good & bad).any():
                     left.setdefault(reason, []).extend(names[good & bad].tolist())
                 good &= ~bad

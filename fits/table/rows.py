@@ -30,6 +30,7 @@ Row = int | str  # a run's id; or the number of a row in the table as it was ope
 Left = dict[str, list[int]]  # reason -> numbers of the rows
 CHECKPOINTS = ("last", "all")
 CURVES = ("curves", "curve_steps", "curve_losses")
+PRINTED = 1e-6  # of a number, as tables show it: what --where takes for the same
 EARLIER = "earlier row of the same run_id"
 BATCH, SEQUENCE = (
     ("batch_size", "batch", "global_batch_size"),
@@ -256,6 +257,8 @@ def _judged(frame: "pd.DataFrame", start: "pd.Series") -> "pd.DataFrame":
 
 
 def _matches(frame: "pd.DataFrame", condition: str) -> "pd.Series":
+    import pandas as pd
+
     column, sep, value = condition.partition("=")
     if not sep or column not in frame:
         raise InputError(
@@ -264,16 +267,15 @@ def _matches(frame: "pd.DataFrame", condition: str) -> "pd.Series":
         )
     values = value.split(",")
     if frame[column].dtype.kind in "ifub":
+        words = {"true": 1.0, "false": 0.0, "": np.nan}
         try:
-            numbers = [
-                {"true": 1.0, "false": 0.0}[v.lower()]
-                if v.lower() in ("true", "false")
-                else float(v)
-                for v in values
-            ]
+            wanted = [words[v.lower()] if v.lower() in words else float(v) for v in values]
         except ValueError:
             raise InputError(f"where={condition!r}: {column} is a number") from None
-        return frame[column].astype(float).isin(numbers)
+        cells = frame[column].to_numpy(float, na_value=np.nan)
+        near = PRINTED if frame[column].dtype.kind == "f" else 0.0
+        same = [np.isclose(cells, v, rtol=near, atol=0, equal_nan=True) for v in wanted]
+        return pd.Series(np.any(same, axis=0), frame.index)
     missing = frame[column].isna()
     named = frame[column].astype(str).isin([value, *values]) & ~missing
     return named | missing if "" in values else named

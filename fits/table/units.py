@@ -77,11 +77,13 @@ def check_units(
     return warnings
 
 
-def check_neighbours(params: Array, tokens: Array, flops: Array | None = None) -> None:
-    """Refuses sizes, tokens and compute that cannot be of the same runs."""
+def check_neighbours(
+    params: Array, tokens: Array, flops: Array | None = None, name: str = "params"
+) -> None:
+    """Refuses sizes (of column `name`), tokens and compute that cannot be of the same runs."""
     ratio = float(np.median(tokens / params))
     if not TOKENS_PER_PARAM[0] <= ratio <= TOKENS_PER_PARAM[1]:
-        name, values = ("tokens", tokens) if ratio < 1 else ("params", params)
+        name, values = ("tokens", tokens) if ratio < 1 else (name, params)
         raise InputError(
             f"{name}={values.min():.4g} to {values.max():.4g}: {ratio:.2g} tokens per parameter; "
             f"must be {RANGES[name][2]}"

@@ -39,9 +39,10 @@ def rows(options: "Predict", found: "list[Source]", given: Sequence[str]) -> int
         from fits.engine.schedules import along
 
         return _write(options, table, {"loss": along(curves[0], table)}, [])
+    told = ("params_no_embed", "params_active", "granularity", "idle_experts", "steps")
     at = {
         name: _given(numbers(table[name], name), name)
-        for name in (*given, "params_no_embed", "params_active", "steps", "idle_experts")
+        for name in (*given, *told)
         if name in table and name != "loss"
     }
     for name in at.keys() & {*LIKELY, *SHARES}:
@@ -86,8 +87,11 @@ def _write(
 def _given(values: "Array", name: str) -> "Array":
     import numpy as np
 
+    from fits.forms.law import of_dense
+
     if np.isnan(values).any():
-        raise InputError(f"{name}: missing in row {int(np.argmax(np.isnan(values))) + 1}")
+        row = int(np.argmax(np.isnan(values))) + 1
+        raise InputError(f"{name}: missing in row {row}{of_dense(name)}")
     return values
 
 

@@ -4,9 +4,10 @@ range that was measured.
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fits.predict.schedules import CITATION
+from fits.predict.shape import TABLES
 from ground.memory import activations
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def show(made: "Recipe") -> None:
     )
     print(
         f"shape: width {plan.width}, depth {plan.depth}, {plan.heads} heads of {plan.head_dim}, "
-        f"feed-forward {plan.ff}, vocabulary {plan.vocab}: {_count(plan.params)} parameters"
+        f"feed-forward {plan.ff}, vocabulary {plan.vocab}: {_parameters(t, plan)}"
         + "".join(f"; {name.replace('_', ' ')} {t[name]:g}" for name in SPARSE if name in t)
     )
     if plan.steps is not None:
@@ -39,6 +40,14 @@ def show(made: "Recipe") -> None:
     _laws(made)
     for warning in made.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _parameters(target: "Mapping[str, Any]", plan: "Plan") -> str:
+    """Of the run: all of them, for a token where they are routed, and of the kind asked for."""
+    active = " active" if target.get("experts", 1) > 1 else ""
+    body = plan.params - TABLES["total"] * plan.vocab * plan.width
+    of_kind = f", {_count(body)} no_embed" if target["params_kind"] == "no_embed" else ""
+    return f"{_count(plan.params)}{active} parameters{of_kind}"
 
 
 def _run(made: "Recipe", plan: "Plan") -> str:

@@ -145,7 +145,7 @@ def _say(
     from fits.report.summary import summary
 
     flags = documents.audit(given["audit"])["flags"] if given["audit"] else ()
-    every = [*fits, *found.fits]
+    every = found.beside(fits)
     lines = summary(runs.frame, found.checks, every, stated, found.unchecked, flags, found.unfitted)
     if options.json:
         print_json(

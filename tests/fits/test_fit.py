@@ -349,5 +349,31 @@ def test_a_law_that_takes_no_sparsity_says_so_of_runs_that_differ_in_it():
         select(even, catalogue.law("chinchilla")).warnings
         == select(table, catalogue.law("chinchilla")).warnings
     )
+    routed = even.assign(params_active=even.params).iloc[:, 1:].assign(experts=[1, 8] * 20)
+    (long,) = [w for w in select(routed, catalogue.law("routed")).warnings if "not take" in w]
+    assert long.startswith("tokens: ") and "routed does not take it" in long
+    assert catalogue.law("step-time").unaware() == {"experts": 1.0}  # none of which is its params
     knows = mixed.assign(params_nonzero=mixed.params * (1 - mixed.sparsity), experts=1)
     assert not select(knows, catalogue.law("sparse-weights")).warnings
+
+
+def test_what_an_empty_cell_of_a_dense_run_should_say_is_said():
+    points = surface("chinchilla", EPOCH, n=40)
+    table = pd.DataFrame({"params_active": points.x["params"], "loss": points.y})
+    empty = table.assign(experts=[np.nan, 8, 4, 2] * 10)
+    left = select(empty, catalogue.law("routed")).left_out
+    assert left == {"experts missing or not finite (a dense run has 1)": 10}
+
+
+def test_runs_that_only_their_tuning_tells_apart_are_said():
+    """A sweep's good and bad runs were once all fitted, without a word."""
+    points = surface("chinchilla", EPOCH, n=20)
+    table = pd.DataFrame({**points.x, "loss": points.y})
+    twice = pd.concat([table.assign(lr=1e-3), table.assign(lr=2e-3, loss=table.loss + 0.3)])
+    law = catalogue.law("chinchilla")
+    (said,) = [w for w in select(twice, law).warnings if "alike" in w]
+    assert said.startswith("rows: 40 of 40 are alike") and "differ in lr;" in said
+    assert "--best-over lr keeps the best" in said
+    alone = select(twice.assign(lr=np.linspace(1, 2, 40)).iloc[:20], law).warnings
+    seeds = select(pd.concat([table, table]).assign(lr=1e-3), law).warnings
+    assert not any("alike" in w for w in alone + seeds)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from scalelab.__main__ import main
@@ -148,6 +149,18 @@ def test_a_measured_column_stays_and_the_prediction_stands_beside_it(tmp_path):
     assert "batch_tokens" in row and "batch_tokens_predicted" not in row
 
 
+def test_routed_runs_of_a_table_are_asked_at_what_is_active_of_them(tmp_path):
+    """Their own law once got all experts of a table that has both counts, and was 14 % off."""
+    experts = ROOT / "results" / "sparsity" / "experts"
+    runs = pd.read_parquet(experts / "trials.parquet").query("tokens > 6e7 and granularity == 1")
+    columns = ["params", "params_no_embed", "params_active", "experts", "width", "depth", "vocab"]
+    at, out = tmp_path / "at.csv", tmp_path / "out.csv"
+    runs[[*columns, "tokens", "batch_tokens", "loss"]].to_csv(at, index=False)
+    fit = str(experts / "fits" / "routed-joint-no-embed.json")
+    assert main(["predict", "--fit", fit, "--at", str(at), "--out", str(out)]) == 0
+    assert pd.read_csv(out)["loss_residual"].abs().mean() < 0.006
+
+
 def test_a_slip_of_unit_in_a_table_of_targets(tmp_path, capsys):
     (tmp_path / "at.csv").write_text("params,tokens\n1e9,2e10\n7,1.4e11\n")
     args = ["predict", "--at", str(tmp_path / "at.csv"), "--out", str(tmp_path / "o.csv")]
@@ -229,6 +242,11 @@ def test_a_law_of_dense_models_says_that_it_is_asked_of_a_sparse_one(capsys):
     assert said("epoch", "--sparsity", "0.9") == [told.format("sparsity")]
     assert said("epoch", "--experts", "64") == [told.format("experts")]
     assert not said("epoch", "--sparsity", "0") and not said("epoch", "--experts", "1")
+    fit = str(ROOT / "results" / "sparsity" / "experts" / "fits" / "routed-floor-256M.json")
+    (one_length,) = said(fit, "--experts", "8", "--extrapolate")
+    assert "does not take tokens" in one_length
+    assert main([*args, "epoch", "--experts", "16.5"]) == 2
+    assert "experts=16.5: must be a whole number" in capsys.readouterr().err
     assert not said("frantar-t5", "--sparsity", "0.75")
     assert not said("joint-moe", "--experts", "8", "--batch-tokens", "3e5")
 

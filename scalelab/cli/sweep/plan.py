@@ -191,7 +191,7 @@ def _tell(document: dict[str, Any], rows: "list[Row]", study: "Study") -> None:
     if any(r.pruned for r in rows):
         out.print(
             f"masked training costs what dense does; {sum(r.flops_nonzero for r in rows):.3g} "
-            "FLOPs (6 N D) of weights that are not pruned"
+            f"of {sum(r.flops for r in rows):.3g} FLOPs are of what is not pruned"
         )
     hours = document["hours"]
     out.print(

@@ -235,6 +235,21 @@ def test_ways_of_pruning_are_no_seeds(name, values):
         assert mine == set(range(i * len(one), (i + 1) * len(one)))
 
 
+def test_masks_of_other_kinds_are_no_seeds_and_no_sizes():
+    """Ramp and static masks at one width once passed for seeds, and a dense net for its size."""
+    rng = np.random.default_rng(0)
+    dense, ramp, static = (sweep([best, best], rng) for best in (-10, -9.8, -8))
+    table = pd.concat([dense, ramp.assign(pruning="gradual"), static.assign(pruning="static")])
+    assert [one.at for one in sweeps.sweeps(table, "width")] == [
+        {"pruning": "gradual"}, {"pruning": "static"}, {},
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="pruning=gradual, static: must take one value at width"):
+        transfer.check(table[table["pruning"].notna()], "width")
+    small = table[(table["width"] == 64) == table["pruning"].isna()]
+    assert small["width"].nunique() == 2
+    assert not sweeps.sweeps(small, "width")
+
+
 def test_checkpoints_of_a_run_are_no_seeds():
     runs = sweep([-10, -10, -10], np.random.default_rng(8))
     checkpoints = pd.concat(

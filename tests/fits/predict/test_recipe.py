@@ -116,6 +116,8 @@ def test_weight_decay_steps_and_warmup_follow():
     decided = published("powerlines", at={**TARGET, "batch_tokens": 4e6}).numbers
     assert decided["batch_tokens"].source == "given" and decided["steps"].value == 350000
     assert any("powerlines-batch" in w for w in sources(["powerlines"])[1])
+    given = published("steplaw", at={**TARGET, "batch_tokens": 4e6})
+    assert "lr" in given.ranges and "batch_tokens" not in given.ranges  # it is no law's
 
 
 def test_how_far_published_laws_reach():
@@ -157,6 +159,14 @@ def test_loss_has_its_interval_and_no_replicates_means_none():
     loss = recipe([from_fit(ours(), "loss.json")], at).numbers["loss"]
     assert loss.low < loss.value < loss.high and loss.level == 0.9 and loss.source == "loss.json"
     assert recipe([from_fit(ours(replicates=False), "loss.json")], at).numbers["loss"].low is None
+
+
+def test_refits_that_an_interval_leaves_out_are_said_where_they_are_many():
+    at = {"params": 2e8, "tokens": 2e10, "vocab": 256}
+    for failed, said in ((52, ["loss.json: 52 of 200 refits failed"]), (3, [])):
+        fitted = replace(ours(), bootstrap={"tried": 200, "failed": failed})
+        warnings = recipe([from_fit(fitted, "loss.json")], at).warnings
+        assert [w.split(";")[0] for w in warnings if "refits" in w] == said
 
 
 def test_our_transfer_gives_the_lr_and_its_interval_widens_with_distance():

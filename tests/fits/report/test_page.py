@@ -499,6 +499,15 @@ def test_sparse_runs_are_told_by_kind() -> None:
     assert sparse.kinds(dense) == [] and not sparse.sparse(dense.assign(sparsity=0.0, experts=1))
 
 
+def test_a_law_that_is_given_is_not_fitted_beside_itself() -> None:
+    """Of two of one name the page does not say which is whose."""
+    points = surface("chinchilla", EPOCH, n=40)
+    given, own = (fit(points, "chinchilla", quick=True) for _ in range(2))
+    other = dataclasses.replace(own, parametrization="mup")
+    assert Survey([], [], [], fits=[own, other]).beside([given]) == [given, other]
+    assert Survey([], [], [], fits=[own]).beside([]) == [own]
+
+
 def test_a_page_without_a_law_says_so_and_shows_its_sparse_runs() -> None:
     survey = Survey([], [], [], reasons={"routed": "four rows are too few"})
     html = render("t", SPARSE, [], survey=survey)

@@ -141,6 +141,14 @@ def test_where_takes_one_of_several_and_what_is_missing(tmp_path) -> None:
         widths("width=1,x")
 
 
+def test_where_takes_a_number_as_it_is_printed_and_a_missing_one() -> None:
+    runs = frame().assign(lr=[2**0.5, 2**-0.5, np.nan] * 4)
+    assert len(read(runs, where=["lr=1.414214"]).frame) == 4
+    assert len(read(runs, where=["lr="]).frame) == 4
+    assert len(read(runs, where=["lr=0.7071068,"]).frame) == 8
+    assert not len(read(runs, where=["lr=1.41"]).frame)
+
+
 def test_the_last_step_of_a_run_counts_wherever_its_row_stands() -> None:
     runs = frame().drop(columns="tokens")
     kept = read(pd.concat([runs.assign(step=900), runs.assign(step=300, loss=4.0)]))

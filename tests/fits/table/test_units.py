@@ -30,6 +30,14 @@ def test_counts_in_millions_or_billions_are_refused(table, column, scale):
         select(runs.assign(**{column: runs[column] / scale}), CHINCHILLA)
 
 
+def test_active_parameters_in_millions_are_refused_beside_their_tokens():
+    """Few may be left of a few, so that their count alone tells no unit."""
+    runs = made.runs()
+    runs = runs.assign(params_active=runs["params"] / 1e6, experts=[1, 8] * (len(runs) // 2))
+    with pytest.raises(InputError, match="params_active=.*tokens per parameter"):
+        select(runs.drop(columns="params"), catalogue.law("routed-joint"))
+
+
 @pytest.mark.parametrize("scale", [1e9, 1e18, 8.64e19])
 @pytest.mark.parametrize("table", [made.runs, large])
 def test_compute_is_held_against_six_n_d(table, scale):
