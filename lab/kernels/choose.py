@@ -64,9 +64,9 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
         mlp, names["mlp"] = PLAIN.mlp, "plain"
     elif fp8:
         mlp, names["mlp"] = _mlp_fp8, "chains_fp8"
-    elif hopper_mlp.fits(shape.width, ff := shape.ff // mesh.parts("tensor"), rows):
+    elif low and hopper_mlp.fits(shape.width, shape.ff // mesh.parts("tensor"), rows):
         mlp, names["mlp"] = _mlp_in_products, "hopper_mlp"
-    elif chains.fits(ff, rows):
+    elif chains.fits(shape.ff // mesh.parts("tensor"), rows):
         mlp, names["mlp"] = _mlp, "chains"
     else:
         mlp, names["mlp"] = PLAIN.mlp, "plain"
