@@ -60,13 +60,14 @@ def choose(shape: Shape, sequences: int, tokens: int, use: bool | None = None) -
     if hopper_attends:
         names["attention"] = "hopper_attention"
 
+    ff = shape.ff // mesh.parts("tensor")
     if not _has_mlp(shape):
         mlp, names["mlp"] = PLAIN.mlp, "plain"
     elif fp8:
         mlp, names["mlp"] = _mlp_fp8, "chains_fp8"
-    elif low and hopper_mlp.fits(shape.width, shape.ff // mesh.parts("tensor"), rows):
+    elif low and hopper_mlp.fits(shape.width, ff, rows):
         mlp, names["mlp"] = _mlp_in_products, "hopper_mlp"
-    elif chains.fits(shape.ff // mesh.parts("tensor"), rows):
+    elif chains.fits(ff, rows):
         mlp, names["mlp"] = _mlp, "chains"
     else:
         mlp, names["mlp"] = PLAIN.mlp, "plain"
