@@ -128,9 +128,10 @@ def _tensors(made: "Recipe") -> None:
 def _laws(made: "Recipe") -> None:
     if len(made.laws) > 1:
         print("\nthe N each law was given, and what it says:")
+    wide = max([27, *(len(one["name"]) for one in made.laws)]) + 1
     for one in made.laws if len(made.laws) > 1 else []:
         print(
-            f"  {one['name']:<28}N {one['params']:<10.4g} "
+            f"  {one['name']:<{wide}}N {one['params']:<10.4g} "
             f"{one['params_kind']:<16}{one['predicts']} {_spell(one['value'])}"
         )
     for name, spread in made.disagreement.items():
