@@ -3,6 +3,7 @@ worth.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from fits.predict.published import reach
 from fits.predict.sources import Source
 from ground import InputError
 from ground.flops import PER_PARAM_TOKEN
+from ground.number import Number
 
 EXPERTS = tuple(2**k for k in range(11))  # that are tried
 # The cost of a step: its active products, and the memory that all experts' weights and both Adam
 # moments are read from and written to once, with gradients 7 x 4 bytes a parameter, at the FLOP per
 # byte that an H200 sustains on small models (`sweeps.pace.ROOFLINE`)
 BYTES, BALANCE = 28.0, 4e14 / 3e12
+ROUNDING = 1e-9  # of a bound that is a number of experts
 MLP_SHARE = 2 / 3  # of a layer's 12 width^2 parameters
 
 
@@ -65,7 +68,7 @@ def choose(
     experts, worth = best(source.fit.params)
     draws = np.array([best(p) for p in refits(source.fit.replicates)]).reshape(-1, 2).T
     numbers = {
-        "experts": number(experts, draws[0], source, level),
+        "experts": _tried(number(experts, draws[0], source, level)),
         "dense_equivalent": number(worth, draws[1], source, level),
     }
     cost = float(step_cost(experts, share, batch))
@@ -81,6 +84,15 @@ def choose(
     if experts == EXPERTS[-1]:
         said.append(f"experts: no more than {experts} were tried")
     return Choice({**at, "tokens": tokens / cost, "experts": experts}, numbers, said)
+
+
+def _tried(chosen: Number) -> Number:
+    """With an interval between numbers of experts that were tried, none narrower."""
+    if chosen.low is None or chosen.high is None:
+        return chosen
+    low = max((e for e in EXPERTS if e <= chosen.low * (1 + ROUNDING)), default=EXPERTS[0])
+    high = min((e for e in EXPERTS if e >= chosen.high * (1 - ROUNDING)), default=EXPERTS[-1])
+    return replace(chosen, low=float(low), high=float(high))
 
 
 def dense_multiple(p: Mapping[str, float], size: float, tokens: float, experts: float) -> float:

@@ -11,6 +11,7 @@ from fits.predict.answers import fill
 from fits.predict.ask import columns_for
 from fits.predict.sources import sources
 from ground import InputError
+from ground.number import Number
 
 AT = {"params": 1e9, "tokens": 2e10, "batch_tokens": 3e5}
 
@@ -70,6 +71,17 @@ def test_refits_give_an_interval():
     found = chosen([dataclasses.replace(source, fit=fit)])
     for number in found.numbers.values():
         assert number.low <= number.value <= number.high and number.low < number.high
+    experts = found.numbers["experts"]
+    assert {experts.low, experts.high} <= set(routed.EXPERTS), "none is between two that were tried"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "whole"),
+    [(20.0, 60.04, (16, 64)), (16.0 - 1e-12, 16.0 + 1e-12, (16, 16)), (0.9, 2000.0, (1, 1024))],
+)
+def test_bounds_between_two_numbers_of_experts_go_outwards(low, high, whole):
+    found = routed._tried(Number(16.0, low, high, 0.9))
+    assert (found.low, found.high) == whole and found.value == 16
 
 
 def test_what_it_needs_is_said():
