@@ -17,6 +17,7 @@ import pandas as pd
 
 from fits.engine.step_time import fit_step_time
 from fits.forms.step_time import StepTime
+from fits.record import Fit
 from ground.files import replace
 from scripts.bench_step import cohort_of, shape
 from sweeps.pace import inputs_of
@@ -24,8 +25,8 @@ from sweeps.pace import inputs_of
 ROOT = Path(__file__).resolve().parents[1] / "results"
 TABLES = ("experts", "neurons", "weights")  # of results/sparsity: they hold `step_seconds`
 BENCHMARKS = ("train", "sparse", "revisions")  # of results/bench
-ODD = 16  # an MLP that is no multiple of it trained without fused kernels before REVISION
-REVISION = "e9396df"
+ODD = 16  # an MLP that is no multiple of it trained without fused kernels at BEFORE
+BEFORE = "a2a9b78"
 SMALL = 256  # width from which a step is more than launches
 OWN = [name for name in StepTime.inputs if name not in StepTime.assumed]
 
@@ -33,7 +34,7 @@ OWN = [name for name in StepTime.inputs if name not in StepTime.assumed]
 def from_runs(frame: pd.DataFrame) -> pd.DataFrame:
     """The dense trials whose steps were timed."""
     dense = frame["experts"].fillna(1) <= 1
-    old = (frame["ff"] % ODD > 0) & ~frame["code"].str.startswith(REVISION)
+    old = (frame["ff"] % ODD > 0) & frame["code"].str.startswith(BEFORE)
     timed = frame["step_seconds"].notna() & (frame["step_seconds"] > 0)
     return frame.loc[dense & timed & ~old, [*StepTime.inputs, "step_seconds"]]
 
@@ -65,26 +66,31 @@ def programs(root: Path) -> pd.DataFrame:
     return grouped.agg(step_seconds=("step_seconds", "median"))
 
 
+def law(every: pd.DataFrame) -> Fit:
+    x = {name: every[name].to_numpy() for name in StepTime.inputs}
+    return fit_step_time(x, every["step_seconds"].to_numpy())
+
+
+def said(fit: Fit, of: pd.DataFrame) -> np.ndarray:
+    """Seconds."""
+    return StepTime.predict(fit.params, {name: of[name].to_numpy() for name in StepTime.inputs})
+
+
 def held_out(every: pd.DataFrame) -> np.ndarray:
     """Relative error of each program, by the law of all programs of other shapes."""
     errors = np.empty(len(every))
-    for _, rows in every.groupby(OWN).indices.items():
-        rest = every.drop(index=every.index[rows])
-        x = {name: rest[name].to_numpy() for name in StepTime.inputs}
-        law = fit_step_time(x, rest["step_seconds"].to_numpy()).params
-        here = {name: every[name].to_numpy()[rows] for name in StepTime.inputs}
-        took = every["step_seconds"].to_numpy()[rows]
-        errors[rows] = StepTime.predict(law, here) / took - 1
+    for rows in every.groupby(OWN).indices.values():
+        here = every.iloc[rows]
+        errors[rows] = said(law(every.drop(here.index)), here) / here["step_seconds"] - 1
     return errors
 
 
 def judged(every: pd.DataFrame) -> dict[str, Any]:
-    x = {name: every[name].to_numpy() for name in StepTime.inputs}
-    fit = fit_step_time(x, every["step_seconds"].to_numpy())
+    fit = law(every)
     every = every.assign(error=held_out(every))
     off, small = every["error"].abs(), every["width"] < SMALL
     logs = np.log(every["step_seconds"])
-    left = logs - np.log(StepTime.predict(fit.params, x))
+    left = logs - np.log(said(fit, every))
     return {
         "programs": len(every),
         "shapes": len(every[OWN].drop_duplicates()),
